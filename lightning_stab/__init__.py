@@ -1,0 +1,26 @@
+"""lightning-stab: PyTorch Lightning callbacks that keep deep networks trainable.
+
+Importing it makes the callbacks' short names known to LightningCLI.
+"""
+
+from lightning_stab._version import __version__
+from lightning_stab.callbacks import (
+    BestWeightsEarlyStopping,
+    GradientCheck,
+    GradientClipping,
+    GradientMonitor,
+    LearningRateDecay,
+    StepGuard,
+    WeightInitialization,
+)
+
+__all__ = [
+    "BestWeightsEarlyStopping",
+    "GradientCheck",
+    "GradientClipping",
+    "GradientMonitor",
+    "LearningRateDecay",
+    "StepGuard",
+    "WeightInitialization",
+    "__version__",
+]

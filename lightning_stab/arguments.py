@@ -1,0 +1,84 @@
+"""Checks of arguments, each with one clear sentence: the rule, what was got, what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from difflib import get_close_matches
+
+from lightning_stab.errors import InvalidArgumentError
+
+
+def one_of(name: str, value: str, valid: Collection[str]) -> str:
+    """Return ``value`` if it is one of ``valid``.
+
+    Raises:
+        InvalidArgumentError: otherwise, with the list of valid names and the nearest one.
+
+    Example:
+        >>> one_of("on_spike", "skip", ["raise", "skip"])
+        'skip'
+    """
+    if isinstance(value, str) and value in valid:
+        return value
+    near = get_close_matches(str(value), valid, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    names = ", ".join(repr(v) for v in valid)
+    raise InvalidArgumentError(f"`{name}` must be one of {names}, got {value!r}.{hint}")
+
+
+def integer(name: str, value: int, *, minimum: int, hint: str = "") -> int:
+    """Return ``value`` if it is an integer of at least ``minimum``.
+
+    Raises:
+        InvalidArgumentError: otherwise; ``hint`` says what to do instead.
+
+    Example:
+        >>> integer("depth", 3, minimum=1)
+        3
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise InvalidArgumentError(_sentence(name, f"an integer >= {minimum}", value, hint))
+    return value
+
+
+def real(
+    name: str,
+    value: float,
+    *,
+    above: float | None = None,
+    minimum: float | None = None,
+    below: float | None = None,
+    maximum: float | None = None,
+    hint: str = "",
+) -> float:
+    """Return ``value`` as a float if it is finite and within the given bounds.
+
+    Raises:
+        InvalidArgumentError: otherwise; ``hint`` says what to do instead.
+
+    Example:
+        >>> real("threshold", 1, above=0)
+        1.0
+    """
+    bounds = [
+        (f"> {above:g}" if above is not None else "", lambda v: above is None or v > above),
+        (
+            f">= {minimum:g}" if minimum is not None else "",
+            lambda v: minimum is None or v >= minimum,
+        ),
+        (f"< {below:g}" if below is not None else "", lambda v: below is None or v < below),
+        (
+            f"<= {maximum:g}" if maximum is not None else "",
+            lambda v: maximum is None or v <= maximum,
+        ),
+    ]
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and all(holds(value) for _, holds in bounds):
+        return float(value)
+    rule = " and ".join(text for text, _ in bounds if text) or "a finite number"
+    raise InvalidArgumentError(_sentence(name, rule, value, hint))
+
+
+def _sentence(name: str, rule: str, value: object, hint: str) -> str:
+    return f"`{name}` must be {rule}, got {value!r}.{' ' + hint if hint else ''}"
