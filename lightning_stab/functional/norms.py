@@ -40,7 +40,9 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     if not tensors:
         return torch.zeros(0)
     if len({_kind(t) for t in tensors}) == 1 and _is_plain(tensors[0]) and norm_type != math.inf:
-        return torch.stack(torch._foreach_norm(tensors, norm_type, dtype=_sum_dtype(tensors[0])))
+        return torch.stack(
+            torch._foreach_norm(list(tensors), norm_type, dtype=_sum_dtype(tensors[0]))
+        )
     return _norms_by_kind(tensors, norm_type)
 
 
@@ -60,7 +62,8 @@ def total_norm(norms: Tensor, norm_type: float = 2.0) -> Tensor:
     """
     if norms.numel() == 0:
         return norms.new_zeros(())
-    return torch.linalg.vector_norm(norms, norm_type)
+    result: Tensor = torch.linalg.vector_norm(norms, norm_type)
+    return result
 
 
 def exact_total_norm(tensors: Sequence[Tensor]) -> float:
@@ -72,7 +75,7 @@ def exact_total_norm(tensors: Sequence[Tensor]) -> float:
 
     Example:
         >>> exact_total_norm([torch.full((4,), 1e30)])  # in float32 the squares overflow
-        2e+30
+        2.0...e+30
     """
     squares = [float(plain_values(t).double().abs().square().sum()) for t in _whole(tensors)]
     return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.inf
@@ -98,7 +101,10 @@ def plain_values(tensor: Tensor) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """Return this rank's shard of a sharded tensor, and any other tensor as it is."""
-    return tensor.to_local() if is_sharded(tensor) else tensor
+    if not is_sharded(tensor):
+        return tensor
+    shard: Tensor = tensor.to_local()  # type: ignore[attr-defined]
+    return shard
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -152,7 +158,7 @@ def _group_norms(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
 
 
 def _sharded_norms(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
-    norms = torch._foreach_norm(tensors, norm_type, dtype=_sum_dtype(tensors[0]))
+    norms = torch._foreach_norm(list(tensors), norm_type, dtype=_sum_dtype(tensors[0]))
     reduce: Callable[[], Tensor] = torch.stack(norms).full_tensor  # type: ignore[attr-defined]
     return reduce()
 
