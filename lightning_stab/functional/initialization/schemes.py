@@ -1,0 +1,93 @@
+"""The schemes: from a name, the fans and a gain to a freshly drawn weight."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lightning_stab.errors import InvalidArgumentError
+from lightning_stab.functional.initialization.fans import WeightShape
+
+AUTO = "auto"
+SCHEMES = (
+    "xavier_normal",
+    "xavier_uniform",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "orthogonal",
+    "trunc_normal",
+)
+DEGENERATE = ("zeros", "zero", "ones", "one", "constant")
+# The standard deviation that a standard normal keeps when it is cut off at -2 and 2.
+_STD_WITHIN_TWO = 0.8796256610342398
+
+
+def check_random(scheme: str) -> None:
+    """Refuse a scheme that gives every unit of a layer the same weights.
+
+    Raises:
+        InvalidArgumentError: for ``zeros``, ``ones`` and ``constant``.
+    """
+    if scheme in DEGENERATE:
+        raise InvalidArgumentError(
+            f"`scheme` must draw random weights, got {scheme!r}: with equal weights all units of "
+            "a layer get the same gradient and stay identical for ever. "
+            f"Choose {AUTO!r} or one of {', '.join(SCHEMES)}."
+        )
+
+
+def scheme_std(scheme: str, shape: WeightShape, gain: float = 1.0) -> float:
+    """Return the standard deviation of the weights that ``scheme`` draws.
+
+    Xavier ``gain * sqrt(2 / (fan_in + fan_out))``; Kaiming, LeCun and truncated normal
+    ``gain / sqrt(fan_in)``. Uniform schemes draw from ``[-sqrt(3) std, sqrt(3) std]``. Not for
+    ``orthogonal``, whose scale follows from its sides.
+
+    Sources: Glorot & Bengio 2010; He et al. 2015; LeCun et al. 1998.
+
+    Example:
+        >>> scheme_std("xavier_normal", WeightShape(300.0, 500.0))
+        0.05
+        >>> scheme_std("kaiming_uniform", WeightShape(100.0, 7.0), gain=2.0)
+        0.2
+    """
+    if scheme.startswith("xavier"):
+        return gain * math.sqrt(2 / (shape.fan_in + shape.fan_out))
+    return gain / math.sqrt(shape.fan_in)
+
+
+def draw(
+    scheme: str, like: Tensor, shape: WeightShape, gain: float, generator: torch.Generator
+) -> Tensor:
+    """Return new weights of the shape of ``like``, drawn on the CPU in single or double precision.
+
+    The CPU's generator gives the same numbers whatever the device, and on every rank.
+    ``orthogonal`` makes each block (a group of a convolution, one of attention's three
+    projections) orthogonal by itself.
+
+    Source of the orthogonal scheme: Saxe et al. 2014.
+
+    Example:
+        >>> like, shape = torch.empty(4, 4), WeightShape(4.0, 4.0)
+        >>> new = draw("orthogonal", like, shape, 2.0, torch.Generator())
+        >>> torch.allclose(new @ new.T, 4 * torch.eye(4), atol=1e-5)
+        True
+    """
+    precision = torch.float64 if like.dtype == torch.float64 else torch.float32
+    new = torch.empty(like.shape, dtype=precision)
+    if scheme == "orthogonal":
+        for block in new.chunk(shape.blocks):
+            nn.init.orthogonal_(block, gain, generator=generator)
+        return new
+    std = scheme_std(scheme, shape, gain)
+    if scheme == "trunc_normal":
+        std /= _STD_WITHIN_TWO
+        return nn.init.trunc_normal_(new, 0.0, std, -2 * std, 2 * std, generator=generator)
+    if scheme.endswith("uniform"):
+        bound = math.sqrt(3) * std
+        return nn.init.uniform_(new, -bound, bound, generator=generator)
+    return nn.init.normal_(new, 0.0, std, generator=generator)
