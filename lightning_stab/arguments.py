@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Collection
 from difflib import get_close_matches
 
@@ -62,21 +63,16 @@ def real(
         1.0
     """
     bounds = [
-        (f"> {above:g}" if above is not None else "", lambda v: above is None or v > above),
-        (
-            f">= {minimum:g}" if minimum is not None else "",
-            lambda v: minimum is None or v >= minimum,
-        ),
-        (f"< {below:g}" if below is not None else "", lambda v: below is None or v < below),
-        (
-            f"<= {maximum:g}" if maximum is not None else "",
-            lambda v: maximum is None or v <= maximum,
-        ),
+        (">", above, operator.gt),
+        (">=", minimum, operator.ge),
+        ("<", below, operator.lt),
+        ("<=", maximum, operator.le),
     ]
+    given = [(sign, bound, holds) for sign, bound, holds in bounds if bound is not None]
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and all(holds(value) for _, holds in bounds):
+    if is_number and math.isfinite(value) and all(holds(value, bound) for _, bound, holds in given):
         return float(value)
-    rule = " and ".join(text for text, _ in bounds if text) or "a finite number"
+    rule = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in given) or "a finite number"
     raise InvalidArgumentError(_sentence(name, rule, value, hint))
 
 

@@ -1,0 +1,181 @@
+"""One optimizer step, measured once, in fixed phases: measure, guard, clip, record.
+
+Whoever of the suite stands first in the Trainer's list runs the phases for all of them, so that the
+order of the list does not matter and the gradients are measured once. A callback takes part by
+having methods with the names of the phases and by calling :func:`run_phases` from
+``on_before_optimizer_step``, where Lightning shows the unscaled, accumulated gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from lightning_stab.callbacks._logging import plain_name
+from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor_norms, total_norm
+
+PHASES = ("measure_step", "guard_step", "clip_step", "record_step")
+
+_rejected: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+
+
+class OptimizerStep:
+    """What the callbacks know of the step that an optimizer is about to take.
+
+    Attributes:
+        trainer: the Trainer.
+        module: the LightningModule.
+        optimizer: the optimizer whose parameters are read; stale gradients of others are not.
+        params: its parameters that have a gradient, in the order of its groups.
+        rejected: whether a guard has decided that this step is not taken.
+        clipped: whether a clipper of the suite has looked at this step.
+    """
+
+    def __init__(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.optimizer = optimizer
+        self.groups = [
+            [p for p in group["params"] if p.grad is not None] for group in optimizer.param_groups
+        ]
+        self.params: list[Parameter] = [p for group in self.groups for p in group]
+        self.rejected = False
+        self.clipped = False
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """The gradients as they stand now, in the order of ``params``."""
+        return [p.grad for p in self.params if p.grad is not None]
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """The 2-norm of each parameter's gradient before clipping, on the device.
+
+        Parameters that share memory have one gradient, the sum of theirs; it counts at the first
+        of them, and the others count 0.
+        """
+        gradients = self.gradients
+        for first, *others in _sharing(self.params):
+            gradients[first] = sum((gradients[i] for i in others), start=gradients[first])
+            for i in others:
+                gradients[i] = gradients[i].new_zeros(0)
+        return tensor_norms(gradients)
+
+    @cached_property
+    def total(self) -> Tensor:
+        """The 2-norm of the whole gradient before clipping, a scalar on the device."""
+        return total_norm(self.norms)
+
+    @cached_property
+    def total_value(self) -> float:
+        """The same on the host; exact also where float32 overflows although the entries do not."""
+        value = float(self.total)
+        return exact_total_norm(self.gradients) if value == float("inf") else value
+
+    @property
+    def on_host(self) -> bool:
+        """Whether reading ``total_value`` costs no synchronisation."""
+        return "total_value" in self.__dict__ or self.total.device.type == "cpu"
+
+    def names(self) -> list[str]:
+        """Return the names of ``params``, those of ``named_parameters()``."""
+        by_identity = {id(p): plain_name(n) for n, p in self.module.named_parameters()}
+        return [by_identity.get(id(p), f"parameter_{i}") for i, p in enumerate(self.params)]
+
+    @cached_property
+    def index(self) -> int:
+        """The optimizer's place in the Trainer's list, the key of per-optimizer state."""
+        places = (i for i, o in enumerate(self.trainer.optimizers) if o is self.optimizer)
+        return next(places, 0)
+
+    @property
+    def suffix(self) -> str:
+        """What tells this optimizer's totals from others': nothing where it is alone."""
+        return f"_opt{self.index}" if len(self.trainer.optimizers) > 1 else ""
+
+    def reject(self) -> None:
+        """Let the optimizer pass over this step: weights, moments and step counts stay."""
+        for p in self.params:
+            p.grad = None
+        self.rejected = True
+
+
+def run_phases(
+    caller: Any, trainer: Trainer, module: LightningModule, optimizer: Optimizer
+) -> None:
+    """Run the phases of this step for every callback that takes part, once.
+
+    Does nothing unless ``caller`` stands first among them.
+    """
+    members = step_members(trainer) or [caller]
+    if caller is not members[0]:
+        return
+    _rejected[optimizer] = False
+    with torch.no_grad():
+        _unscale(trainer, optimizer)
+        step = OptimizerStep(trainer, module, optimizer)
+        if not step.params:  # training_step returned None: there is nothing to judge
+            return
+        for phase in PHASES:
+            for member in members:
+                act = getattr(member, phase, None)
+                if act is not None:
+                    act(step)
+    _rejected[optimizer] = step.rejected
+
+
+def step_members(trainer: Trainer) -> list[Any]:
+    """Return the Trainer's callbacks that take part in the phases, in the order of its list."""
+    return [c for c in trainer.callbacks if any(hasattr(type(c), phase) for phase in PHASES)]  # type: ignore[attr-defined]
+
+
+def was_rejected(optimizer: Optimizer) -> bool:
+    """Say whether a guard rejected this optimizer's latest step."""
+    return _rejected.get(optimizer, False)
+
+
+def gradient_scaler(trainer: Trainer) -> Any | None:
+    """Return the precision plugin's enabled ``GradScaler``, or None.
+
+    Asked by behaviour, because the two Lightning packages define different plugin classes.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+def scaler_found_overflow(trainer: Trainer, optimizer: Optimizer) -> bool:
+    """Say whether the loss scaler found an overflow and will pass over this step by itself."""
+    scaler = gradient_scaler(trainer)
+    if scaler is None:
+        return False
+    found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
+    return any(float(value) > 0 for value in found.values())
+
+
+def _unscale(trainer: Trainer, optimizer: Optimizer) -> None:
+    """Unscale where Lightning leaves it to a fused optimizer, so that true gradients are seen."""
+    scaler = gradient_scaler(trainer)
+    if scaler is None:
+        return
+    if scaler._per_optimizer_states[id(optimizer)]["stage"].name == "READY":
+        scaler.unscale_(optimizer)
+
+
+def _sharing(params: list[Parameter]) -> Iterator[list[int]]:
+    """Yield the places of parameters that are one memory under several objects."""
+    addresses = [0 if is_sharded(p) else p.data_ptr() for p in params]
+    if len(set(addresses)) == len(params):
+        return
+    places: dict[tuple[int, torch.Size], list[int]] = {}
+    for i, (p, address) in enumerate(zip(params, addresses, strict=True)):
+        if address:
+            places.setdefault((address, p.shape), []).append(i)
+    yield from (same for same in places.values() if len(same) > 1)

@@ -1,0 +1,63 @@
+"""Thresholds that may change with the step: a number, a table, or a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lightning_stab.arguments import integer, real
+from lightning_stab.errors import InvalidArgumentError
+
+Threshold = float | Mapping[int, float] | Callable[[int], float]
+HINT = "To switch clipping off, leave the callback out."
+
+
+def checked_threshold(threshold: Threshold) -> Callable[[int], float]:
+    """Return the threshold as a function of the optimizer step.
+
+    Args:
+        threshold: a number > 0; a table from the step at which a value begins to the value, with
+            one for step 0; or a function of the step.
+
+    Raises:
+        InvalidArgumentError: for a number or an entry that is not > 0, or a table without step 0.
+
+    Example:
+        >>> at = checked_threshold({0: 10.0, 1000: 1.0})
+        >>> at(999), at(1000)
+        (10.0, 1.0)
+    """
+    if callable(threshold):
+        return lambda step: real("threshold", threshold(step), above=0, hint=HINT)
+    if isinstance(threshold, Mapping):
+        return _table(threshold)
+    value = real("threshold", threshold, above=0, hint=HINT)
+    return lambda step: value
+
+
+def checked_history_threshold(threshold: Threshold, method: str) -> None:
+    """Check the threshold of the history rule, which is a number, a percentile below 100.
+
+    Raises:
+        InvalidArgumentError: for a schedule, or a percentile outside (0, 100).
+    """
+    if not isinstance(threshold, (int, float)):
+        raise InvalidArgumentError(
+            f"`threshold` of `rule='history'` must be a number, got {threshold!r}."
+            " Schedules are for the other rules."
+        )
+    if method == "percentile":
+        real("threshold", threshold, above=0, below=100)
+
+
+def _table(threshold: Mapping[int, float]) -> Callable[[int], float]:
+    table = {
+        integer("threshold", int(start), minimum=0): real("threshold", value, above=0, hint=HINT)
+        for start, value in threshold.items()
+    }
+    if 0 not in table:
+        raise InvalidArgumentError(
+            f"`threshold` as a table needs a value for step 0, got steps {sorted(table)}."
+            " Add it, for example {0: 10.0, 1000: 1.0}."
+        )
+    starts = sorted(table)
+    return lambda step: table[max(start for start in starts if start <= step)]

@@ -1,0 +1,229 @@
+"""Watch the true gradients at the optimizer step, and log them as one event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch.optim import Optimizer
+
+from lightning_stab.arguments import integer, one_of
+from lightning_stab.callbacks._intervals import is_due
+from lightning_stab.callbacks._lightning import Callback
+from lightning_stab.callbacks._logging import log_scalars, log_step, tag, tensorboard_writers
+from lightning_stab.callbacks._meters import (
+    DepthProfile,
+    GradientCosine,
+    UpdateRatio,
+    entry_readings,
+    norm_reading,
+    write_histograms,
+)
+from lightning_stab.callbacks._noise_scale import NoiseScale
+from lightning_stab.callbacks._readings import Reading, cross
+from lightning_stab.callbacks._regimes import refuse_flat_shards, refuse_hidden_gradients
+from lightning_stab.callbacks._step import OptimizerStep, run_phases
+from lightning_stab.functional.norms import tensor_norms
+
+STATISTICS = (
+    "rms",
+    "max_abs",
+    "zero_fraction",
+    "nonfinite_fraction",
+    "update_ratio",
+    "cosine",
+    "depth",
+    "noise_scale",
+)
+
+
+class GradientMonitor(Callback):
+    """Log the norms of the gradients that the optimizer really gets, a few values per layer.
+
+    It reads unscaled, accumulated gradients at the optimizer step, before and after the suite's
+    own clipping, and never changes a run. All values of a step leave as one event.
+
+    ========================== =====================================================
+    logged name                what it is
+    ========================== =====================================================
+    ``grad_norm/total``        2-norm of the whole gradient before clipping
+    ``grad_norm/<layer>``      2-norm over a layer's parameters
+    ``grad_norm_clipped/...``  the same after clipping, beside a `GradientClipping`
+    ``grad_rms/<layer>``       norm / sqrt(number of entries)
+    ``grad_max_abs/<layer>``   the greatest magnitude of an entry
+    ``grad_zero_fraction/...`` fraction of entries that are exactly 0
+    ``grad_nonfinite_fraction/...`` fraction of entries that are NaN or infinite
+    ``update_ratio/<layer>``   norm of the weights' change over the norm of the weights
+    ``grad_cosine/previous``   cosine with the gradient of the step before
+    ``preactivation_grad/...`` RMS of the gradient of each layer's output, in execution order
+    ``depth/first_last_log10`` log10 of its ratio, first to last hidden layer: -3 has vanished
+    ``grad_noise/scale``       batch size at which noise equals signal, with accumulation only
+    ========================== =====================================================
+
+    With several optimizers, totals carry ``_opt0``, ``_opt1``.
+
+    Args:
+        every_n_steps: log at the end of each interval of so many optimizer steps; 50 costs well
+            under a percent of a step. Independent of the Trainer's ``log_every_n_steps``.
+        dense_steps: also log the norms alone at each of so many first steps, where runs fail.
+        per_parameter: patterns of parameter names whose own norms are logged too, e.g. ``["*"]``.
+        statistics: what is logged besides norms, any of ``rms``, ``max_abs``, ``zero_fraction``,
+            ``nonfinite_fraction``, ``update_ratio``, ``cosine``, ``depth``, ``noise_scale``.
+        histogram_every_n_steps: write a TensorBoard histogram of each parameter's gradient so
+            often; None, the default, never: they cost more than all the rest.
+        progress_bar: show the total norm in the progress bar.
+
+    Raises:
+        InvalidArgumentError: if an interval is below 1, ``dense_steps`` below 0, or a statistic is
+            not known.
+        ConflictError: at the start of a fit under DeepSpeed or FSDP1.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[GradientMonitor(every_n_steps=10)], logger=False)
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        dense_steps: int = 10,
+        *,
+        per_parameter: Sequence[str] = (),
+        statistics: Sequence[str] = (
+            "max_abs",
+            "nonfinite_fraction",
+            "update_ratio",
+            "cosine",
+            "depth",
+            "noise_scale",
+        ),
+        histogram_every_n_steps: int | None = None,
+        progress_bar: bool = False,
+    ) -> None:
+        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
+        self.dense_steps = integer("dense_steps", dense_steps, minimum=0)
+        self.per_parameter = tuple(per_parameter)
+        self.statistics = tuple(one_of("statistics", s, STATISTICS) for s in statistics)
+        self.histogram_every_n_steps = histogram_every_n_steps
+        if histogram_every_n_steps is not None:
+            integer("histogram_every_n_steps", histogram_every_n_steps, minimum=1)
+        self.progress_bar = progress_bar
+        self._readings: list[Reading] = []
+        self._update_ratio = UpdateRatio()
+        self._cosine = GradientCosine()
+        self._depth = DepthProfile()
+        self._noise = NoiseScale()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse where the gradients cannot be seen."""
+        if stage == "fit":
+            refuse_hidden_gradients(trainer, self)
+            refuse_flat_shards(trainer, self, "gradient norms")
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Put hooks on for a batch whose step will be read in full."""
+        if not self._is_full(log_step(trainer)):
+            return
+        if self._wants("depth"):
+            self._depth.start(pl_module)
+        if self._wants("noise_scale") and trainer.accumulate_grad_batches > 1:
+            self._noise.start_batch(batch)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the first micro-batch of a window."""
+        self._noise.after_backward(trainer, pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Take part in the phases of the step."""
+        run_phases(self, trainer, pl_module, optimizer)
+
+    def measure_step(self, step: OptimizerStep) -> None:
+        """Read the gradients as they are before anything guards or clips them."""
+        at = log_step(step.trainer)
+        if self._is_full(at) or at < self.dense_steps:
+            self._readings.append(norm_reading(step, step.norms, "grad_norm", self.per_parameter))
+        if self._is_full(at):
+            self._measure_in_full(step)
+        elif self._wants("cosine") and self._is_full(at + 1):
+            self._cosine.remember(step)
+        every = self.histogram_every_n_steps
+        if every is not None and is_due(at, every):
+            write_histograms(step, list(tensorboard_writers(step.trainer)), at)
+
+    def record_step(self, step: OptimizerStep) -> None:
+        """Read the norms after clipping, if a clipper was there and the step stands."""
+        at = log_step(step.trainer)
+        looked = self._is_full(at) or at < self.dense_steps
+        if looked and step.clipped and not step.rejected:
+            norms = tensor_norms(step.gradients)
+            self._readings.append(norm_reading(step, norms, "grad_norm_clipped", ()))
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Log everything that this batch's steps gave, as one event."""
+        if self._readings:
+            self._readings.extend(self._update_ratio.readings())
+            self._readings.extend(self._depth.readings(trainer))
+        self._emit(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Log what was read before the failure, and take the hooks off."""
+        self._emit(trainer)
+        self._clear()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hooks off."""
+        self._clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages of the noise scale."""
+        return {"noise_scale": self._noise.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the averages of the noise scale."""
+        self._noise.load_state_dict(state_dict["noise_scale"])
+
+    def _measure_in_full(self, step: OptimizerStep) -> None:
+        self._readings.extend(entry_readings(step, self.statistics))
+        if self._wants("cosine"):
+            self._readings.extend(self._cosine.readings(step))
+            if self._is_full(log_step(step.trainer) + 1):
+                self._cosine.remember(step)
+        self._readings.extend(self._noise.readings(step))
+        if self._wants("update_ratio"):
+            self._update_ratio.before_step(step)
+
+    def _emit(self, trainer: Trainer) -> None:
+        readings: list[Reading] = self._readings
+        self._readings = []
+        scalars = cross(readings)
+        log_scalars(trainer, scalars)
+        if self.progress_bar and scalars:
+            shown = {k: v for k, v in scalars.items() if k.startswith(tag("grad_norm", "total"))}
+            trainer.progress_bar_metrics.update(shown)
+
+    def _clear(self) -> None:
+        self._readings = []
+        self._depth.stop()
+        self._noise.forget()
+        self._update_ratio = UpdateRatio()
+        self._cosine = GradientCosine()
+
+    def _wants(self, statistic: str) -> bool:
+        return statistic in self.statistics
+
+    def _is_full(self, step: int) -> bool:
+        return is_due(step, self.every_n_steps)
