@@ -1,0 +1,24 @@
+"""Central differences against autograd, in double precision, on a copy.
+
+`copying` makes the copy, `state` and `randomness` make its runs repeatable, `problem` turns them
+into losses of parameters, `differences` and `verdicts` measure and judge, `report` tells.
+"""
+
+from lightning_stab.functional.gradcheck.check import check_problem
+from lightning_stab.functional.gradcheck.copying import double_copy
+from lightning_stab.functional.gradcheck.problem import Problem
+from lightning_stab.functional.gradcheck.randomness import kept_random_states
+from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord, describe
+from lightning_stab.functional.gradcheck.verdicts import TOLERANCE, VERDICTS
+
+__all__ = [
+    "TOLERANCE",
+    "VERDICTS",
+    "GradientReport",
+    "ParameterRecord",
+    "Problem",
+    "check_problem",
+    "describe",
+    "double_copy",
+    "kept_random_states",
+]

@@ -1,0 +1,135 @@
+"""What a gradient check found: a record for each parameter, and a table of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lightning_stab.functional.gradcheck.verdicts import VERDICTS
+
+_HEADINGS = (
+    "verdict",
+    "parameter",
+    "shape",
+    "rel. error",
+    "worst at",
+    "autograd",
+    "numeric",
+    "step",
+)
+
+
+@dataclass(frozen=True)
+class ParameterRecord:
+    """What the check says about one parameter.
+
+    Args:
+        name: as in ``named_parameters()``.
+        verdict: one of ``ok``, ``zero``, ``wrong``, ``kink``, ``nondeterministic``,
+            ``precision-limited``, ``unused``, ``stop-gradient``.
+        shape: of the parameter.
+        relative_error: the largest one seen.
+        coordinate: where it was seen; None when the error belongs to a direction.
+        analytic: autograd's derivative there.
+        numeric: the central difference there.
+        step: the step that the central difference used.
+        function: the ``autograd.Function`` that is suspected, where one is.
+        loss: which loss of the step, counted from 0.
+        note: a sentence, where there is more to say.
+    """
+
+    name: str
+    verdict: str
+    shape: tuple[int, ...]
+    relative_error: float = 0.0
+    coordinate: tuple[int, ...] | None = None
+    analytic: float = 0.0
+    numeric: float = 0.0
+    step: float = 0.0
+    function: str | None = None
+    loss: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """The result of a gradient check; ``str()`` of it is a table, the worst first.
+
+    Args:
+        parameters: one record for each trainable parameter.
+        notes: sentences about the whole check.
+        num_forwards: how many forward passes it took.
+        num_backwards: how many backward passes it took.
+        seconds: how long it took.
+    """
+
+    parameters: tuple[ParameterRecord, ...]
+    notes: tuple[str, ...] = ()
+    num_forwards: int = 0
+    num_backwards: int = 0
+    seconds: float = 0.0
+    skipped: bool = field(default=False)
+
+    @property
+    def passed(self) -> bool:
+        """True when no parameter's gradient is wrong."""
+        return not self.wrong
+
+    @property
+    def wrong(self) -> tuple[ParameterRecord, ...]:
+        """The records whose verdict is ``wrong``, the largest error first."""
+        return tuple(r for r in self.worst_first() if r.verdict == "wrong")
+
+    def worst_first(self) -> list[ParameterRecord]:
+        """Return the records by verdict, then by error, the worst first."""
+        return sorted(self.parameters, key=lambda r: (VERDICTS.index(r.verdict), -r.relative_error))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain Python values, ready for json."""
+        return {"passed": self.passed, **asdict(self)}
+
+    def __str__(self) -> str:
+        rows = [_HEADINGS, *(_row(record) for record in self.worst_first())]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        notes = [f"{r.name}: {r.note}" for r in self.worst_first() if r.note]
+        return "\n".join([self.summary(), "", *lines, *notes, *self.notes])
+
+    def summary(self) -> str:
+        """Return one line: passed or not, and how many parameters got which verdict."""
+        if self.skipped:
+            return "Gradient check skipped."
+        counts = Counter(record.verdict for record in self.parameters)
+        parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
+        state = "passed" if self.passed else "FAILED"
+        return (
+            f"Gradient check {state}: {', '.join(parts) or 'no trainable parameter'} "
+            f"({self.num_forwards} forward passes, {self.seconds:.1f} s)."
+        )
+
+
+def describe(record: ParameterRecord) -> str:
+    """Return one sentence about a wrong gradient: where, both values, which function."""
+    where = "along a direction" if record.coordinate is None else f"at {list(record.coordinate)}"
+    suspect = f" Suspect: {record.function}.backward." if record.function else ""
+    return (
+        f"`{record.name}` {where}: autograd says {record.analytic:.9g}, central differences say "
+        f"{record.numeric:.9g} (relative error {record.relative_error:.1e}, "
+        f"step {record.step:.0e}).{suspect}"
+    )
+
+
+def _row(record: ParameterRecord) -> tuple[str, ...]:
+    where = "-" if record.coordinate is None else str(list(record.coordinate))
+    measured = record.step > 0
+    return (
+        record.verdict,
+        record.name,
+        str(list(record.shape)),
+        f"{record.relative_error:.1e}" if measured else "-",
+        where,
+        f"{record.analytic:.6g}" if measured else "-",
+        f"{record.numeric:.6g}" if measured else "-",
+        f"{record.step:.0e}" if measured else "-",
+    )
