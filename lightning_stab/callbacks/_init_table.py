@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from lightning_stab.functional.initialization import WeightRecord
 
 _HEAD = ("weight", "shape", "after", "scheme", "gain", "std before", "std after")
+_COMPACT_HEAD = ("layer", "shape", "after", "scheme", "gain", "std")
 
 
 def markdown_table(records: Sequence[WeightRecord]) -> str:
@@ -22,7 +24,7 @@ def markdown_table(records: Sequence[WeightRecord]) -> str:
         |---|---|---|---|---|---|---|
         | a.weight | 2 x 3 | ReLU | left alone: frozen |  |  |  |
     """
-    rows = [_HEAD, ("---",) * len(_HEAD), *(_row([record]) for record in records)]
+    rows = [_HEAD, ("---",) * len(_HEAD), *(_row(record) for record in records)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines[1] = lines[1].replace(" ", "")
     return "\n".join(lines)
@@ -31,11 +33,16 @@ def markdown_table(records: Sequence[WeightRecord]) -> str:
 def print_table(records: Sequence[WeightRecord], console: Console | None = None) -> None:
     """Print the records, neighbours that were treated alike in one row."""
     drawn = sum(not record.reason for record in records)
-    table = Table(title=f"Weights initialised: {drawn} of {len(records)}", title_justify="left")
-    for number, head in enumerate(_HEAD):
-        table.add_column(head, justify="right" if number > 3 else "left", overflow="fold")
+    table = Table(
+        title=f"Weights initialised: {drawn} of {len(records)}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for head in _COMPACT_HEAD:
+        table.add_column(head, overflow="fold")
     for _, alike in groupby(records, key=_treatment):
-        table.add_row(*_row(list(alike)))
+        table.add_row(*_compact_row(list(alike)))
     (console or Console()).print(table)
 
 
@@ -43,20 +50,50 @@ def _treatment(record: WeightRecord) -> tuple[object, ...]:
     return record.shape, record.preceding, record.scheme, record.gain, record.reason
 
 
-def _row(alike: Sequence[WeightRecord]) -> tuple[str, ...]:
-    first, last = alike[0], alike[-1]
-    name = first.name if len(alike) == 1 else f"{first.name} … {last.name} ({len(alike)})"
+def _row(record: WeightRecord) -> tuple[str, ...]:
     return (
-        name,
-        " x ".join(str(side) for side in first.shape),
-        first.preceding,
-        f"left alone: {first.reason}" if first.reason else first.scheme,
-        "" if first.gain is None else f"{first.gain:.4g}",
-        _mean([record.std_before for record in alike]),
-        _mean([record.std_after for record in alike]),
+        record.name,
+        _sides(record),
+        record.preceding,
+        _deed(record),
+        _number(record.gain, 4),
+        _number(record.std_before, 4),
+        _number(record.std_after, 4),
     )
 
 
-def _mean(values: Sequence[float | None]) -> str:
+def _compact_row(alike: Sequence[WeightRecord]) -> tuple[str, ...]:
+    first = alike[0]
+    before = _mean([record.std_before for record in alike])
+    after = _mean([record.std_after for record in alike])
+    change = "" if after is None else f"{_number(before, 3)} → {_number(after, 3)}"
+    names = _span(first.name, alike[-1].name).removesuffix(".weight")
+    names += f" ({len(alike)})" if len(alike) > 1 else ""
+    gain = _number(first.gain, 4)
+    return names, _sides(first).replace(" ", ""), first.preceding, _deed(first), gain, change
+
+
+def _span(first: str, last: str) -> str:
+    """Return one name for a run of weights: ``net.2.weight, net.8.weight -> net.2-8.weight``."""
+    if first.count(".") != last.count("."):
+        return f"{first} - {last}"
+    return ".".join(
+        a if a == b else f"{a}-{b}" for a, b in zip(first.split("."), last.split("."), strict=True)
+    )
+
+
+def _sides(record: WeightRecord) -> str:
+    return " x ".join(str(side) for side in record.shape)
+
+
+def _deed(record: WeightRecord) -> str:
+    return f"left alone: {record.reason}" if record.reason else record.scheme
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.4g}" if known else ""
+    return sum(known) / len(known) if known else None

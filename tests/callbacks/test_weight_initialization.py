@@ -13,7 +13,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_stab.callbacks._init_table import markdown_table, print_table
 from lightning_stab.callbacks.weight_initialization import WeightInitialization
 from lightning_stab.errors import ConflictError, InvalidArgumentError
-from lightning_stab.functional.initialization import WeightRecord, initialize_
+from lightning_stab.functional.initialization import (
+    InitializationSettings,
+    WeightRecord,
+    initialize_,
+)
 
 
 class Net(lightning.LightningModule):
@@ -175,13 +179,24 @@ def test_silent_when_not_verbose(tmp_path, capsys):
     assert "initialised" not in capsys.readouterr().out
 
 
+def printed(module, settings=None):
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_table(initialize_(module, settings), console)
+    return console.export_text()
+
+
 def test_the_printed_table_puts_like_neighbours_in_one_row():
     net = nn.Sequential(*(m for _ in range(30) for m in (nn.Linear(8, 8), nn.Tanh())))
-    console = Console(width=120, record=True, file=io.StringIO())
-    print_table(initialize_(net), console)
-    text = console.export_text()
-    assert "2.weight … 58.weight (29)" in text
+    text = printed(net)
+    assert "2-58 (29)" in text
     assert text.count("xavier_normal") == 2
+
+
+def test_neighbours_of_different_depth_are_named_by_both_ends():
+    net = nn.ModuleDict({"first": nn.Linear(2, 2), "a": nn.Linear(2, 2)})
+    net["b"] = nn.ModuleDict({"c": nn.Linear(2, 2)})
+    settings = InitializationSettings(exclude=["*"])
+    assert "a.weight - b.c (2)" in printed(net, settings)
 
 
 def test_a_sharding_strategy_is_refused(tmp_path):
