@@ -151,13 +151,16 @@ def gradient_scaler(trainer: Trainer) -> Any | None:
     return scaler if scaler is not None and scaler.is_enabled() else None
 
 
-def scaler_found_overflow(trainer: Trainer, optimizer: Optimizer) -> bool:
-    """Say whether the loss scaler found an overflow and will pass over this step by itself."""
-    scaler = gradient_scaler(trainer)
+def scaler_will_cure(step: OptimizerStep) -> bool:
+    """Say whether the loss scaler found an overflow, passes over this step, and can go lower.
+
+    Its first steps overflow by design, until the scale has come down to what the gradients allow.
+    """
+    scaler = gradient_scaler(step.trainer)
     if scaler is None:
         return False
-    found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
-    return any(float(value) > 0 for value in found.values())
+    found = scaler._per_optimizer_states[id(step.optimizer)]["found_inf_per_device"]
+    return any(float(value) > 0 for value in found.values()) and scaler.get_scale() > 1.0
 
 
 def _unscale(trainer: Trainer, optimizer: Optimizer) -> None:

@@ -11,14 +11,17 @@ from typing import Any
 
 from lightning_stab.functional.statistics import RollingWindow
 
+BEYOND_ANY_SCALE = 1e15  # float32 squares overflow at 1e19
+
 
 class SpikeDetector:
     """Decide for each value, from accepted values only, whether it is a spike.
 
     With at least ``minimum`` accepted values in the window, ``x`` is a spike if
     ``x > mean + deviations * std`` and ``x > mean + jump * scale`` and ``x > factor * median``,
-    where ``scale`` is the magnitude of the first accepted value. Before that, if
-    ``x > early_factor * median`` of at least ``early_minimum`` accepted values.
+    where ``scale`` is the magnitude of the first accepted value. Before that, ``x`` is a spike if
+    ``x > early_factor * median`` of at least ``early_minimum`` accepted values; with fewer, if
+    ``x > early_factor^2 * median``; with none, beyond 1e15, which no sane scale reaches.
 
     Args:
         window: how many accepted values are remembered.
@@ -68,14 +71,15 @@ class SpikeDetector:
         return math.isfinite(value) and value > self.limit()
 
     def limit(self) -> float:
-        """Return the largest value that is not a spike; infinity while too little is known."""
+        """Return the largest value that is not a spike."""
         seen = len(self.window)
-        if seen < self.early_minimum or self.first is None:
-            return math.inf
+        if seen == 0 or self.first is None:
+            return BEYOND_ANY_SCALE
         median = self.window.quantile(0.5)
         if seen < self.minimum:
+            factor = self.early_factor ** (1 if seen >= self.early_minimum else 2)
             # a median near zero says nothing about what is large
-            return max(self.early_factor * abs(median), abs(self.first))
+            return max(factor * abs(median), abs(self.first))
         mean = self.window.mean()
         return max(
             mean + self.deviations * self.window.deviation(),

@@ -1,0 +1,56 @@
+"""What the guard says, in whole sentences."""
+
+from __future__ import annotations
+
+from lightning_stab.callbacks._guard_judge import (
+    LOSS_SPIKE,
+    NONFINITE_LOSS,
+    StepFacts,
+    Verdict,
+)
+from lightning_stab.callbacks._step import OptimizerStep
+from lightning_stab.functional.norms import first_nonfinite
+
+
+def describe(verdict: Verdict, facts: StepFacts, step: OptimizerStep) -> str:
+    """Return what is wrong with a step, and where: read it before the gradients are dropped."""
+    at = f"step {step.trainer.global_step} (epoch {step.trainer.current_epoch})"
+    seen = f"loss {facts.loss:.6g}, " if facts.has_loss else ""
+    numbers = f"{seen}gradient norm {facts.norm:.6g}"
+    if verdict.is_spike:
+        what = "loss" if verdict.kind == LOSS_SPIKE else "gradient norm"
+        return (
+            f"{verdict.kind} at {at}: the {what} is {verdict.value:.6g}, and the run's own past"
+            f" allows up to {verdict.limit:.6g} ({numbers})"
+        )
+    place = _first_bad_parameter(step)
+    where = f"; first non-finite gradient in {place}" if place else ""
+    if verdict.kind == NONFINITE_LOSS:
+        return f"non-finite loss at {at} ({numbers}){where}"
+    return f"non-finite gradient at {at} ({numbers}){where}"
+
+
+def stop_sentence(what: str, found: str) -> str:
+    """Return the message of the policy ``raise``."""
+    return (
+        f"`StepGuard` stopped the fit before the optimizer step: {what}.{found} Look at the batch,"
+        " lower the learning rate or clip the gradients; `StepGuard(on_nonfinite='skip')` passes"
+        " over such steps, `forensics=True` names the module where it began."
+    )
+
+
+def give_up_sentence(what: str, consecutive: int, found: str) -> str:
+    """Return the message for too many bad steps in a row."""
+    return (
+        f"`StepGuard` stopped the fit after {consecutive} bad steps in a row"
+        f" (`max_consecutive`): the latest was a {what}.{found} So many in a row come from the"
+        " weights or from the data as a whole, not from one batch: look at the data and the"
+        " initialisation, or lower the learning rate."
+    )
+
+
+def _first_bad_parameter(step: OptimizerStep) -> str:
+    index = first_nonfinite(step.gradients)
+    if index is None:
+        return ""
+    return f"{step.names()[index]!r} of shape {tuple(step.params[index].shape)}"

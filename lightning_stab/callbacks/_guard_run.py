@@ -1,0 +1,146 @@
+"""What the guard holds during one fit: the latest loss, what can be put back, what was decided."""
+
+from __future__ import annotations
+
+from collections import deque
+from copy import deepcopy
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import LBFGS
+
+from lightning_stab.callbacks._forensics import Forensics
+from lightning_stab.callbacks._guard_buffers import BufferKeeper
+from lightning_stab.callbacks._guard_schedulers import SchedulerHold
+from lightning_stab.callbacks._snapshot import restore_snapshot, take_snapshot
+from lightning_stab.callbacks._step import OptimizerStep, gradient_scaler
+from lightning_stab.functional.norms import first_nonfinite
+
+
+class GuardRun:
+    """The guard's working memory of one fit.
+
+    Args:
+        module: the module in training.
+        undoes: whether a policy puts things back, so that buffers have to be kept.
+        forensics: whether batches are remembered, to run a bad one again.
+    """
+
+    def __init__(
+        self, module: LightningModule, *, undoes: bool = False, forensics: bool = False
+    ) -> None:
+        self.buffers = BufferKeeper(module) if undoes else None
+        self.hold = SchedulerHold()
+        self.forensics = Forensics() if forensics else None
+        self.snapshots: deque[dict[str, Any]] = deque(maxlen=2)
+        self.num_accepted_since_snapshot = 0
+        self.rewind_due = False
+        self._undoes = undoes
+        self._loss: Tensor | None = None
+        self._window_open = False
+        self._judged: tuple[int, int] | None = None
+        self._searches: dict[int, _Search] = {}
+        self._fresh_snapshot = False
+
+    def begin_batch(self, batch: Any, batch_idx: int) -> None:
+        """Keep the buffers as they are before an accumulation window, and the batch if asked."""
+        begins = not self._window_open
+        if begins and self.buffers is not None:
+            self.buffers.keep()
+        if self.forensics is not None:
+            self.forensics.remember(batch, batch_idx, begins=begins)
+        self._window_open = True
+
+    def add_loss(self, trainer: Trainer, loss: Tensor) -> None:
+        """Add the loss of a backward pass, without its scale, to those of the coming step."""
+        value = loss.detach()
+        scaler = gradient_scaler(trainer)
+        if scaler is not None and scaler._scale is not None:
+            value = value / scaler._scale.to(value.device)
+        value = value.float() if value.numel() == 1 else value.float().mean()
+        self._loss = value.reshape(()) if self._loss is None else self._loss + value.reshape(())
+
+    def take_loss(self) -> Tensor | None:
+        """Return the losses since the last step, added up, and forget them."""
+        loss, self._loss = self._loss, None
+        return loss
+
+    def is_line_search(self, step: OptimizerStep) -> bool:
+        """Say whether this is a further evaluation of a step that was judged already (LBFGS)."""
+        key = (id(step.optimizer), step.trainer.global_step)
+        again = isinstance(step.optimizer, LBFGS) and self._judged == key
+        self._judged = key
+        return again
+
+    def accept(self, step: OptimizerStep) -> None:
+        """Note that a step is taken; keep what an LBFGS step could ruin by itself."""
+        self._window_open = False
+        self.num_accepted_since_snapshot += 1
+        if self._undoes and isinstance(step.optimizer, LBFGS):
+            self._searches[id(step.optimizer)] = _Search(step)
+        if self.buffers is not None and not step.module.automatic_optimization:
+            self.buffers.keep()  # another optimizer's step may follow in this very batch
+
+    def reject(self, step: OptimizerStep) -> None:
+        """Drop a step's gradients, put the buffers back and hold the schedulers."""
+        self._window_open = False
+        step.reject()
+        self.hold.hold(step.trainer, step.optimizer)
+        if self.buffers is not None:
+            self.buffers.restore()
+
+    def undo_ruined_searches(self) -> bool:
+        """Put back weights that an LBFGS step itself has made non-finite; say whether any were."""
+        ruined = [search for search in self._searches.values() if search.ruined()]
+        for search in ruined:
+            search.undo()
+        self._searches.clear()
+        return bool(ruined)
+
+    def keep_snapshot(self, trainer: Trainer, module: LightningModule, guard: object) -> None:
+        """Take a snapshot; the two newest are kept."""
+        self.snapshots.append(take_snapshot(trainer, module, guard))
+        self.num_accepted_since_snapshot = 0
+        self._fresh_snapshot = True
+
+    def start_snapshots(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        guard: object,
+        saved: dict[str, Any] | None,
+    ) -> None:
+        """Begin with a snapshot of the start, or with the one that a checkpoint brought."""
+        self.keep_snapshot(trainer, module, guard)
+        if saved is not None:
+            self.snapshots.append(saved)
+
+    def rewind(self, trainer: Trainer, module: LightningModule, guard: object) -> None:
+        """Put the newest snapshot back, or the older one where the newest did not help."""
+        self.rewind_due = False
+        if not self._fresh_snapshot and len(self.snapshots) > 1:
+            self.snapshots.pop()
+        self._fresh_snapshot = False
+        self.num_accepted_since_snapshot = 0
+        restore_snapshot(trainer, module, guard, self.snapshots[-1])
+
+
+class _Search:
+    """Weights and state before an LBFGS step, which evaluates and moves many times in one step."""
+
+    def __init__(self, step: OptimizerStep) -> None:
+        self.optimizer = step.optimizer
+        self.params = list(step.params)
+        self.copies = [p.detach().clone() for p in step.params]
+        self.state = deepcopy(step.optimizer.state_dict())
+
+    def ruined(self) -> bool:
+        return first_nonfinite(self.params) is not None
+
+    def undo(self) -> None:
+        with torch.no_grad():
+            for p, kept in zip(self.params, self.copies, strict=True):
+                p.copy_(kept)
+        self.optimizer.load_state_dict(self.state)
