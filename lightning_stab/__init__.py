@@ -3,10 +3,24 @@
 Importing it makes the callbacks' short names known to LightningCLI.
 """
 
-from lightning_stab import callbacks as _callbacks
 from lightning_stab._version import __version__
-from lightning_stab.callbacks.checking import check_gradients as check_gradients
+from lightning_stab.callbacks import (
+    BestWeightsEarlyStopping,
+    GradientCheck,
+    GradientClipping,
+    GradientMonitor,
+    LearningRateDecay,
+    StepGuard,
+    WeightInitialization,
+)
 
-# temporary while the modules are being written; becomes plain imports once all stand
-for _name in _callbacks.__all__:
-    globals()[_name] = getattr(_callbacks, _name)
+__all__ = [
+    "BestWeightsEarlyStopping",
+    "GradientCheck",
+    "GradientClipping",
+    "GradientMonitor",
+    "LearningRateDecay",
+    "StepGuard",
+    "WeightInitialization",
+    "__version__",
+]

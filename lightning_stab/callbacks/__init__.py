@@ -1,20 +1,19 @@
 """The callbacks: each usable alone, in any order, in Python and in YAML."""
 
-import importlib as _i
-import pathlib as _p
+from lightning_stab.callbacks.best_weights_early_stopping import BestWeightsEarlyStopping
+from lightning_stab.callbacks.gradient_check import GradientCheck
+from lightning_stab.callbacks.gradient_clipping import GradientClipping
+from lightning_stab.callbacks.gradient_monitor import GradientMonitor
+from lightning_stab.callbacks.learning_rate_decay import LearningRateDecay
+from lightning_stab.callbacks.step_guard import StepGuard
+from lightning_stab.callbacks.weight_initialization import WeightInitialization
 
-_here = _p.Path(__file__).parent
-__all__ = []
-for _name, _cls in {
-    "best_weights_early_stopping": "BestWeightsEarlyStopping",
-    "gradient_check": "GradientCheck",
-    "gradient_clipping": "GradientClipping",
-    "gradient_monitor": "GradientMonitor",
-    "learning_rate_decay": "LearningRateDecay",
-    "step_guard": "StepGuard",
-    "weight_initialization": "WeightInitialization",
-}.items():
-    # temporary while the modules are being written; becomes plain imports once all stand
-    if (_here / f"{_name}.py").exists():
-        globals()[_cls] = getattr(_i.import_module(f"lightning_stab.callbacks.{_name}"), _cls)
-        __all__.append(_cls)
+__all__ = [
+    "BestWeightsEarlyStopping",
+    "GradientCheck",
+    "GradientClipping",
+    "GradientMonitor",
+    "LearningRateDecay",
+    "StepGuard",
+    "WeightInitialization",
+]
