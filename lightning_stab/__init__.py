@@ -13,6 +13,7 @@ from lightning_stab.callbacks import (
     StepGuard,
     WeightInitialization,
 )
+from lightning_stab.callbacks.checking import check_gradients
 
 __all__ = [
     "BestWeightsEarlyStopping",
@@ -23,4 +24,5 @@ __all__ = [
     "StepGuard",
     "WeightInitialization",
     "__version__",
+    "check_gradients",
 ]
