@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 import lightning_stab.callbacks
 from lightning_stab import _cli_defaults
 from lightning_stab._cli_logs import claim_folders
-from lightning_stab.cli import main, own_error
+from lightning_stab.cli import StabCLI, main, own_error
 from lightning_stab.errors import StabError
 
 ROOT = Path(__file__).parents[1]
@@ -144,14 +145,31 @@ def test_two_runs_never_share_a_folder(folder):
 
 @pytest.mark.parametrize("logger_class", [TensorBoardLogger, CSVLogger])
 def test_runs_that_start_together_never_share_a_folder(folder, logger_class):
+    start = Barrier(4)
+
+    class Simultaneous(logger_class):
+        def _get_next_version(self):
+            version = super()._get_next_version()
+            if version == 0:
+                start.wait(timeout=30)  # now all have chosen the same number
+            return version
+
     trainers = [
-        Trainer(logger=logger_class("runs", name=""), enable_progress_bar=False, accelerator="cpu")
-        for _ in range(8)
+        Trainer(logger=Simultaneous("runs", name=""), enable_progress_bar=False, accelerator="cpu")
+        for _ in range(4)
     ]
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(4) as pool:
         list(pool.map(claim_folders, trainers))
-    assert len({trainer.logger.log_dir for trainer in trainers}) == 8
-    assert len(list((folder / "runs").iterdir())) == 8
+    assert len({trainer.logger.log_dir for trainer in trainers}) == 4
+    assert len(list((folder / "runs").iterdir())) == 4
+
+
+def test_the_folder_is_claimed_before_the_run_begins(folder):
+    class Watched(StabCLI):
+        def before_fit(self):
+            self.seen = list(Path("runs").iterdir())
+
+    assert Watched(["fit", *TINY, *SMALL, *BARE]).seen == [Path("runs", "version_0")]
 
 
 def test_a_folder_of_the_users_choice_keeps_every_config(folder):
