@@ -17,9 +17,11 @@ LAYERS = {  # first component below the package -> layer; an import may point to
     "callbacks": 3,
     "models": 3,
     "data": 3,
-    "cli": 4,
     "__init__": 4,
-    "__main__": 5,
+    "_cli_defaults": 4,
+    "_cli_logs": 4,
+    "cli": 5,
+    "__main__": 6,
 }
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 ALLOWED_IN_FUNCTIONAL = {"torch", PACKAGE}

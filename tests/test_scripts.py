@@ -1,15 +1,18 @@
 """The house scripts install once, repair what failed, and say in a sentence what is missing.
 
 Python, pip and df are stand-ins here, so that nothing is installed; scripts/test itself is what
-runs with the real ones.
+runs with the real ones. The demo's training is real, in a small size.
 """
 
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import demo_summary
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +35,7 @@ echo ready
 
 
 class Project:
-    """A folder with the scripts, an interpreter that is a stand-in, and a count of installations."""
+    """The scripts in a folder with a stand-in for Python, which counts the installations."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -166,3 +169,43 @@ def test_too_little_disk_is_refused_before_anything_is_made(project):
 )
 def test_what_pip_trips_over_is_told_in_a_sentence(project, pip_says, told):
     assert told in refusal(project.run(FAKE_PIP_SAYS=pip_says))
+
+
+@pytest.fixture
+def demo_rows(tmp_path, monkeypatch):
+    """Return the summary of a small demo, run in an empty folder, by its first column."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    small = ["--trainer.max_epochs=3", "--model.depth=2", "--model.width=16"]
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    return dict(demo_summary.demo([*small, *quiet]))
+
+
+def test_the_demo_sums_up_what_happened(demo_rows, tmp_path):
+    run = Path("runs", "digits", "version_0")
+    assert demo_rows["Logs"].startswith(str(run))
+    assert demo_rows["See them"].endswith(f"tensorboard --logdir {run}")
+    assert (tmp_path / run / "config.yaml").is_file()
+    assert "drew 3 weights" in demo_rows["WeightInitialization"]
+    assert "passed" in demo_rows["GradientCheck"]
+    assert "gradient norm" in demo_rows["GradientMonitor"]
+    assert "of the steps (rule norm, 1)" in demo_rows["GradientClipping"]
+    assert demo_rows["StepGuard"] == "found no bad step"
+    assert demo_rows["LearningRateDecay"].startswith("learning rate from 0.001 to 0.000")
+    assert "3 checks" in demo_rows["BestWeightsEarlyStopping"]
+
+
+def test_the_demos_figures_are_those_of_the_run(demo_rows, tmp_path):
+    run = tmp_path / "runs" / "digits" / "version_0"
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    test = events.Scalars("test_accuracy")[-1].value
+    assert f"test {test:.1%}" in demo_rows["Accuracy"]
+    rate = events.Scalars(next(t for t in events.Tags()["scalars"] if t.startswith("lr/")))[-1]
+    assert demo_rows["LearningRateDecay"].endswith(f"to {rate.value:.3g}")
+    state = torch.load(next(run.rglob("*.ckpt")), weights_only=True)
+    assert state["callbacks"]["WeightInitialization"]["initialized"]

@@ -151,6 +151,8 @@ def clip_adaptively_(
     for gradient, weight, dim in zip(gradients, weights, dims, strict=True):
         if gradient.numel() == 0:
             continue
+        if gradient.is_sparse:  # its units are the rows that it holds
+            gradient, weight = _stored(gradient), weight[tuple(gradient.coalesce().indices())]
         norm = unit_norms(gradient, dim)
         limit = threshold * unit_norms(weight, dim).clamp(min=weight_floor)
         coefficient = (limit / norm.clamp(min=NORM_EPS)).clamp(max=1.0)

@@ -25,7 +25,7 @@ def noise_and_signal(
 
     Source: McCandlish, Kaplan, Amodei and others, 2018, appendix A.1.
     """
-    small, large = small_norm**2, large_norm**2
+    small, large = small_norm * small_norm, large_norm * large_norm
     signal = (large_size * large - small_size * small) / (large_size - small_size)
     noise = (small - large) / (1.0 / small_size - 1.0 / large_size)
     return noise, signal

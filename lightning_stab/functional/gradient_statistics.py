@@ -105,7 +105,7 @@ def log_ratio(first: float, last: float) -> float:
         -4.0
     """
     usable = first > 0 and last > 0 and math.isfinite(first) and math.isfinite(last)
-    return math.log10(first / last) if usable else math.nan
+    return math.log10(first) - math.log10(last) if usable else math.nan
 
 
 def ratios(numerators: Mapping[str, float], denominators: Mapping[str, float]) -> dict[str, float]:

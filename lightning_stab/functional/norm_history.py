@@ -59,7 +59,8 @@ class ZScoreHistory:
         z = (norm - statistics.mean) / (statistics.deviation + 1e-6)
         if z <= self.threshold:
             return math.inf
-        return statistics.mean + self.threshold**2 / z * statistics.deviation
+        limit = statistics.mean + self.threshold**2 / z * statistics.deviation
+        return limit or math.inf  # a past of zero gradients must not forbid all others
 
     def learn(self, norm: float, allowed: float) -> None:
         """Learn the norm that was left after clipping."""
@@ -102,7 +103,8 @@ class PercentileHistory:
         """Return the percentile of the past."""
         if len(self.window) < self.warmup:
             return math.inf
-        return self.window.quantile(self.threshold / 100.0)
+        # a past of zero gradients must not forbid all others
+        return self.window.quantile(self.threshold / 100.0) or math.inf
 
     def learn(self, norm: float, allowed: float) -> None:
         """Learn the norm before clipping, as the source does."""

@@ -77,8 +77,14 @@ def exact_total_norm(tensors: Sequence[Tensor]) -> float:
         >>> exact_total_norm([torch.full((4,), 1e30)])  # in float32 the squares overflow
         2.0...e+30
     """
-    squares = [float(plain_values(t).double().abs().square().sum()) for t in _whole(tensors)]
-    return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.inf
+    magnitudes = [_wide_magnitudes(t) for t in _whole(tensors) if t.numel()]
+    peaks = [float(m.max()) for m in magnitudes if m.numel()]
+    if not all(map(math.isfinite, peaks)):
+        return math.inf
+    peak = max(peaks, default=0.0)
+    if peak == 0.0:
+        return 0.0
+    return peak * math.sqrt(math.fsum(float((m / peak).square().sum()) for m in magnitudes))
 
 
 def first_nonfinite(tensors: Iterable[Tensor]) -> int | None:
@@ -114,6 +120,11 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def _whole(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [t.full_tensor() if is_sharded(t) else t for t in tensors]  # type: ignore[attr-defined]
+
+
+def _wide_magnitudes(tensor: Tensor) -> Tensor:
+    values = plain_values(tensor)
+    return values.to(torch.complex128 if values.is_complex() else torch.float64).abs()
 
 
 def _kind(tensor: Tensor) -> tuple[object, ...]:

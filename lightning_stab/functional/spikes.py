@@ -28,7 +28,8 @@ class SpikeDetector:
         minimum: how many of them the window's rule needs.
         deviations: how many standard deviations above the mean, > 0.
         jump: the least rise over the mean that matters, in units of the first value, >= 0.
-        factor: the least ratio to the median that matters, >= 0.
+        factor: the least ratio to the median that matters, for values that are never negative;
+            0 switches this condition off.
         early_factor: the ratio to the median that is a spike before the window is filled.
         early_minimum: how many accepted values the early rule needs.
 
@@ -81,10 +82,11 @@ class SpikeDetector:
             # a median near zero says nothing about what is large
             return max(factor * abs(median), abs(self.first))
         mean = self.window.mean()
+        least = self.factor * median if self.factor else -math.inf  # losses may be below zero
         return max(
             mean + self.deviations * self.window.deviation(),
             mean + self.jump * abs(self.first),
-            self.factor * median,
+            least,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Statistics of a run's own past that one bad observation cannot poison.
 
-A non-finite observation is counted and never enters. Everything is kept as plain Python numbers,
+An observation that is not finite, or beyond 1e150, whose square is not, is counted and never
+enters. Everything is kept as plain Python numbers,
 so that a checkpoint holds it and a restart goes on with it.
 """
 
@@ -10,6 +11,8 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 from typing import Any
+
+LARGEST = 1e150  # sums of squares of larger numbers leave double precision
 
 
 class RollingWindow:
@@ -37,7 +40,7 @@ class RollingWindow:
 
     def add(self, value: float) -> None:
         """Remember a finite value; count any other."""
-        if not math.isfinite(value):
+        if not abs(value) <= LARGEST:
             self.num_nonfinite += 1
             return
         self._recent.append(value)
@@ -124,7 +127,7 @@ class ExponentialStatistics:
 
     def add(self, value: float) -> None:
         """Learn from a finite value; count any other."""
-        if not math.isfinite(value):
+        if not abs(value) <= LARGEST:
             self.num_nonfinite += 1
             return
         self.count += 1

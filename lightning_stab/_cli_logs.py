@@ -1,0 +1,72 @@
+"""Where a run keeps its things: a folder of its own, with the configuration beside the logs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+
+def claim_folders(trainer: Trainer) -> None:
+    """Make the run's version folder now, so that no run that starts meanwhile takes it too.
+
+    Lightning chooses the next free number, but makes the folder only when it first writes. Making
+    a folder succeeds for one process alone, so whoever made it owns the number.
+    """
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, (TensorBoardLogger, CSVLogger)) and logger._version is None:
+            _claim(logger)
+
+
+def _claim(logger: TensorBoardLogger | CSVLogger) -> None:
+    if "://" in logger.root_dir:
+        return
+    os.makedirs(os.path.expanduser(os.path.expandvars(logger.root_dir)), exist_ok=True)
+    while True:
+        logger._version = logger._get_next_version()
+        try:
+            os.makedirs(logger.log_dir)
+        except FileExistsError:
+            continue
+        return
+
+
+def tensorboard_command(folder: str) -> str:
+    """Return the command that shows a folder in TensorBoard, from where the user stands."""
+    program = Path("tensorboard")
+    if shutil.which("tensorboard") is None:  # the environment is not the active one
+        program = Path(sys.executable).parent / "tensorboard"
+        if program.is_relative_to(Path.cwd()):
+            program = program.relative_to(Path.cwd())
+    return f"{program} --logdir {folder}"
+
+
+class ConfigSaver(SaveConfigCallback):
+    """Saves the configuration beside the logs: nowhere without a logger, and never over another.
+
+    The second run in one folder (a resumed one, or one with a version of its own name) saves
+    ``config_1.yaml``, and so on.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save once, on the first rank."""
+        if not trainer.loggers:
+            return
+        folder = trainer.log_dir  # asked on every rank, because it is broadcast
+        if folder is not None and "://" not in folder:
+            self.config_filename = _free_name(Path(folder), self.config_filename)
+        super().setup(trainer, pl_module, stage)
+
+
+def _free_name(folder: Path, name: str) -> str:
+    first = Path(name)
+    number = 0
+    while (folder / name).exists():
+        number += 1
+        name = f"{first.stem}_{number}{first.suffix}"
+    return name

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""The lesson's eight claims about deep networks that fail to train, as measured results.
+
+    python scripts/lesson.py                 about four minutes on two cores
+    python scripts/lesson.py --small         under a minute
+
+Writes lesson.png, lesson.json and TensorBoard runs into the output folder, prints a table, and
+ends with status 1 if a claim does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from lesson_parts import (
+    batch_norm,
+    decay_and_stop,
+    depth,
+    input_dimension,
+    learning_rates,
+    own_net,
+    quartic,
+    wrong_backward,
+)
+from lesson_parts.figure import save_figure
+from lesson_parts.lab import Lab
+from lesson_parts.results import Claim
+from lesson_parts.table import print_table
+from rich.console import Console
+
+CLAIMS = (
+    quartic,
+    depth,
+    wrong_backward,
+    decay_and_stop,
+    input_dimension,
+    learning_rates,
+    own_net,
+    batch_norm,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the claims that were asked for; return 0 if all of them hold."""
+    options = parse(arguments)
+    quiet()
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    shutil.rmtree(options.out / "runs", ignore_errors=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    lab = Lab(options.out, options.small)
+    claims = []
+    for number in options.claim or range(1, len(CLAIMS) + 1):
+        started = time.perf_counter()
+        claims.append(CLAIMS[number - 1].run(lab))
+        console.print(f"{claims[-1].title}: {time.perf_counter() - started:.0f} s", style="dim")
+    print_table(claims, console)
+    picture = options.out / "lesson.png"
+    save_figure(claims, picture)
+    write_json(claims, options.json or options.out / "lesson.json")
+    failed = [row.case for claim in claims for row in claim.rows if not row.holds]
+    console.print(f"Picture: {picture}\nTensorBoard: tensorboard --logdir {options.out / 'runs'}")
+    console.print(f"Not borne out: {'; '.join(failed)}" if failed else "All claims hold.")
+    return 1 if failed else 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/lesson"), help="output folder")
+    parser.add_argument("--json", type=Path, help="where the numbers go; <out>/lesson.json")
+    parser.add_argument("--small", action="store_true", help="smaller nets and fewer epochs")
+    parser.add_argument(
+        "--claim", type=int, action="append", choices=range(1, 9), help="only this one (repeatable)"
+    )
+    return parser.parse_args(arguments)
+
+
+def quiet() -> None:
+    """Let the Trainer say only what went wrong; the table says the rest."""
+    torch.set_num_threads(1)  # the nets are small: more threads only wait for each other
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*no `val_dataloader`.*")
+
+
+def write_json(claims: list[Claim], path: Path) -> None:
+    """Write all numbers."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([claim.as_dict() for claim in claims], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Claim 4: a constant rate oscillates, a decaying one settles, early stopping keeps the best."""
+
+from __future__ import annotations
+
+from statistics import mean, stdev
+
+from lightning.pytorch import Callback
+from matplotlib.axes import Axes
+
+from lesson_parts.lab import Lab, Run, digits, seeded
+from lesson_parts.results import Claim, Panel, Row
+from lightning_stab import BestWeightsEarlyStopping, LearningRateDecay
+from lightning_stab.models import MLPClassifier
+
+PATIENCE = 6
+TAIL = 8  # the last epochs, in which a run has settled or has not
+
+
+def train(lab: Lab, case: str, callbacks: list[Callback]) -> tuple[Run, MLPClassifier]:
+    """Train at a rate that is too high to settle."""
+    module = seeded(
+        MLPClassifier,
+        depth=1,
+        width=32,
+        activation="tanh",
+        batch_norm=False,
+        optimizer="sgd",
+        learning_rate=0.3,
+    )
+    data = digits(batch_size=16)
+    result = lab.fit(4, case, module, data, callbacks, max_epochs=lab.size(18, 40))
+    return result, module
+
+
+def run(lab: Lab) -> Claim:
+    """Train with a constant rate, with decay, and with early stopping."""
+    constant, _ = train(lab, "constant", [])
+    decay = LearningRateDecay("exponential", gamma=lab.size(0.8, 0.9))
+    decayed, _ = train(lab, "decay", [decay])
+    stopping = BestWeightsEarlyStopping("val_loss", patience=PATIENCE)
+    stopped, module = train(lab, "early-stopping", [stopping])
+    curves = {
+        name: result.scalars("val_loss")
+        for name, result in (("constant", constant), ("decay", decayed), ("stopped", stopped))
+    }
+    best = min(curves["stopped"])
+    at = curves["stopped"].index(best)
+    again = stopped.trainer.validate(module, digits(batch_size=16), verbose=False)[0]["val_loss"]
+    checks = len(curves["stopped"])
+    swing = {name: stdev(curves[name][-TAIL:]) for name in ("constant", "decay")}
+    rows = [
+        Row(
+            "constant rate",
+            "keeps swinging around the minimum",
+            {"last losses": mean(curves["constant"][-TAIL:]), "their deviation": swing["constant"]},
+            swing["constant"] > 5 * swing["decay"],
+        ),
+        Row(
+            "exponential decay",
+            "settles, and lower",
+            {"last losses": mean(curves["decay"][-TAIL:]), "their deviation": swing["decay"]},
+            mean(curves["decay"][-TAIL:]) < mean(curves["constant"][-TAIL:]),
+        ),
+        Row(
+            f"stopped after {PATIENCE} checks",
+            "the weights of the best check come back",
+            {"stopped at epoch": checks - 1, "best at": at, "best": best, "now": again},
+            checks - 1 - at == PATIENCE and abs(again - best) <= 1e-6 * best,
+        ),
+    ]
+    panel = Panel("4  Validation loss at the rate 0.3", lambda ax: draw(ax, curves))
+    return Claim(4, "Decay settles; early stopping keeps the best", rows, [panel])
+
+
+def draw(ax: Axes, curves: dict[str, list[float]]) -> None:
+    """Draw the validation losses."""
+    ax.plot(curves["constant"], color="tab:red", label="constant rate")
+    ax.plot(curves["decay"], color="tab:green", label="exponential decay")
+    stopped = curves["stopped"]
+    best = min(stopped)
+    ax.plot(stopped, color="tab:blue", lw=3, alpha=0.5, label="early stopping")
+    ax.plot(stopped.index(best), best, "*", ms=14, color="tab:blue", label="restored")
+    ax.set(xlabel="epoch", ylabel="validation loss")
+    ax.legend(loc="upper right")
