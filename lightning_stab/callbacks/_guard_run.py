@@ -38,7 +38,7 @@ class GuardRun:
         self.num_accepted_since_snapshot = 0
         self.rewind_due = False
         self._undoes = undoes
-        self._loss: Tensor | None = None
+        self._losses: list[Tensor] = []
         self._window_open = False
         self._judged: tuple[int, int] | None = None
         self._searches: dict[int, _Search] = {}
@@ -55,17 +55,19 @@ class GuardRun:
 
     def add_loss(self, trainer: Trainer, loss: Tensor) -> None:
         """Add the loss of a backward pass, without its scale, to those of the coming step."""
-        value = loss.detach()
         scaler = gradient_scaler(trainer)
+        value = loss.detach()
         if scaler is not None and scaler._scale is not None:
             value = value / scaler._scale.to(value.device)
-        value = value.float() if value.numel() == 1 else value.float().mean()
-        self._loss = value.reshape(()) if self._loss is None else self._loss + value.reshape(())
+        self._losses.append(value)
 
     def take_loss(self) -> Tensor | None:
         """Return the losses since the last step, added up, and forget them."""
-        loss, self._loss = self._loss, None
-        return loss
+        losses, self._losses = self._losses, []
+        if not losses:
+            return None
+        whole = [loss.float().mean() for loss in losses]
+        return whole[0] if len(whole) == 1 else torch.stack(whole).sum()
 
     def is_line_search(self, step: OptimizerStep) -> bool:
         """Say whether this is a further evaluation of a step that was judged already (LBFGS)."""

@@ -40,18 +40,24 @@ def log_step(trainer: Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
-def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int | None = None) -> None:
+def log_scalars(
+    trainer: Trainer,
+    values: Mapping[str, float],
+    step: int | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> None:
     """Send ``values`` to every logger as one event, and make them visible as callback metrics.
 
     Args:
         trainer: the Trainer whose loggers receive the values.
         values: finite or non-finite numbers by tag.
         step: the x value; Lightning's own logging step by default.
+        metrics: those that checkpoints and early stopping may monitor; all by default.
     """
     if not values:
         return
     step = log_step(trainer) if step is None else step
-    trainer.callback_metrics.update(_as_tensors(values))
+    trainer.callback_metrics.update(_as_tensors(values if metrics is None else metrics))
     for logger in trainer.loggers if trainer.is_global_zero else ():
         writer = summary_writer(logger)
         if writer is None:

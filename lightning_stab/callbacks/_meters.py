@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,6 +28,8 @@ from lightning_stab.functional.gradient_statistics import (
 )
 from lightning_stab.functional.norms import local
 
+COUNTED = ("zero_fraction", "nonfinite_fraction")
+
 
 def norm_reading(
     step: OptimizerStep, norms: Tensor, section: str, per_parameter: Sequence[str]
@@ -34,11 +38,13 @@ def norm_reading(
     names = step.names()
 
     def to_scalars(values: list[float]) -> Mapping[str, float]:
-        layers = by_layer(names, values)
-        total = by_layer(["total"] * len(values), values)["total"]
-        scalars = {tag(section, "total" + step.suffix): total}
-        scalars.update({tag(section, layer): norm for layer, norm in layers.items()})
-        for name, norm in zip(names, values, strict=True):
+        squares = [value * value for value in values]
+        scalars = {tag(section, "total" + step.suffix): math.sqrt(sum(squares))}
+        for place, name in enumerate(_layer_tags(names, section)):
+            scalars[name] = scalars.get(name, 0.0) + squares[place]
+        for name in list(scalars)[1:]:
+            scalars[name] = math.sqrt(scalars[name])
+        for name, norm in zip(names, values, strict=True) if per_parameter else ():
             if any(fnmatchcase(name, pattern) for pattern in per_parameter):
                 scalars[tag(section, name)] = norm
         return scalars
@@ -46,9 +52,16 @@ def norm_reading(
     return Reading(norms, to_scalars)
 
 
+@lru_cache(maxsize=64)
+def _layer_tags(names: tuple[str, ...], section: str) -> tuple[str, ...]:
+    """Return the tag of each parameter's layer; cached, for the same parameters come every step."""
+    return tuple(tag(section, layer_of(name)) for name in names)
+
+
 def entry_readings(step: OptimizerStep, statistics: Sequence[str]) -> list[Reading]:
     """Read what looks at single entries: RMS, greatest magnitude, zero and non-finite fractions."""
-    layers = [layer_of(name) for name in step.names()]
+    names = step.names()
+    layers = [layer_of(name) for name in names]
     sizes = _sums(layers, [float(p.numel()) for p in step.params])
     readings = []
     if "rms" in statistics:
@@ -56,11 +69,16 @@ def entry_readings(step: OptimizerStep, statistics: Sequence[str]) -> list[Readi
     if "max_abs" in statistics:
         largest = largest_magnitudes(step.gradients)
         readings.append(Reading(largest, lambda v: _largest(layers, v)))
-    if {"zero_fraction", "nonfinite_fraction"} & set(statistics):
+    finite = bool(torch.isfinite(step.norms).all())  # then so is every entry
+    if "nonfinite_fraction" in statistics and finite:
+        zeros = {tag("grad_nonfinite_fraction", layer): 0.0 for layer in layers}
+        readings.append(Reading(step.norms[:0], lambda _: zeros))
+    counted = [s for s in statistics if s == "zero_fraction" or (s in COUNTED and not finite)]
+    if counted:
         counts = count_zero_and_nonfinite(step.gradients)
         entries = _sums(layers, _local_sizes(step.gradients))
-        for column, name in enumerate(("zero_fraction", "nonfinite_fraction")):
-            if name in statistics:
+        for column, name in enumerate(COUNTED):
+            if name in counted:
                 readings.append(_fraction_reading(name, layers, counts[:, column], entries))
     return readings
 
@@ -69,7 +87,7 @@ class UpdateRatio:
     """The real change of the weights over their size, from a copy taken before the step."""
 
     def __init__(self) -> None:
-        self._copies: list[tuple[list[str], list[Tensor], list[Tensor]]] = []
+        self._copies: list[tuple[tuple[str, ...], list[Tensor], list[Tensor]]] = []
 
     def before_step(self, step: OptimizerStep) -> None:
         """Copy the weights that are about to change."""
@@ -156,7 +174,7 @@ def write_histograms(step: OptimizerStep, writers: Sequence[Any], at: int) -> No
                 writer.add_histogram(tag("grad_histogram", name), values.float(), at)
 
 
-def _update_ratios(names: list[str], values: list[float]) -> Mapping[str, float]:
+def _update_ratios(names: tuple[str, ...], values: list[float]) -> Mapping[str, float]:
     half = len(names)
     change, size = by_layer(names, values[:half]), by_layer(names, values[half:])
     return {tag("update_ratio", layer): ratio for layer, ratio in ratios(change, size).items()}

@@ -3,7 +3,8 @@
 Whoever of the suite stands first in the Trainer's list runs the phases for all of them, so that the
 order of the list does not matter and the gradients are measured once. A callback takes part by
 having methods with the names of the phases and by calling :func:`run_phases` from
-``on_before_optimizer_step``, where Lightning shows the unscaled, accumulated gradients.
+``on_before_optimizer_step``, where Lightning shows the unscaled, accumulated gradients. One that
+looks at some steps only says so with ``wants_step(trainer)``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor
 PHASES = ("measure_step", "guard_step", "clip_step", "record_step")
 
 _rejected: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+# the parameters are held beside their names, so that an identity cannot be taken by another object
+_names: WeakKeyDictionary[LightningModule, dict[int, tuple[str, Parameter]]] = WeakKeyDictionary()
 
 
 class OptimizerStep:
@@ -85,10 +88,16 @@ class OptimizerStep:
         """Whether reading ``total_value`` costs no synchronisation."""
         return "total_value" in self.__dict__ or self.total.device.type == "cpu"
 
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """Return the names of ``params``, those of ``named_parameters()``."""
-        by_identity = {id(p): plain_name(n) for n, p in self.module.named_parameters()}
-        return [by_identity.get(id(p), f"parameter_{i}") for i, p in enumerate(self.params)]
+        known = _names.get(self.module)
+        if known is None or any(id(p) not in known for p in self.params):
+            named = self.module.named_parameters()
+            known = {id(p): (plain_name(n), p) for n, p in named}
+            for i, p in enumerate(self.params):  # an optimizer may hold what the module does not
+                known.setdefault(id(p), (f"parameter_{i}", p))
+            _names[self.module] = known
+        return tuple(known[id(p)][0] for p in self.params)
 
     @cached_property
     def index(self) -> int:
@@ -113,12 +122,14 @@ def run_phases(
 ) -> None:
     """Run the phases of this step for every callback that takes part, once.
 
-    Does nothing unless ``caller`` stands first among them.
+    Does nothing unless ``caller`` stands first among them, or if none of them wants this step.
     """
     members = step_members(trainer) or [caller]
     if caller is not members[0]:
         return
     _rejected[optimizer] = False
+    if not any(_wants(member, trainer) for member in members):
+        return
     with torch.no_grad():
         _unscale(trainer, optimizer)
         step = OptimizerStep(trainer, module, optimizer)
@@ -130,6 +141,12 @@ def run_phases(
                 if act is not None:
                     act(step)
     _rejected[optimizer] = step.rejected
+
+
+def _wants(member: Any, trainer: Trainer) -> bool:
+    """Ask a callback that looks at some steps only; the others look at all."""
+    ask = getattr(member, "wants_step", None)
+    return ask is None or bool(ask(trainer))
 
 
 def step_members(trainer: Trainer) -> list[Any]:

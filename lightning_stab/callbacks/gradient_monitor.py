@@ -91,7 +91,6 @@ class GradientMonitor(Callback):
         *,
         per_parameter: Sequence[str] = (),
         statistics: Sequence[str] = (
-            "max_abs",
             "nonfinite_fraction",
             "update_ratio",
             "cosine",
@@ -142,24 +141,27 @@ class GradientMonitor(Callback):
         """Take part in the phases of the step."""
         run_phases(self, trainer, pl_module, optimizer)
 
+    def wants_step(self, trainer: Trainer) -> bool:
+        """Say whether this step, or the next one's cosine with it, is read."""
+        at = log_step(trainer)
+        soon = self._wants("cosine") and self._is_full(at + 1)
+        return self._is_due(at) or soon or self._wants_histogram(at)
+
     def measure_step(self, step: OptimizerStep) -> None:
         """Read the gradients as they are before anything guards or clips them."""
         at = log_step(step.trainer)
-        if self._is_full(at) or at < self.dense_steps:
+        if self._is_due(at):
             self._readings.append(norm_reading(step, step.norms, "grad_norm", self.per_parameter))
         if self._is_full(at):
             self._measure_in_full(step)
         elif self._wants("cosine") and self._is_full(at + 1):
             self._cosine.remember(step)
-        every = self.histogram_every_n_steps
-        if every is not None and is_due(at, every):
+        if self._wants_histogram(at):
             write_histograms(step, list(tensorboard_writers(step.trainer)), at)
 
     def record_step(self, step: OptimizerStep) -> None:
         """Read the norms after clipping, if a clipper was there and the step stands."""
-        at = log_step(step.trainer)
-        looked = self._is_full(at) or at < self.dense_steps
-        if looked and step.clipped and not step.rejected:
+        if self._is_due(log_step(step.trainer)) and step.clipped and not step.rejected:
             norms = tensor_norms(step.gradients)
             self._readings.append(norm_reading(step, norms, "grad_norm_clipped", ()))
 
@@ -210,10 +212,10 @@ class GradientMonitor(Callback):
         readings: list[Reading] = self._readings
         self._readings = []
         scalars = cross(readings)
-        log_scalars(trainer, scalars)
-        if self.progress_bar and scalars:
-            shown = {k: v for k, v in scalars.items() if k.startswith(tag("grad_norm", "total"))}
-            trainer.progress_bar_metrics.update(shown)
+        totals = {k: v for k, v in scalars.items() if k.startswith(tag("grad_norm", "total"))}
+        log_scalars(trainer, scalars, metrics=totals)
+        if self.progress_bar:
+            trainer.progress_bar_metrics.update(totals)
 
     def _clear(self) -> None:
         self._readings = []
@@ -227,3 +229,10 @@ class GradientMonitor(Callback):
 
     def _is_full(self, step: int) -> bool:
         return is_due(step, self.every_n_steps)
+
+    def _is_due(self, step: int) -> bool:
+        return step < self.dense_steps or self._is_full(step)
+
+    def _wants_histogram(self, step: int) -> bool:
+        every = self.histogram_every_n_steps
+        return every is not None and is_due(step, every)
