@@ -2,6 +2,7 @@
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -86,3 +87,46 @@ def fit(values, *callbacks, ckpt_path=None, module=None, **settings):
     module = Regression(*values) if module is None else module
     run.fit(module, data(), data(), ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return run, module
+
+
+class SaveSteps(Checkpoint):
+    """Saves a checkpoint after every step but the last of an epoch, and after every epoch.
+
+    After the last step Lightning would resume behind the validation and the end of the epoch.
+    """
+
+    def __init__(self, folder, steps_per_epoch):
+        self.folder, self.last = folder, steps_per_epoch - 1
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx < self.last:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.save(trainer)
+
+    def save(self, trainer):
+        path = self.folder / f"{trainer.global_step}.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)
+
+
+class Replays:
+    """A loader that goes on where it was: what a resume in mid-epoch needs."""
+
+    def __init__(self, batches):
+        self.batches, self.at = list(batches), 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        self.at %= len(self.batches)
+        while self.at < len(self.batches):
+            self.at += 1
+            yield self.batches[self.at - 1]
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
