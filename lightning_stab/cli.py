@@ -153,8 +153,22 @@ class StabCLI(LightningCLI):
             )
 
 
-def main(args: list[str] | None = None) -> StabCLI:
-    """Run the command line; what the user can put right ends in one sentence and exit code 2.
+def main(args: list[str] | None = None) -> None:
+    """Run the command line, for the installed script: whatever it returned would be an exit code.
+
+    Args:
+        args: the words of the command line; those of the process by default.
+
+    Raises:
+        SystemExit: with code 2, if an argument is wrong or the suite refused to go on.
+    """
+    run(args)
+
+
+def run(args: list[str] | None = None) -> StabCLI:
+    """Run the command line and return it, with its ``model``, ``datamodule`` and ``trainer``.
+
+    What the user can put right ends in one sentence and exit code 2.
 
     Args:
         args: the words of the command line; those of the process by default.
@@ -165,6 +179,8 @@ def main(args: list[str] | None = None) -> StabCLI:
     # Like `python -m`, so that the user's own classes are found; last, so that they hide nothing.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    # Lightning's own use of torch, at every run: nothing that a user could change.
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     try:
         return StabCLI(args)
     except Exception as error:

@@ -16,7 +16,7 @@ from rich.table import Table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_stab._cli_logs import tensorboard_command
-from lightning_stab.cli import StabCLI, main
+from lightning_stab.cli import StabCLI, run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = (CONFIGS / "base.yaml", CONFIGS / "experiment" / "digits.yaml")
@@ -29,7 +29,7 @@ def demo(arguments: list[str]) -> list[Row]:
     words = ["fit", *(f"--config={os.path.relpath(path)}" for path in FILES), *arguments]
     console = Console()
     console.print(f"$ lightning-stab {' '.join(words)}\n", style="bold", soft_wrap=True)
-    cli = main(words)
+    cli = run(words)
     rows = [*accuracies(cli), *deeds(cli.trainer), *places(cli.trainer)]
     table = Table(title="What happened", title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
@@ -42,9 +42,8 @@ def demo(arguments: list[str]) -> list[Row]:
 
 
 def hide_asides() -> None:
-    """Leave out what says nothing about the run: Lightning's tips, and what it finds in torch."""
+    """Leave out Lightning's tips, which say nothing about the run; the data is in memory."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip: For seamless" not in record.getMessage()
     )

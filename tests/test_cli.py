@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 import lightning_stab.callbacks
 from lightning_stab import _cli_defaults
 from lightning_stab._cli_logs import claim_folders
-from lightning_stab.cli import StabCLI, main, own_error
+from lightning_stab.cli import StabCLI, main, own_error, run
 from lightning_stab.errors import StabError
 
 ROOT = Path(__file__).parents[1]
@@ -89,12 +89,12 @@ def their_package(folder):
 
 
 def fit(*words):
-    return main(["fit", *TINY, *words])
+    return run(["fit", *TINY, *words])
 
 
 def printed_config(capsys, *words):
     with pytest.raises(SystemExit) as end:
-        main([*words, "--print_config"])
+        run([*words, "--print_config"])
     assert end.value.code == 0
     return capsys.readouterr().out
 
@@ -103,7 +103,7 @@ def refused(capsys, *words):
     """Return what stands on stderr after a run that ended with code 2 and no traceback."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        main(list(words))
+        run(list(words))
     assert end.value.code == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said
@@ -116,10 +116,10 @@ def class_names(callbacks):
 
 def test_fit_trains_the_digits_with_the_whole_suite(folder):
     cli = fit(*SMALL)
-    run = folder / "runs" / "version_0"
-    assert list(run.glob("events.out.tfevents.*"))
-    assert list((run / "checkpoints").glob("*.ckpt"))
-    saved = yaml.safe_load((run / "config.yaml").read_text())
+    run_folder = folder / "runs" / "version_0"
+    assert list(run_folder.glob("events.out.tfevents.*"))
+    assert list((run_folder / "checkpoints").glob("*.ckpt"))
+    saved = yaml.safe_load((run_folder / "config.yaml").read_text())
     assert saved["seed_everything"] == _cli_defaults.SEED
     assert saved["model"]["class_path"] == "lightning_stab.models.MLPClassifier"
     assert saved["model"]["init_args"]["batch_norm"] is True
@@ -175,9 +175,9 @@ def test_the_folder_is_claimed_before_the_run_begins(folder):
 def test_a_folder_of_the_users_choice_keeps_every_config(folder):
     for depth in (1, 2):
         fit(*BARE, "--model.width=8", f"--model.depth={depth}", "--trainer.logger.version=mine")
-    run = folder / "runs" / "mine"
+    run_folder = folder / "runs" / "mine"
     depths = [
-        yaml.safe_load((run / name).read_text())["model"]["init_args"]["depth"]
+        yaml.safe_load((run_folder / name).read_text())["model"]["init_args"]["depth"]
         for name in ("config.yaml", "config_1.yaml")
     ]
     assert depths == [1, 2]
@@ -193,7 +193,7 @@ def test_the_saved_config_repeats_the_run(folder, capsys):
     saved = Path(first.trainer.log_dir, "config.yaml")
     capsys.readouterr()
     assert printed_config(capsys, "fit", "--config", str(saved)) == saved.read_text()
-    again = main(["fit", "--config", str(saved)])
+    again = run(["fit", "--config", str(saved)])
     assert again.trainer.log_dir != first.trainer.log_dir
     assert (
         again.trainer.callback_metrics["train_loss"]
@@ -300,7 +300,7 @@ def test_the_checkpoint_is_tested(folder, capsys):
     trained = fit(*SMALL)
     checkpoint = next(Path(trained.trainer.log_dir, "checkpoints").glob("*.ckpt"))
     direct = trained.trainer.test(trained.model, trained.datamodule, verbose=False)
-    loaded = main(["test", *TINY, *SMALL, f"--ckpt_path={checkpoint}"])
+    loaded = run(["test", *TINY, *SMALL, f"--ckpt_path={checkpoint}"])
     assert loaded.trainer.callback_metrics["test_loss"].item() == pytest.approx(
         direct[0]["test_loss"]
     )
@@ -309,7 +309,11 @@ def test_the_checkpoint_is_tested(folder, capsys):
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_measuring_untrained_weights_is_pointed_out(folder, subcommand):
     with pytest.warns(UserWarning, match=f"`{subcommand}` without --ckpt_path uses the weights"):
-        main([subcommand, *TINY, *SMALL])
+        run([subcommand, *TINY, *SMALL])
+
+
+def test_the_installed_script_ends_with_code_0(folder):
+    assert main(["fit", *TINY, *SMALL, *BARE]) is None  # what it returns goes to sys.exit
 
 
 def test_only_the_suites_own_errors_become_sentences():

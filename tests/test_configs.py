@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import lightning_stab.callbacks
-from lightning_stab.cli import main
+from lightning_stab.cli import run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = CONFIGS / "base.yaml"
@@ -21,6 +21,7 @@ SMALL = [
     "--trainer.limit_val_batches=1",
     "--trainer.max_epochs=1",
     "--trainer.num_sanity_val_steps=0",
+    "--model.depth=2",
     "--model.width=8",
 ]
 
@@ -52,14 +53,14 @@ def words(*paths):
 
 def printed(capsys, *arguments):
     with pytest.raises(SystemExit) as end:
-        main(["fit", *arguments, "--print_config"])
+        run(["fit", *arguments, "--print_config"])
     assert end.value.code == 0
     return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_runs(path):
-    trainer = main(["fit", *words(*needed(path)), *SMALL]).trainer
+    trainer = run(["fit", *words(*needed(path)), *SMALL]).trainer
     assert trainer.global_step == 2
     assert Path(trainer.log_dir, "config.yaml").is_file()
 

@@ -43,6 +43,8 @@ class BestWeights:
     @torch.no_grad()
     def keep(self, trainer: Trainer) -> None:
         """Copy the weights and buffers as they are; an earlier copy is written over."""
+        if trainer.lightning_module is None:  # a Trainer that has never run
+            return
         tensors = list(_named_tensors(_validated_module(trainer)))
         if self.folder is not None:
             self._write({name: _local(tensor).cpu() for name, tensor in tensors})

@@ -23,12 +23,14 @@ class GroupRates:
         self._optimizer = optimizer
         self._first: list[float] = []
         self._written: list[float] = []
+        self._before: list[float] = []
         self._factor = 1.0
 
     def write(self, factor: float) -> None:
         """Set every group to its first rate times ``factor``."""
         for i, group in enumerate(self._optimizer.param_groups):
             self._notice(i, float(group["lr"]))
+            self._before[i] = self._written[i]
             self._written[i] = _set_rate(group, self._first[i] * factor)
         self._factor = factor
 
@@ -36,18 +38,30 @@ class GroupRates:
         if i == len(self._first):
             self._first.append(found / self._factor if self._factor else found)
             self._written.append(found)
-        elif found != self._written[i]:
+            self._before.append(found)
+        # The rate before the last one comes back when somebody undoes a step.
+        elif found not in (self._written[i], self._before[i]):
             was = self._written[i]
             self._first[i] = self._first[i] * found / was if was else found
 
+    def scale(self, factor: float) -> None:
+        """Scale the first rates, and take the rates as they are found for written here."""
+        self._first = [rate * factor for rate in self._first]
+        self._written = rates(self._optimizer)[: len(self._first)]
+
     def state(self) -> dict[str, Any]:
         """Return everything as plain numbers."""
-        return {"first": list(self._first), "written": list(self._written), "factor": self._factor}
+        return {
+            "first": list(self._first),
+            "written": list(self._written),
+            "before": list(self._before),
+            "factor": self._factor,
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` described; the optimizer's own rates are restored already."""
         self._first, self._written = list(state["first"]), list(state["written"])
-        self._factor = state["factor"]
+        self._before, self._factor = list(state["before"]), state["factor"]
 
 
 def rates(optimizer: Optimizer) -> list[float]:

@@ -21,6 +21,11 @@ class SmoothedLoss:
         self._mean: Tensor | None = None
         self._weight: Tensor | None = None
 
+    @property
+    def seen(self) -> bool:
+        """Whether there was any loss at all."""
+        return self._mean is not None
+
     @torch.no_grad()
     def add(self, outputs: Any) -> None:
         """Take in what ``training_step`` returned; without a loss in it, nothing happens."""

@@ -53,6 +53,10 @@ class GuardRun:
             self.forensics.remember(batch, batch_idx, begins=begins)
         self._window_open = True
 
+    def end_window(self) -> None:
+        """Note that this batch steps, whatever becomes of the step: the next begins a window."""
+        self._window_open = False
+
     def add_loss(self, trainer: Trainer, loss: Tensor) -> None:
         """Add the loss of a backward pass, without its scale, to those of the coming step."""
         scaler = gradient_scaler(trainer)

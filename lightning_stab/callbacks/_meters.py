@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.optim import LBFGS
 
 from lightning_stab.callbacks._logging import tag
 from lightning_stab.callbacks._probe import LayerProbe, first_and_last_hidden, is_compiled
@@ -90,7 +91,10 @@ class UpdateRatio:
         self._copies: list[tuple[tuple[str, ...], list[Tensor], list[Tensor]]] = []
 
     def before_step(self, step: OptimizerStep) -> None:
-        """Copy the weights that are about to change."""
+        """Copy the weights that are about to change, once for all evaluations of a line search."""
+        known = any(params[0] is step.params[0] for _, params, _ in self._copies)
+        if known and isinstance(step.optimizer, LBFGS):
+            return
         copies = [p.detach().clone() for p in step.params]
         self._copies.append((step.names(), list(step.params), copies))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.data import extract_batch_size
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn import Module
 
@@ -33,7 +35,7 @@ class NoiseScale:
 
     def start_batch(self, batch: Any) -> None:
         """Note the size of a micro-batch of a window that will be read."""
-        self._sizes.append(int(extract_batch_size(batch)))
+        self._sizes.append(_batch_size(batch))
 
     def after_backward(self, trainer: Trainer, module: Module) -> None:
         """Measure the gradient while it holds the first micro-batch alone."""
@@ -49,7 +51,7 @@ class NoiseScale:
         """Read noise, signal and their ratio from a window of at least two micro-batches."""
         first, sizes = self._first, self._sizes
         self.forget()
-        if first is None or len(sizes) < 2:
+        if first is None or len(sizes) < 2 or 0 in sizes:
             return []
         share = step.trainer.accumulate_grad_batches
         pair = torch.stack([first.to(step.total) * share, step.total * share / len(sizes)])
@@ -77,3 +79,13 @@ class NoiseScale:
         """Continue from saved averages."""
         self.noise.load_state_dict(state["noise"])
         self.signal.load_state_dict(state["signal"])
+
+
+def _batch_size(batch: Any) -> int:
+    """Return the size that Lightning's own logging would take, 0 for a batch that shows none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about tensors of several sizes: the first one counts
+        try:
+            return int(extract_batch_size(batch))
+        except MisconfigurationException:
+            return 0

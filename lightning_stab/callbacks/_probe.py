@@ -93,7 +93,9 @@ class _OutputHook:
 def is_compiled(module: nn.Module) -> bool:
     """Say whether any part was compiled, so that hooks set now would not run or would recompile."""
     return any(
-        getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod")
+        getattr(m, "_compiled_call_impl", None) is not None
+        or getattr(m, "_compiler_ctx", None) is not None  # Lightning's mark on a compiled module
+        or hasattr(m, "_orig_mod")
         for m in module.modules()
     )
 

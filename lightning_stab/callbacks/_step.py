@@ -131,10 +131,10 @@ def run_phases(
     if not any(_wants(member, trainer) for member in members):
         return
     with torch.no_grad():
-        _unscale(trainer, optimizer)
         step = OptimizerStep(trainer, module, optimizer)
-        if not step.params:  # training_step returned None: there is nothing to judge
+        if not step.params:  # training_step returned None: there is nothing to judge or to unscale
             return
+        _unscale(trainer, optimizer)
         for phase in PHASES:
             for member in members:
                 act = getattr(member, phase, None)

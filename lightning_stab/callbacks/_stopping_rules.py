@@ -225,7 +225,7 @@ def summarize(record: StoppingRecord, rules: StoppingRules, why: str, *, restore
         moment = f"check {checks} (epoch {record.now.epoch}, step {record.now.step})"
         ended = f"Stopped after {moment}: {why}"
     else:
-        ended = f"The run ended after {checks} {_plural('checks', checks)} without being stopped"
+        ended = f"The run ended by itself after {checks} {_plural('checks', checks)}"
     best = record.track(rules.leading)
     if math.isnan(best.best):
         return f"{ended}; {rules.leading} was never finite, so there were no weights to restore."

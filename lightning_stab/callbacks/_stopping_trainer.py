@@ -18,7 +18,8 @@ _SHARDED_WITHOUT_DTENSOR = ("FSDPStrategy", "DeepSpeedStrategy")
 
 def next_position(trainer: Trainer, checks: int) -> Position:
     """Return the position of the check that is being made, after ``checks`` earlier ones."""
-    return Position(checks + 1, trainer.current_epoch + 1, trainer.global_step)
+    whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return Position(checks + 1, trainer.current_epoch + whole, trainer.global_step)
 
 
 def may_stop(trainer: Trainer) -> bool:

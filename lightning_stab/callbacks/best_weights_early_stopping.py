@@ -6,39 +6,27 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from lightning_stab.callbacks._best_weights import BestWeights
-from lightning_stab.callbacks._lightning_early_stopping import EarlyStopping
+from lightning_stab.callbacks._judging_early_stopping import JudgingEarlyStopping
 from lightning_stab.callbacks._logging import log_scalars, log_text, tag
-from lightning_stab.callbacks._stopping_rules import StoppingRecord, StoppingRules, summarize
+from lightning_stab.callbacks._stopping_rules import StoppingRules, summarize
 from lightning_stab.callbacks._stopping_trainer import (
-    agree_on_improvement,
-    agree_on_stop,
     first_free_number,
     has_averaging,
     is_fresh,
     may_stop,
-    next_position,
     place_among_twins,
     refuse_unrestorable,
-    require_metrics,
 )
 from lightning_stab.functional.stopping import Position
 
-_LIGHTNINGS_OWN = {
-    EarlyStoppingReason.NON_FINITE_METRIC: "not_finite",
-    EarlyStoppingReason.STOPPING_THRESHOLD: "threshold",
-    EarlyStoppingReason.DIVERGENCE_THRESHOLD: "divergence",
-}
 _in_no_trainer_yet: WeakSet[BestWeightsEarlyStopping] = WeakSet()
 
 
-class BestWeightsEarlyStopping(EarlyStopping):
+class BestWeightsEarlyStopping(JudgingEarlyStopping):
     """Stops when a metric stops improving, and brings the best weights and buffers back.
 
     It is Lightning's ``EarlyStopping`` with what that leaves out.
@@ -113,7 +101,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
         check_on_train_epoch_end: bool | None = None,
         log_rank_zero_only: bool = False,
     ) -> None:
-        self._rules = StoppingRules.make(
+        rules = StoppingRules.make(
             monitor,
             mode,
             patience=patience,
@@ -128,12 +116,13 @@ class BestWeightsEarlyStopping(EarlyStopping):
             amplitude=oscillation_amplitude,
             every_n_steps=check_every_n_steps,
         )
+        self.summary = ""
+        self._restored = self._resumed = False
         super().__init__(
-            monitor=self._rules.leading,
+            rules,
             min_delta=min_delta,
             patience=patience,
             verbose=verbose,
-            mode=self._rules.modes[self._rules.leading],
             strict=strict,
             check_finite=check_finite,
             stopping_threshold=stopping_threshold,
@@ -145,17 +134,6 @@ class BestWeightsEarlyStopping(EarlyStopping):
         self._weights = BestWeights(None if folder is None else Path(folder))
         self._instance = first_free_number(self, _in_no_trainer_yet)
         _in_no_trainer_yet.add(self)
-        self._clear()
-
-    def _clear(self) -> None:
-        worst = torch.tensor(torch.inf)
-        self.best_score = worst if self.mode == "min" else -worst
-        self.wait_count = self.stopped_epoch = 0
-        self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
-        self.stopping_reason_message = None
-        self.stop_reason = self.summary = ""
-        self._record = StoppingRecord()
-        self._wants_stop = self._restored = self._resumed = False
 
     @property
     def state_key(self) -> str:
@@ -186,10 +164,11 @@ class BestWeightsEarlyStopping(EarlyStopping):
         if is_fresh(trainer):
             self._weights.discard()
             self._clear()
-        if not self._weights.take_up(trainer) and self._restored:
+            self._restored = False
+        if not self._weights.take_up(trainer) and self._restored and self.restore_best:
             self._weights.keep(trainer)  # the run starts from its best weights
-        if self._resumed and self._still_wants_stop():
-            self._wants_stop = True
+        if self._resumed:
+            self._renew_wish()
             self._pass_on(trainer)
         self._restored = self._resumed = False
 
@@ -201,8 +180,13 @@ class BestWeightsEarlyStopping(EarlyStopping):
             self._run_early_stopping_check(trainer)
         self._pass_on(trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check, where Lightning does so after the validation."""
+        super().on_validation_end(trainer, pl_module)
+        self._pass_on(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check, as Lightning does, and stop when the Trainer's minimum has been reached."""
+        """Check, where Lightning does so after the epoch."""
         super().on_train_epoch_end(trainer, pl_module)
         self._pass_on(trainer)
 
@@ -226,19 +210,12 @@ class BestWeightsEarlyStopping(EarlyStopping):
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning's class keeps, and the record of every metric; the weights go apart."""
-        more = {"stop_reason": self.stop_reason, "restored": self._restored}
-        return {**super().state_dict(), **more, "record": self._record.state()}
+        return {**super().state_dict(), "restored": self._restored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of this class or of Lightning's; the given ``patience`` stays."""
-        super().load_state_dict({**state_dict, "patience": self.patience})
-        self.stop_reason = state_dict.get("stop_reason", "")
+        super().load_state_dict(state_dict)
         self._restored = state_dict.get("restored", False)
-        if "record" in state_dict:
-            self._record = StoppingRecord.from_state(state_dict["record"])
-        else:
-            best = float(self.best_score)
-            self._record = StoppingRecord.from_lightning(self.monitor, best, self.wait_count)
         self._resumed = True
 
     def on_save_checkpoint(
@@ -254,69 +231,13 @@ class BestWeightsEarlyStopping(EarlyStopping):
         if self.restore_best and trainer.state.fn == "fit":
             self._weights.read_from(checkpoint, self.state_key)
 
-    def _run_early_stopping_check(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run or not self._has_metrics(trainer):  # type: ignore[attr-defined]
-            return
-        logs, record = trainer.callback_metrics, self._record
-        record.begin(next_position(trainer, record.now.check), logs, self._rules)
-        stop, reason = self._evaluate_stopping_criteria(logs[self.monitor].squeeze())
-        if agree_on_improvement(trainer, record.improved) and self.restore_best:
+    def _on_improvement(self, trainer: Trainer) -> None:
+        if self.restore_best:
             self._weights.keep(trainer)
-        told = (reason, self.stop_reason, self.stopping_reason)
-        stop, told = agree_on_stop(trainer, stop, told)
-        if stop:
-            reason, self.stop_reason, self.stopping_reason = told
-        self._wants_stop = stop
-        self.stopped_epoch = trainer.current_epoch if stop else 0
-        self.stopping_reason_message = reason if stop else None
-        self._pass_on(trainer)
-        if reason and self.verbose:
-            self._log_info(trainer, reason, self.log_rank_zero_only)
-
-    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
-        """Let Lightning's class judge the value by itself, and judge its history here."""
-        best, sign = self.best_score, 1 if self.mode == "max" else -1
-        self.min_delta = sign * self._record.margin(self.monitor, self._rules)
-        stop, reason = super()._evaluate_stopping_criteria(current)
-        self.best_score = current if self._record.observe(self._rules) else best
-        self.wait_count = self._record.waited(self.monitor, "checks")
-        if stop and self.stopping_reason is not EarlyStoppingReason.PATIENCE_EXHAUSTED:
-            self.stop_reason = _LIGHTNINGS_OWN.get(self.stopping_reason, "")
-            return True, self._shorten(reason, current)
-        verdict = self._record.verdict(self._rules)
-        if verdict is None:
-            self.stop_reason, self.stopping_reason = "", EarlyStoppingReason.NOT_STOPPED
-            return False, reason if self._record.improved else None
-        self.stop_reason, self.stopping_reason = verdict[0], EarlyStoppingReason.PATIENCE_EXHAUSTED
-        return True, verdict[1]
-
-    def _shorten(self, reason: str | None, current: Tensor) -> str:
-        if self.stop_reason == "not_finite":
-            return f"the monitored metric {self.monitor} = {float(current)} is not finite"
-        return (reason or "").removesuffix(" Signaling Trainer to stop.").removesuffix(".")
-
-    def _has_metrics(self, trainer: Trainer) -> bool:
-        if self.strict:
-            require_metrics(trainer, self._rules.modes)
-        logs = trainer.callback_metrics
-        return self._validate_condition_metric(logs) and all(n in logs for n in self._rules.modes)
-
-    def _should_skip_check(self, trainer: Trainer) -> bool:
-        return super()._should_skip_check(trainer) or self._rules.every_n_steps is not None
-
-    def _still_wants_stop(self) -> bool:
-        """Say whether the checkpoint's reason to stop holds with the settings given now."""
-        if self.stop_reason in _LIGHTNINGS_OWN.values():
-            return True
-        holds = bool(self.stop_reason) and self._record.verdict(self._rules) is not None
-        if not holds:
-            self.stop_reason, self.stopping_reason = "", EarlyStoppingReason.NOT_STOPPED
-            self.stopping_reason_message, self.stopped_epoch = None, 0
-        return holds
 
     def _pass_on(self, trainer: Trainer) -> None:
         # Only where the Trainer may stop: before `min_epochs` it would remember the wish for ever,
-        # and here the metric may still recover.
+        # and until then the metric may recover.
         if self._wants_stop and may_stop(trainer):
             trainer.should_stop = True
 
@@ -326,7 +247,8 @@ class BestWeightsEarlyStopping(EarlyStopping):
         rank_zero_info(self.summary)
         log_text(trainer, tag("stopping", "summary"), self.summary)
         best = self._record.track(self.monitor)
-        log_scalars(
-            trainer,
-            {tag("stopping", "best"): best.best, tag("stopping", "best_step"): best.at.step},
-        )
+        at = {
+            tag("stopping", "best_check"): best.at.check,
+            tag("stopping", "best_step"): best.at.step,
+        }
+        log_scalars(trainer, {tag("stopping", "best"): best.best, **at})

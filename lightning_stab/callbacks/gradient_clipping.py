@@ -25,7 +25,7 @@ from lightning_stab.callbacks._clip_rules import (
 from lightning_stab.callbacks._clip_summary import ClipSummary
 from lightning_stab.callbacks._intervals import is_due
 from lightning_stab.callbacks._lightning import Callback
-from lightning_stab.callbacks._logging import log_scalars, log_step
+from lightning_stab.callbacks._logging import log_scalars, log_step, plain_name
 from lightning_stab.callbacks._output_layer import OutputLayer
 from lightning_stab.callbacks._readings import Reading, cross
 from lightning_stab.callbacks._regimes import refuse_flat_shards, refuse_hidden_gradients
@@ -133,7 +133,7 @@ class GradientClipping(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up the parameters once: they are built and moved by now."""
-        named = pl_module.named_parameters()
+        named = [(plain_name(n), p) for n, p in pl_module.named_parameters()]
         self._excluded = {id(p) for n, p in named if any(fnmatchcase(n, x) for x in self.exclude)}
         self._unit_dims = transposed_unit_dims(pl_module)
         self._output = OutputLayer()

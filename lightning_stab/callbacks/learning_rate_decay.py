@@ -2,36 +2,71 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from torch.utils.hooks import RemovableHandle
 
 from lightning_stab.callbacks._best_weights import BestWeights
-from lightning_stab.callbacks._decay_rates import (
-    GroupRates,
-    group_names,
-    on_taken_step,
-    rates,
-    scaled_during_steps,
-)
-from lightning_stab.callbacks._decay_rules import DecayClock, DecayRules
-from lightning_stab.callbacks._decay_signal import SmoothedLoss, mean_over_processes
-from lightning_stab.callbacks._decay_trainer import refuse_two_schedules, total_length
+from lightning_stab.callbacks._decay_rates import group_names
+from lightning_stab.callbacks._decay_rules import DecayRules
+from lightning_stab.callbacks._decay_run import DecayRun
+from lightning_stab.callbacks._decay_trainer import refuse_two_schedules
 from lightning_stab.callbacks._lightning import Callback
 from lightning_stab.callbacks._logging import log_scalars, tag
-from lightning_stab.callbacks._stopping_trainer import require_metrics
-from lightning_stab.functional.stopping import improves
 
 
 class LearningRateDecay(Callback):
     r"""Lets the learning rate fall with the epoch, the step or the loss, for any module.
 
-    Every param group of every optimizer gets :math:`lr_0 \cdot factor`, with its own first rate
-    :math:`lr_0`. ``configure_optimizers`` stays as it is.
+    Every param group of every optimizer gets :math:`lr = lr_0 \cdot f`, with its own first rate
+    :math:`lr_0`, as ``configure_optimizers`` gave it, and a factor f of the ``schedule``:
+
+    By time, with torch's own schedulers; t counts epochs or steps: ``"exponential"``
+    :math:`gamma^t`; ``"step"`` :math:`gamma^{\lfloor t/every \rfloor}`; ``"polynomial"``
+    :math:`(1 - t/total)^{power}`; ``"inverse_sqrt"`` :math:`\sqrt{s/(s + t)}` with a time scale s;
+    ``"cosine"`` :math:`(1 + \cos(\pi t/total))/2`; ``"cosine_restarts"`` the same again and again.
+
+    By loss: ``"loss"`` :math:`g(loss/loss_0)` with the first loss :math:`loss_0`; ``"plateau"``
+    times gamma after ``patience`` looks without improvement; ``"oscillation"`` times gamma when the
+    last ``window`` looks swing around a level without falling.
+
+    Steps that a guard or the loss scaler skips do not count.
+
+    Args:
+        schedule: one of the names above. "exponential", because it needs no length of the run.
+        interval: whether time is counted, and the loss looked at, by "epoch" or "step".
+        gamma: what a cut or a unit of time multiplies the rate by, in (0, 1); None: 0.95 for
+            "exponential", 0.1 for "step", 0.5 for "plateau" and "oscillation".
+        every: epochs or steps between cuts or restarts, >= 1.
+        power: the power of "polynomial", > 0.
+        total: epochs or steps until the end, >= 1, warm-up included; None: as the Trainer has it.
+        time_scale: the time scale of "inverse_sqrt", >= 1; None: ``warmup_steps``.
+        growth: how much longer each period between restarts is than the one before, >= 1.
+        floor: the least factor, in [0, 1]; None: 0 by time, 0.01 by loss.
+        ceiling: the largest factor of "loss"; 1 lets a rising loss not raise the rate.
+        warmup_steps: optimizer steps in which the factor rises in equal parts to 1, >= 0.
+        function: g of "loss": "linear", "sqrt", "square" or a function of one number.
+        monitor: the metric to look at; None: the training loss, smoothed.
+        mode: "min" if a smaller value is better, else "max".
+        patience: looks without improvement before "plateau" cuts, >= 1.
+        min_delta: how much an improvement must exceed for "plateau", >= 0.
+        smoothing: of the training loss, in [0, 1); 0.98 averages about the last 50 batches.
+        window: looks in the window of "oscillation", >= 4.
+        amplitude: the least amplitude of a swing, as a fraction of its level.
+        check_every_n_steps: optimizer steps between looks at the loss, by "step".
+        reload_best: whether a cut also brings back the weights of the best look so far.
+        combine: with a scheduler of the module: "refuse", "multiply" both factors, or "replace" it.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks its rule.
+        ConflictError: where the module has a scheduler and ``combine`` is "refuse".
+
+    Example:
+        >>> LearningRateDecay("cosine", interval="step", warmup_steps=500).state_dict()
+        {}
+
+    Robbins & Monro (1951) on why a rate must fall; Loshchilov & Hutter, "SGDR" (2017).
     """
 
     def __init__(
@@ -85,17 +120,11 @@ class LearningRateDecay(Callback):
             reload_best=reload_best,
             combine=combine,
         )
-        self._clocks: list[DecayClock] = []
-        self._rates: list[GroupRates] = []
-        self._handles: list[RemovableHandle] = []
-        self._loss = SmoothedLoss(smoothing)
         self._weights = BestWeights()
-        self._best = math.nan
-        self._metric_at = ""
-        self._validated = False
-        self._observed_step = 0
+        self._run: DecayRun | None = None
         self._loaded: dict[str, Any] = {}
-        self._logged: list[float] = []
+        self._left: dict[str, Any] = {}
+        self._logged: tuple[int, list[float]] = (-1, [])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to fight with the module's own scheduler."""
@@ -103,95 +132,72 @@ class LearningRateDecay(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the first rates, or go on where the checkpoint left off."""
-        total = total_length(trainer, self._rules)
-        self._clocks = [DecayClock(self._rules, total) for _ in trainer.optimizers]
-        self._rates = [GroupRates(optimizer) for optimizer in trainer.optimizers]
-        self._loss, self._best = SmoothedLoss(self._rules.smoothing), math.nan
-        self._take_up(trainer)
-        for place, optimizer in enumerate(trainer.optimizers):
-            if self._rules.combine == "multiply":
-                self._handles += scaled_during_steps(optimizer, self._clocks[place])
-            self._handles.append(on_taken_step(optimizer, partial(self._count_step, place)))
-        self._write()
-
-    def _count_step(self, place: int) -> None:
-        self._clocks[place].step()
-        if self._rules.combine != "multiply":
-            self._rates[place].write(self._clocks[place].factor)
+        self._run = DecayRun(self._rules, trainer, self._weights)
+        self._weights.take_up(trainer)
+        if self._loaded:
+            self._run.load(self._loaded)
+        self._loaded, self._logged = {}, (-1, [])
+        self._run.attach()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Log the rates of the coming step, now and then and when they have changed."""
-        due = trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
-        rare = self._rules.interval == "epoch" and not any(c.warming for c in self._clocks)
-        now = self._present(trainer)
-        if due or (rare and now != self._logged):
-            names = group_names(trainer.optimizers)
-            log_scalars(trainer, {tag("lr", n): r for n, r in zip(names, now, strict=True)})
-            self._logged = now
+        """Log the rates of the coming step, at intervals and where an epoch changed them."""
+        if self._run is None:
+            return
+        step, (logged_step, logged) = trainer.global_step, self._logged
+        if step == logged_step:
+            return
+        due = step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+        if due or batch_idx == 0:
+            now = self._run.present()
+            if due or now != logged:
+                names = group_names(self._run.optimizers)
+                log_scalars(trainer, {tag("lr", n): r for n, r in zip(names, now, strict=True)})
+            self._logged = step, now
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take in the training loss, if that is what the rate follows."""
-        rules = self._rules
-        if not rules.by_loss or rules.monitor is not None:
-            return
-        self._loss.add(outputs)
-        steps = self._clocks[0].steps
-        due = steps % rules.check_every_n_steps == 0 and steps > self._observed_step
-        if rules.interval == "step" and due:
-            self._observed_step = steps
-            self._observe(trainer, self._loss.read(trainer))
-            self._write()
+        if self._run is not None:
+            self._run.end_batch(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take in the monitored metric, where it comes from the validation."""
-        if self._rules.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
-            return
-        if self._metric_at != "epoch" and self._rules.monitor in trainer.callback_metrics:
-            self._observe_metric(trainer, self._rules.monitor)
-            self._metric_at = "validation"
-            self._write()
-        self._validated = True
+        if self._run is not None and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._run.end_validation(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the epoch, and take in the loss or a metric of the training."""
-        for clock in self._clocks:
-            clock.epoch()
-        rules = self._rules
-        if rules.by_loss and rules.monitor is None and rules.interval == "epoch":
-            self._observe(trainer, self._loss.read(trainer))
-        known = self._validated or not trainer.enable_validation
-        if rules.monitor is not None and self._metric_at != "validation" and known:
-            require_metrics(trainer, [rules.monitor])
-            self._observe_metric(trainer, rules.monitor)
-            self._metric_at = "epoch"
-        self._write()
+        if self._run is not None:
+            self._run.end_epoch(trainer)
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Go on from rates that somebody else has scaled by ``factor``."""
+        if self._run is not None:
+            self._run.scale(factor)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the hooks away from the optimizers."""
-        self._remove_hooks()
+        """Take the hooks away from the optimizers, and free the copy of the weights."""
+        self._leave()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Take the hooks away from the optimizers."""
-        self._remove_hooks()
+        """Take the hooks away from the optimizers, and free the copy of the weights."""
+        self._leave()
+
+    def _leave(self) -> None:
+        self._weights.discard()
+        if self._run is not None:
+            self._left = self._run.state()  # for a checkpoint saved after the fit
+            self._run.detach()
+            self._run = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that moves, as plain numbers and lists."""
-        if not self._clocks:
-            return dict(self._loaded)
-        return {
-            "clocks": [clock.state() for clock in self._clocks],
-            "rates": [own.state() for own in self._rates],
-            "loss": self._loss.state(),
-            "best": self._best,
-            "metric_at": self._metric_at,
-            "observed_step": self._observed_step,
-        }
+        """Everything that moves, as plain numbers and lists; the weights go apart."""
+        return dict(self._left) if self._run is None else self._run.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the state until the optimizers are ready."""
@@ -209,46 +215,3 @@ class LearningRateDecay(Callback):
         """Find the weights that a cut would reload."""
         if self._rules.reload_best and trainer.state.fn == "fit":
             self._weights.read_from(checkpoint, self.state_key)
-
-    def _take_up(self, trainer: Trainer) -> None:
-        self._weights.take_up(trainer)
-        state, self._loaded = self._loaded, {}
-        if not state:
-            return
-        for clock, saved in zip(self._clocks, state["clocks"], strict=True):
-            clock.load(saved)
-        for own, saved in zip(self._rates, state["rates"], strict=True):
-            own.load(saved)
-        self._loss.load(state["loss"])
-        self._best, self._metric_at = state["best"], state["metric_at"]
-        self._observed_step = state["observed_step"]
-
-    def _observe_metric(self, trainer: Trainer, name: str) -> None:
-        value = trainer.callback_metrics[name].squeeze()
-        self._observe(trainer, mean_over_processes(trainer, value))
-
-    def _observe(self, trainer: Trainer, value: float) -> None:
-        cut = [clock.observe(value) for clock in self._clocks]
-        if not self._rules.reload_best:
-            return
-        if improves(value, self._best, mode=self._rules.mode):
-            self._best = value
-            self._weights.keep(trainer)
-        elif any(cut) and self._weights:
-            self._weights.restore(trainer)
-
-    def _present(self, trainer: Trainer) -> list[float]:
-        if self._rules.combine == "multiply":
-            pairs = zip(trainer.optimizers, self._clocks, strict=True)
-            return [rate * clock.factor for o, clock in pairs for rate in rates(o)]
-        return [rate for optimizer in trainer.optimizers for rate in rates(optimizer)]
-
-    def _write(self) -> None:
-        if self._rules.combine != "multiply":
-            for clock, own in zip(self._clocks, self._rates, strict=True):
-                own.write(clock.factor)
-
-    def _remove_hooks(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []

@@ -165,6 +165,8 @@ class StepGuard(Callback):
     ) -> None:
         """Take part in the phases of the step."""
         run_phases(self, trainer, pl_module, optimizer)
+        if self._run is not None:
+            self._run.end_window()
 
     def guard_step(self, step: OptimizerStep) -> None:
         """Judge the step, and let it pass, pass over it, or stop."""

@@ -114,9 +114,9 @@ class Swing:
         level: the mean of the window.
         amplitude: the standard deviation about the window's straight line of least squares.
         trend: how far that line moves over the window, end minus start.
-        autocorrelation: lag-1 autocorrelation of the differences,
-            :math:`\sum d_t d_{t+1} / \sum d_t^2`. Values that alternate about a level give -1,
-            independent noise about a level -1/2, a random walk 0, a steady fall +1.
+        autocorrelation: lag-1 autocorrelation of the differences between neighbours, the line
+            taken away, :math:`\sum d_t d_{t+1} / \sum d_t^2`. Values that alternate give -1,
+            independent noise -1/2, a random walk 0, a smooth curve +1.
     """
 
     level: float
@@ -140,7 +140,7 @@ def measure_swing(values: Sequence[float]) -> Swing:
         n * (n * n - 1) / 12
     )
     rest = [v - level - slope * (i - middle) for i, v in enumerate(values)]
-    differences = [b - a for a, b in pairwise(values)]
+    differences = [b - a for a, b in pairwise(rest)]
     energy = math.fsum(d * d for d in differences)
     products = math.fsum(a * b for a, b in pairwise(differences))
     return Swing(
@@ -164,8 +164,9 @@ def oscillates(
         values: the window, finite values, the oldest first; at least 4 of them.
         amplitude: the least relative amplitude ``a`` that counts.
         mode: "min" if smaller is better, else "max".
-        turning: -1/2 is what independent noise about a level gives on average, 0 a random walk;
-            between them lies -0.3, which a window of ten values of such noise passes.
+        turning: with the default a window of ten values is called an oscillation always if they
+            alternate, two times in three if they are independent noise about a level, three times
+            in a hundred if they walk at random, and never if they fall.
 
     Example:
         >>> oscillates([1.0, 2.0] * 5, amplitude=0.05), oscillates(range(10, 0, -1), amplitude=0.05)
