@@ -98,6 +98,10 @@ class UpdateRatio:
         copies = [p.detach().clone() for p in step.params]
         self._copies.append((step.names(), list(step.params), copies))
 
+    def drop(self, step: OptimizerStep) -> None:
+        """Forget the copies of a step that is not taken and so changes nothing."""
+        self._copies = [c for c in self._copies if c[1][0] is not step.params[0]]
+
     def readings(self) -> list[Reading]:
         """Compare with the weights after the step, and forget the copies."""
         readings = []

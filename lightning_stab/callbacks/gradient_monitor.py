@@ -163,6 +163,8 @@ class GradientMonitor(Callback):
 
     def record_step(self, step: OptimizerStep) -> None:
         """Read the norms after clipping, if a clipper was there and the step stands."""
+        if step.rejected:
+            self._update_ratio.drop(step)
         if self._is_due(log_step(step.trainer)) and step.clipped and not step.rejected:
             norms = tensor_norms(step.gradients)
             self._readings.append(norm_reading(step, norms, "grad_norm_clipped", ()))
