@@ -381,6 +381,7 @@ class SaveMidWindow(lightning.Callback):
             trainer.save_checkpoint(self.path)
 
 
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before.*")
 def test_a_resume_inside_an_accumulation_window(tmp_path):
     """Lightning drops the half window's gradients; the histories go on and change nothing else."""
 
