@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lightning_stab.callbacks._logging import plain_name
 from lightning_stab.errors import ConflictError
+from lightning_stab.functional.norms import is_sharded, local
 
 _CHECKPOINT_KEY = "lightning_stab.best_weights"
 
@@ -47,14 +48,14 @@ class BestWeights:
             return
         tensors = list(_named_tensors(_validated_module(trainer)))
         if self.folder is not None:
-            self._write({name: _local(tensor).cpu() for name, tensor in tensors})
+            self._write({name: local(tensor).cpu() for name, tensor in tensors})
             return
         for name, tensor in tensors:
-            local, kept = _local(tensor), self._copy.get(name)
-            if kept is None or kept.shape != local.shape or kept.dtype != local.dtype:
-                self._copy[name] = local.to("cpu", copy=True)
+            own, kept = local(tensor), self._copy.get(name)
+            if kept is None or kept.shape != own.shape or kept.dtype != own.dtype:
+                self._copy[name] = own.to("cpu", copy=True)
             else:
-                kept.copy_(local)
+                kept.copy_(own)
 
     @torch.no_grad()
     def restore(self, trainer: Trainer) -> None:
@@ -67,13 +68,13 @@ class BestWeights:
         average = _averaged_model(trainer)
         twins = [trainer.lightning_module, *([] if average is None else [average.module])]
         for name, tensor in chain.from_iterable(_named_tensors(m) for m in twins):
-            local = _local(tensor)
-            if name not in kept or kept[name].shape != local.shape:
+            own = local(tensor)
+            if name not in kept or kept[name].shape != own.shape:
                 raise ConflictError(
                     f"The best weights cannot be restored, because {name!r} is new or has another "
                     "shape than when they were kept; do not change the module during training."
                 )
-            local.copy_(kept[name])
+            own.copy_(kept[name])
 
     def save_to(self, checkpoint: dict[str, Any], key: str, trainer: Trainer) -> None:
         """Add the copy, unsharded, to a checkpoint; every process must call it."""
@@ -140,31 +141,22 @@ def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield plain_name(name), tensor.detach()
 
 
-def _is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "device_mesh")  # a DTensor; asked so, its module is not imported
-
-
-def _local(tensor: Any) -> Tensor:
-    local: Tensor = tensor.to_local() if _is_sharded(tensor) else tensor
-    return local
-
-
 def _gather(kept: Tensor, like: Any) -> Tensor:
-    if not _is_sharded(like):
+    if not is_sharded(like):
         return kept
     from torch.distributed.tensor import DTensor
 
-    local = kept.to(like.to_local().device)
+    own = kept.to(local(like).device)
     whole = DTensor.from_local(
-        local, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+        own, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
     )
     return whole.full_tensor().cpu()
 
 
 def _shard(value: Tensor, like: Any) -> Tensor:
-    if not _is_sharded(like):
+    if not is_sharded(like):
         return value.to("cpu", copy=True)
     from torch.distributed.tensor import distribute_tensor
 
-    value = value.to(like.to_local().device)
+    value = value.to(local(like).device)
     return distribute_tensor(value, like.device_mesh, like.placements).to_local().cpu()

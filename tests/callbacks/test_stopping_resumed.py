@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
@@ -187,16 +190,34 @@ def test_a_compiled_module_gets_its_weights_back():
     assert same(tensors(module), module.validated[1])
 
 
-def test_both_packages_trainers_accept_it():
-    import subprocess
-    import sys
+def test_both_packages_trainers_run_it():
+    code = """
+import warnings
+warnings.simplefilter("ignore")
+import pytorch_lightning
+import lightning.pytorch
+from lightning.pytorch.demos.boring_classes import BoringModel
+from pytorch_lightning.demos.boring_classes import BoringModel as Boring
+from lightning_stab import BestWeightsEarlyStopping, LearningRateDecay
 
-    code = (
-        "import pytorch_lightning as pl\n"
-        "from lightning_stab import BestWeightsEarlyStopping, LearningRateDecay\n"
-        "import lightning.pytorch as lp\n"
-        "for package in (pl, lp):\n"
-        "    package.Trainer(callbacks=BestWeightsEarlyStopping('a'), logger=False)\n"
-        "    package.Trainer(callbacks=LearningRateDecay(), logger=False)\n"
+for package, base in ((pytorch_lightning, Boring), (lightning.pytorch, BoringModel)):
+    class Model(base):
+        def configure_optimizers(self):
+            return super().configure_optimizers()[0]
+
+        def on_validation_epoch_end(self):
+            self.log("val_loss", float(self.current_epoch))
+
+    stop, decay = BestWeightsEarlyStopping("val_loss", patience=2), LearningRateDecay(gamma=0.5)
+    package.Trainer(callbacks=stop, logger=False, enable_checkpointing=False)
+    trainer = package.Trainer(
+        max_epochs=9, limit_train_batches=2, limit_val_batches=1, callbacks=[stop, decay],
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    trainer.fit(Model())
+    assert trainer.current_epoch == 3, trainer.current_epoch
+    assert "best was check 1" in stop.summary, stop.summary
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1 * 0.125
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
