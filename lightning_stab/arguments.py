@@ -28,6 +28,21 @@ def one_of(name: str, value: str, valid: Collection[str]) -> str:
     raise InvalidArgumentError(f"`{name}` must be one of {names}, got {value!r}.{hint}")
 
 
+def strings(name: str, value: Collection[str]) -> tuple[str, ...]:
+    """Return ``value`` as a tuple if it is a list or tuple of strings, not one string.
+
+    Raises:
+        InvalidArgumentError: otherwise. A single string would be taken letter by letter.
+
+    Example:
+        >>> strings("exclude", ["head.*"])
+        ('head.*',)
+    """
+    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+        raise InvalidArgumentError(_sentence(name, "a list of strings", value, ""))
+    return tuple(value)
+
+
 def integer(name: str, value: int, *, minimum: int, hint: str = "") -> int:
     """Return ``value`` if it is an integer of at least ``minimum``.
 

@@ -9,6 +9,7 @@ from itertools import chain
 
 import lightning.pytorch as lightning
 import torch
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -21,6 +22,27 @@ OPTIMIZERS = {
     "adamw_fused": partial(torch.optim.AdamW, lr=1e-2, fused=True),
     "lbfgs": partial(torch.optim.LBFGS, lr=0.1, max_iter=4),
 }
+
+
+class RecordingLogger(Logger):
+    """Keeps everything that it is given, by step."""
+
+    name, version = "recording", 0
+
+    def __init__(self):
+        super().__init__()
+        self.steps = {}
+
+    def log_metrics(self, metrics, step=None):
+        self.steps.setdefault(step, {}).update(metrics)
+
+    def log_hyperparams(self, *_, **__):
+        pass
+
+    @property
+    def latest(self):
+        """The newest value of each name."""
+        return {n: v for _, values in sorted(self.steps.items()) for n, v in values.items()}
 
 
 class Classifier(lightning.LightningModule):
@@ -114,11 +136,11 @@ def batches(num=12, *, poison=(), kind=float("nan"), drop=(), size=16):
 
 
 def fit(module, callbacks=(), data=None, *, epochs=1, ckpt_path=None, seed=1, **trainer_arguments):
-    """Fit from a fixed seed, without logger and files unless asked, and return the Trainer."""
+    """Fit from a fixed seed, recorded and without files unless asked; return the Trainer."""
     quiet = {
         "max_epochs": epochs,
         "accelerator": "cpu",
-        "logger": False,
+        "logger": RecordingLogger(),
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,

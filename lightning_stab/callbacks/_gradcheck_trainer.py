@@ -8,7 +8,27 @@ from typing import Any
 
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
-from torch import Tensor
+
+_WITHOUT_TRAINER = {
+    "current_epoch": 0,
+    "global_step": 0,
+    "max_epochs": 1,
+    "max_steps": -1,
+    "training": True,
+    "sanity_checking": False,
+    "barebones": False,
+    "world_size": 1,
+    "global_rank": 0,
+    "local_rank": 0,
+    "is_global_zero": True,
+    "estimated_stepping_batches": 1,
+    "num_training_batches": math.inf,
+    "accumulate_grad_batches": 1,
+}
+
+
+def ignore(*_: Any, **__: Any) -> None:
+    """Do nothing."""
 
 
 class IdleOptimizer(torch.optim.Optimizer):
@@ -32,6 +52,25 @@ class IdleOptimizer(torch.optim.Optimizer):
     def toggle_model(self, sync_grad: bool = True) -> Any:
         """Return a context that does nothing."""
         return torch.enable_grad()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> IdleOptimizer:
+        return self
+
+
+class IdleScheduler:
+    """Reads like a learning rate scheduler, and never steps."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scheduler, name)
+
+    def step(self, *_: Any, **__: Any) -> None:
+        """Do nothing."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> IdleScheduler:
+        return self
 
 
 def idle_optimizers(optimizers: Iterable[Any], memo: Mapping[int, Any]) -> list[IdleOptimizer]:
@@ -67,40 +106,24 @@ class TrainerStandIn:
 
     Args:
         trainer: the real one, or None.
-        optimizers: the idle optimizers that the module gets to see.
+        optimizers: the idle optimizers that the module gets to see; may be filled later.
     """
 
     def __init__(self, trainer: Any, optimizers: list[IdleOptimizer]) -> None:
-        logger = DummyLogger()
-        vars(self).update(
-            _trainer=trainer,
-            logger=logger,
-            loggers=[logger],
-            optimizers=optimizers,
-            strategy=_IdleStrategy(getattr(trainer, "strategy", None), optimizers),
-            lr_scheduler_configs=[],
-            callback_metrics=dict(getattr(trainer, "callback_metrics", {})),
-        )
+        self.logger = DummyLogger()
+        self.loggers = [self.logger]
+        self.optimizers = optimizers
+        self.strategy = _IdleStrategy(getattr(trainer, "strategy", None), optimizers)
+        self.callback_metrics = dict(getattr(trainer, "callback_metrics", {}))
+        self._trainer = trainer
 
     def __getattr__(self, name: str) -> Any:
-        if self._trainer is None:
-            defaults = {"current_epoch": 0, "global_step": 0, "max_epochs": 1, "training": True,
-                        "world_size": 1, "global_rank": 0, "local_rank": 0, "barebones": False,
-                        "estimated_stepping_batches": 1, "max_steps": -1, "sanity_checking": False,
-                        "num_training_batches": math.inf, "is_global_zero": True}  # fmt: skip
-            if name in defaults:
-                return defaults[name]
-            raise AttributeError(f"There is no Trainer here to ask for `{name}`.")
-        return getattr(self._trainer, name)
+        trainer = vars(self).get("_trainer")
+        if trainer is not None:
+            return getattr(trainer, name)
+        if name in _WITHOUT_TRAINER:
+            return _WITHOUT_TRAINER[name]
+        raise AttributeError(f"There is no Trainer here to ask for `{name}`.")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrainerStandIn:
         return self
-
-
-def ignore(*_: Any, **__: Any) -> None:
-    """Do nothing."""
-
-
-def scalar_loss(output: Any) -> Tensor | None:
-    """Return the loss in what a training step returned, or None if it asked to be skipped."""
-    return output.get("loss") if isinstance(output, Mapping) else output

@@ -186,7 +186,9 @@ def _update_ratios(names: tuple[str, ...], values: list[float]) -> Mapping[str, 
 
 def _rms(layers: list[str], norms: list[float], sizes: dict[str, float]) -> Mapping[str, float]:
     squares = _sums(layers, [n * n for n in norms])
-    return {tag("grad_rms", layer): (s / sizes[layer]) ** 0.5 for layer, s in squares.items()}
+    return {
+        tag("grad_rms", layer): (s / max(sizes[layer], 1.0)) ** 0.5 for layer, s in squares.items()
+    }
 
 
 def _largest(layers: list[str], values: list[float]) -> Mapping[str, float]:

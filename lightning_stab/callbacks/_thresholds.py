@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from lightning_stab.arguments import integer, real
 from lightning_stab.errors import InvalidArgumentError
@@ -27,11 +28,10 @@ def checked_threshold(threshold: Threshold) -> Callable[[int], float]:
         (10.0, 1.0)
     """
     if callable(threshold):
-        return lambda step: real("threshold", threshold(step), above=0, hint=HINT)
+        return partial(_of_function, threshold)
     if isinstance(threshold, Mapping):
         return _table(threshold)
-    value = real("threshold", threshold, above=0, hint=HINT)
-    return lambda step: value
+    return _table({0: threshold})
 
 
 def checked_history_threshold(threshold: Threshold, method: str) -> None:
@@ -59,5 +59,13 @@ def _table(threshold: Mapping[int, float]) -> Callable[[int], float]:
             f"`threshold` as a table needs a value for step 0, got steps {sorted(table)}."
             " Add it, for example {0: 10.0, 1000: 1.0}."
         )
-    starts = sorted(table)
-    return lambda step: table[max(start for start in starts if start <= step)]
+    return partial(_of_table, table)
+
+
+# partial functions, unlike closures, can be pickled with the callback
+def _of_table(table: Mapping[int, float], step: int) -> float:
+    return table[max(start for start in table if start <= step)]
+
+
+def _of_function(function: Callable[[int], float], step: int) -> float:
+    return real("threshold", function(step), above=0, hint=HINT)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_stab.arguments import integer
-from lightning_stab.callbacks._gradcheck_module import loss_problem, step_problem
-from lightning_stab.errors import InvalidArgumentError
+from lightning_stab.callbacks._gradcheck_batch import first_samples
+from lightning_stab.callbacks._gradcheck_module import loss_problem, shards, step_problem
+from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.gradcheck import (
+    TOLERANCE,
+    CheckSettings,
     GradientReport,
     Problem,
     check_problem,
@@ -25,27 +30,42 @@ def check_gradients(
     batch: Any,
     loss_fn: LossFunction | None = None,
     *,
-    num_coordinates: int = 8,
+    mode: str = "auto",
+    coordinates: int | str | None = None,
+    num_directions: int = 2,
+    tolerance: float = TOLERANCE,
+    max_samples: int | None = None,
     seed: int = 0,
+    settings: CheckSettings | None = None,
 ) -> GradientReport:
     """Compare autograd's gradients of ``module`` with central differences, in double precision.
 
-    (L(theta + h) - L(theta - h)) / 2h against dL/dtheta, on a copy: the module, its buffers and
-    every random state stay as they are. A right gradient agrees within 1e-7.
+    (L(theta + h v) - L(theta - h v)) / 2h against the gradient along v, on a copy: the module, its
+    buffers and every random state stay as they are. A right gradient agrees within 1e-7.
 
     Args:
         module: a LightningModule, or any module together with ``loss_fn``.
         batch: what its ``training_step``, or ``loss_fn``, takes.
         loss_fn: called with a module and the batch; returns a scalar loss. Without it the loss
-            of ``training_step`` is used.
-        num_coordinates: how many coordinates of each parameter are tried.
-        seed: of the private generator that draws the coordinates.
+            of ``training_step`` is used, each one of several under manual optimisation.
+        mode: what one random direction v spans: each ``"tensor"``, a ``"group"`` of tensors, or
+            the whole ``"model"``, from thorough to cheap; ``"auto"`` takes tensors for up to 32
+            of them and groups beyond.
+        coordinates: ``"all"``, or a number of sampled ones in each tensor, for the plain formula
+            one coordinate after another: for teaching, and for small modules.
+        num_directions: how many directions each part gets; one may miss a fault by chance.
+        tolerance: the largest relative error of a right gradient.
+        max_samples: take only so many samples of the batch; None takes all.
+        seed: of the private generator that draws point and directions.
+        settings: all of the above but ``max_samples`` in one; overrides them.
 
     Returns:
         A report; ``passed`` means that no parameter's gradient is wrong.
 
     Raises:
-        InvalidArgumentError: without ``loss_fn`` for a module that has no ``training_step``.
+        InvalidArgumentError: for an argument out of range, or without ``loss_fn`` for a module that
+            has no ``training_step``.
+        ConflictError: for a module whose parameters are sharded.
 
     Example:
         >>> import torch
@@ -54,10 +74,36 @@ def check_gradients(
         >>> report.passed, [record.verdict for record in report.parameters]
         (True, ['ok', 'ok'])
     """
-    integer("num_coordinates", num_coordinates, minimum=1)
-    with kept_random_states():
-        problem = _problem(module, batch, loss_fn)
-        return check_problem(problem, num_coordinates=num_coordinates, seed=seed)
+    settings = settings or CheckSettings(mode, coordinates, num_directions, tolerance, seed)
+    sharded = shards(module)
+    if sharded:
+        raise ConflictError(sharded)
+    if max_samples is not None:
+        batch = first_samples(batch, integer("max_samples", max_samples, minimum=1))
+    with kept_random_states(), redirect_stdout(io.StringIO()):
+        return check_problem(_problem(module, batch, loss_fn), settings)
+
+
+def check_batches(module: nn.Module, batches: Iterable[Any], **arguments: Any) -> int:
+    """Check the gradients on each batch, print the reports, and return an exit code.
+
+    Args:
+        module: a LightningModule.
+        batches: as its ``training_step`` takes them.
+        arguments: for `check_gradients`.
+
+    Returns:
+        0 if no gradient is wrong on any batch, 1 otherwise.
+    """
+    reports = [check_gradients(module, batch, **arguments) for batch in batches]
+    for report in reports:
+        print(report)  # noqa: T201  # the command's output
+    return 0 if all(report.passed for report in reports) else 1
+
+
+def skipped_check(why: str) -> GradientReport:
+    """Return the report of a check that could not be made."""
+    return GradientReport((), notes=(why,), skipped=True)
 
 
 def _problem(module: nn.Module, batch: Any, loss_fn: LossFunction | None) -> Problem:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from lightning_stab.arguments import integer, one_of
+from lightning_stab.arguments import integer, one_of, strings
 from lightning_stab.callbacks._clip_rules import (
     Clipped,
     Target,
@@ -103,7 +103,7 @@ class GradientClipping(Callback):
         if rule == "history":
             checked_history_threshold(self.threshold, method)
         self.per_parameter_group = per_parameter_group
-        self.exclude = tuple(exclude)
+        self.exclude = strings("exclude", exclude)
         self.exclude_output = exclude_output
         self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
         self._histories: dict[str, NormHistory] = {}

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from lightning_stab.arguments import integer, one_of
+from lightning_stab.arguments import integer, one_of, strings
 from lightning_stab.callbacks._intervals import is_due
 from lightning_stab.callbacks._lightning import Callback
 from lightning_stab.callbacks._logging import log_scalars, log_step, tag, tensorboard_writers
@@ -102,8 +102,10 @@ class GradientMonitor(Callback):
     ) -> None:
         self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
         self.dense_steps = integer("dense_steps", dense_steps, minimum=0)
-        self.per_parameter = tuple(per_parameter)
-        self.statistics = tuple(one_of("statistics", s, STATISTICS) for s in statistics)
+        self.per_parameter = strings("per_parameter", per_parameter)
+        self.statistics = tuple(
+            one_of("statistics", name, STATISTICS) for name in strings("statistics", statistics)
+        )
         self.histogram_every_n_steps = histogram_every_n_steps
         if histogram_every_n_steps is not None:
             integer("histogram_every_n_steps", histogram_every_n_steps, minimum=1)

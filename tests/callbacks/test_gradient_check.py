@@ -75,7 +75,7 @@ def test_on_fail_warn_goes_on(tmp_path):
 
 @pytest.mark.parametrize("on_resume", [False, True])
 def test_a_resumed_run_is_checked_again_only_when_asked(tmp_path, on_resume):
-    first = trainer(tmp_path, max_epochs=1)
+    first = trainer(tmp_path, GradientCheck(), max_epochs=1)
     first.fit(Net(), loader())
     first.save_checkpoint(tmp_path / "last.ckpt")
     check = GradientCheck(on_resume=on_resume)
@@ -89,7 +89,7 @@ def test_a_resumed_run_is_checked_again_only_when_asked(tmp_path, on_resume):
     ("arguments", "sentence"),
     [
         ({"on_fail": "rais"}, "`on_fail` must be one of 'raise', 'warn', got 'rais'"),
-        ({"num_coordinates": 0}, "`num_coordinates` must be an integer >= 1, got 0"),
+        ({"max_samples": 0}, "`max_samples` must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_arguments_get_one_sentence(arguments, sentence):

@@ -9,11 +9,14 @@ from lightning_stab.functional.gradcheck.copying import double_copy
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.randomness import kept_random_states
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord, describe
+from lightning_stab.functional.gradcheck.settings import MODES, CheckSettings
 from lightning_stab.functional.gradcheck.verdicts import TOLERANCE, VERDICTS
 
 __all__ = [
+    "MODES",
     "TOLERANCE",
     "VERDICTS",
+    "CheckSettings",
     "GradientReport",
     "ParameterRecord",
     "Problem",

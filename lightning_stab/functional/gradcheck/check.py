@@ -1,100 +1,151 @@
-"""The check of a whole problem, parameter by parameter."""
+"""The check of a whole problem: point, parts, verdicts, suspects."""
 
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from lightning_stab.functional.gradcheck.coordinates import (
-    check_coordinate,
-    flat_view,
-    sampled_coordinates,
-    unravelled,
-)
-from lightning_stab.functional.gradcheck.point import move_
+from lightning_stab.functional.gradcheck.examination import Examination
+from lightning_stab.functional.gradcheck.low_precision import noted_low_precision
+from lightning_stab.functional.gradcheck.own_functions import watched_functions
+from lightning_stab.functional.gradcheck.parts import largest_norm, parts_of
+from lightning_stab.functional.gradcheck.point import found_point
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord
-from lightning_stab.functional.gradcheck.verdicts import VERDICTS, Judgement
+from lightning_stab.functional.gradcheck.search import Reference
+from lightning_stab.functional.gradcheck.settings import CheckSettings
+from lightning_stab.functional.gradcheck.suspects import Calls, calls_of, named_suspects
 
-_ROUNDING = 4 * torch.finfo(torch.float64).eps
 
-
-def check_problem(problem: Problem, *, num_coordinates: int | None, seed: int) -> GradientReport:
-    """Compare autograd's gradient with central differences on sampled coordinates.
+def check_problem(problem: Problem, settings: CheckSettings | None = None) -> GradientReport:
+    """Compare autograd's gradients with central differences and report on every parameter.
 
     Args:
         problem: the losses of a step; its parameters are moved, perturbed and left there.
-        num_coordinates: how many coordinates of each parameter; None for all of them.
-        seed: of the private generator that draws the point and the coordinates.
+        settings: how to go about it.
     """
+    settings = settings or CheckSettings()
     start = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
-    move_(problem.parameters.values(), generator)
-    gradients = problem.gradients()
-    here = problem.losses()
-    noise = _ROUNDING * max((abs(value) for value in here), default=0.0)
-    records = []
-    for name, parameter in problem.parameters.items():
-        chosen = sampled_coordinates(flat_view(parameter).numel(), num_coordinates, generator)
-        records.append(_check_parameter(problem, name, gradients, chosen, here, noise))
+    with warnings.catch_warnings(), watched_functions(problem.depth):
+        warnings.simplefilter("ignore")  # the module has its own say in the real run
+        records, notes = _records(problem, settings)
     return GradientReport(
         tuple(records),
+        notes=tuple(notes),
         num_forwards=problem.num_forwards,
         num_backwards=problem.num_backwards,
         seconds=time.perf_counter() - start,
+        skipped=not records and bool(problem.parameters),
     )
 
 
-def _check_parameter(
-    problem: Problem,
-    name: str,
-    gradients: list[dict[str, Tensor | None]],
-    chosen: list[int],
-    here: list[float],
-    noise: float,
-) -> ParameterRecord:
-    parameter = problem.parameters[name]
-    flat = [_flat_gradient(found[name], parameter) for found in gradients]
-    scales = [_root_mean_square(values) for values in flat]
-    worst: tuple[Judgement, int, int] | None = None
-    for index in chosen:
-        analytic = [float(values[index]) for values in flat]
-        found = check_coordinate(problem, parameter, index, analytic, scales, here, noise)
-        for loss, judgement in enumerate(found):
-            if worst is None or _badness(judgement) > _badness(worst[0]):
-                worst = judgement, index, loss
-    shape = tuple(parameter.shape)
-    connected = any(found[name] is not None for found in gradients)
-    if worst is None:
-        return ParameterRecord(name, "zero" if connected else "unused", shape)
-    judgement, index, loss = worst
-    verdict = judgement.verdict
-    if verdict == "ok" and not any(scales):
-        verdict = "zero" if connected else "unused"
-    return ParameterRecord(
-        name,
-        verdict,
-        shape,
-        judgement.error,
-        unravelled(index, (*shape, 2) if parameter.is_complex() else shape),
-        judgement.analytic,
-        judgement.numeric,
-        judgement.step,
-        loss=loss,
+def _records(problem: Problem, settings: CheckSettings) -> tuple[list[ParameterRecord], list[str]]:
+    generator = torch.Generator().manual_seed(settings.seed)
+    if not problem.parameters:
+        return [], ["The module has no trainable parameter."]
+    point = found_point(problem, generator)
+    if not point.finite:
+        return [], ["The step gave no finite loss, so there is nothing to differentiate."]
+    if not point.repeatable:
+        return _all_nondeterministic(problem), [_NOT_REPEATABLE]
+    examination = Examination(
+        problem, point, Reference(point.losses, point.noise, settings.tolerance), generator
     )
+    _examine(examination, settings)
+    notes = _blame(examination, settings)
+    return examination.in_order(), notes + _stop_notes(problem)
 
 
-def _badness(judgement: Judgement) -> tuple[int, float]:
-    return -VERDICTS.index(judgement.verdict), judgement.error
+def _examine(examination: Examination, settings: CheckSettings) -> None:
+    point = examination.point
+    judged = [n for n in examination.problem.parameters if n not in point.unrepeatable]
+    asked = {name for found in point.gradients for name in found}
+    for name in examination.problem.parameters.keys() - asked:
+        examination.note(name, "unused", "No loss of this step is for this parameter.")
+    judged = [name for name in judged if name in asked]
+    for name in point.unrepeatable:
+        examination.note(name, "nondeterministic", "Two backward passes gave different gradients.")
+    if settings.coordinates is not None:
+        number = settings.coordinates if isinstance(settings.coordinates, int) else None
+        for name in judged:
+            examination.coordinates(name, number)
+        return
+    norms = {name: largest_norm(name, point.gradients) for name in judged}
+    silent = [name for name in judged if norms[name] == 0.0]
+    audible = [name for name in judged if norms[name] != 0.0]
+    for part in parts_of(audible, point.gradients, settings.mode):
+        examination.part(part, settings.num_directions)
+    for part in parts_of(silent, point.gradients, "model"):
+        examination.silent(part)
 
 
-def _flat_gradient(gradient: Tensor | None, parameter: Tensor) -> Tensor:
-    if gradient is None:
-        return torch.zeros_like(flat_view(parameter))
-    return flat_view(gradient.contiguous())
+def _blame(examination: Examination, settings: CheckSettings) -> list[str]:
+    """Name the guilty Functions, and those whose backward leaves double precision."""
+    problem = examination.problem
+    if not _has_custom_functions(problem):
+        return []
+    calls = calls_of(problem)
+    classes = list({node.function for node in calls.nodes})
+    with noted_low_precision(classes) as noted:
+        problem.gradients()
+    _demote(examination, calls, noted)
+    wrong = [name for name, record in examination.records.items() if record.verdict == "wrong"]
+    if wrong:
+        right = [n for n, r in examination.records.items() if r.verdict == "ok"]
+        quick = CheckSettings(tolerance=settings.tolerance, seed=settings.seed)
+        suspects = named_suspects(calls, wrong, right, problem, lambda p: _trial(p, quick))
+        examination.blame(suspects)
+    return [f"{name}.backward leaves double precision ({how})." for name, how in noted.items()]
 
 
-def _root_mean_square(values: Tensor) -> float:
-    return float(values.square().mean().sqrt()) if values.numel() else 0.0
+def _demote(examination: Examination, calls: Calls, noted: dict[str, str]) -> None:
+    """Call gradients that come through a low-precision backward no better than they can be."""
+    for node in calls.nodes:
+        if node.name in noted:
+            for name in node.parameters:
+                examination.limit(name, node.name, noted[node.name])
+
+
+def _trial(problem: Problem, settings: CheckSettings) -> float:
+    """Check one call alone, at the very inputs that it had."""
+    records, _ = _single(problem, settings)
+    return max((r.relative_error for r in records if r.verdict == "wrong"), default=0.0)
+
+
+def _single(problem: Problem, settings: CheckSettings) -> tuple[list[ParameterRecord], list[str]]:
+    generator = torch.Generator().manual_seed(settings.seed)
+    point = found_point(problem, generator, moves=(0.0,))
+    if not (point.finite and point.repeatable):
+        return [], []
+    reference = Reference(point.losses, point.noise, settings.tolerance)
+    examination = Examination(problem, point, reference, generator)
+    _examine(examination, settings)
+    return examination.in_order(), []
+
+
+def _has_custom_functions(problem: Problem) -> bool:
+    return problem.depth.called
+
+
+def _all_nondeterministic(problem: Problem) -> list[ParameterRecord]:
+    return [
+        ParameterRecord(name, "nondeterministic", tuple(parameter.shape))
+        for name, parameter in problem.parameters.items()
+    ]
+
+
+_NOT_REPEATABLE = (
+    "Two runs from the same state, with the same random numbers, gave different losses. "
+    "Draw random numbers from torch's, NumPy's or Python's global generators to have them checked."
+)
+
+
+def _stop_notes(problem: Problem) -> list[str]:
+    places: Sequence[str] = problem.recording.places()
+    if not places:
+        return []
+    shown = "; ".join(places[:8]) + ("; ..." if len(places) > 8 else "")
+    return [f"Taken for constants, as autograd does: {shown}."]

@@ -1,32 +1,30 @@
-"""Central differences on a ladder of steps."""
+"""Central differences on a ladder of steps, and their extrapolation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-LADDER = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-"""Relative steps: from where truncation dominates to where rounding does."""
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What one step size says about a derivative.
+    """What one step size, or a pair of them, says about a derivative.
 
     Args:
         step: the step h.
         slope: the estimate of the derivative.
-        kink: half the difference of the two one-sided slopes; shrinks with h unless the point
-            lies on a kink.
+        gap: half the difference of the two one-sided slopes; of order h for a smooth function,
+            constant on a kink.
         noise: how much rounding may have added to ``slope``.
-        clean: False when another branch was taken within the step.
+        clean: False when another branch was taken within the step, None when nobody looked.
     """
 
     step: float
     slope: float
-    kink: float
+    gap: float
     noise: float
-    clean: bool = True
+    clean: bool | None = None
 
 
 def central_difference(plus: float, minus: float, step: float) -> float:
@@ -42,8 +40,6 @@ def central_difference(plus: float, minus: float, step: float) -> float:
 def one_sided_gap(plus: float, here: float, minus: float, step: float) -> float:
     """Return half the difference between the slopes to the right and to the left.
 
-    Of order h for a smooth function; constant at a kink.
-
     Example:
         >>> one_sided_gap(0.1, 0.0, 0.1, 0.1)
         1.0
@@ -51,35 +47,54 @@ def one_sided_gap(plus: float, here: float, minus: float, step: float) -> float:
     return (plus - 2 * here + minus) / (2 * step)
 
 
-def richardson(fine: float, coarse: float) -> float:
-    """Return (4 D(h) - D(2h)) / 3, which cancels the error of order h squared.
+def richardson(fine: float, coarse: float, ratio: float = 2.0) -> float:
+    """Return (r^2 D(h) - D(rh)) / (r^2 - 1), which cancels the error of order h squared.
 
     Example:
         >>> cube = lambda h: ((1 + h) ** 3 - (1 - h) ** 3) / (2 * h)
         >>> round(richardson(cube(0.1), cube(0.2)), 12)
         3.0
     """
-    return (4 * fine - coarse) / 3
+    square = ratio * ratio
+    return (square * fine - coarse) / (square - 1)
 
 
 def difference(
-    loss_at: Callable[[float], Sequence[float]], here: Sequence[float], step: float, noise: float
-) -> list[Difference]:
-    """Return the extrapolated derivative of each loss along a line, from four evaluations.
+    plus: float, here: float, minus: float, step: float, noise: float, clean: bool | None = None
+) -> Difference:
+    """Return the plain central difference at one step.
 
     Args:
-        loss_at: the losses at a signed distance along the line.
-        here: the losses at distance 0.
-        step: the smaller of the two distances, h; the other is 2h.
-        noise: the absolute rounding error of one loss value.
+        plus: the loss at +h.
+        here: the loss at 0.
+        minus: the loss at -h.
+        step: h.
+        noise: the rounding error of one loss.
+        clean: whether the same branches were taken at all three points, if known.
     """
-    near = loss_at(step), loss_at(-step)
-    far = loss_at(2 * step), loss_at(-2 * step)
-    found = []
-    for index, middle in enumerate(here):
-        fine = central_difference(near[0][index], near[1][index], step)
-        coarse = central_difference(far[0][index], far[1][index], 2 * step)
-        gap = one_sided_gap(near[0][index], middle, near[1][index], step)
-        slope = richardson(fine, coarse)
-        found.append(Difference(step, slope, gap, 1.5 * noise / step))
-    return found
+    return Difference(
+        step,
+        central_difference(plus, minus, step),
+        one_sided_gap(plus, here, minus, step),
+        noise / step,
+        clean,
+    )
+
+
+def extrapolated(differences: Sequence[Difference]) -> list[Difference]:
+    """Return the Richardson estimate of each neighbouring pair, the largest step first."""
+    ordered = sorted(differences, key=lambda each: -each.step)
+    return [_extrapolate(coarse, fine) for coarse, fine in pairwise(ordered)]
+
+
+def _extrapolate(coarse: Difference, fine: Difference) -> Difference:
+    ratio = coarse.step / fine.step
+    square = ratio * ratio
+    clean = None if coarse.clean is None or fine.clean is None else coarse.clean and fine.clean
+    return Difference(
+        fine.step,
+        richardson(fine.slope, coarse.slope, ratio),
+        fine.gap,
+        (square * fine.noise + coarse.noise) / (square - 1),
+        clean,
+    )

@@ -4,73 +4,206 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_stab.functional.gradcheck.branches import Branches
+from lightning_stab.functional.gradcheck.own_functions import Depth
 from lightning_stab.functional.gradcheck.randomness import random_states, set_random_states
 from lightning_stab.functional.gradcheck.state import ModuleState
+from lightning_stab.functional.gradcheck.stops import Interception, Recording
 
 OnLoss = Callable[[Tensor], None]
 Program = Callable[..., None]
 """Called as ``program(on_loss, *inputs)``; hands each scalar loss to ``on_loss`` when it is due."""
+Gradients = dict[str, Tensor | None]
+"""By parameter name; None where autograd finds no way, missing where the loss is not for it."""
 
 
 class Problem:
     """The losses of one training step as a function of the module's parameters.
 
     Each run starts from the same state: buffers, plain attributes, random generators, inputs.
+    Values that autograd takes for constants are the same in each run.
 
     Args:
         module: a module in double precision that nobody else uses.
         program: runs one step of it and hands over each loss.
         inputs: what the program gets besides, copied anew for each run.
+        depth: counts running custom forward passes; shared by problems that are nested.
     """
 
-    def __init__(self, module: nn.Module, program: Program, inputs: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        program: Program,
+        inputs: Sequence[Any] = (),
+        depth: Depth | None = None,
+    ) -> None:
         self.module = module
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         for parameter in self.parameters.values():
             parameter.data = parameter.data.contiguous()  # so that coordinates have a flat view
+        self.depth = Depth() if depth is None else depth
+        self.recording = Recording()
+        self.num_forwards = 0
+        self.num_backwards = 0
         self._program = program
         self._inputs = tuple(inputs)
         self._state = ModuleState(module)
         self._random = random_states()
-        self.num_forwards = 0
-        self.num_backwards = 0
+        self._without_graph = False
+        self._kept: dict[str, Tensor] | None = None
 
-    def losses(self) -> list[float]:
-        """Return the value of each loss at the parameters as they are now."""
+    def settle(self) -> bool:
+        """Make the point one that a run leaves alone; return whether runs write to parameters.
+
+        A module may project its weights in its forward pass (``clamp_``, ``max_norm``). The
+        gradient is taken behind that, so the projected weights are the point to look at.
+        """
+        before = {name: p.detach().clone() for name, p in self.parameters.items()}
+        behind: dict[str, Tensor] = {}
+
+        def remember(loss: Tensor) -> None:
+            if not behind:
+                behind.update({n: p.detach().clone() for n, p in self.parameters.items()})
+
+        self.run(remember, replay=False)
+        writes = any(not torch.equal(p, before[n]) for n, p in self.parameters.items())
+        if writes:
+            self._put(behind)
+            self._kept = behind
+        return writes
+
+    def record(self, on_loss: OnLoss) -> None:
+        """Run once and keep what autograd takes for constants; later runs use it again."""
+        recording = Recording()
+        self.run(on_loss, replay=False, recording=recording)
+        recording.finish()
+        self.recording = recording
+
+    def allow_no_graph(self, here: Sequence[float]) -> None:
+        """Run without a graph from now on, if that gives the losses ``here`` and is safe."""
+        if self.recording.matters or self.recording.needs_graph:
+            return
+        self._without_graph = True
+        try:
+            self._without_graph = self.losses() == list(here)
+        except Exception:
+            self._without_graph = False
+
+    def losses(self, *, replay: bool = True, branches: Branches | None = None) -> list[float]:
+        """Return the value of each loss at the parameters as they are now.
+
+        Args:
+            replay: use the recorded constants again, as autograd does.
+            branches: receives the branches that the run takes.
+        """
         values: list[float] = []
-        self.run(lambda loss: values.append(float(loss.detach())))
+        self.run(lambda loss: values.append(float(loss.detach())), replay, branches)
         return values
 
-    def gradients(self) -> list[dict[str, Tensor | None]]:
-        """Return autograd's gradient of each loss, dense, by the parameters' names."""
-        found: list[dict[str, Tensor | None]] = []
-        self.run(lambda loss: found.append(self._gradients_of(loss)))
-        return found
+    def gradients(self, *, record: bool = False) -> tuple[list[float], list[Gradients]]:
+        """Return the losses and autograd's dense gradient of each, by the parameters' names."""
+        values: list[float] = []
+        found: list[Gradients] = []
 
-    def run(self, on_loss: OnLoss) -> None:
-        """Run the program once, from the same state as always."""
+        def take(loss: Tensor) -> None:
+            values.append(float(loss.detach()))
+            found.append(self._gradients_of(loss))
+
+        if record:
+            self.record(take)
+        else:
+            self.with_graph(take)
+        return values, found
+
+    def run(
+        self,
+        on_loss: OnLoss,
+        replay: bool = True,
+        branches: Branches | None = None,
+        recording: Recording | None = None,
+    ) -> None:
+        """Run the program once, from the same state as always.
+
+        Args:
+            on_loss: called with each scalar loss.
+            replay: use the recorded constants again.
+            branches: receives the branches that the run takes.
+            recording: receives what autograd takes for constants, without ``replay``.
+        """
+        recording = self.recording if replay else recording or Recording()
         self.num_forwards += 1
         self._state.restore()
         set_random_states(self._random)
-        with _double_by_default(), torch.enable_grad():
-            self._program(on_loss, *copy.deepcopy(self._inputs))
+        inputs = copy.deepcopy(self._inputs)
+        with ExitStack() as stack:
+            stack.enter_context(_double_by_default())
+            stack.enter_context(torch.set_grad_enabled(not self._without_graph))
+            if not replay or recording.matters:
+                stack.enter_context(Interception(recording, replay=replay, depth=self.depth))
+            if branches is not None:
+                stack.enter_context(branches)
+            self._program(_unobserved(on_loss), *inputs)
+        if self._kept is not None:
+            self._put(self._kept)
 
-    def _gradients_of(self, loss: Tensor) -> dict[str, Tensor | None]:
+    def with_graph(self, on_loss: OnLoss) -> None:
+        """Run once with a graph, whatever later runs do."""
+        without_graph, self._without_graph = self._without_graph, False
+        try:
+            self.run(on_loss, replay=False)
+        finally:
+            self._without_graph = without_graph
+
+    def frozen_rows(self, name: str) -> list[int]:
+        """Return the rows of a parameter that get no gradient by design: the padding."""
+        here = id(self.parameters[name])
+        return [row for owner, row in self.recording.padding if owner == here]
+
+    def keep_point(self) -> None:
+        """Take the parameters as they are now for those that each run starts from."""
+        if self._kept is not None:
+            self._kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def _put(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(values[name])
+
+    def _gradients_of(self, loss: Tensor) -> Gradients:
         trainable = {n: p for n, p in self.parameters.items() if p.requires_grad}
-        found: dict[str, Tensor | None] = dict.fromkeys(self.parameters)
+        found: Gradients = dict.fromkeys(trainable)
         if loss.requires_grad and trainable:
             self.num_backwards += 1
-            gradients = torch.autograd.grad(
-                loss, list(trainable.values()), retain_graph=True, allow_unused=True
-            )
+            gradients = _differentiated(loss, list(trainable.values()))
             found.update(zip(trainable, map(_dense, gradients), strict=True))
         return found
+
+
+def _unobserved(on_loss: OnLoss) -> OnLoss:
+    """Return ``on_loss`` such that what it does with the loss is no part of the run."""
+
+    def call(loss: Tensor) -> None:
+        with torch._C.DisableTorchFunction():
+            on_loss(loss)
+
+    return call
+
+
+def _differentiated(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | None]:
+    try:
+        return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+    for parameter in parameters:
+        parameter.grad = None
+    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    return [parameter.grad for parameter in parameters]
 
 
 def _dense(gradient: Tensor | None) -> Tensor | None:

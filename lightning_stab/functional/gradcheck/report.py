@@ -17,6 +17,7 @@ _HEADINGS = (
     "autograd",
     "numeric",
     "step",
+    "suspect",
 )
 
 
@@ -132,4 +133,5 @@ def _row(record: ParameterRecord) -> tuple[str, ...]:
         f"{record.analytic:.6g}" if measured else "-",
         f"{record.numeric:.6g}" if measured else "-",
         f"{record.step:.0e}" if measured else "-",
+        record.function or "",
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lightning_stab.functional.gradcheck.differences import Difference
+from lightning_stab.functional.gradcheck.differences import Difference, extrapolated
 
 TOLERANCE = 1e-7
 """The largest relative error of a right gradient in double precision."""
@@ -23,16 +23,32 @@ VERDICTS = (
 )
 """All verdicts, the worst first."""
 
+_AGREEMENT = 0.05  # two estimates that differ by less than this part of the error agree
+_QUIET = 10.0  # how many times larger than the noise an error must be to count
+
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the differences say about one analytic derivative."""
+    """What the differences say about one analytic derivative.
+
+    Args:
+        verdict: ``ok``, ``zero``, ``wrong``, ``kink`` or ``precision-limited``.
+        analytic: what autograd says.
+        numeric: the estimate that decided.
+        error: their relative difference; for ``precision-limited`` the bound that was reached.
+        step: the step of that estimate.
+    """
 
     verdict: str
     analytic: float
     numeric: float
     error: float
     step: float
+
+    @property
+    def badness(self) -> tuple[int, float]:
+        """Sorts judgements, the worst last."""
+        return -VERDICTS.index(self.verdict), self.error
 
 
 def relative_error(numeric: float, analytic: float, scale: float) -> float:
@@ -46,58 +62,104 @@ def relative_error(numeric: float, analytic: float, scale: float) -> float:
     return abs(numeric - analytic) / largest if largest > 0 else 0.0
 
 
+def agreeing(
+    differences: Sequence[Difference], analytic: float, scale: float, tolerance: float = TOLERANCE
+) -> Judgement | None:
+    """Return the ``ok`` of the estimate nearest to ``analytic``, or None if none is near enough.
+
+    Args:
+        differences: plain ones; their extrapolation is looked at too.
+        analytic: the derivative that autograd gives.
+        scale: the size below which an error does not count.
+        tolerance: the relative error that is allowed.
+    """
+    largest = max(differences, key=lambda each: each.step)
+    if max(abs(analytic), abs(largest.slope), scale) <= largest.noise:
+        return _judgement("zero", largest, analytic, 0.0)
+    best = _nearest([*differences, *extrapolated(differences)], analytic)
+    error = relative_error(best.slope, analytic, scale)
+    return _judgement("ok", best, analytic, error) if error <= tolerance else None
+
+
+def drowned(differences: Sequence[Difference], analytic: float, scale: float) -> Judgement | None:
+    """Return ``precision-limited`` if the quietest estimates differ by noise only.
+
+    The bound that was reached is ten times the noise of the best of them.
+    """
+    estimates = [*differences, *extrapolated(differences)]
+    within = [each for each in estimates if not _is_quiet(each, analytic)]
+    if not within or min(within, key=_noise).noise > 100 * min(estimates, key=_noise).noise:
+        return None
+    best = min(within, key=_noise)
+    bound = relative_error(analytic + _QUIET * best.noise, analytic, scale)
+    return _judgement("precision-limited", best, analytic, bound)
+
+
 def judge(
-    differences: Sequence[Difference],
-    analytic: float,
-    scale: float,
-    tolerance: float = TOLERANCE,
+    differences: Sequence[Difference], analytic: float, scale: float, tolerance: float = TOLERANCE
 ) -> Judgement:
     """Judge an analytic derivative by the differences along its line.
 
-    ``ok`` when any step agrees within ``tolerance``; ``zero`` when all is below rounding;
-    ``wrong`` when two steps agree with each other and not with it; otherwise ``kink``
-    or ``precision-limited``.
+    ``ok`` when any estimate agrees within ``tolerance``. ``wrong`` when two clean estimates agree
+    with each other within 5 % of their distance to it, with the noise under a tenth of that, and
+    the one-sided slopes come together. Otherwise ``precision-limited``, or ``kink``.
 
     Args:
-        differences: from the largest step to the smallest.
+        differences: plain ones, in any order.
         analytic: the derivative that autograd gives.
         scale: the size below which an error does not count, such as the tensor's gradient RMS.
         tolerance: the relative error that is allowed.
     """
-    errors = [relative_error(d.slope, analytic, scale) for d in differences]
-    best = min(range(len(errors)), key=errors.__getitem__)
-    if errors[best] <= tolerance:
-        return _judgement("ok", differences[best], analytic, errors[best])
-    if max(abs(analytic), abs(differences[0].slope), scale) <= differences[0].noise:
-        return _judgement("zero", differences[0], analytic, 0.0)
-    witness = _two_that_agree(differences, analytic)
+    right = agreeing(differences, analytic, scale, tolerance)
+    if right is not None:
+        return right
+    clean = [each for each in differences if each.clean is not False]
+    witness = _witness(clean, analytic)
     if witness is not None:
-        verdict = "kink" if _on_a_kink(differences, analytic) else "wrong"
+        verdict = "kink" if _on_a_kink(clean, analytic) else "wrong"
         error = relative_error(witness.slope, analytic, scale)
         return _judgement(verdict, witness, analytic, error)
-    noisy = abs(differences[best].slope - analytic) <= 10 * differences[best].noise
-    verdict = "precision-limited" if noisy else "kink"
-    return _judgement(verdict, differences[best], analytic, errors[best])
+    best = _nearest([*differences, *extrapolated(differences)], analytic)
+    if clean and not any(_is_quiet(each, analytic) for each in clean):
+        bound = relative_error(analytic + _QUIET * best.noise, analytic, scale)
+        return _judgement("precision-limited", best, analytic, bound)
+    error = relative_error(best.slope, analytic, scale)
+    return _judgement("kink", best, analytic, error)
 
 
 def _judgement(verdict: str, used: Difference, analytic: float, error: float) -> Judgement:
     return Judgement(verdict, analytic, used.slope, error, used.step)
 
 
-def _two_that_agree(differences: Sequence[Difference], analytic: float) -> Difference | None:
-    """Return the better of two clean, quiet steps whose errors agree within 5 %."""
-    quiet = [d for d in differences if d.clean and 10 * d.noise < abs(d.slope - analytic)]
-    for coarse, fine in pairwise(quiet):
-        if abs(coarse.slope - fine.slope) <= 0.05 * abs(fine.slope - analytic):
-            return fine
+def _nearest(estimates: Sequence[Difference], analytic: float) -> Difference:
+    return min(estimates, key=lambda each: abs(each.slope - analytic))
+
+
+def _noise(estimate: Difference) -> float:
+    return estimate.noise
+
+
+def _is_quiet(estimate: Difference, analytic: float) -> bool:
+    return _QUIET * estimate.noise < abs(estimate.slope - analytic)
+
+
+def _witness(clean: Sequence[Difference], analytic: float) -> Difference | None:
+    """Return an estimate that another one confirms, from plain or from extrapolated ones."""
+    ordered = sorted(clean, key=lambda each: -each.step)
+    for estimates in (extrapolated(ordered), ordered):
+        for coarse, fine in pairwise(estimates):
+            error = abs(fine.slope - analytic)
+            quiet = _is_quiet(coarse, analytic) and _is_quiet(fine, analytic)
+            if quiet and abs(coarse.slope - fine.slope) <= _AGREEMENT * error:
+                return fine
     return None
 
 
-def _on_a_kink(differences: Sequence[Difference], analytic: float) -> bool:
-    """Tell a point on a kink: the one-sided slopes differ, however small the step."""
-    clean = [d for d in differences if d.noise * 10 < abs(d.slope - analytic)]
-    if len(clean) < 2:
+def _on_a_kink(clean: Sequence[Difference], analytic: float) -> bool:
+    """Tell a point on a kink: the gap of the one-sided slopes is large and does not shrink."""
+    quiet = sorted((d for d in clean if _is_quiet(d, analytic)), key=lambda each: -each.step)
+    if len(quiet) < 2:
         return False
-    first, last = abs(clean[0].kink), abs(clean[-1].kink)
-    error = abs(clean[-1].slope - analytic)
-    return last > 0.5 * error and last > 0.5 * first
+    coarse, fine = quiet[-2], quiet[-1]
+    shrinks = abs(fine.gap) < abs(coarse.gap) * (fine.step / coarse.step) ** 0.4
+    return abs(fine.gap) > 0.5 * abs(fine.slope - analytic) and not shrinks

@@ -1,0 +1,213 @@
+"""Values that pass through ``detach``, ``no_grad`` or ``item``: constants to autograd.
+
+Autograd differentiates as if such a value were a constant. So that a straight-through estimator
+or a target is not accused, the value seen at the unperturbed point is used again at every other.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from lightning_stab.functional.gradcheck.own_functions import Depth
+from lightning_stab.functional.gradcheck.promotion import call_in_double, changes
+
+_TO_PYTHON = {"item", "tolist", "numpy", "__float__", "__int__", "__bool__", "__index__"}
+_TO_PYTHON |= {"__complex__", "__array__"}
+_DETACHING = {"detach", "detach_"} | _TO_PYTHON
+_ALIASING = {"detach", "data"}
+_CONSTANTS = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
+_CONSTANTS |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "_set_grad_enabled"}
+_CONSTANTS |= {"requires_grad_", "zero_", "fill_", "backward", "register_hook", "retain_grad"}
+_RENORMALISING = {"embedding": 3, "embedding_bag": 3}
+"""Where ``max_norm``, which writes to the weight, stands among the arguments."""
+_HERE = str(Path(__file__).parent)
+_TORCH = str(Path(torch.__file__).parent)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One value that autograd takes for a constant, where it arose, and by what."""
+
+    function: str
+    place: str
+    value: Any
+
+
+@dataclass
+class Recording:
+    """The stops of one run, in order, and what else was seen on the way.
+
+    Args:
+        stops: the values to use again.
+        lifted: whether low precision was lifted to double anywhere.
+        needs_graph: whether the run differentiates by itself.
+        writes: whether the run writes to its own parameters.
+        aliases: stops that share memory with what they were taken from.
+        padding: ``id`` of a weight and its ``padding_idx``, a row that gets no gradient.
+    """
+
+    stops: list[Stop] = field(default_factory=list)
+    lifted: bool = False
+    needs_graph: bool = False
+    writes: bool = False
+    aliases: list[tuple[int, Tensor]] = field(default_factory=list)
+    padding: set[tuple[int, int]] = field(default_factory=set)
+
+    def finish(self) -> None:
+        """Free the stops whose memory the module wrote to: there the alias matters."""
+        for index, alias in self.aliases:
+            stop = self.stops[index]
+            if not torch.equal(alias, stop.value):
+                self.stops[index] = replace(stop, value=None)
+        self.aliases.clear()
+
+    @property
+    def matters(self) -> bool:
+        """Tell whether later runs have to be intercepted."""
+        return bool(self.stops) or self.lifted or self.writes
+
+    def places(self) -> list[str]:
+        """Return where values were stopped, each place once."""
+        return list(dict.fromkeys(f"{stop.function} at {stop.place}" for stop in self.stops))
+
+
+class Interception(TorchFunctionMode):
+    """Lifts low precision to double, and records stops or replays them.
+
+    Args:
+        recording: receives the stops, or gives them back.
+        replay: whether to give back.
+        depth: tells whether the code of an ``autograd.Function`` is running.
+    """
+
+    def __init__(self, recording: Recording, *, replay: bool, depth: Depth) -> None:
+        super().__init__()
+        self._recording = recording
+        self._replay = replay
+        self._depth = depth
+        self._next = 0
+        self.diverged = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            if getattr(func, "__self__", None) is not Tensor.data:
+                return func(*args, **kwargs)
+            name = "data"
+        if func is torch.autograd.grad:
+            self._recording.needs_graph = True
+        if name in _RENORMALISING:
+            args, kwargs = self._without_renormalising(name, args, kwargs)
+        stopping = self._stops(name, args, kwargs)
+        writing = stopping and changes(name)
+        if writing and _is_parameter(args[0]):
+            self._recording.writes = True
+            # the reference point is the one that this very call has led to
+            return args[0] if self._replay else func(*args, **kwargs)
+        result, lifted = call_in_double(func, args, kwargs)
+        self._recording.lifted |= lifted
+        if not stopping or not _is_constant(name, args[0] if writing else result):
+            return result
+        return self._substitute(name, args, kwargs, result)
+
+    def _without_renormalising(self, name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Leave out ``max_norm`` on replay: the reference point has it applied already."""
+        self._note_padding(name, args, kwargs)
+        position = _RENORMALISING[name]
+        given = kwargs.get("max_norm", args[position] if len(args) > position else None)
+        if given is None:
+            return args, kwargs
+        self._recording.writes = True
+        if not self._replay:
+            return args, kwargs
+        kwargs = {key: value for key, value in kwargs.items() if key != "max_norm"}
+        return tuple(None if i == position else a for i, a in enumerate(args)), kwargs
+
+    def _note_padding(self, name: str, args: Any, kwargs: Any) -> None:
+        position = {"embedding": 2}.get(name, 8)
+        row = kwargs.get("padding_idx", args[position] if len(args) > position else None)
+        weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
+        if row is not None and isinstance(weight, Tensor):
+            self._recording.padding.add((id(weight), row % len(weight)))
+
+    def _stops(self, name: str, args: Any, kwargs: Any) -> bool:
+        if name in _CONSTANTS or name.startswith(("new_", "is_", "_has_")):
+            return False
+        if self._depth.inside_function:
+            return False
+        if self._depth.inside_checkpoint and name not in _DETACHING:
+            return False
+        return any(isinstance(v, Tensor) and v.requires_grad for v in _flat((args, kwargs)))
+
+    def _substitute(self, name: str, args: Any, kwargs: Any, result: Any) -> Any:
+        target = kwargs.get("out", args[0] if args and changes(name) else None)
+        if not self._replay:
+            if _is_parameter(target):
+                return result
+            value = _kept(result if target is None else target)
+            if name in _ALIASING and isinstance(result, Tensor):
+                self._recording.aliases.append((len(self._recording.stops), result))
+            self._recording.stops.append(Stop(name, _place(), value))
+            return result
+        if _is_parameter(target):
+            return result
+        if self._next >= len(self._recording.stops):
+            self.diverged = True
+            return result
+        stop = self._recording.stops[self._next]
+        if stop.function != name:
+            self.diverged = True
+            return result
+        self._next += 1
+        if stop.value is None:
+            return result
+        if isinstance(target, Tensor):
+            with torch.no_grad():
+                target.copy_(stop.value)
+            return result
+        return _kept(stop.value)
+
+
+def _is_parameter(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_leaf and value.requires_grad
+
+
+def _is_constant(name: str, result: Any) -> bool:
+    """Tell whether autograd takes a float result for a constant."""
+    if name in _TO_PYTHON:
+        return True
+    tensors = [value for value in _flat(result) if isinstance(value, Tensor)]
+    floats = [t for t in tensors if t.is_floating_point() or t.is_complex()]
+    return bool(floats) and not any(t.requires_grad for t in floats)
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Tensor) and not value.requires_grad:
+        return value.detach().clone()
+    if hasattr(value, "copy") and not isinstance(value, Tensor):
+        return value.copy()
+    return tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), value)
+
+
+def _flat(value: Any) -> list[Any]:
+    return tree_flatten(value)[0]
+
+
+def _place() -> str:
+    """Return file and line of the user's code that is running."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH)):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
