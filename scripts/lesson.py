@@ -17,6 +17,8 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -48,19 +50,28 @@ CLAIMS = (
 )
 
 
+ADVICE = (  # of Lightning, which tiny data and a missing validation set always earn
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*LeafSpec.*",
+    ".*no `val_dataloader`.*",
+)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the claims that were asked for; return 0 if all of them hold."""
     options = parse(arguments)
-    quiet()
     console = Console(width=None if sys.stdout.isatty() else 150)
-    shutil.rmtree(options.out / "runs", ignore_errors=True)
     options.out.mkdir(parents=True, exist_ok=True)
     lab = Lab(options.out, options.small)
     claims = []
-    for number in options.claim or range(1, len(CLAIMS) + 1):
-        started = time.perf_counter()
-        claims.append(CLAIMS[number - 1].run(lab))
-        console.print(f"{claims[-1].title}: {time.perf_counter() - started:.0f} s", style="dim")
+    with quiet():
+        for number in options.claim or range(1, len(CLAIMS) + 1):
+            shutil.rmtree(options.out / "runs" / f"claim-{number}", ignore_errors=True)
+            started = time.perf_counter()
+            claims.append(CLAIMS[number - 1].run(lab))
+            seconds = time.perf_counter() - started
+            console.print(f"{claims[-1].title}: {seconds:.0f} s", style="dim")
     print_table(claims, console)
     picture = options.out / "lesson.png"
     save_figure(claims, picture)
@@ -83,15 +94,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def quiet() -> None:
-    """Let the Trainer say only what went wrong; the table says the rest."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let the Trainer say only what went wrong, for as long as the lesson runs."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels, threads = [logger.level for logger in loggers], torch.get_num_threads()
     torch.set_num_threads(1)  # the nets are small: more threads only wait for each other
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*no `val_dataloader`.*")
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for advice in ADVICE:
+            warnings.filterwarnings("ignore", message=advice)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def write_json(claims: list[Claim], path: Path) -> None:

@@ -8,8 +8,6 @@ from lesson_parts.results import Claim, Row
 from lesson_parts.table import short
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*no `val_dataloader`.*")
-
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory):

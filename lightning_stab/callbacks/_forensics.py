@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_stab.callbacks._logging import log_folder, plain_name
-from lightning_stab.callbacks._probe import is_compiled
 
 
 @dataclasses.dataclass
 class _Remembered:
     batch: Any
     batch_idx: int
-    random_state: Tensor
+    random_states: dict[str, Any]
 
 
 class Forensics:
@@ -35,7 +35,7 @@ class Forensics:
         """Keep a batch with the random state that its forward pass starts from."""
         if begins:
             self._window.clear()
-        self._window.append(_Remembered(batch, batch_idx, torch.get_rng_state()))
+        self._window.append(_Remembered(batch, batch_idx, _collect_rng_states()))
 
     def investigate(self, trainer: Trainer, module: LightningModule) -> str:
         """Return one or two sentences: the first bad module, and where the batch was saved."""
@@ -49,10 +49,7 @@ class Forensics:
                 culprit = remembered
                 break
         if not place:
-            seen = (
-                "compiled code hides its modules" if is_compiled(module) else "it came out finite"
-            )
-            place = f"Running the batch again named no module: {seen}."
+            place = "Running the batch again named no module: it came out finite."
         return f" {place} {_save(trainer, culprit)}".rstrip()
 
 
@@ -89,7 +86,7 @@ def _save(trainer: Trainer, remembered: _Remembered) -> str:
             "batch_idx": remembered.batch_idx,
             "epoch": trainer.current_epoch,
             "global_step": trainer.global_step,
-            "random_state": remembered.random_state,
+            "random_state": remembered.random_states["torch"],
         },
         path,
     )
@@ -98,7 +95,8 @@ def _save(trainer: Trainer, remembered: _Remembered) -> str:
 
 def _first_bad_place(trainer: Trainer, module: LightningModule, remembered: _Remembered) -> str:
     watch = _Watch(module)
-    with _undisturbed(module, remembered.random_state):
+    eager = torch.compiler.set_stance("force_eager")  # compiled code would not run the hooks
+    with _undisturbed(module, remembered.random_states), eager:
         try:
             with trainer.precision_plugin.train_step_context(), torch.enable_grad():
                 loss = _loss(module.training_step(*_arguments(module, remembered)))
@@ -172,7 +170,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _undisturbed(module: LightningModule, random_state: Tensor) -> Iterator[None]:
+def _undisturbed(module: LightningModule, random_states: dict[str, Any]) -> Iterator[None]:
     """Run a second forward and backward pass without a trace in logs, metrics or gradients."""
     gradients = [(p, p.grad) for p in module.parameters()]
     buffers = [(b, b.detach().clone()) for b in module.buffers()]
@@ -181,11 +179,12 @@ def _undisturbed(module: LightningModule, random_state: Tensor) -> Iterator[None
         p.grad = None
     silence = {"log": lambda *_, **__: None, "log_dict": lambda *_, **__: None}
     module.__dict__.update(silence)
+    outer = _collect_rng_states()
     try:
-        with torch.random.fork_rng():
-            torch.set_rng_state(random_state)
-            yield
+        _set_rng_states(random_states)
+        yield
     finally:
+        _set_rng_states(outer)
         for name in silence:
             del module.__dict__[name]
         for p, gradient in gradients:

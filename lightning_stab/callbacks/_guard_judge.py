@@ -140,7 +140,8 @@ class Judges:
         return {index: judge.state_dict() for index, judge in self._judges.items()}
 
     def load_state_dict(self, state: dict[int, Any]) -> None:
-        """Continue from saved memories."""
+        """Continue from saved memories, and forget any others."""
+        self._judges = {}
         for index, saved in state.items():
             self.of(index).load_state_dict(saved)
 

@@ -14,7 +14,7 @@ from torch.optim import LBFGS
 from lightning_stab.callbacks._forensics import Forensics
 from lightning_stab.callbacks._guard_buffers import BufferKeeper
 from lightning_stab.callbacks._guard_schedulers import SchedulerHold
-from lightning_stab.callbacks._snapshot import restore_snapshot, take_snapshot
+from lightning_stab.callbacks._snapshot import portable, restore_snapshot, take_snapshot
 from lightning_stab.callbacks._step import OptimizerStep, gradient_scaler
 from lightning_stab.functional.norms import first_nonfinite
 
@@ -104,9 +104,10 @@ class GuardRun:
         self._searches.clear()
         return bool(ruined)
 
-    def keep_snapshot(self, trainer: Trainer, module: LightningModule, guard: object) -> None:
+    def keep_snapshot(self, trainer: Trainer, module: LightningModule, guard: Any) -> None:
         """Take a snapshot; the two newest are kept."""
-        self.snapshots.append(take_snapshot(trainer, module, guard))
+        snapshot = take_snapshot(trainer, module, guard)
+        self.snapshots.append({**snapshot, "num_rewound": guard.num_rewound})
         self.num_accepted_since_snapshot = 0
         self._fresh_snapshot = True
 
@@ -114,22 +115,36 @@ class GuardRun:
         self,
         trainer: Trainer,
         module: LightningModule,
-        guard: object,
+        guard: Any,
         saved: dict[str, Any] | None,
     ) -> None:
         """Begin with a snapshot of the start, or with the one that a checkpoint brought."""
         self.keep_snapshot(trainer, module, guard)
         if saved is not None:
             self.snapshots.append(saved)
+            self.num_accepted_since_snapshot = saved["age"]
+            self._fresh_snapshot = saved["fresh"]
 
-    def rewind(self, trainer: Trainer, module: LightningModule, guard: object) -> None:
-        """Put the newest snapshot back, or the older one where the newest did not help."""
+    def newest_snapshot(self) -> dict[str, Any] | None:
+        """Return the newest snapshot for a checkpoint, with its age, if there is one to carry."""
+        newest = portable(self.snapshots[-1]) if self.snapshots else None
+        if newest is None:
+            return None
+        age = {"age": self.num_accepted_since_snapshot, "fresh": self._fresh_snapshot}
+        return {**newest, **age}
+
+    def rewind(self, trainer: Trainer, module: LightningModule, guard: Any) -> int:
+        """Put the newest snapshot back, or the older one where the newest did not help.
+
+        Returns how many rewinds there had been when it was taken.
+        """
         self.rewind_due = False
         if not self._fresh_snapshot and len(self.snapshots) > 1:
             self.snapshots.pop()
         self._fresh_snapshot = False
         self.num_accepted_since_snapshot = 0
         restore_snapshot(trainer, module, guard, self.snapshots[-1])
+        return int(self.snapshots[-1]["num_rewound"])
 
 
 class _Search:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -26,11 +27,12 @@ class SchedulerHold:
                 config.interval = "held"
                 self._held.append(config)
 
-    def release(self) -> None:
-        """Let them advance again."""
+    def release(self, *, plateaus: bool) -> None:
+        """Let them advance again; those on a plateau, which advance last in a batch, if said so."""
+        waiting = [c for c in self._held if c.reduce_on_plateau and not plateaus]
         for config in self._held:
-            config.interval = "step"
-        self._held.clear()
+            config.interval = "held" if config in waiting else "step"
+        self._held = waiting
 
 
 def scale_learning_rates(trainer: Trainer, factor: float) -> None:
@@ -44,9 +46,17 @@ def scale_learning_rates(trainer: Trainer, factor: float) -> None:
                 if key in group:
                     group[key] = group[key] * factor
     for config in trainer.lr_scheduler_configs:
-        if hasattr(config.scheduler, "base_lrs"):
-            config.scheduler.base_lrs = [rate * factor for rate in config.scheduler.base_lrs]
+        for scheduler in _with_inner(config.scheduler):
+            if hasattr(scheduler, "base_lrs"):
+                scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         scale = getattr(callback, "scale_learning_rates", None)
         if callable(scale):
             scale(factor)
+
+
+def _with_inner(scheduler: Any) -> Iterator[Any]:
+    """Yield a scheduler and those that it is made of (sequential and chained ones)."""
+    yield scheduler
+    for inner in getattr(scheduler, "_schedulers", ()):
+        yield from _with_inner(inner)

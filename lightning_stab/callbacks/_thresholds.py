@@ -51,7 +51,7 @@ def checked_history_threshold(threshold: Threshold, method: str) -> None:
 
 def _table(threshold: Mapping[int, float]) -> Callable[[int], float]:
     table = {
-        integer("threshold", int(start), minimum=0): real("threshold", value, above=0, hint=HINT)
+        integer("threshold", start, minimum=0): real("threshold", value, above=0, hint=HINT)
         for start, value in threshold.items()
     }
     if 0 not in table:

@@ -137,6 +137,7 @@ class GradientClipping(Callback):
         self._excluded = {id(p) for n, p in named if any(fnmatchcase(n, x) for x in self.exclude)}
         self._unit_dims = transposed_unit_dims(pl_module)
         self._output = OutputLayer()
+        self._readings, self._summaries = [], {}  # of an earlier fit that failed
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -194,7 +195,8 @@ class GradientClipping(Callback):
         return {"histories": histories}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue with a saved history."""
+        """Continue with a saved history, and forget any other."""
+        self._histories = {}
         for key, state in state_dict["histories"].items():
             self._history(key).load_state_dict(state)
 

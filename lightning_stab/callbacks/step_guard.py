@@ -24,13 +24,12 @@ from lightning_stab.callbacks._guard_schedulers import scale_learning_rates
 from lightning_stab.callbacks._lightning import Callback
 from lightning_stab.callbacks._logging import log_scalars, tag
 from lightning_stab.callbacks._regimes import refuse_flat_shards, refuse_hidden_gradients
-from lightning_stab.callbacks._snapshot import portable
 from lightning_stab.callbacks._step import (
     OptimizerStep,
     run_phases,
     scaler_will_cure,
 )
-from lightning_stab.errors import UnstableStepError
+from lightning_stab.errors import InvalidArgumentError, UnstableStepError
 
 POLICIES = ("ignore", "raise", "skip", "rewind")
 
@@ -114,7 +113,7 @@ class StepGuard(Callback):
         self.max_consecutive = integer("max_consecutive", max_consecutive, minimum=1)
         self._judges = Judges(
             window=integer("window", window, minimum=2),
-            minimum=integer("min_window", min_window, minimum=2),
+            minimum=_at_most("min_window", min_window, window),
             deviations=real("deviations", deviations, above=0),
             loss_jump=real("loss_jump", loss_jump, minimum=0),
             gradient_factor=real("gradient_factor", gradient_factor, minimum=1),
@@ -128,9 +127,14 @@ class StepGuard(Callback):
         self.forensics = forensics
         self.num_skipped = 0
         self.num_rewound = 0
-        self.num_consecutive = 0
+        self._consecutive: dict[int, int] = {}
         self._saved_snapshot: dict[str, Any] | None = None
         self._run: GuardRun | None = None
+
+    @property
+    def num_consecutive(self) -> int:
+        """Bad steps in a row up to now, of the optimizer that has most of them."""
+        return max(self._consecutive.values(), default=0)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen whole."""
@@ -152,6 +156,7 @@ class StepGuard(Callback):
     ) -> None:
         """Remember what the batch may spoil."""
         if self._run is not None:
+            self._run.hold.release(plateaus=True)
             self._run.begin_batch(batch, batch_idx)
 
     def on_before_backward(
@@ -191,7 +196,7 @@ class StepGuard(Callback):
             return
         if bad is None and watches:
             self._judges.of(step.index).learn(facts)
-        self.num_consecutive = 0
+        self._consecutive[step.index] = 0
         run.accept(step)
 
     def on_train_batch_end(
@@ -206,7 +211,7 @@ class StepGuard(Callback):
         run = self._run
         if run is None:
             return
-        run.hold.release()
+        run.hold.release(plateaus=False)
         if run.undo_ruined_searches():
             self.num_skipped += 1
             self._log(trainer, {})
@@ -220,34 +225,35 @@ class StepGuard(Callback):
     ) -> None:
         """Let go of what was held back."""
         if self._run is not None:
-            self._run.hold.release()
+            self._run.hold.release(plateaus=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of what was held back."""
         if self._run is not None:
-            self._run.hold.release()
+            self._run.hold.release(plateaus=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return counts and windows, and for ``rewind`` the newest snapshot, if unsharded."""
-        snapshots = self._run.snapshots if self._run is not None else None
+        run = self._run
         return {
             "num_skipped": self.num_skipped,
             "num_rewound": self.num_rewound,
-            "num_consecutive": self.num_consecutive,
+            "num_consecutive": dict(self._consecutive),
             "judges": self._judges.state_dict(),
-            "snapshot": portable(snapshots[-1]) if snapshots else None,
+            "snapshot": self._saved_snapshot if run is None else run.newest_snapshot(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with saved counts, windows and snapshot."""
         self.num_skipped = state_dict["num_skipped"]
         self.num_rewound = state_dict["num_rewound"]
-        self.num_consecutive = state_dict["num_consecutive"]
+        self._consecutive = dict(state_dict["num_consecutive"])
         self._judges.load_state_dict(state_dict["judges"])
         self._saved_snapshot = state_dict["snapshot"]
 
     def _refuse(self, run: GuardRun, bad: Verdict, facts: StepFacts, step: OptimizerStep) -> None:
-        self.num_consecutive += 1
+        consecutive = self._consecutive.get(step.index, 0) + 1
+        self._consecutive[step.index] = consecutive
         policy = self._policy(bad)
         what = describe(bad, facts, step, run.buffers)
         forensics = run.forensics
@@ -255,10 +261,10 @@ class StepGuard(Callback):
         found = forensics.investigate(step.trainer, step.module) if looks and forensics else ""
         if policy == "raise":
             raise UnstableStepError(stop_sentence(what, found))
-        if self.num_consecutive >= self.max_consecutive:
-            raise UnstableStepError(give_up_sentence(what, self.num_consecutive, found))
+        if consecutive >= self.max_consecutive:
+            raise UnstableStepError(give_up_sentence(what, consecutive, found))
         run.reject(step)
-        run.rewind_due |= policy == "rewind" and self.num_consecutive % self.rewind_after == 0
+        run.rewind_due |= policy == "rewind" and consecutive % self.rewind_after == 0
         self.num_skipped += 1
         self._log(step.trainer, {"loss": facts.loss, "grad_norm": facts.norm})
         if self.num_skipped == 1 or found:
@@ -267,9 +273,9 @@ class StepGuard(Callback):
             )
 
     def _rewind(self, run: GuardRun, trainer: Trainer, module: LightningModule) -> None:
-        run.rewind(trainer, module, self)
-        scale_learning_rates(trainer, self.lr_factor)
+        before = run.rewind(trainer, module, self)
         self.num_rewound += 1
+        scale_learning_rates(trainer, self.lr_factor ** (self.num_rewound - before))
         self._log(trainer, {})
         rank_zero_info(
             f"`StepGuard` went back to an earlier snapshot of the weights after"
@@ -283,3 +289,12 @@ class StepGuard(Callback):
 
     def _policy(self, verdict: Verdict) -> str:
         return self.on_spike if verdict.is_spike else self.on_nonfinite
+
+
+def _at_most(name: str, value: int, window: int) -> int:
+    if integer(name, value, minimum=2) > window:
+        raise InvalidArgumentError(
+            f"`{name}` must be <= `window`, which is {window}, got {value}. The window never holds"
+            " more steps than its size."
+        )
+    return value

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 from matplotlib.axes import Axes
 
 from lesson_parts.lab import Lab, Run, digits, seeded
-from lesson_parts.results import Claim, Panel, Row
+from lesson_parts.results import Claim, Numbers, Panel, Row
 from lightning_stab import BestWeightsEarlyStopping, LearningRateDecay
 from lightning_stab.models import MLPClassifier
 
@@ -50,17 +50,25 @@ def run(lab: Lab) -> Claim:
     ]
     checks = len(curves["stopped"])
     swing = {name: stdev(curves[name][-TAIL:]) for name in ("constant", "decay")}
+    settled: dict[str, Numbers] = {
+        name: {
+            "last losses": mean(curves[name][-TAIL:]),
+            "their deviation": swing[name],
+            "lowest": min(curves[name]),
+        }
+        for name in ("constant", "decay")
+    }
     rows = [
         Row(
             "constant rate",
             "keeps swinging around the minimum",
-            {"last losses": mean(curves["constant"][-TAIL:]), "their deviation": swing["constant"]},
+            settled["constant"],
             swing["constant"] > 5 * swing["decay"],
         ),
         Row(
             "exponential decay",
             "settles, and lower",
-            {"last losses": mean(curves["decay"][-TAIL:]), "their deviation": swing["decay"]},
+            settled["decay"],
             mean(curves["decay"][-TAIL:]) < mean(curves["constant"][-TAIL:]),
         ),
         Row(
