@@ -75,6 +75,6 @@ prepare_environment() {
     make_venv "$interpreter"
     printf 'Installing into .venv: once, a few minutes ...\n' >&2
     (cd "$project" && "$python" -m pip install --disable-pip-version-check --retries 2 \
-        --constraint constraints.txt --editable '.[dev]' hatchling) >"$install_log" 2>&1 || explain_failure
+        --constraint constraints.txt --editable '.[dev]') >"$install_log" 2>&1 || explain_failure
     fingerprint >"$stamp"
 }

@@ -58,9 +58,11 @@ class Subject(pl.LightningModule):
         )  # fmt: skip
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss."""
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
     def configure_optimizers(self) -> Any:
+        """Return the optimizer and a schedule by step."""
         optimizer = OPTIMIZERS[self.kind](self.parameters())
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
@@ -123,7 +125,9 @@ def _runs_of(optimizer: str, seed: int, steps: int, rates: tuple[float, ...]) ->
                 spikes = "ignore" if kind in ("nan", "inf") else policy
                 module, guard = fit(optimizer, seed, sequence, steps, StepGuard(policy, spikes))
                 outcome = _outcome(module, guard, test, twin_accuracy)
-                same = all(torch.equal(a, b) for a, b in zip(state_of(module), twin_state))
+                same = all(
+                    torch.equal(a, b) for a, b in zip(state_of(module), twin_state, strict=True)
+                )
                 planted = len(sequence) - len(good)
                 runs.append(
                     {**base, "kind": kind, "rate": rate, "planted": planted, **outcome}

@@ -15,8 +15,10 @@ from lightning_stab.functional.spikes import SpikeDetector
 
 NONFINITE_LOSS = "non-finite loss"
 NONFINITE_GRADIENT = "non-finite gradient"
+NONFINITE_STATISTICS = "non-finite running statistics"
 LOSS_SPIKE = "loss spike"
 GRADIENT_SPIKE = "gradient spike"
+STATISTICS_SPIKE = "spike of the running statistics"
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,14 @@ class StepFacts:
     Attributes:
         loss: the mean of the ranks' losses; not finite if one of them is not.
         norm: the norm of the whole gradient, the same on all ranks after their reduction.
+        running: the norm of batch normalisation's running statistics after the batch, the
+            largest of the ranks'; 0 where there are none.
         has_loss: whether a loss was seen; ``raw`` backward passes show none.
     """
 
     loss: float
     norm: float
+    running: float
     has_loss: bool
 
 
@@ -39,8 +44,8 @@ class Verdict:
     """What is wrong with a step.
 
     Attributes:
-        kind: one of the four names of this module.
-        value: the loss or the norm.
+        kind: one of the six names of this module.
+        value: the loss or the norm that tells.
         limit: the largest value that would have passed; infinity for non-finite ones.
     """
 
@@ -51,15 +56,16 @@ class Verdict:
     @property
     def is_spike(self) -> bool:
         """Whether the value is finite but out of line."""
-        return self.kind in (LOSS_SPIKE, GRADIENT_SPIKE)
+        return self.kind in (LOSS_SPIKE, GRADIENT_SPIKE, STATISTICS_SPIKE)
 
 
 class SpikeJudge:
-    """The spike detectors of one optimizer's steps, for the loss and the gradient norm."""
+    """The spike detectors of one optimizer's steps: loss, gradient norm, running statistics."""
 
-    def __init__(self, loss: SpikeDetector, norm: SpikeDetector) -> None:
+    def __init__(self, loss: SpikeDetector, norm: SpikeDetector, running: SpikeDetector) -> None:
         self.loss = loss
         self.norm = norm
+        self.running = running
 
     def verdict(self, facts: StepFacts) -> Verdict | None:
         """Return the spike that a finite step shows, None for a good one."""
@@ -67,6 +73,8 @@ class SpikeJudge:
             return Verdict(LOSS_SPIKE, facts.loss, self.loss.limit())
         if self.norm.is_spike(facts.norm):
             return Verdict(GRADIENT_SPIKE, facts.norm, self.norm.limit())
+        if self.running.is_spike(facts.running):
+            return Verdict(STATISTICS_SPIKE, facts.running, self.running.limit())
         return None
 
     def learn(self, facts: StepFacts) -> None:
@@ -74,15 +82,16 @@ class SpikeJudge:
         if facts.has_loss:
             self.loss.accept(facts.loss)
         self.norm.accept(facts.norm)
+        self.running.accept(facts.running)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return both memories as plain values."""
-        return {"loss": self.loss.state_dict(), "norm": self.norm.state_dict()}
+        """Return the memories as plain values."""
+        return {name: getattr(self, name).state_dict() for name in ("loss", "norm", "running")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from saved memories."""
-        self.loss.load_state_dict(state["loss"])
-        self.norm.load_state_dict(state["norm"])
+        for name, saved in state.items():
+            getattr(self, name).load_state_dict(saved)
 
 
 class Judges:
@@ -94,7 +103,8 @@ class Judges:
         deviations: standard deviations above the mean that make a spike.
         loss_jump: the least rise of a loss that matters, in units of the first loss.
         gradient_factor: the least ratio of a norm to the median that matters.
-        early_factor: the ratio to the median that is a spike before the window is filled.
+        early_factor: the ratio to the median that is a spike before the window is filled, and
+            always for running statistics, which move slowly.
     """
 
     def __init__(
@@ -116,12 +126,13 @@ class Judges:
         )
         self._loss = partial(common, jump=loss_jump)
         self._norm = partial(common, factor=gradient_factor)
+        self._running = partial(common, factor=early_factor)
         self._judges: dict[int, SpikeJudge] = {}
 
     def of(self, index: int) -> SpikeJudge:
         """Return the judge of the optimizer at this place of the Trainer's list."""
         if index not in self._judges:
-            self._judges[index] = SpikeJudge(self._loss(), self._norm())
+            self._judges[index] = SpikeJudge(self._loss(), self._norm(), self._running())
         return self._judges[index]
 
     def state_dict(self) -> dict[int, Any]:
@@ -141,25 +152,36 @@ def nonfinite_verdict(facts: StepFacts) -> Verdict | None:
         return Verdict(NONFINITE_LOSS, facts.loss)
     if not math.isfinite(facts.norm):
         return Verdict(NONFINITE_GRADIENT, facts.norm)
+    if not math.isfinite(facts.running):
+        return Verdict(NONFINITE_STATISTICS, facts.running)
     return None
 
 
-def gather_facts(trainer: Trainer, loss: Tensor | None, norm: Tensor, exact: float) -> StepFacts:
+def gather_facts(
+    trainer: Trainer, loss: Tensor | None, norm: float, running: Tensor | None, device: torch.device
+) -> StepFacts:
     """Return this step's facts, after one small exchange where there are several ranks.
 
     Args:
         trainer: the Trainer.
         loss: this rank's loss, None if none was seen.
-        norm: the gradient's norm on its device.
-        exact: the same on the host, exact where float32 overflowed.
+        norm: the gradient's norm, exact where float32 overflowed.
+        running: the norm of the running statistics, None if there are none.
+        device: where the ranks exchange.
     """
+    own_loss = 0.0 if loss is None else float(loss)
+    own_running = 0.0 if running is None else float(running)
     has_loss = loss is not None
     if trainer.world_size == 1 or not torch.distributed.is_initialized():
-        return StepFacts(float(loss) if loss is not None else 0.0, exact, has_loss)
-    own = torch.tensor([float(loss) if loss is not None else 0.0, exact], dtype=torch.float64)
-    own = own.to(norm.device)
-    ranks = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(ranks, own)
-    losses, norms = torch.stack(ranks).T.tolist()
-    finite = all(map(math.isfinite, norms))
-    return StepFacts(sum(losses) / len(losses), max(norms) if finite else math.nan, has_loss)
+        return StepFacts(own_loss, norm, own_running, has_loss)
+    mine = torch.tensor([own_loss, norm, own_running], dtype=torch.float64, device=device)
+    ranks = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(ranks, mine)
+    losses, norms, runnings = torch.stack(ranks).T.tolist()
+    mean = sum(losses) / len(losses)
+    return StepFacts(mean, _largest(norms), _largest(runnings), has_loss)
+
+
+def _largest(values: list[float]) -> float:
+    """Return the largest value, NaN if one is not finite."""
+    return max(values) if all(map(math.isfinite, values)) else math.nan

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+from lightning_stab.callbacks._guard_buffers import BufferKeeper
 from lightning_stab.callbacks._guard_judge import (
+    GRADIENT_SPIKE,
     LOSS_SPIKE,
-    NONFINITE_LOSS,
+    NONFINITE_STATISTICS,
+    STATISTICS_SPIKE,
     StepFacts,
     Verdict,
 )
 from lightning_stab.callbacks._step import OptimizerStep
 from lightning_stab.functional.norms import first_nonfinite
 
+WHAT = {
+    LOSS_SPIKE: "loss",
+    GRADIENT_SPIKE: "gradient norm",
+    STATISTICS_SPIKE: "norm of the running statistics",
+}
 
-def describe(verdict: Verdict, facts: StepFacts, step: OptimizerStep) -> str:
-    """Return what is wrong with a step, and where: read it before the gradients are dropped."""
+
+def describe(verdict: Verdict, facts: StepFacts, step: OptimizerStep, buffers: BufferKeeper) -> str:
+    """Return what is wrong with a step, and where: read it before anything is put back."""
     at = f"step {step.trainer.global_step} (epoch {step.trainer.current_epoch})"
     seen = f"loss {facts.loss:.6g}, " if facts.has_loss else ""
     numbers = f"{seen}gradient norm {facts.norm:.6g}"
     if verdict.is_spike:
-        what = "loss" if verdict.kind == LOSS_SPIKE else "gradient norm"
         return (
-            f"{verdict.kind} at {at}: the {what} is {verdict.value:.6g}, and the run's own past"
-            f" allows up to {verdict.limit:.6g} ({numbers})"
+            f"{verdict.kind} at {at}: the {WHAT[verdict.kind]} is {verdict.value:.6g}, and the"
+            f" run's own past allows up to {verdict.limit:.6g} ({numbers})"
         )
     place = _first_bad_parameter(step)
     where = f"; first non-finite gradient in {place}" if place else ""
-    if verdict.kind == NONFINITE_LOSS:
-        return f"non-finite loss at {at} ({numbers}){where}"
-    return f"non-finite gradient at {at} ({numbers}){where}"
+    if verdict.kind == NONFINITE_STATISTICS:
+        where = f"; first in {buffers.first_nonfinite()!r}"
+    return f"{verdict.kind} at {at} ({numbers}){where}"
 
 
 def stop_sentence(what: str, found: str) -> str:

@@ -31,7 +31,7 @@ class GuardRun:
     def __init__(
         self, module: LightningModule, *, undoes: bool = False, forensics: bool = False
     ) -> None:
-        self.buffers = BufferKeeper(module) if undoes else None
+        self.buffers = BufferKeeper(module)
         self.hold = SchedulerHold()
         self.forensics = Forensics() if forensics else None
         self.snapshots: deque[dict[str, Any]] = deque(maxlen=2)
@@ -47,7 +47,7 @@ class GuardRun:
     def begin_batch(self, batch: Any, batch_idx: int) -> None:
         """Keep the buffers as they are before an accumulation window, and the batch if asked."""
         begins = not self._window_open
-        if begins and self.buffers is not None:
+        if begins and self._undoes:
             self.buffers.keep()
         if self.forensics is not None:
             self.forensics.remember(batch, batch_idx, begins=begins)
@@ -86,7 +86,7 @@ class GuardRun:
         self.num_accepted_since_snapshot += 1
         if self._undoes and isinstance(step.optimizer, LBFGS):
             self._searches[id(step.optimizer)] = _Search(step)
-        if self.buffers is not None and not step.module.automatic_optimization:
+        if self._undoes and not step.module.automatic_optimization:
             self.buffers.keep()  # another optimizer's step may follow in this very batch
 
     def reject(self, step: OptimizerStep) -> None:
@@ -94,8 +94,7 @@ class GuardRun:
         self._window_open = False
         step.reject()
         self.hold.hold(step.trainer, step.optimizer)
-        if self.buffers is not None:
-            self.buffers.restore()
+        self.buffers.restore()
 
     def undo_ruined_searches(self) -> bool:
         """Put back weights that an LBFGS step itself has made non-finite; say whether any were."""

@@ -40,24 +40,18 @@ def log_step(trainer: Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
-def log_scalars(
-    trainer: Trainer,
-    values: Mapping[str, float],
-    step: int | None = None,
-    metrics: Mapping[str, float] | None = None,
-) -> None:
+def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int | None = None) -> None:
     """Send ``values`` to every logger as one event, and make them visible as callback metrics.
 
     Args:
         trainer: the Trainer whose loggers receive the values.
         values: finite or non-finite numbers by tag.
         step: the x value; Lightning's own logging step by default.
-        metrics: those that checkpoints and early stopping may monitor; all by default.
     """
     if not values:
         return
     step = log_step(trainer) if step is None else step
-    trainer.callback_metrics.update(_as_tensors(values if metrics is None else metrics))
+    trainer.callback_metrics.update(_as_tensors(values))
     for logger in trainer.loggers if trainer.is_global_zero else ():
         writer = summary_writer(logger)
         if writer is None:
@@ -107,4 +101,5 @@ def _write_packed(logger: Any, writer: Any, values: Mapping[str, float], step: i
 
 
 def _as_tensors(values: Mapping[str, float]) -> dict[str, Any]:
-    return {name: torch.tensor(value) for name, value in values.items()}
+    numbers = torch.tensor(list(values.values()), dtype=torch.float32)
+    return dict(zip(values, numbers.unbind(), strict=True))

@@ -217,7 +217,7 @@ class GradientMonitor(Callback):
         self._readings = []
         scalars = cross(readings)
         totals = {k: v for k, v in scalars.items() if k.startswith(tag("grad_norm", "total"))}
-        log_scalars(trainer, scalars, metrics=totals)
+        log_scalars(trainer, scalars)
         if self.progress_bar:
             trainer.progress_bar_metrics.update(totals)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, real
 from lightning_stab.callbacks._guard_judge import (
+    NONFINITE_GRADIENT,
     Judges,
     StepFacts,
     Verdict,
@@ -37,8 +37,9 @@ POLICIES = ("ignore", "raise", "skip", "rewind")
 class StepGuard(Callback):
     """Keep one bad batch from ruining a run: at most the bad step is lost.
 
-    Before each optimizer step the loss and the norm of the true gradient are judged. A step is
-    bad if either is NaN or infinite, or if it is a spike: beyond ``deviations`` standard
+    Before each optimizer step the loss, the norm of the true gradient and the running statistics
+    of batch normalisation are judged, which a batch can ruin although its loss is finite. A step is
+    bad if one of them is NaN or infinite, or if it is a spike: beyond ``deviations`` standard
     deviations above the mean of the last ``window`` accepted steps, with a rise that matters.
     Before the window holds ``min_window`` steps, a value beyond ``early_factor`` times the median
     is a spike. Rejected steps never enter the window.
@@ -181,9 +182,10 @@ class StepGuard(Callback):
         loss = run.take_loss()
         if run.is_line_search(step):
             return
-        facts = gather_facts(step.trainer, loss, step.total, step.total_value)
+        running = run.buffers.running_norm()
+        facts = gather_facts(step.trainer, loss, step.total_value, running, step.total.device)
         bad = nonfinite_verdict(facts)
-        if bad is not None and math.isfinite(facts.loss) and scaler_will_cure(step):
+        if bad is not None and bad.kind == NONFINITE_GRADIENT and scaler_will_cure(step):
             run.hold.hold(step.trainer, step.optimizer)
             return
         watches = self.on_spike != "ignore"
@@ -253,7 +255,7 @@ class StepGuard(Callback):
         consecutive = self._consecutive.get(step.index, 0) + 1
         self._consecutive[step.index] = consecutive
         policy = self._policy(bad)
-        what = describe(bad, facts, step)
+        what = describe(bad, facts, step, run.buffers)
         forensics = run.forensics
         looks = forensics is not None and not forensics.done and not bad.is_spike
         found = forensics.investigate(step.trainer, step.module) if looks and forensics else ""

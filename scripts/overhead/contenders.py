@@ -14,11 +14,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import grad_norm
-from overhead.rounds import Contender
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard
+from overhead.rounds import Contender
 
 NEVER = 10**9
 
@@ -32,13 +32,16 @@ class Subject(pl.LightningModule):
         self.logs_norms = logs_norms
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Return the loss."""
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Log norms the way Lightning's documentation tells."""
         if self.logs_norms:
             self.log_dict(grad_norm(self.net, norm_type=2))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam."""
         return torch.optim.Adam(self.parameters())
 
 
@@ -49,6 +52,7 @@ class AtStep(pl.Callback):
         self.act = act
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Call the function."""
         self.act(pl_module)
 
 

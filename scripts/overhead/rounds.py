@@ -40,16 +40,15 @@ class _Turn(Callback):
         self.stop = False
         self._start: float | None = None
 
-    def on_train_batch_start(self, trainer: Any, *args: Any) -> int | None:
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
         if self._start is not None:
             self.seconds.append(time.process_time() - self._start)
         self.done.release()
         self.go.acquire()
         if self.stop:
             trainer.should_stop = True
-            return None
+            return
         self._start = time.process_time()
-        return None
 
 
 def run_rounds(contenders: Sequence[Contender], rounds: int, warmup: int = 20) -> None:
