@@ -14,6 +14,7 @@ from lightning_stab.callbacks import (
     WeightInitialization,
 )
 from lightning_stab.callbacks.checking import check_gradients
+from lightning_stab.callbacks.initializing import initialize
 
 __all__ = [
     "BestWeightsEarlyStopping",
@@ -25,4 +26,5 @@ __all__ = [
     "WeightInitialization",
     "__version__",
     "check_gradients",
+    "initialize",
 ]

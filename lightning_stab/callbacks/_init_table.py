@@ -12,7 +12,9 @@ from rich.table import Table
 from lightning_stab.functional.initialization import WeightRecord
 
 _HEAD = ("weight", "shape", "after", "scheme", "gain", "std before", "std after")
+_READINGS = ("signal before", "signal after", "gradient before", "gradient after")
 _COMPACT_HEAD = ("layer", "shape", "after", "scheme", "gain", "std")
+_COMPACT_READINGS = ("signal", "gradient")
 
 
 def markdown_table(records: Sequence[WeightRecord]) -> str:
@@ -24,7 +26,9 @@ def markdown_table(records: Sequence[WeightRecord]) -> str:
         |---|---|---|---|---|---|---|
         | a.weight | 2 x 3 | ReLU | left alone: frozen |  |  |  |
     """
-    rows = [_HEAD, ("---",) * len(_HEAD), *(_row(record) for record in records)]
+    measured = _measured(records)
+    head = (*_HEAD, *(_READINGS if measured else ()))
+    rows = [head, ("---",) * len(head), *(_row(record, measured) for record in records)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines[1] = lines[1].replace(" ", "")
     return "\n".join(lines)
@@ -39,10 +43,11 @@ def print_table(records: Sequence[WeightRecord], console: Console | None = None)
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for head in _COMPACT_HEAD:
+    measured = _measured(records)
+    for head in (*_COMPACT_HEAD, *(_COMPACT_READINGS if measured else ())):
         table.add_column(head, overflow="fold")
     for _, alike in groupby(records, key=_treatment):
-        table.add_row(*_compact_row(list(alike)))
+        table.add_row(*_compact_row(list(alike), measured))
     (console or Console()).print(table)
 
 
@@ -50,7 +55,17 @@ def _treatment(record: WeightRecord) -> tuple[object, ...]:
     return record.shape, record.preceding, record.scheme, record.gain, record.reason
 
 
-def _row(record: WeightRecord) -> tuple[str, ...]:
+def _measured(records: Sequence[WeightRecord]) -> bool:
+    return any(record.activation_std_after is not None for record in records)
+
+
+def _row(record: WeightRecord, measured: bool) -> tuple[str, ...]:
+    readings = (
+        record.activation_std_before,
+        record.activation_std_after,
+        record.gradient_rms_before,
+        record.gradient_rms_after,
+    )
     return (
         record.name,
         _sides(record),
@@ -59,18 +74,27 @@ def _row(record: WeightRecord) -> tuple[str, ...]:
         _number(record.gain, 4),
         _number(record.std_before, 4),
         _number(record.std_after, 4),
+        *(_number(reading, 3) for reading in readings if measured),
     )
 
 
-def _compact_row(alike: Sequence[WeightRecord]) -> tuple[str, ...]:
+def _compact_row(alike: Sequence[WeightRecord], measured: bool) -> tuple[str, ...]:
     first = alike[0]
-    before = _mean([record.std_before for record in alike])
-    after = _mean([record.std_after for record in alike])
-    change = "" if after is None else f"{_number(before, 3)} → {_number(after, 3)}"
+    changes = [_change([r.std_before for r in alike], [r.std_after for r in alike])]
+    if measured:
+        signals = [r.activation_std_before for r in alike], [r.activation_std_after for r in alike]
+        gradients = [r.gradient_rms_before for r in alike], [r.gradient_rms_after for r in alike]
+        changes += [_change(*signals), _change(*gradients)]
     names = _span(first.name, alike[-1].name).removesuffix(".weight")
     names += f" ({len(alike)})" if len(alike) > 1 else ""
     gain = _number(first.gain, 4)
-    return names, _sides(first).replace(" ", ""), first.preceding, _deed(first), gain, change
+    deed = _deed(first)
+    return names, _sides(first).replace(" ", ""), first.preceding, deed, gain, *changes
+
+
+def _change(before: Sequence[float | None], after: Sequence[float | None]) -> str:
+    start, end = _mean(before), _mean(after)
+    return "" if end is None else f"{_number(start, 2)}→{_number(end, 2)}"
 
 
 def _span(first: str, last: str) -> str:

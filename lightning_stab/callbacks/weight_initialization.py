@@ -7,15 +7,21 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_stab.arguments import integer
+from lightning_stab.callbacks._init_batch import first_batch
+from lightning_stab.callbacks._init_figure import log_profile
+from lightning_stab.callbacks._init_program import program_of
 from lightning_stab.callbacks._init_table import markdown_table, print_table
 from lightning_stab.callbacks._lightning import Callback
 from lightning_stab.callbacks._logging import log_text
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.initialization import (
     InitializationSettings,
+    Program,
     WeightRecord,
     initialize_,
 )
@@ -27,25 +33,29 @@ _SHARDED = {"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"}
 class WeightInitialization(Callback):
     """Draw the weights anew at the start of a fit, with the gain of the activation before each.
 
-    The standard deviation of a weight is ``gain * sqrt(2 / (fan_in + fan_out))`` for Xavier and
-    ``gain / sqrt(fan_in)`` for Kaiming, LeCun and the truncated normal; the larger a layer's
-    input, the smaller its weights. The gain belongs to the activation that PRECEDES the layer, and
-    is 1 for the first layer and after a norm. Which activation precedes is taken from the order in
-    which the modules are declared; an activation called as a function is not seen.
+    ``auto`` makes very deep plain networks trainable. From one real batch, run through a copy of
+    the module, it finds what really precedes each weight, and draws orthogonal weights to match:
+    mirrored ones after a function with f(x) - f(-x) = kx (ReLU, LeakyReLU, GELU, SiLU, softplus),
+    which make the net exactly linear at the start; ones with a gain that balances signal and
+    gradient over the depth after sigmoid, tanh, SELU, ELU and unknown functions, with a bias that
+    centres a sigmoid; gain 1 after the input or a norm; 1/sqrt(branches) at the end of a residual
+    branch; recurrent gates one by one. Another scheme draws every weight with standard deviation
+    ``gain * sqrt(2 / (fan_in + fan_out))`` (Xavier) or ``gain / sqrt(fan_in)`` (the others).
 
     It works in ``on_fit_start``: the module is built (``configure_model`` too) and on its device.
-    Weights that come from a checkpoint are never touched: not when the Trainer resumes, not when
+    Weights that come from a checkpoint are not touched: not when the Trainer resumes, not when
     this callback's restored state says that they were drawn before, not in a second ``fit`` of the
-    same module. Norms, vectors, embeddings, recurrent layers, and frozen, excluded, parametrized,
-    lazy and quantised weights stay as they are; `records` gives the reason for each.
+    same module. Norms, vectors, embeddings, and frozen, excluded, parametrized, lazy, quantised
+    and adapter weights stay as they are; `records` gives the reason for each. The order of the
+    batches, the buffers and all random states stay as they were.
 
     Args:
-        scheme: ``auto`` (Kaiming normal after a ReLU-like activation module, Xavier normal
-            otherwise), ``xavier_normal``, ``xavier_uniform``, ``kaiming_normal``,
+        scheme: ``auto``, ``xavier_normal``, ``xavier_uniform``, ``kaiming_normal``,
             ``kaiming_uniform``, ``lecun_normal``, ``lecun_uniform``, ``orthogonal``,
-            ``trunc_normal`` (cut off at two standard deviations).
-        gain: above 0; replaces the activation's gain, for every layer. None (default) takes the
-            activation's own; LeCun's is always 1.
+            ``trunc_normal`` (cut off at two standard deviations), ``lsuv`` (orthonormal, then each
+            layer's result scaled to standard deviation 1 on the batch) or ``lsuv_centered`` (also
+            to mean 0 for each unit).
+        gain: above 0; replaces every gain. None (default) takes each one's own; LeCun's is 1.
         bias: ``zeros`` (default, because random offsets carry no signal) or ``keep``.
         exclude: shell patterns of parameter or layer names that stay as they are, for example
             ``["backbone.*"]`` for pretrained weights. A pattern without a match is an error.
@@ -55,6 +65,14 @@ class WeightInitialization(Callback):
             the run changes. None (default) takes the seed of ``seed_everything`` (the variable
             ``PL_GLOBAL_SEED``), or 0 without one. All ranks use the seed of rank 0.
         verbose: print a compact table of what was done, on rank 0.
+        include: patterns of names; if any are given, all other weights stay as they are.
+        schemes: a scheme or ``keep`` for patterns of parameter names, layer names or class names,
+            such as ``{"Conv2d": "kaiming_normal"}``; the first match counts.
+        output_prior: the frequency of each class; the output layer's bias becomes its logarithm.
+        use_batch: whether one real training batch is looked at. Without it, what precedes a weight
+            is taken from the order in which the modules are declared, and ``auto`` is Kaiming
+            normal after a ReLU-like activation and Xavier normal otherwise.
+        on_resume: whether weights that come from a checkpoint are drawn anew all the same.
 
     Attributes:
         records: one `WeightRecord` for each weight of the last initialised module.
@@ -62,13 +80,15 @@ class WeightInitialization(Callback):
     Raises:
         InvalidArgumentError: if an argument breaks its rule; a scheme of equal weights (``zeros``,
             ``ones``, ``constant``) is refused because all units would stay identical.
-        ConflictError: at fit start, if the strategy shards the weights.
+        ConflictError: at fit start, if the strategy shards the weights, or if a weight that is to
+            stay is all zero and feeds another layer.
 
     Example:
         >>> WeightInitialization("orthogonal", gain=1.2, exclude=["head.*"]).settings.scheme
         'orthogonal'
 
-    Sources: LeCun et al. 1998; Glorot & Bengio 2010; Saxe et al. 2014; He et al. 2015.
+    Sources: Glorot & Bengio 2010; Saxe et al. 2014; He et al. 2015; Mishkin & Matas 2016;
+    Balduzzi et al. 2017; Xiao et al. 2018.
     """
 
     def __init__(
@@ -80,28 +100,54 @@ class WeightInitialization(Callback):
         embedding_std: float | None = None,
         seed: int | None = None,
         verbose: bool = True,
+        include: Sequence[str] = (),
+        schemes: Mapping[str, str] | None = None,
+        output_prior: Sequence[float] | None = None,
+        use_batch: bool = True,
+        on_resume: bool = False,
     ) -> None:
         exclude = exclude if isinstance(exclude, str) else tuple(exclude)
-        self.settings = InitializationSettings(scheme, gain, bias, exclude, embedding_std)
+        include = include if isinstance(include, str) else tuple(include)
+        prior = None if output_prior is None else tuple(output_prior)
+        self.settings = InitializationSettings(
+            scheme, gain, bias, exclude, embedding_std, include, dict(schemes or {}), prior
+        )
         self.seed = seed if seed is None else integer("seed", seed, minimum=0)
-        self.verbose = verbose
+        self.verbose, self.use_batch, self.on_resume = verbose, use_batch, on_resume
         self.records: list[WeightRecord] = []
         self._restored = False
         self._module: weakref.ref[LightningModule] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Initialise, unless the weights come from a checkpoint or were initialised before."""
-        resumed = trainer.ckpt_path is not None or self._restored
+        resumed = (trainer.ckpt_path is not None or self._restored) and not self.on_resume
         again = self._module is not None and self._module() is pl_module
         self._restored, self._module = False, weakref.ref(pl_module)
         if resumed or again:
             return
         _refuse_sharding(trainer)
         seed = trainer.strategy.broadcast(_process_seed() if self.seed is None else self.seed)
-        self.records = initialize_(pl_module, self.settings, seed)
+        program = self._program(trainer, pl_module)
+        self.records = initialize_(pl_module, self.settings, seed, program)
+        _same_on_all_ranks_(trainer, pl_module)
         log_text(trainer, "weight_initialization", markdown_table(self.records))
+        log_profile(trainer, self.records)
         if self.verbose and trainer.is_global_zero:
             print_table(self.records)
+
+    def _program(self, trainer: Trainer, module: LightningModule) -> Program | None:
+        """Return the first batch as a program; None where there is no safe way to one."""
+        if not self.use_batch:
+            return None
+        batch = first_batch(trainer, module)
+        if batch is None:
+            rank_zero_warn(
+                "`WeightInitialization` found no first batch that it could look at without using "
+                "it up, so it goes by the order in which the modules are declared. "
+                "Call `lightning_stab.initialize(module, batch)` yourself for the full choice."
+            )
+            return None
+        return program_of(module, batch)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget a restored mark when its fit is over: the next module may be a fresh one."""
@@ -125,11 +171,18 @@ def _process_seed() -> int:
     return int(text) if text.isdecimal() else DEFAULT_SEED
 
 
+def _same_on_all_ranks_(trainer: Trainer, module: LightningModule) -> None:
+    """Copy the parameters of rank 0 to all others, whose first batches were different ones."""
+    if trainer.world_size > 1:
+        for parameter in module.parameters():
+            torch.distributed.broadcast(parameter.detach(), 0)
+
+
 def _refuse_sharding(trainer: Trainer) -> None:
     names = {base.__name__ for base in type(trainer.strategy).__mro__} & _SHARDED
     if names:
         raise ConflictError(
             f"`WeightInitialization` cannot work with `{names.pop()}`, which shards the weights "
-            "before the fit starts. Call `functional.initialization.initialize_` on the module "
+            "before the fit starts. Call `lightning_stab.initialize` on the module "
             "before you hand it to the Trainer, and leave the callback out."
         )

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_stab import initialize
 from lightning_stab.callbacks._init_table import markdown_table, print_table
 from lightning_stab.callbacks.weight_initialization import WeightInitialization
 from lightning_stab.errors import ConflictError, InvalidArgumentError
@@ -69,9 +70,9 @@ def weights(module):
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-def expected(seed=0, settings=None):
+def expected(seed=0):
     net = Net()
-    initialize_(net, settings, seed)
+    initialize(net, next(iter(loader())), seed=seed)
     return weights(net)
 
 
@@ -86,9 +87,9 @@ def test_a_fit_starts_from_the_drawn_weights(tmp_path, module_class, capsys):
     trainer(tmp_path, callback).fit(module, loader())
     assert torch.equal(weights(module), expected())
     assert [(r.name, r.preceding, r.scheme) for r in callback.records] == [
-        ("net.0.weight", "input", "xavier_normal"),
-        ("net.2.weight", "ReLU", "kaiming_normal"),
-        ("net.4.weight", "Sigmoid", "xavier_normal"),
+        ("net.0.weight", "input", "mirrored orthogonal"),
+        ("net.2.weight", "ReLU", "mirrored orthogonal"),
+        ("net.4.weight", "Sigmoid", "balanced orthogonal"),
     ]
     assert "Weights initialised: 3 of 3" in capsys.readouterr().out
 
@@ -170,7 +171,7 @@ def test_the_table_reaches_tensorboard(tmp_path):
     (event,) = events.Tensors("weight_initialization/text_summary")
     text = event.tensor_proto.string_val[0].decode()
     assert text == markdown_table(callback.records)
-    assert "| net.2.weight | 8 x 8 | ReLU | kaiming_normal | 1.414 |" in text
+    assert "| net.2.weight | 8 x 8 | ReLU | mirrored orthogonal | 1 |" in text
     assert "left alone: excluded" in text
 
 

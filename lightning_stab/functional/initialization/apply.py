@@ -9,66 +9,59 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from lightning_stab.errors import InvalidArgumentError
+from lightning_stab.errors import ConflictError, InvalidArgumentError
+from lightning_stab.functional.initialization.auto import Plan
 from lightning_stab.functional.initialization.data_flow import WeightSite, weight_sites
+from lightning_stab.functional.initialization.driven import Survey, correct_, survey
 from lightning_stab.functional.initialization.fans import weight_shape
+from lightning_stab.functional.initialization.passes import Program
 from lightning_stab.functional.initialization.policy import (
     EMBEDDING,
     InitializationSettings,
     choose,
     is_embedding,
     matches,
+    names_of,
     reason_to_leave,
 )
-from lightning_stab.functional.initialization.schemes import draw
-
-
-@dataclass(frozen=True)
-class WeightRecord:
-    """What happened to one weight; ``reason`` says why it was left alone, if it was.
-
-    Attributes:
-        name: the parameter's name.
-        layer: the name of the layer that owns it.
-        shape: its shape; empty where it has none yet.
-        preceding: the activation before it, or ``input``, ``linear``, ``norm``.
-        scheme: the scheme that drew it; empty if left alone.
-        gain: the gain of the scheme; None if left alone.
-        std_before: the standard deviation of its elements before; None if left alone.
-        std_after: and after.
-        reason: empty if it was drawn.
-    """
-
-    name: str
-    layer: str
-    shape: tuple[int, ...]
-    preceding: str
-    scheme: str = ""
-    gain: float | None = None
-    std_before: float | None = None
-    std_after: float | None = None
-    reason: str = ""
+from lightning_stab.functional.initialization.records import WeightRecord, shape_of, std_of
+from lightning_stab.functional.initialization.recurrent import (
+    ORTHOGONAL_GATES,
+    draw_gates,
+    open_forget_gate_,
+)
+from lightning_stab.functional.initialization.schemes import AUTO, draw
+from lightning_stab.functional.initialization.structured import draw_structured
+from lightning_stab.functional.initialization.tape import RECURRENT
 
 
 @torch.no_grad()
 def initialize_(
-    module: nn.Module, settings: InitializationSettings | None = None, seed: int = 0
+    module: nn.Module,
+    settings: InitializationSettings | None = None,
+    seed: int = 0,
+    program: Program | None = None,
 ) -> list[WeightRecord]:
     """Draw the weights of ``module`` anew, in place; return one record for each weight.
 
+    With a ``program``, the activation before each weight is found by what a real batch does in a
+    copy of the module; without one, by the order in which the modules are declared.
+
     The numbers come from a generator of its own: torch's global random state is neither read nor
     moved, and the same seed gives the same weights on every device and rank. Biases become zero.
-    Norms, vectors, embeddings, recurrent layers, and frozen, excluded, parametrized, lazy,
-    quantised and sharded weights stay as they are. A weight used in several places is drawn once,
-    by the first.
+    Norms, vectors, embeddings, and frozen, excluded, parametrized, lazy, quantised, adapter and
+    sharded weights stay as they are. A weight used in several places is drawn once, by the first.
 
     Args:
         module: any module.
         settings: schemes and exclusions; the automatic choice by default.
         seed: of the generator, at least 0.
+        program: runs a batch through copies of the module.
 
     Raises:
-        InvalidArgumentError: if a pattern of ``exclude`` matches nothing.
+        InvalidArgumentError: if a pattern of ``exclude`` matches nothing, or a scheme needs a
+            batch and there is none.
+        ConflictError: if a weight that is to stay is all zero and feeds another layer.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(200, 100), nn.ReLU(), nn.Linear(100, 10))
@@ -78,10 +71,98 @@ def initialize_(
         0.0
     """
     settings = settings or InitializationSettings()
-    generator = torch.Generator().manual_seed(seed)
+    if settings.needs_data and program is None:
+        raise InvalidArgumentError(
+            "`scheme` must be one that needs no data where there is no batch, got "
+            f"{settings.scheme!r}. Give a batch, or choose {AUTO!r} or 'orthogonal'."
+        )
     places = _places(weight_sites(module))
     _check_patterns(settings, places)
-    return [_initialize_one(settings, sites, generator) for sites in places]
+    reasons = [reason_to_leave(settings, sites) for sites in places]
+    found = survey(settings, places, reasons, program) if program is not None else Survey()
+    _refuse_dead_weights(places, reasons, found)
+    generator = torch.Generator().manual_seed(seed)
+    drawing = _Drawing(settings, found, generator)
+    records = [
+        drawing.draw_(sites, reason or found.reasons.get(sites[0].name, ""))
+        for sites, reason in zip(places, reasons, strict=True)
+    ]
+    _set_output_prior_(settings, places, found)
+    if program is None:
+        return records
+    after = correct_(program, places, records, found)
+    return [
+        replace(r, std_after=std_of(sites[0].weight))
+        if r.scheme and sites[0].weight is not None
+        else r
+        for r, sites in zip(
+            (record.with_readings(found.readings, after) for record in records), places, strict=True
+        )
+    ]
+
+
+@dataclass
+class _Drawing:
+    """One run of drawing: the wishes, what the batch told, and the random numbers."""
+
+    settings: InitializationSettings
+    found: Survey
+    generator: torch.Generator
+
+    def draw_(self, sites: Sequence[WeightSite], reason: str) -> WeightRecord:
+        """Draw one weight, unless there is a reason to leave it; return its record."""
+        site, weight = sites[0], sites[0].weight
+        plan = self.found.plans.get(site.name)
+        preceding = site.preceding if plan is None else plan.preceding
+        record = WeightRecord(
+            site.name, site.layer, shape_of(weight), preceding.name, reason=reason
+        )
+        if reason or weight is None:
+            return record
+        before = std_of(weight)
+        scheme, gain = self._fill_(sites, weight, plan)
+        if self.settings.bias == "zeros":
+            self._set_biases_(sites, weight, plan)
+        after = std_of(weight)
+        return replace(record, scheme=scheme, gain=gain, std_before=before, std_after=after)
+
+    def _fill_(
+        self, sites: Sequence[WeightSite], weight: Tensor, plan: Plan | None
+    ) -> tuple[str, float | None]:
+        site, settings = sites[0], self.settings
+        if settings.embedding_std is not None and is_embedding(sites):
+            _draw_embedding_(sites, weight, settings.embedding_std, self.generator)
+            return EMBEDDING, None
+        if isinstance(site.owner, RECURRENT):
+            attribute = site.name.rpartition(".")[2]
+            weight.copy_(draw_gates(site.owner, attribute, weight, self.generator))
+            return ORTHOGONAL_GATES, 1.0
+        if plan is None:
+            scheme, gain = choose(settings, site)
+            weight.copy_(
+                draw(scheme, weight, weight_shape(site.owner, weight), gain, self.generator)
+            )
+            asked = settings.scheme_of(names_of(site))
+            return (asked if asked.startswith("lsuv") else scheme), gain
+        gain = plan.gain if settings.gain is None else settings.gain
+        if plan.structure is not None:
+            weight.copy_(draw_structured(weight, plan.structure, gain, self.generator))
+        else:
+            shape = weight_shape(site.owner, weight)
+            weight.copy_(draw(plan.scheme, weight, shape, gain, self.generator))
+        return plan.scheme, gain
+
+    def _set_biases_(self, sites: Sequence[WeightSite], weight: Tensor, plan: Plan | None) -> None:
+        for site in sites:
+            for name, bias in site.biases():
+                if not bias.requires_grad or matches(self.settings, [name]):
+                    continue
+                if isinstance(site.owner, RECURRENT):
+                    open_forget_gate_(site.owner, name.rpartition(".")[2], bias)
+                elif plan is not None and plan.centre:
+                    bias.copy_(-plan.centre * weight.flatten(1).sum(1))
+                else:
+                    bias.zero_()
 
 
 def _places(sites: Sequence[WeightSite]) -> list[list[WeightSite]]:
@@ -98,46 +179,57 @@ def _check_patterns(
     settings: InitializationSettings, places: Sequence[Sequence[WeightSite]]
 ) -> None:
     names = {name for sites in places for site in sites for name in _names(site)}
-    for pattern in settings.exclude:
-        if not any(fnmatchcase(name, pattern) for name in names):
+    patterns = [("exclude", p) for p in settings.exclude]
+    patterns += [("include", p) for p in settings.include]
+    patterns += [("schemes", p) for p in settings.schemes]
+    types = {type(site.owner).__name__ for sites in places for site in sites}
+    for argument, pattern in patterns:
+        known = names | types if argument == "schemes" else names
+        if not any(fnmatchcase(name, pattern) for name in known):
             raise InvalidArgumentError(
-                f"`exclude` must hold patterns that match a weight, its bias or its layer, got "
+                f"`{argument}` must hold patterns that match a weight, its bias or its layer, got "
                 f"{pattern!r}, which matches none of {len(names)} names. Correct or remove it."
             )
 
 
 def _names(site: WeightSite) -> list[str]:
-    return [site.name, site.layer, *([site.bias[0]] if site.bias else [])]
+    return [site.name, site.layer, *(name for name, _ in site.biases())]
 
 
-def _initialize_one(
-    settings: InitializationSettings, sites: Sequence[WeightSite], generator: torch.Generator
-) -> WeightRecord:
-    site, reason = sites[0], reason_to_leave(settings, sites)
-    weight = site.weight
-    record = WeightRecord(site.name, site.layer, _shape(weight), site.preceding.name, reason=reason)
-    if reason or weight is None:
-        return record
-    before = _std(weight)
-    scheme, gain = _draw_(settings, sites, weight, generator)
-    if settings.bias == "zeros":
-        _zero_biases_(settings, sites)
-    return replace(record, scheme=scheme, gain=gain, std_before=before, std_after=_std(weight))
+def _refuse_dead_weights(
+    places: Sequence[Sequence[WeightSite]], reasons: Sequence[str], found: Survey
+) -> None:
+    for sites, reason in zip(places, reasons, strict=True):
+        fed = found.feeds.get(sites[0].name, "")
+        wished = reason in ("excluded", "not included", "to be kept")
+        if wished and fed and sites[0].name in found.zero:
+            raise ConflictError(
+                f"`{sites[0].name}` is {reason} and all zero, and it feeds `{fed}`, which "
+                "would get no signal and send back no gradient. Let it be drawn, or give it "
+                "random values."
+            )
 
 
-def _draw_(
-    settings: InitializationSettings,
-    sites: Sequence[WeightSite],
-    weight: Tensor,
-    generator: torch.Generator,
-) -> tuple[str, float | None]:
-    site = sites[0]
-    if settings.embedding_std is not None and is_embedding(sites):
-        _draw_embedding_(sites, weight, settings.embedding_std, generator)
-        return EMBEDDING, None
-    scheme, gain = choose(settings, site)
-    weight.copy_(draw(scheme, weight, weight_shape(site.owner, weight), gain, generator))
-    return scheme, gain
+def _set_output_prior_(
+    settings: InitializationSettings, places: Sequence[Sequence[WeightSite]], found: Survey
+) -> None:
+    if settings.output_prior is None:
+        return
+    prior = torch.tensor(settings.log_prior())
+    outputs = [
+        bias
+        for sites in places
+        if sites[0].name in found.outputs
+        for _, bias in sites[0].biases()
+        if bias.numel() == prior.numel()
+    ]
+    if len(outputs) != 1:
+        raise InvalidArgumentError(
+            f"`output_prior` must have one value for each output of the last layer, which needs a "
+            f"bias and a batch to be found, got {prior.numel()} values and {len(outputs)} such "
+            "layers. Set the bias yourself instead."
+        )
+    outputs[0].copy_(prior)
 
 
 def _draw_embedding_(
@@ -149,20 +241,3 @@ def _draw_embedding_(
         if padding is not None:
             new[padding] = 0.0
     weight.copy_(new)
-
-
-def _zero_biases_(settings: InitializationSettings, sites: Sequence[WeightSite]) -> None:
-    for bias in (site.bias for site in sites):
-        if bias and bias[1].requires_grad and not matches(settings, [bias[0]]):
-            bias[1].zero_()
-
-
-def _shape(weight: Tensor | None) -> tuple[int, ...]:
-    lazy = isinstance(weight, nn.parameter.UninitializedParameter)
-    return () if weight is None or lazy else tuple(weight.shape)
-
-
-def _std(weight: Tensor) -> float:
-    values = weight.detach()
-    wide = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    return float(wide.std(correction=0))

@@ -19,8 +19,8 @@ from lightning_stab.functional.initialization.gains import (
     is_norm,
     preceding_of,
 )
+from lightning_stab.functional.initialization.tape import RECURRENT
 
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -38,12 +38,16 @@ class WeightSite:
     weight: Tensor | None
     preceding: Preceding
 
-    @property
-    def bias(self) -> tuple[str, Tensor] | None:
-        """The name and tensor of the bias that belongs to this weight."""
-        attribute = "in_proj_bias" if isinstance(self.owner, nn.MultiheadAttention) else "bias"
+    def biases(self) -> list[tuple[str, Tensor]]:
+        """Return the names and tensors of the biases that belong to this weight."""
+        if isinstance(self.owner, RECURRENT):
+            first, _, rest = self.name.rpartition(".")[2].partition("_")
+            attribute = f"bias_{rest}" if first == "weight" else ""
+        else:
+            packed = isinstance(self.owner, nn.MultiheadAttention)
+            attribute = "in_proj_bias" if packed else "bias"
         bias = self.owner._parameters.get(attribute)
-        return None if bias is None else (join(self.layer, attribute), bias)
+        return [] if bias is None else [(join(self.layer, attribute), bias)]
 
 
 def weight_sites(module: nn.Module) -> list[WeightSite]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
 from lightning_stab.arguments import one_of, real
 from lightning_stab.errors import InvalidArgumentError
-from lightning_stab.functional.initialization.data_flow import EMBEDDINGS, RECURRENT, WeightSite
+from lightning_stab.functional.initialization.data_flow import EMBEDDINGS, WeightSite
 from lightning_stab.functional.initialization.fans import DENSE
-from lightning_stab.functional.initialization.schemes import AUTO, SCHEMES, check_random
+from lightning_stab.functional.initialization.schemes import (
+    AUTO,
+    DATA_SCHEMES,
+    SCHEMES,
+    check_random,
+)
+from lightning_stab.functional.initialization.tape import RECURRENT
 
 EMBEDDING = "embedding"
+KEEP = "keep"
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,11 @@ class InitializationSettings:
         bias: ``zeros`` or ``keep``, for the biases of the weights that are drawn.
         exclude: patterns of parameter or layer names that stay as they are.
         embedding_std: above 0; draws embeddings from N(0, std^2). None leaves them alone.
+        include: patterns of parameter or layer names; if any are given, all others stay.
+        schemes: a scheme, or ``keep``, for each pattern of parameter names, layer names or class
+            names of layers, such as ``{"Conv2d": "kaiming_normal"}``; the first match counts.
+        output_prior: the frequency of each class, above 0; the output layer's bias becomes its
+            logarithm, so that the first predictions are the frequencies.
 
     Raises:
         InvalidArgumentError: if an argument breaks its rule, or the scheme is not random.
@@ -41,20 +54,50 @@ class InitializationSettings:
     bias: str = "zeros"
     exclude: Sequence[str] = ()
     embedding_std: float | None = None
+    include: Sequence[str] = ()
+    schemes: Mapping[str, str] = field(default_factory=dict)
+    output_prior: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check_random(self.scheme)
-        one_of("scheme", self.scheme, (AUTO, *SCHEMES))
+        one_of("scheme", self.scheme, (AUTO, *SCHEMES, *DATA_SCHEMES))
+        for name in self.schemes.values():
+            check_random(name)
+            one_of("schemes", name, (AUTO, KEEP, *SCHEMES, *DATA_SCHEMES))
         one_of("bias", self.bias, ("zeros", "keep"))
         if self.gain is not None:
             real("gain", self.gain, above=0, hint="Leave it out for the activation's own gain.")
         if self.embedding_std is not None:
             real("embedding_std", self.embedding_std, above=0, hint="None leaves embeddings alone.")
-        if isinstance(self.exclude, str) or not all(isinstance(p, str) for p in self.exclude):
-            raise InvalidArgumentError(
-                f"`exclude` must be a list of name patterns, got {self.exclude!r}. "
-                "Write ['head.*'] to leave the layer `head` alone."
-            )
+        _check_name_patterns("exclude", self.exclude)
+        _check_name_patterns("include", self.include)
+        for frequency in self.output_prior or ():
+            real("output_prior", frequency, above=0, hint="Give each class its share.")
+
+    def scheme_of(self, names: Collection[str]) -> str:
+        """Return the scheme for a weight with these names."""
+        for pattern, scheme in self.schemes.items():
+            if any(fnmatchcase(name, pattern) for name in names):
+                return scheme
+        return self.scheme
+
+    @property
+    def needs_data(self) -> bool:
+        """Return whether a scheme cannot do without a batch."""
+        return not {self.scheme, *self.schemes.values()}.isdisjoint(DATA_SCHEMES)
+
+    def log_prior(self) -> list[float]:
+        """Return the logarithm of each class's share."""
+        total = sum(self.output_prior or ())
+        return [math.log(frequency / total) for frequency in self.output_prior or ()]
+
+
+def _check_name_patterns(argument: str, patterns: Sequence[str]) -> None:
+    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise InvalidArgumentError(
+            f"`{argument}` must be a list of name patterns, got {patterns!r}. "
+            "Write ['head.*'] to name the layer `head` alone."
+        )
 
 
 def choose(settings: InitializationSettings, site: WeightSite) -> tuple[str, float]:
@@ -63,12 +106,19 @@ def choose(settings: InitializationSettings, site: WeightSite) -> tuple[str, flo
     ``auto`` is Kaiming after a ReLU-like activation and Xavier otherwise. The gain is the one of
     the preceding activation, but LeCun's is 1, as published.
     """
-    scheme, gain = settings.scheme, settings.gain
+    scheme, gain = settings.scheme_of(names_of(site)), settings.gain
     if scheme == AUTO:
         scheme = "kaiming_normal" if site.preceding.rectifier else "xavier_normal"
+    if scheme in DATA_SCHEMES:
+        return "orthogonal", 1.0
     if gain is None:
         gain = 1.0 if scheme.startswith("lecun") else site.preceding.gain
     return scheme, gain
+
+
+def names_of(site: WeightSite) -> list[str]:
+    """Return what a pattern of ``schemes`` may match: weight, layer, the layer's class."""
+    return [site.name, site.layer, type(site.owner).__name__]
 
 
 def is_embedding(sites: Sequence[WeightSite]) -> bool:
@@ -91,7 +141,11 @@ def reason_to_leave(settings: InitializationSettings, sites: Sequence[WeightSite
 
 def matches(settings: InitializationSettings, names: Collection[str]) -> bool:
     """Return whether a pattern of ``exclude`` matches one of ``names``."""
-    return any(fnmatchcase(name, pattern) for name in names for pattern in settings.exclude)
+    return _matches(settings.exclude, names)
+
+
+def _matches(patterns: Sequence[str], names: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def _reason_of_tensor(weight: Tensor) -> str:
@@ -110,10 +164,16 @@ def _reason_of_tensor(weight: Tensor) -> str:
 
 def _reason_of_place(settings: InitializationSettings, sites: Sequence[WeightSite]) -> str:
     owner = sites[0].owner
-    if matches(settings, [name for site in sites for name in (site.name, site.layer)]):
+    names = [name for site in sites for name in (site.name, site.layer)]
+    if matches(settings, names):
         return "excluded"
+    if settings.include and not _matches(settings.include, names):
+        return "not included"
+    if settings.scheme_of(names_of(sites[0])) == KEEP:
+        return "to be kept"
     if is_embedding(sites):
         return "" if settings.embedding_std is not None else "embedding, not asked for"
     if isinstance(owner, RECURRENT):
-        return "recurrent: keeps its own initialisation"
+        own = settings.scheme_of(names_of(sites[0])) != AUTO
+        return "recurrent: keeps its own initialisation" if own else ""
     return "" if isinstance(owner, DENSE) else f"no rule for {type(owner).__name__}"

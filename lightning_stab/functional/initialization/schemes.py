@@ -21,6 +21,7 @@ SCHEMES = (
     "orthogonal",
     "trunc_normal",
 )
+DATA_SCHEMES = ("lsuv", "lsuv_centered")  # orthonormal, then rescaled on a batch
 DEGENERATE = ("zeros", "zero", "ones", "one", "constant")
 # The standard deviation that a standard normal keeps when it is cut off at -2 and 2.
 _STD_WITHIN_TWO = 0.8796256610342398

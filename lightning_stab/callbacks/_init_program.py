@@ -1,0 +1,108 @@
+"""A batch as a program for initialisation: it runs through copies, and leaves no other trace."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lightning_stab.callbacks._gradcheck_trainer import (
+    IdleOptimizer,
+    TrainerStandIn,
+    idle_optimizers,
+    ignore,
+)
+from lightning_stab.functional.initialization import Program
+
+LossFunction = Callable[[nn.Module, Any], Tensor]
+_MUTED = ("log", "log_dict", "print", "lr_schedulers", "clip_gradients", "lr_scheduler_step")
+
+
+def program_of(module: nn.Module, batch: Any, loss_fn: LossFunction | None = None) -> Program:
+    """Return what ``batch`` does to copies of ``module``.
+
+    Args:
+        module: a LightningModule, inside a Trainer's fit or not, or any module.
+        batch: what its ``training_step``, or ``loss_fn``, or its forward takes.
+        loss_fn: called with a copy of the module and the batch. Without it, the training step's
+            loss counts, and for a plain module its result along a random direction.
+    """
+    if loss_fn is not None:
+        return Program(lambda: _copy(module, []), lambda twin: loss_fn(twin, _apart(batch)))
+    if hasattr(module, "training_step"):
+        optimizers: list[IdleOptimizer] = []
+        return Program(
+            lambda: _copy(module, optimizers),
+            lambda twin: _training_loss(twin, _apart(batch), optimizers, module),
+        )
+    return Program(lambda: _copy(module, []), lambda twin: _random_direction(twin, _apart(batch)))
+
+
+def _copy(module: nn.Module, optimizers: list[IdleOptimizer]) -> nn.Module:
+    trainer = getattr(module, "_trainer", None)
+    memo: dict[int, Any] = {} if trainer is None else {id(trainer): trainer}
+    twin = copy.deepcopy(module, memo)
+    stand_in = TrainerStandIn(trainer, optimizers)
+    optimizers[:] = [] if trainer is None else idle_optimizers(trainer.optimizers, memo)
+    for part in twin.modules():
+        # Ask for behaviour, because two packages define a LightningModule.
+        if hasattr(part, "training_step") and hasattr(part, "manual_backward"):
+            part.__dict__.update(_trainer=stand_in, _fabric=None, **dict.fromkeys(_MUTED, ignore))
+    return twin
+
+
+def _training_loss(
+    twin: Any, batch: Any, optimizers: list[IdleOptimizer], module: nn.Module
+) -> Tensor | None:
+    losses: list[Tensor] = []
+    twin.__dict__["manual_backward"] = lambda loss, *_, **__: losses.append(loss)
+    twin.__dict__["optimizers"] = lambda use_pl_optimizer=True: (
+        optimizers[0] if len(optimizers) == 1 else optimizers
+    )
+    parameters = inspect.signature(twin.training_step).parameters
+    takes_index = "batch_idx" in parameters or len(parameters) > 1
+    with _eager(), _precision(module):
+        output = twin.training_step(*((batch, 0) if takes_index else (batch,)))
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    if losses:
+        return torch.stack([each.reshape(()).float() for each in losses]).sum()
+    return loss if isinstance(loss, Tensor) else None
+
+
+def _random_direction(twin: nn.Module, batch: Any) -> Tensor | None:
+    with _eager():
+        if isinstance(batch, Mapping):
+            output = twin(**batch)
+        elif isinstance(batch, (list, tuple)):
+            output = twin(batch[0])
+        else:
+            output = twin(batch)
+    if not isinstance(output, Tensor):
+        return None
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(output.shape, generator=generator).to(output)
+    loss: Tensor = (output * direction).sum() / direction.norm()
+    return loss
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Return a context in which compiled parts run as they were written."""
+    stance: Any = torch.compiler.set_stance("force_eager")
+    return stance if hasattr(stance, "__enter__") else nullcontext()
+
+
+def _precision(module: Any) -> AbstractContextManager[Any]:
+    trainer = getattr(module, "_trainer", None)
+    plugin = getattr(trainer, "precision_plugin", None)
+    return nullcontext() if plugin is None else plugin.train_step_context()
+
+
+def _apart(batch: Any) -> Any:
+    """Return a batch whose tensors may be written to."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)

@@ -1,0 +1,249 @@
+"""From a recorded forward pass: what feeds each weight, and what each weight feeds."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_stab.functional.initialization.tape import Operation, Tape, storage_of
+
+PRODUCTS = {
+    *("addmm", "mm", "linear", "convolution", "_convolution", "bmm", "baddbmm", "addbmm", "mv"),
+    *("addmv", "embedding", "_embedding_bag", "_embedding_bag_forward_only", "mkldnn_linear"),
+}
+CONVOLUTIONS = {"convolution", "_convolution"}
+_MIXERS = {
+    *("bmm", "baddbmm", "mm", "addmm", "mv", "_softmax"),
+    *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
+    *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+}
+_NORMS = ("native_", "_native_", "cudnn_", "miopen_", "_fused_", "_batch_")
+# They take a tensor for its shape only.
+_SHAPED_LIKE = ("_like", "bernoulli")
+_REDUCTIONS = {"mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "sum", "norm"}
+_SUMS = {"add", "sub"}
+
+
+@dataclass(eq=False)
+class Stem:
+    """The way from a value back to the nearest place that everything in it comes from.
+
+    Attributes:
+        junction: the operation there; None where the value comes from outside.
+        operations: those between, the latest first.
+        kind: what the junction is: ``input``, ``weight``, ``norm``, ``recurrent``, ``attention``,
+            ``sum``, or ``other``.
+    """
+
+    junction: Operation | None
+    operations: list[Operation]
+    kind: str
+
+
+@dataclass(eq=False)
+class Use:
+    """One product of a weight with data.
+
+    Attributes:
+        operation: the product.
+        index: its place among all operations.
+        stem: the way back from its data.
+        data: the data.
+        consumers: the uses whose data come from it alone, each with its own stem.
+        ends_branch: whether its result is added to something that it was computed from.
+        joins_sum: whether its result is added to other data.
+        leaks: whether its result reaches another layer in another way as well.
+        reaches_weight: whether its result reaches another layer at all.
+    """
+
+    operation: Operation
+    stem: Stem
+    data: Tensor
+    consumers: list[Use] = field(default_factory=list)
+    ends_branch: bool = False
+    joins_sum: bool = False
+    leaks: bool = False
+    reaches_weight: bool = False
+
+
+class Flow:
+    """The flow of data between the weights of a recorded module.
+
+    Args:
+        tape: the record.
+        module: the module that was recorded.
+    """
+
+    def __init__(self, tape: Tape, module: nn.Module) -> None:
+        self._names = {storage_of(p): name for name, p in module.named_parameters()}
+        self._known = {*self._names, *(storage_of(buffer) for buffer in module.buffers())}
+        self._carries: dict[Operation, bool] = {}
+        self._index = {op: place for place, op in enumerate(tape.operations)}
+        self._roots: dict[Operation, frozenset[str]] = {}
+        self.operations = tape.operations
+        self.uses: dict[str, list[Use]] = {}
+        self.combined: set[str] = set()
+        self._by_operation: dict[Operation, Use] = {}
+        for operation in tape.operations:
+            self._roots[operation] = self._find_roots(operation)
+            self._find_use(operation)
+            self._carries[operation] = self._carries_data(operation)
+        self._connect()
+
+    def data_sources(self, operation: Operation) -> list[Operation]:
+        """Return what feeds an operation with data: no parameter, buffer or random mask."""
+        if _only_shaped_like(operation):
+            return []
+        return [s for s in operation.sources if s is not None and self._carries[s]]
+
+    def stem(self, source: Operation | None) -> Stem:
+        """Return the way back from the value that ``source`` made."""
+        if source is None or not self._carries[source]:
+            return Stem(None, [], "input")
+        queue, queued = [(-self._index[source], source)], {source}
+        passed: list[Operation] = []
+        cut, stem_length = source, 0
+        while queue:
+            _, operation = heapq.heappop(queue)
+            alone, kind = not queue, self._kind(operation)
+            if kind:
+                return (
+                    Stem(operation, passed, kind)
+                    if alone
+                    else Stem(cut, passed[:stem_length], _merge_kind(cut))
+                )
+            if alone:
+                cut, stem_length = operation, len(passed)
+            passed.append(operation)
+            for before in self.data_sources(operation):
+                if before not in queued:
+                    queued.add(before)
+                    heapq.heappush(queue, (-self._index[before], before))
+        return Stem(None, passed, "input")
+
+    def normalizes(self, operations: Iterable[Operation]) -> bool:
+        """Return whether a stem divides its value by a statistic of it, as a hand-written norm."""
+        operations = list(operations)
+        reduces = any(operation.name in _REDUCTIONS for operation in operations)
+        return reduces and any(len(set(self.data_sources(o))) > 1 for o in operations)
+
+    def _kind(self, operation: Operation) -> str:
+        if operation.mark:
+            return operation.mark
+        if operation in self._by_operation:
+            return "weight"
+        name = operation.name
+        if name.startswith(_NORMS) and name.endswith(("_norm", "_norm_legit", "_functional")):
+            return "norm"
+        return "attention" if name in _MIXERS else ""
+
+    def _carries_data(self, operation: Operation) -> bool:
+        if operation in self._by_operation:
+            return True  # also of noise that the module draws itself
+        if _only_shaped_like(operation):
+            return False
+        return any(
+            storage_of(tensor) not in self._known if source is None else self._carries[source]
+            for tensor, source in zip(operation.tensors, operation.sources, strict=True)
+        )
+
+    def _find_roots(self, operation: Operation) -> frozenset[str]:
+        """Return the parameters that alone make up an operation's result; empty with data."""
+        found: set[str] = set()
+        for tensor, source in zip(operation.tensors, operation.sources, strict=True):
+            roots = self._roots_of(tensor, source)
+            if not roots:
+                return frozenset()
+            found |= roots
+        return frozenset(found)
+
+    def _roots_of(self, tensor: Tensor, source: Operation | None) -> frozenset[str]:
+        if source is not None:
+            return self._roots[source]
+        name = self._names.get(storage_of(tensor))
+        return frozenset() if name is None else frozenset([name])
+
+    def _find_use(self, operation: Operation) -> None:
+        if operation.name not in PRODUCTS or self._roots[operation]:
+            return
+        pairs = list(zip(operation.tensors, operation.sources, strict=True))
+        weights = [(t, self._roots_of(t, s)) for t, s in pairs if t.dim() > 1]
+        weights = [(t, roots) for t, roots in weights if roots]
+        data = [(t, s) for t, s in pairs if not self._roots_of(t, s)]
+        if not weights or not data:
+            return
+        tensor, source = data[0]
+        use = Use(operation, self.stem(source), tensor)
+        self._by_operation[operation] = use
+        for _, roots in weights:
+            if len(roots) > 1:
+                self.combined |= roots
+            else:
+                self.uses.setdefault(next(iter(roots)), []).append(use)
+
+    def _connect(self) -> None:
+        reaches = self._reaching()
+        for use in self._by_operation.values():
+            use.reaches_weight = any(o in reaches for o in use.operation.consumers)
+            if use.stem.kind == "weight" and use.stem.junction is not None:
+                feeder = self._by_operation[use.stem.junction]
+                feeder.consumers.append(use)
+                inside = {use.operation, *use.stem.operations}
+                for operation in (use.stem.junction, *use.stem.operations):
+                    others = [o for o in operation.consumers if o in reaches and o not in inside]
+                    feeder.leaks |= any(operation in self.data_sources(o) for o in others)
+        for operation in self.operations:
+            self._find_branch(operation)
+
+    def _reaching(self) -> set[Operation]:
+        """Return the operations from which a weight is reached."""
+        reaching: set[Operation] = set()
+        for operation in reversed(self.operations):
+            if operation in self._by_operation or any(o in reaching for o in operation.consumers):
+                reaching.add(operation)
+        return reaching
+
+    def _find_branch(self, operation: Operation) -> None:
+        sources = list(dict.fromkeys(self.data_sources(operation)))
+        if operation.name not in _SUMS or len(sources) != 2:
+            return
+        for branch, other in (sources, sources[::-1]):
+            junction = self.stem(branch).junction
+            use = self._by_operation.get(junction) if junction is not None else None
+            if use is not None:
+                use.joins_sum = True
+            if use is not None and self._depends(use.operation, other):
+                use.ends_branch = True
+
+    def _depends(self, operation: Operation, ancestor: Operation) -> bool:
+        waiting, seen = [operation], {operation}
+        while waiting:
+            for before in self.data_sources(waiting.pop()):
+                if before is ancestor:
+                    return True
+                if before not in seen and self._index[before] > self._index[ancestor]:
+                    seen.add(before)
+                    waiting.append(before)
+        return False
+
+
+def _only_shaped_like(operation: Operation) -> bool:
+    return operation.name.endswith(_SHAPED_LIKE) or operation.name.startswith("new_")
+
+
+def _merge_kind(operation: Operation) -> str:
+    return "sum" if operation.name in _SUMS else "other"
+
+
+def channel_dimension(operation: Operation) -> int:
+    """Return the dimension that holds the units of a product's data and result."""
+    return 1 if operation.name in CONVOLUTIONS else -1
+
+
+def is_transposed(operation: Operation) -> Any:
+    """Return whether a convolution is a transposed one."""
+    return operation.name in CONVOLUTIONS and operation.arguments[6]

@@ -1,0 +1,284 @@
+"""What the automatic choice draws: exactly linear, balanced, or rescaled on the batch."""
+
+import copy
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_stab.functional.initialization import (
+    InitializationSettings,
+    Program,
+    initialize_,
+)
+from lightning_stab.functional.initialization.laws import Activation
+from lightning_stab.functional.initialization.structured import (
+    Structure,
+    draw_structured,
+    fast_orthogonal,
+)
+
+ACTIVATIONS = {
+    "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU, "silu": nn.SiLU, "selu": nn.SELU, "elu": nn.ELU,
+}  # fmt: skip
+MIRRORED = {**ACTIVATIONS, "softplus": nn.Softplus, "hardswish": nn.Hardswish}
+for balanced in ("sigmoid", "tanh", "selu", "elu"):
+    del MIRRORED[balanced]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(net, batch, scheme="auto", seed=0, **arguments):
+    wishes = InitializationSettings(scheme, **arguments)
+    program = Program(lambda: copy.deepcopy(net), lambda twin: twin(batch).square().mean())
+    return initialize_(net, wishes, seed, program)
+
+
+def plain_net(activation, depth, width=128, features=64, biased=True):
+    sizes = [features] + [width] * depth
+    layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b, bias=biased), activation())]
+    return nn.Sequential(*layers, nn.Linear(width, 10, bias=biased))
+
+
+def profile(net, batch, classes):
+    """Return the std of each layer's result over a batch, and its gradient's RMS."""
+    results, value = [], batch
+    for part in net:
+        value = part(value)
+        if isinstance(part, (nn.Linear, nn.Conv2d)):
+            value.retain_grad()
+            results.append(value)
+    nn.functional.cross_entropy(value, classes).backward()
+    signal = [z.detach().transpose(0, 1).flatten(1).var(1).mean().sqrt().item() for z in results]
+    return signal, [z.grad.square().mean().sqrt().item() for z in results]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fifty_plain_layers_keep_signal_and_gradient(name, seed):
+    net = plain_net(ACTIVATIONS[name], 50)
+    drawn(net, torch.randn(64, 64, generator=seeded(seed)), seed=seed)
+    held_out = torch.randn(128, 64, generator=seeded(seed + 100))
+    signal, gradient = profile(net, held_out, torch.arange(128) % 10)
+    assert min(signal) > 0.5
+    assert max(signal) < 2
+    assert 0.1 < gradient[0] / gradient[-2] < 10
+
+
+@pytest.mark.parametrize("name", MIRRORED)
+def test_a_mirrored_net_is_exactly_linear_at_the_start(name):
+    net = plain_net(MIRRORED[name], 20, width=32).double()
+    records = drawn(net, torch.randn(16, 64, generator=seeded()).double())
+    assert {r.scheme for r in records} == {"mirrored orthogonal"}
+    a, b = torch.randn(2, 5, 64, generator=seeded(3)).double()
+    with torch.no_grad():
+        combined = net(2 * a - 3 * b)
+        assert torch.allclose(combined, 2 * net(a) - 3 * net(b), atol=1e-8)
+
+
+def test_a_mirrored_convolutional_net_is_linear_too():
+    layers = [m for _ in range(6) for m in (nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())]
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *layers, nn.Flatten(), nn.Linear(128, 4))
+    net = net.double()
+    records = drawn(net, torch.randn(4, 3, 6, 6, generator=seeded()).double())
+    assert {r.scheme for r in records} == {"mirrored orthogonal"}
+    assert torch.count_nonzero(net[4].weight) == 64  # the central tap alone
+    a, b = torch.randn(2, 2, 3, 6, 6, generator=seeded(3)).double()
+    with torch.no_grad():
+        assert torch.allclose(net(a + b), net(a) + net(b), atol=1e-8)
+
+
+def two_consumers():
+    class Forked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+        def forward(self, x):
+            hidden = torch.relu(self.a(x))
+            return self.b(hidden) * self.c(hidden)
+
+    return Forked()
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda: nn.Sequential(nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 2)),
+        two_consumers,
+        lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.ChannelShuffle(2), nn.Linear(8, 2)),
+    ],
+    ids=["odd width", "two consumers", "units out of order"],
+)
+def test_where_a_mirror_cannot_work_he_is_rescaled_once(net):
+    module = net()
+    if "ChannelShuffle" in repr(module):
+        module[2] = Shuffle()
+    batch = torch.randn(64, 8, generator=seeded())
+    records = drawn(module, batch)
+    assert [r.scheme for r in records][1:] == ["kaiming_normal"] * (len(records) - 1)
+    assert records[1].gain == pytest.approx(math.sqrt(2))
+    last = module[-1] if isinstance(module, nn.Sequential) else module.b
+    seen = []
+    last.register_forward_hook(lambda *args: seen.append(args[-1]))
+    module(batch)
+    assert seen[0].std(correction=0).item() == pytest.approx(1, rel=1e-3)
+
+
+class Shuffle(nn.Module):
+    def forward(self, x):
+        return x[:, [0, 4, 1, 5, 2, 6, 3, 7]]
+
+
+def test_an_input_far_from_standard_is_brought_to_scale():
+    net = plain_net(nn.ReLU, 3, width=16)
+    batch = 300 * torch.randn(64, 64, generator=seeded())
+    drawn(net, batch)
+    assert net[0](batch).std().item() == pytest.approx(1, rel=0.05)
+
+
+def test_an_unknown_activation_gets_its_gain_by_quadrature():
+    class Sine(nn.Module):
+        def forward(self, x):
+            return torch.sin(x)
+
+    net = plain_net(Sine, 50)
+    records = drawn(net, torch.randn(64, 64, generator=seeded()))
+    assert {(r.preceding, r.scheme) for r in records[1:]} == {("sin", "balanced orthogonal")}
+    signal, gradient = profile(net, torch.randn(64, 64), torch.arange(64) % 10)
+    assert min(signal) > 0.4
+    assert 0.1 < gradient[0] / gradient[-2] < 10
+
+
+def test_a_sigmoids_output_is_centred_by_the_bias():
+    net = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 8))
+    drawn(net, torch.randn(32, 8, generator=seeded()))
+    assert net[2](torch.full((1, 8), 0.5)).abs().max().item() < 1e-6
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_lsuv_gives_each_layer_unit_variance_in_one_pass(centred):
+    net = plain_net(nn.ReLU, 8, width=32)
+    batch = torch.randn(128, 64, generator=seeded())
+    records = drawn(net, batch, "lsuv_centered" if centred else "lsuv")
+    value = batch
+    for part in net:
+        value = part(value)
+        if isinstance(part, nn.Linear):
+            std = value.var(0, correction=0).mean().sqrt() if centred else value.std()
+            assert std.item() == pytest.approx(1, rel=2e-3)
+            assert not centred or value.mean(0).abs().max().item() < 1e-4
+    assert records[3].activation_std_after is not None
+
+
+def test_lsuv_without_a_batch_is_refused():
+    from lightning_stab.errors import InvalidArgumentError
+
+    with pytest.raises(InvalidArgumentError, match="needs no data where there is no batch"):
+        initialize_(nn.Linear(2, 2), InitializationSettings("lsuv"))
+
+
+def test_schemes_by_class_and_name_include_and_keep():
+    net = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "c": nn.Conv1d(4, 4, 1)})
+    wishes = InitializationSettings(
+        "orthogonal", schemes={"b": "keep", "Conv1d": "kaiming_uniform"}
+    )
+    found = {r.name: r.reason or r.scheme for r in initialize_(net, wishes)}
+    assert found == {
+        "a.weight": "orthogonal", "b.weight": "to be kept", "c.weight": "kaiming_uniform",
+    }  # fmt: skip
+    only = initialize_(net, InitializationSettings(include=["b.*"]))
+    assert [r.reason for r in only] == ["not included", "", "not included"]
+
+
+def test_the_output_bias_can_start_at_the_logarithm_of_the_prior():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
+    drawn(net, torch.randn(8, 4), output_prior=[1, 2, 1])
+    assert torch.allclose(net[2].bias.exp(), torch.tensor([0.25, 0.5, 0.25]))
+    assert not net[0].bias.any()
+
+
+def test_buffers_modes_and_random_state_stay():
+    net = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2))
+    net[2].eval()
+    buffers = {name: b.clone() for name, b in net.named_buffers()}
+    state, modes = torch.get_rng_state(), [part.training for part in net.modules()]
+    drawn(net, torch.randn(8, 8, generator=seeded()))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [part.training for part in net.modules()] == modes
+    assert all(torch.equal(b, buffers[name]) for name, b in net.named_buffers())
+    assert not any(p.grad is not None for p in net.parameters())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())
+
+
+# --- laws ---------------------------------------------------------------------------------------
+
+
+@given(
+    rows=st.integers(1, 6), columns=st.integers(1, 6), gain=st.floats(0.1, 5),
+    mirror_in=st.booleans(), mirror_out=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_structured_weights_keep_the_variance_of_each_unit(
+    rows, columns, gain, mirror_in, mirror_out
+):
+    like = torch.empty(2 * rows, 2 * columns, dtype=torch.float64)
+    new = draw_structured(like, Structure(mirror_in, mirror_out), gain, seeded())
+    core = new[: rows if mirror_out else 2 * rows, : columns if mirror_in else 2 * columns]
+    mean_row = core.square().sum(1).mean().sqrt().item()
+    assert mean_row == pytest.approx(gain, rel=1e-9)
+    assert not mirror_in or torch.equal(new[:, :columns], -new[:, columns:])
+    assert not mirror_out or torch.equal(new[:rows], -new[rows:])
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 100, 131])
+def test_the_fast_orthogonal_matrix_is_exactly_orthogonal_and_full(side):
+    new = fast_orthogonal(side, torch.float64, seeded())
+    assert torch.allclose(new @ new.T, torch.eye(side, dtype=torch.float64), atol=1e-12)
+    assert side < 100 or (new == 0).double().mean().item() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("function", "slope"),
+    [
+        (torch.relu, 1.0),
+        (nn.functional.gelu, 1.0),
+        (nn.functional.silu, 1.0),
+        (nn.functional.softplus, 1.0),
+        (nn.functional.hardswish, 1.0),
+        (lambda x: nn.functional.leaky_relu(x, 0.2), 1.2),
+        (lambda x: 3 * torch.relu(x), 3.0),
+        (torch.tanh, None),
+        (torch.sigmoid, None),
+        (nn.functional.elu, None),
+        (nn.functional.mish, None),
+        (torch.abs, None),
+    ],
+)
+def test_the_mirror_identity_is_recognised(function, slope):
+    found = Activation(function).mirror_slope()
+    assert found == (None if slope is None else pytest.approx(slope, abs=1e-5))
+
+
+@pytest.mark.parametrize("function", [torch.tanh, torch.sigmoid, nn.functional.selu])
+def test_the_balanced_gain_keeps_both_recursions_near_one(function):
+    law, variance, gradient = Activation(function), 1.0, 1.0
+    gain = law.balanced_gain(50)
+    for _ in range(50):
+        scale = math.sqrt(variance)
+        gradient *= gain**2 * law.slope_square(scale)
+        variance = gain**2 * law.variance(scale)
+    assert 0.2 < variance < 5
+    assert 0.1 < gradient < 10
+
+
+@pytest.mark.parametrize(("function", "is_bounded"), [(torch.tanh, True), (torch.relu, False)])
+def test_saturation_is_recognised(function, is_bounded):
+    assert Activation(function).bounded() is is_bounded
