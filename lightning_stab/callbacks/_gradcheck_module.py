@@ -30,7 +30,9 @@ def step_problem(module: Any, batch: Any, batch_index: int = 0) -> Problem:
         optimizers.extend(idle_optimizers(trainer.optimizers, memo))
     isolate(twin, stand_in, optimizers)
     inputs, _ = double_copy(batch)
-    return Problem(twin, step_program(twin, batch_index), (inputs,))
+    problem = Problem(twin, step_program(twin, batch_index), (inputs,))
+    problem.notes.extend(_notes(module))
+    return problem
 
 
 def loss_problem(
@@ -47,7 +49,19 @@ def loss_problem(
     def program(on_loss: Callable[[Tensor], None], data: Any) -> None:
         on_loss(loss_fn(twin, data))
 
-    return Problem(twin, program, (inputs,))
+    problem = Problem(twin, program, (inputs,))
+    problem.notes.extend(_notes(module))
+    return problem
+
+
+def _notes(module: nn.Module) -> list[str]:
+    compiled = any(
+        hasattr(part, "_orig_mod")
+        or vars(part).get("_compiled_call_impl") is not None
+        or vars(part).get("_compiler_ctx") is not None
+        for part in module.modules()
+    )
+    return ["Compiled parts were checked as they run in eager mode."] if compiled else []
 
 
 def shards(module: nn.Module) -> str:

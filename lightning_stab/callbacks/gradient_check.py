@@ -130,7 +130,7 @@ class GradientCheck(Callback):
         if report.skipped:
             rank_zero_warn(str(report))
         elif report.passed:
-            rank_zero_info(str(report))
+            rank_zero_info(report.short())
         elif self.on_fail == "raise":
             raise GradientCheckError(message(report))
         else:

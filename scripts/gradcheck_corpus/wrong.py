@@ -42,7 +42,7 @@ def _mutation(operation: Operation, position: int, what: str, fault: str, change
     return Case(
         f"{operation.name}: gradient of {what} {fault}",
         operation.name,
-        partial(_build, operation, function),
+        partial(built_with, operation, function),
         title,
         operation.build,
     )
@@ -55,9 +55,14 @@ def _special() -> Iterator[Case]:
         title = f"Wrong{operation.function.__name__}"
         function = custom(title, operation.pair[0], backward)
         yield Case(
-            f"{name}: {fault}", name, partial(_build, operation, function), title, operation.build
+            f"{name}: {fault}",
+            name,
+            partial(built_with, operation, function),
+            title,
+            operation.build,
         )
 
 
-def _build(operation: Operation, function: type[torch.autograd.Function], seed: int) -> Built:
+def built_with(operation: Operation, function: type[torch.autograd.Function], seed: int) -> Built:
+    """Return the operation's net with another Function."""
     return operation.build(seed, function)

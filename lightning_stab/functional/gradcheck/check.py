@@ -11,8 +11,8 @@ import torch
 from lightning_stab.functional.gradcheck.examination import Examination
 from lightning_stab.functional.gradcheck.low_precision import noted_low_precision
 from lightning_stab.functional.gradcheck.own_functions import watched_functions
-from lightning_stab.functional.gradcheck.parts import largest_norm, parts_of
-from lightning_stab.functional.gradcheck.point import found_point
+from lightning_stab.functional.gradcheck.parts import largest_norm, parts_of, small_groups
+from lightning_stab.functional.gradcheck.point import Point, found_point
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord
 from lightning_stab.functional.gradcheck.search import Reference
@@ -51,12 +51,19 @@ def _records(problem: Problem, settings: CheckSettings) -> tuple[list[ParameterR
         return [], ["The step gave no finite loss, so there is nothing to differentiate."]
     if not point.repeatable:
         return _all_nondeterministic(problem), [_NOT_REPEATABLE]
-    examination = Examination(
-        problem, point, Reference(point.losses, point.noise, settings.tolerance), generator
-    )
-    _examine(examination, settings)
+    examination = _examined(problem, point, settings, generator)
     notes = _blame(examination, settings)
-    return examination.in_order(), notes + _stop_notes(problem)
+    return examination.in_order(), notes + problem.notes + _stop_notes(problem)
+
+
+def _examined(
+    problem: Problem, point: Point, settings: CheckSettings, generator: torch.Generator
+) -> Examination:
+    reference = Reference(point.losses, point.noise, settings.tolerance)
+    reference.held = problem.branches_to_hold()
+    examination = Examination(problem, point, reference, generator)
+    _examine(examination, settings)
+    return examination
 
 
 def _examine(examination: Examination, settings: CheckSettings) -> None:
@@ -76,10 +83,23 @@ def _examine(examination: Examination, settings: CheckSettings) -> None:
     norms = {name: largest_norm(name, point.gradients) for name in judged}
     silent = [name for name in judged if norms[name] == 0.0]
     audible = [name for name in judged if norms[name] != 0.0]
-    for part in parts_of(audible, point.gradients, settings.mode):
-        examination.part(part, settings.num_directions)
+    parts = parts_of(audible, point.gradients, settings.mode)
+    if any(len(part) > 1 for part in parts):
+        for part in parts:
+            examination.part(part, settings.num_directions)
+    else:
+        _examine_tensors(examination, audible, settings.num_directions)
     for part in parts_of(silent, point.gradients, "model"):
         examination.silent(part)
+
+
+def _examine_tensors(examination: Examination, names: list[str], num_directions: int) -> None:
+    """Give each tensor a direction of its own, and further ones in company."""
+    for name in names:
+        examination.part((name,), 1)
+    right = [name for name in names if examination.records[name].verdict in ("ok", "zero")]
+    for part in small_groups(right, examination.point.gradients):
+        examination.part(part, num_directions - 1)
 
 
 def _blame(examination: Examination, settings: CheckSettings) -> list[str]:
@@ -120,10 +140,7 @@ def _single(problem: Problem, settings: CheckSettings) -> tuple[list[ParameterRe
     point = found_point(problem, generator, moves=(0.0,))
     if not (point.finite and point.repeatable):
         return [], []
-    reference = Reference(point.losses, point.noise, settings.tolerance)
-    examination = Examination(problem, point, reference, generator)
-    _examine(examination, settings)
-    return examination.in_order(), []
+    return _examined(problem, point, settings, generator).in_order(), []
 
 
 def _has_custom_functions(problem: Problem) -> bool:

@@ -159,7 +159,9 @@ class Examination:
     ) -> None:
         if judgement.verdict in ("ok", "zero"):
             for name in part:
-                self._record(name, judgement, loss, None)
+                known = self.records.get(name)
+                if known is None or known.relative_error < judgement.error:
+                    self._record(name, judgement, loss, None)
         elif len(part) > 1:
             for half in halves(part):
                 self.part(half, num_directions)

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from lightning_stab.functional.gradcheck.branches import Branches
 from lightning_stab.functional.gradcheck.coordinates import flat_view
+from lightning_stab.functional.gradcheck.frozen import Held
 from lightning_stab.functional.gradcheck.problem import Gradients, Problem
+
+_SMALL = 100_000  # numbers that may be copied without a thought
 
 
 class Line:
@@ -30,6 +33,9 @@ class Line:
             if rows:
                 direction.view(len(problem.parameters[name]), -1)[rows] = 0.0
         self._at = 0.0
+        moved = sum(direction.numel() for direction in self.directions.values())
+        total = sum(flat_view(parameter).numel() for parameter in problem.parameters.values())
+        self._origin = self._copies() if 2 * moved <= total or total < _SMALL else None
 
     def __enter__(self) -> Line:
         return self
@@ -43,11 +49,16 @@ class Line:
         self._go(0.0)
 
     def losses_at(
-        self, distance: float, *, replay: bool = True, branches: Branches | None = None
+        self,
+        distance: float,
+        *,
+        replay: bool = True,
+        branches: Branches | None = None,
+        held: list[Held] | None = None,
     ) -> list[float]:
         """Return the losses at a signed distance from the point."""
         self._go(distance)
-        return self.problem.losses(replay=replay, branches=branches)
+        return self.problem.losses(replay=replay, branches=branches, held=held)
 
     def slopes(self, gradients: Sequence[Gradients]) -> dict[int, Slope]:
         """Return what each loss's gradient says about this line, by the loss's number.
@@ -70,12 +81,23 @@ class Line:
                 square += float(product.square().sum())
         return Slope(total, square**0.5)
 
+    def _copies(self) -> dict[str, Tensor]:
+        return {name: flat_view(self.problem.parameters[name]).clone() for name in self.directions}
+
     @torch.no_grad()
     def _go(self, distance: float) -> None:
-        """Move by the difference, so that no second copy of the parameters is needed."""
+        """Move, from a copy of the origin if it is small, else by the difference.
+
+        By the difference, rounding leaves the point off by a unit in the last place, which matters
+        on an exact kink only; and a large model's parameters are not copied once more.
+        """
         if distance == self._at:
             return
-        for name, direction in self.directions.items():
+        if self._origin is not None:
+            for name, origin in self._origin.items():
+                flat_view(self.problem.parameters[name]).copy_(origin)
+            self._at = 0.0
+        for name, direction in self.directions.items() if distance != self._at else ():
             flat_view(self.problem.parameters[name]).add_(direction, alpha=distance - self._at)
         self._at = distance
         self.problem.keep_point()

@@ -13,6 +13,7 @@ from lightning_stab.functional.gradcheck.problem import Gradients, Problem
 
 _MOST_TENSORS = 32  # up to so many tensors, each gets its own directions
 _NUM_GROUPS = 16
+_COMPANY = 4  # tensors that share their further directions
 _LARGEST_FACTOR = 30.0  # how far a tensor's direction is stretched to be heard in its group
 
 Part = tuple[str, ...]
@@ -39,6 +40,15 @@ def _divided(names: Sequence[str], gradients: Sequence[Gradients], mode: str) ->
     ordered = sorted(names, key=lambda name: largest_norm(name, gradients))
     size = max(2, -(-len(ordered) // _NUM_GROUPS))
     return [tuple(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+
+
+def small_groups(names: Sequence[str], gradients: Sequence[Gradients]) -> list[Part]:
+    """Divide parameters whose first direction was right into groups for the further ones."""
+    kinds = parts_of(names, gradients, "model")
+    ordered = [sorted(kind, key=lambda name: largest_norm(name, gradients)) for kind in kinds]
+    return [
+        tuple(kind[i : i + _COMPANY]) for kind in ordered for i in range(0, len(kind), _COMPANY)
+    ]
 
 
 def halves(part: Part) -> tuple[Part, Part]:

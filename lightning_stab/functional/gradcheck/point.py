@@ -112,7 +112,9 @@ def _same(first: Tensor | None, second: Tensor | None) -> bool:
 
 def _listen(problem: Problem, point: Point, generator: torch.Generator) -> None:
     """Measure the noise of the losses at points so near that they should not differ."""
-    directions = {n: random_direction(p, generator) for n, p in problem.parameters.items()}
+    smallest = sorted(problem.parameters, key=lambda name: problem.parameters[name].numel())
+    few = smallest[: max(1, len(smallest) // 2)]
+    directions = {n: random_direction(problem.parameters[n], generator) for n in few}
     with Line(problem, directions) as line:
         values = [line.losses_at(_SPACING * k) for k in range(NUM_VALUES)]
     if all(len(row) == len(point.losses) for row in values):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_stab.functional.gradcheck.branches import Branches
+from lightning_stab.functional.gradcheck.frozen import FrozenBranches, Held
 from lightning_stab.functional.gradcheck.own_functions import Depth
 from lightning_stab.functional.gradcheck.randomness import random_states, set_random_states
 from lightning_stab.functional.gradcheck.state import ModuleState
@@ -49,6 +52,7 @@ class Problem:
             parameter.data = parameter.data.contiguous()  # so that coordinates have a flat view
         self.depth = Depth() if depth is None else depth
         self.recording = Recording()
+        self.notes: list[str] = []
         self.num_forwards = 0
         self.num_backwards = 0
         self._program = program
@@ -95,16 +99,30 @@ class Problem:
         except Exception:
             self._without_graph = False
 
-    def losses(self, *, replay: bool = True, branches: Branches | None = None) -> list[float]:
+    def losses(
+        self,
+        *,
+        replay: bool = True,
+        branches: Branches | None = None,
+        held: list[Held] | None = None,
+    ) -> list[float]:
         """Return the value of each loss at the parameters as they are now.
 
         Args:
             replay: use the recorded constants again, as autograd does.
             branches: receives the branches that the run takes.
+            held: branches to hold as they were at the unperturbed point.
         """
         values: list[float] = []
-        self.run(lambda loss: values.append(float(loss.detach())), replay, branches)
+        mode = branches if held is None else FrozenBranches(held, replay=True)
+        self.run(lambda loss: values.append(float(loss.detach())), replay, mode)
         return values
+
+    def branches_to_hold(self) -> list[Held] | None:
+        """Return the branches at the parameters as they are now, None if there are none."""
+        held: list[Held] = []
+        self.run(lambda loss: None, branches=FrozenBranches(held, replay=False))
+        return held or None
 
     def gradients(self, *, record: bool = False) -> tuple[list[float], list[Gradients]]:
         """Return the losses and autograd's dense gradient of each, by the parameters' names."""
@@ -125,7 +143,7 @@ class Problem:
         self,
         on_loss: OnLoss,
         replay: bool = True,
-        branches: Branches | None = None,
+        branches: TorchDispatchMode | None = None,
         recording: Recording | None = None,
     ) -> None:
         """Run the program once, from the same state as always.
@@ -133,7 +151,7 @@ class Problem:
         Args:
             on_loss: called with each scalar loss.
             replay: use the recorded constants again.
-            branches: receives the branches that the run takes.
+            branches: looks at the branches that the run takes, or holds them.
             recording: receives what autograd takes for constants, without ``replay``.
         """
         recording = self.recording if replay else recording or Recording()
@@ -143,6 +161,8 @@ class Problem:
         inputs = copy.deepcopy(self._inputs)
         with ExitStack() as stack:
             stack.enter_context(_double_by_default())
+            if "torch._dynamo" in sys.modules:  # compiled parts would trace the interception
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(torch.set_grad_enabled(not self._without_graph))
             if not replay or recording.matters:
                 stack.enter_context(Interception(recording, replay=replay, depth=self.depth))

@@ -91,11 +91,18 @@ class GradientReport:
         return {"passed": self.passed, **asdict(self)}
 
     def __str__(self) -> str:
-        rows = [_HEADINGS, *(_row(record) for record in self.worst_first())]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
+        return self._told(self.worst_first())
+
+    def short(self) -> str:
+        """Return the table without the parameters that are ``ok`` or ``zero``."""
+        return self._told([r for r in self.worst_first() if r.verdict not in ("ok", "zero")])
+
+    def _told(self, records: list[ParameterRecord]) -> str:
+        rows = [_HEADINGS, *map(_row, records)] if records else []
+        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))] if rows else []
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        notes = [f"{r.name}: {r.note}" for r in self.worst_first() if r.note]
-        return "\n".join([self.summary(), "", *lines, *notes, *self.notes])
+        notes = [f"{r.name}: {r.note}" for r in records if r.note]
+        return "\n".join([self.summary(), *([""] if lines else []), *lines, *notes, *self.notes])
 
     def summary(self) -> str:
         """Return one line: passed or not, and how many parameters got which verdict."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from lightning_stab.functional.gradcheck.branches import Branches
 from lightning_stab.functional.gradcheck.differences import Difference, difference
+from lightning_stab.functional.gradcheck.frozen import Held
 from lightning_stab.functional.gradcheck.lines import Line, Slope
 from lightning_stab.functional.gradcheck.verdicts import (
     TOLERANCE,
@@ -19,8 +20,8 @@ from lightning_stab.functional.gradcheck.verdicts import (
 )
 
 _T = TypeVar("_T")
-_QUICK = (1e-5, 1e-6, 1e-4)
-_NOISY = (1e-4, 1e-3, 1e-2, 1e-1)
+_FIRST_STEPS = (1e-5, 1e-4, 1e-3, 1e-2)
+_COMFORT = 0.1  # part of the tolerance; an error below it needs no further step
 _SURE = ("ok", "zero", "wrong")
 _LARGEST, _SMALLEST = 1e-2, 1e-9
 
@@ -37,14 +38,14 @@ class Reference:
         noise: the rounding error of a loss.
         tolerance: the relative error that is allowed.
         branches: the branches taken there, once somebody has asked.
-        preferred: the step that worked last; the next line begins with it.
+        held: the branches to hold fast, if there are any.
     """
 
     losses: list[float]
     noise: float
     tolerance: float = TOLERANCE
     branches: list[int] | None = None
-    preferred: float = _QUICK[0]
+    held: list[Held] | None = None
 
 
 def check_line(line: Line, slopes: Mapping[int, Slope], reference: Reference) -> Judgements:
@@ -55,10 +56,12 @@ def check_line(line: Line, slopes: Mapping[int, Slope], reference: Reference) ->
     Args:
         line: through the reference point.
         slopes: what autograd says, by the number of the loss.
-        reference: what is known about the point; learns which step works.
+        reference: what is known about the point; learns the branches.
     """
     with line:
-        return _Search(line, slopes, reference).quick() or _Search(line, slopes, reference).slow()
+        smooth = _Search(line, slopes, reference)
+        settled = smooth.quick()
+        return settled or smooth.confirmed(_Search(line, slopes, reference).slow())
 
 
 class _Search:
@@ -71,18 +74,31 @@ class _Search:
         self._found: dict[int, list[Difference]] = {loss: [] for loss in slopes}
 
     def quick(self) -> Judgements | None:
-        """Return judgements if a few steps settle every loss without looking at branches."""
+        """Return judgements if a few steps settle every loss; branches are held fast."""
         right: dict[int, Judgement | None] = {}
+        comfort = _COMFORT * self._reference.tolerance
         for step in self._quick_steps():
-            self._add(step)
+            self._add(step, held=self._reference.held)
             right = self._each(self._agreeing)
-            if all(right.values()):
-                if step in _QUICK:
-                    self._reference.preferred = step
+            if all(judgement and judgement.error <= comfort for judgement in right.values()):
                 break
         limited = {loss: right[loss] or self._drowned(loss) for loss in right}
         settled = {loss: each for loss, each in limited.items() if each is not None}
         return settled if len(settled) == len(self._slopes) else None
+
+    def confirmed(self, slow: Judgements) -> Judgements:
+        """Return the judgements of the slow search, or what held branches say where it cannot.
+
+        The slow search sees the loss itself. Where it finds no step without a kink, the smooth
+        piece that the point lies on decides.
+        """
+        if self._reference.held is None:
+            return slow
+        smooth = self._each(self._judged)
+        return {
+            loss: judgement if judgement.verdict in _SURE else smooth[loss]
+            for loss, judgement in slow.items()
+        }
 
     def slow(self) -> Judgements:
         """Go down the ladder, look at the branches, and stop when every loss is settled."""
@@ -101,29 +117,31 @@ class _Search:
         return self._each(self._judged)
 
     def _quick_steps(self) -> Sequence[float]:
-        """Start with the step that worked last, or with large ones if noise covers small ones."""
+        """Return three steps, the first one large enough for the noise not to matter."""
         sizes = [slope.size for slope in self._slopes.values() if slope.size > 0]
-        room = self._reference.tolerance * min(sizes, default=0.0)
-        preferred = self._reference.preferred
-        if sizes and 3 * self._reference.noise / preferred > room:
-            return _NOISY
-        return sorted(_QUICK, key=lambda step: step != preferred)
+        room = _COMFORT * self._reference.tolerance * min(sizes, default=math.inf)
+        first = next(
+            (step for step in _FIRST_STEPS if self._reference.noise <= room * step),
+            _FIRST_STEPS[-1],
+        )
+        return first, 10 * first, 0.1 * first
 
-    def _add(self, step: float, branches: list[int] | None = None) -> bool:
+    def _add(
+        self, step: float, branches: list[int] | None = None, held: list[Held] | None = None
+    ) -> bool:
         """Look at both sides at one step; return whether it is known to be clean."""
         sides = [Branches(), Branches()] if branches is not None else [None, None]
-        plus = self._line.losses_at(step, branches=sides[0])
-        minus = self._line.losses_at(-step, branches=sides[1])
+        plus = self._line.losses_at(step, branches=sides[0], held=held)
+        minus = self._line.losses_at(-step, branches=sides[1], held=held)
         here = self._reference.losses
         clean = None
         if branches is not None:
             clean = all(side is not None and side.sums == branches for side in sides)
         if len(plus) == len(minus) == len(here) and all(map(math.isfinite, plus + minus)):
+            noise = self._reference.noise
             for loss, differences in self._found.items():
                 differences.append(
-                    difference(
-                        plus[loss], here[loss], minus[loss], step, self._reference.noise, clean
-                    )
+                    difference(plus[loss], here[loss], minus[loss], step, noise, clean)
                 )
         return bool(clean)
 

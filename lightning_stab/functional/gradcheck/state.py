@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -26,6 +27,12 @@ class ModuleState:
         self._plain = [(part, _attributes(part, mutable=False)) for part in parts]
         mutable = [(part, _attributes(part, mutable=True)) for part in parts]
         self._mutable = _copies([pair for pair in mutable if pair[1]], self._shared)
+        self._empty = [
+            value
+            for _, attributes in self._plain
+            for value in attributes.values()
+            if _is_empty_container(value)
+        ]
         self._requires_grad = [(p, p.requires_grad) for p in module.parameters()]
 
     def restore(self) -> None:
@@ -39,6 +46,9 @@ class ModuleState:
             for name in vars(part).keys() - attributes.keys() - _STRUCTURE:
                 del part.__dict__[name]
             part.__dict__.update(attributes)
+        for container in self._empty:
+            if container:
+                container.clear()
         for part, attributes in _copies(self._mutable, self._shared):
             part.__dict__.update(attributes)
         for parameter, requires_grad in self._requires_grad:
@@ -63,14 +73,26 @@ def _attributes(part: nn.Module, *, mutable: bool) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(part).items()
-        if name not in _STRUCTURE and mutable is not (isinstance(value, _PLAIN) or callable(value))
+        if name not in _STRUCTURE and mutable is not _needs_no_copy(value)
     }
+
+
+def _needs_no_copy(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_needs_no_copy, value))
+    return isinstance(value, _PLAIN) or callable(value) or _is_empty_container(value)
+
+
+def _is_empty_container(value: Any) -> bool:
+    return type(value) in (dict, OrderedDict, list, set) and not value
 
 
 def _copies(
     attributes: list[tuple[nn.Module, dict[str, Any]]], shared: dict[int, Any]
 ) -> list[tuple[nn.Module, dict[str, Any]]]:
     """Copy all values together, so that objects that two attributes share stay shared."""
+    if not attributes:
+        return []
     try:
         return copy.deepcopy(attributes, dict(shared))
     except Exception:

@@ -47,8 +47,8 @@ class Judgement:
 
     @property
     def badness(self) -> tuple[int, float]:
-        """Sorts judgements, the worst last."""
-        return -VERDICTS.index(self.verdict), self.error
+        """Sorts judgements, the worst last; ``zero`` says least."""
+        return -VERDICTS.index(self.verdict) - 9 * (self.verdict == "zero"), self.error
 
 
 def relative_error(numeric: float, analytic: float, scale: float) -> float:
