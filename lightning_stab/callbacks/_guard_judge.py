@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_stab.arguments import integer, real
+from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.spikes import SpikeDetector
 
 NONFINITE_LOSS = "non-finite loss"
@@ -99,19 +101,22 @@ class Judges:
 
     Args:
         window: accepted steps that are remembered.
-        minimum: how many of them the window's rule needs.
+        min_window: how many of them the window's rule needs.
         deviations: standard deviations above the mean that make a spike.
         loss_jump: the least rise of a loss that matters, in units of the first loss.
         gradient_factor: the least ratio of a norm to the median that matters.
         early_factor: the ratio to the median that is a spike before the window is filled, and
             always for running statistics, which move slowly.
+
+    Raises:
+        InvalidArgumentError: for a number outside its range.
     """
 
     def __init__(
         self,
         *,
         window: int,
-        minimum: int,
+        min_window: int,
         deviations: float,
         loss_jump: float,
         gradient_factor: float,
@@ -119,13 +124,14 @@ class Judges:
     ) -> None:
         common = partial(
             SpikeDetector,
-            window=window,
-            minimum=minimum,
-            deviations=deviations,
-            early_factor=early_factor,
+            window=integer("window", window, minimum=2),
+            minimum=_at_most(window, integer("min_window", min_window, minimum=2)),
+            deviations=real("deviations", deviations, above=0),
+            early_factor=real("early_factor", early_factor, above=1),
         )
-        self._loss = partial(common, jump=loss_jump)
-        self._norm = partial(common, factor=gradient_factor)
+        self._loss = partial(common, jump=real("loss_jump", loss_jump, minimum=0))
+        factor = real("gradient_factor", gradient_factor, minimum=1)
+        self._norm = partial(common, factor=factor)
         self._running = partial(common, factor=early_factor)
         self._judges: dict[int, SpikeJudge] = {}
 
@@ -185,3 +191,12 @@ def gather_facts(
 def _largest(values: list[float]) -> float:
     """Return the largest value, NaN if one is not finite."""
     return max(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def _at_most(window: int, min_window: int) -> int:
+    if min_window > window:
+        raise InvalidArgumentError(
+            f"`min_window` must be <= `window`, which is {window}, got {min_window}. The window"
+            " never holds more steps than its size."
+        )
+    return min_window

@@ -47,6 +47,19 @@ def stop_sentence(what: str, found: str) -> str:
     )
 
 
+def skip_sentence(what: str, found: str) -> str:
+    """Return what is said of the first step that is passed over."""
+    return f"`StepGuard` passed over a step: {what}.{found} Later ones are counted."
+
+
+def rewind_sentence(consecutive: int, lr_factor: float) -> str:
+    """Return what is said of every rewind."""
+    return (
+        f"`StepGuard` went back to an earlier snapshot of the weights after {consecutive} bad"
+        f" steps in a row and multiplied the learning rates by {lr_factor:g}."
+    )
+
+
 def give_up_sentence(what: str, consecutive: int, found: str) -> str:
     """Return the message for too many bad steps in a row."""
     return (

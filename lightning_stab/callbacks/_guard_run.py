@@ -13,6 +13,7 @@ from torch.optim import LBFGS
 
 from lightning_stab.callbacks._forensics import Forensics
 from lightning_stab.callbacks._guard_buffers import BufferKeeper
+from lightning_stab.callbacks._guard_judge import StepFacts, Verdict, gather_facts
 from lightning_stab.callbacks._guard_schedulers import SchedulerHold
 from lightning_stab.callbacks._snapshot import portable, restore_snapshot, take_snapshot
 from lightning_stab.callbacks._step import OptimizerStep, gradient_scaler
@@ -65,15 +66,23 @@ class GuardRun:
             value = value / scaler._scale.to(value.device)
         self._losses.append(value)
 
-    def take_loss(self) -> Tensor | None:
-        """Return the losses since the last step, added up, and forget them."""
+    def facts(self, step: OptimizerStep) -> StepFacts | None:
+        """Return what all ranks know of this step; None for a further evaluation of LBFGS."""
         losses, self._losses = self._losses, []
-        if not losses:
+        if self._is_line_search(step):
             return None
         whole = [loss.float().mean() for loss in losses]
-        return whole[0] if len(whole) == 1 else torch.stack(whole).sum()
+        loss = torch.stack(whole).sum() if whole else None
+        running = self.buffers.running_norm()
+        return gather_facts(step.trainer, loss, step.total_value, running, step.total.device)
 
-    def is_line_search(self, step: OptimizerStep) -> bool:
+    def investigate(self, step: OptimizerStep, bad: Verdict) -> str:
+        """Return where the first non-finite step went wrong, if that was asked for."""
+        if self.forensics is None or self.forensics.done or bad.is_spike:
+            return ""
+        return self.forensics.investigate(step.trainer, step.module)
+
+    def _is_line_search(self, step: OptimizerStep) -> bool:
         """Say whether this is a further evaluation of a step that was judged already (LBFGS)."""
         key = (id(step.optimizer), step.trainer.global_step)
         again = isinstance(step.optimizer, LBFGS) and self._judged == key

@@ -40,6 +40,16 @@ def refuse_flat_shards(trainer: Trainer, callback: object, what: str) -> None:
         )
 
 
+def refuse_unseen_norms(trainer: Trainer, callback: object, what: str) -> None:
+    """Refuse every strategy under which the norms of whole gradients cannot be seen.
+
+    Raises:
+        ConflictError: under DeepSpeed and FSDP1.
+    """
+    refuse_hidden_gradients(trainer, callback)
+    refuse_flat_shards(trainer, callback, what)
+
+
 def _strategy(trainer: Trainer) -> str:
     names = [base.__name__ for base in type(trainer.strategy).__mro__]
     known = ("DeepSpeedStrategy", "FSDPStrategy")

@@ -22,7 +22,7 @@ from lightning_stab.callbacks._meters import (
 )
 from lightning_stab.callbacks._noise_scale import NoiseScale
 from lightning_stab.callbacks._readings import Reading, cross
-from lightning_stab.callbacks._regimes import refuse_flat_shards, refuse_hidden_gradients
+from lightning_stab.callbacks._regimes import refuse_unseen_norms
 from lightning_stab.callbacks._step import OptimizerStep, run_phases
 from lightning_stab.functional.norms import tensor_norms
 
@@ -119,8 +119,7 @@ class GradientMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen."""
         if stage == "fit":
-            refuse_hidden_gradients(trainer, self)
-            refuse_flat_shards(trainer, self, "gradient norms")
+            refuse_unseen_norms(trainer, self, "gradient norms")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
