@@ -49,18 +49,15 @@ class StepGuard(Callback):
 
     Args:
         on_nonfinite: the policy for NaN and infinities in loss or gradient.
-        on_spike: the policy for spikes; ``ignore`` by default, because no rule tells every rare
-            good step from a bad one.
-        max_consecutive: bad steps in a row after which the fit stops all the same, >= 1.
-            Scattered ones never add up.
+        on_spike: the policy for spikes; no rule tells every rare good step from a bad one.
+        max_consecutive: bad steps in a row after which the fit stops; scattered ones never add up.
         window: accepted steps that are remembered.
         min_window: how many of them the window's rule needs.
         deviations: standard deviations above the mean that make a spike, > 0.
         loss_jump: the least rise of a loss that matters, in units of the first loss, >= 0.
         gradient_factor: the least ratio of a gradient norm to the window's median that matters.
         early_factor: the ratio to the median that is a spike before the window is filled.
-        rewind_after: bad steps in a row that show the weights to be at fault, >= 1. The step of a
-            single bad batch is never taken, so there is nothing to take back.
+        rewind_after: bad steps in a row that show the weights, not a batch, to be at fault.
         snapshot_every_n_steps: accepted steps between snapshots, for ``rewind`` only.
         lr_factor: what a rewind multiplies the learning rates by, in (0, 1].
         forensics: on the first non-finite step, run the batch again with hooks to name the first
