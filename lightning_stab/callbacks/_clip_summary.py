@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_stab.callbacks._clip_rules import Clipped
 from lightning_stab.callbacks._logging import tag
 from lightning_stab.callbacks._readings import Reading
+from lightning_stab.functional.norms import whole
 
 
 class ClipSummary:
@@ -48,5 +49,5 @@ class ClipSummary:
 
 def _scalar(value: Tensor | float | None, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
-        return value.detach().reshape(())
+        return whole(value.detach()).reshape(())
     return torch.tensor(float("nan") if value is None else value, device=like.device)

@@ -44,10 +44,12 @@ class Forensics:
             return " The batch cannot be run again under manual optimisation."
         place, culprit = "", self._window[-1]
         for remembered in self._window:
-            place = _first_bad_place(trainer, module, remembered)
-            if place:
-                culprit = remembered
+            found = _first_bad_place(trainer, module, remembered)
+            if found and not place:
+                place, culprit = found, remembered
+            if place and trainer.world_size == 1:  # several ranks look at equally many batches
                 break
+        place = _of_any_rank(place)
         if not place:
             place = "Running the batch again named no module: it came out finite."
         return f" {place} {_save(trainer, culprit)}".rstrip()
@@ -71,6 +73,15 @@ def plain_batch(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [plain_batch(item) for item in value]
     return repr(value)
+
+
+def _of_any_rank(place: str) -> str:
+    """Return what the first rank that found something found; the others looked at other batches."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return place
+    places = [""] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(places, place)
+    return next((f"On rank {rank}: {found}" for rank, found in enumerate(places) if found), "")
 
 
 def _save(trainer: Trainer, remembered: _Remembered) -> str:
@@ -100,10 +111,11 @@ def _first_bad_place(trainer: Trainer, module: LightningModule, remembered: _Rem
         try:
             with trainer.precision_plugin.train_step_context(), torch.enable_grad():
                 loss = _loss(module.training_step(*_arguments(module, remembered)))
-            if not watch.found and loss is not None:
-                if not bool(torch.isfinite(loss).all()):
-                    return "Every module's output is finite; the loss computed from them is not."
-                loss.backward()  # type: ignore[no-untyped-call]
+            if loss is not None:
+                watch.note(loss, "Every module's output is finite; the loss made of them is not.")
+                # sharded layers wait for each other on the way back: all ranks go it, or none
+                if not watch.found or trainer.world_size > 1:
+                    loss.backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # the original failure matters more than this second look
             return f"Running the batch again failed ({type(error).__name__}: {error})."
         finally:
@@ -142,17 +154,17 @@ class _Watch:
     def _hook(self, name: str, kind: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             for tensor in _tensors(output):
-                self._note(tensor, f"The first non-finite output is that of {name!r} ({kind}).")
+                self.note(tensor, f"The first non-finite output is that of {name!r} ({kind}).")
                 if tensor.requires_grad:
                     sentence = (
                         "Every output is finite; the first non-finite gradient on the way back"
                         f" is that of the output of {name!r} ({kind})."
                     )
-                    tensor.register_hook(lambda g, sentence=sentence: self._note(g, sentence))  # type: ignore[no-untyped-call]
+                    tensor.register_hook(lambda g, sentence=sentence: self.note(g, sentence))  # type: ignore[no-untyped-call]
 
         return hook
 
-    def _note(self, tensor: Tensor, sentence: str) -> None:
+    def note(self, tensor: Tensor, sentence: str) -> None:
         if not self.found and not bool(torch.isfinite(tensor.detach()).all()):
             self.found = sentence
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_stab.functional.norms import local, plain_values
+from lightning_stab.functional.norms import is_sharded, local, plain_values, whole
 
 NORM_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same, so results agree with it
 
@@ -163,6 +163,8 @@ def clip_adaptively_(
         units += norm.numel()
     if not clipped:
         return torch.zeros((), dtype=torch.long), units
+    if len({is_sharded(c) for c in clipped}) > 1:  # sharded and plain numbers do not stack
+        clipped = [whole(c) for c in clipped]
     return torch.stack([c.to(clipped[0].device) for c in clipped]).sum(), units
 
 

@@ -77,7 +77,7 @@ def exact_total_norm(tensors: Sequence[Tensor]) -> float:
         >>> exact_total_norm([torch.full((4,), 1e30)])  # in float32 the squares overflow
         2.0...e+30
     """
-    magnitudes = [_wide_magnitudes(t) for t in _whole(tensors) if t.numel()]
+    magnitudes = [_wide_magnitudes(t) for t in map(whole, tensors) if t.numel()]
     peaks = [float(m.max()) for m in magnitudes if m.numel()]
     if not all(map(math.isfinite, peaks)):
         return math.inf
@@ -118,8 +118,12 @@ def is_sharded(tensor: Tensor) -> bool:
     return DTensor is not None and isinstance(tensor, DTensor)
 
 
-def _whole(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [t.full_tensor() if is_sharded(t) else t for t in tensors]  # type: ignore[attr-defined]
+def whole(tensor: Tensor) -> Tensor:
+    """Return a sharded tensor put together, which all of its ranks must ask for; others as is."""
+    if not is_sharded(tensor):
+        return tensor
+    full: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return full
 
 
 def _wide_magnitudes(tensor: Tensor) -> Tensor:

@@ -473,7 +473,7 @@ def test_forensics_of_a_loss_that_no_module_spoiled():
         def training_step(self, batch, batch_idx):
             return super().training_step(batch, batch_idx) * NAN
 
-    with pytest.raises(UnstableStepError, match="the loss computed from them is not"):
+    with pytest.raises(UnstableStepError, match="the loss made of them is not"):
         fit(built(OnlyTheLoss), [StepGuard(forensics=True)])
 
 

@@ -17,7 +17,7 @@ from lightning_stab.functional.clipping import (
     scale_,
     unit_norms,
 )
-from lightning_stab.functional.norms import tensor_norms, total_norm
+from lightning_stab.functional.norms import tensor_norms, total_norm, whole
 
 SEEDS = st.integers(0, 1000)
 SIZES = st.floats(1e-4, 1e6)
@@ -269,3 +269,25 @@ def test_unit_norms_of_vectors_scalars_and_filters():
     assert unit_norms(torch.tensor(-2.0)).item() == 2.0
     assert unit_norms(torch.ones(2, 3, 3)).shape == (2, 1, 1)
     assert unit_norms(torch.full((1, 4), 300.0, dtype=torch.float16)).item() == 600.0
+
+
+def test_sharded_units_are_clipped_and_counted_like_whole_ones(tmp_path):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        gradient, weight = torch.randn(4, 3), torch.randn(4, 3)
+        plain = gradient.clone()
+        split = [distribute_tensor(t.clone(), mesh, [Shard(0)]) for t in (gradient, weight)]
+        expected = clip_adaptively_([plain], [weight])
+        count, units = clip_adaptively_(split[:1], split[1:])
+        assert (int(whole(count)), units) == (int(expected[0]), expected[1])
+        torch.testing.assert_close(whole(split[0]), plain)
+        count, units = clip_adaptively_([split[0], gradient], [split[1], weight])
+        assert units == 8
+        assert 4 <= int(count) <= 8
+    finally:
+        torch.distributed.destroy_process_group()

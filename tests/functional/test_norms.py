@@ -17,6 +17,7 @@ from lightning_stab.functional.norms import (
     tensor_norms,
     total_norm,
 )
+from lightning_stab.functional.norms import whole as whole_of
 
 SHAPES = st.lists(
     st.sampled_from([(), (0,), (1,), (7,), (3, 4), (2, 3, 5), (0, 4)]), min_size=1, max_size=8
@@ -192,6 +193,8 @@ def test_sharded_tensors_have_the_norm_of_the_whole(mesh, order):
     assert torch.equal(tensor_norms(shards), tensor_norms(whole))
     assert exact_total_norm(shards) == exact_total_norm(whole)
     assert is_sharded(shards[0])
+    assert torch.equal(whole_of(shards[0]), whole[0])
+    assert whole_of(whole[0]) is whole[0]
     assert torch.equal(local(shards[0]), whole[0])
     assert first_nonfinite([shards[0], shards[1] / 0]) == 1
 
