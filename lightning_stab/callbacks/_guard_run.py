@@ -44,6 +44,7 @@ class GuardRun:
         self._judged: tuple[int, int] | None = None
         self._searches: dict[int, _Search] = {}
         self._fresh_snapshot = False
+        self._scale: dict[str, Any] | None = None
 
     def begin_batch(self, batch: Any, batch_idx: int) -> None:
         """Keep the buffers as they are before an accumulation window, and the batch if asked."""
@@ -104,6 +105,17 @@ class GuardRun:
         step.reject()
         self.hold.hold(step.trainer, step.optimizer)
         self.buffers.restore()
+        scaler = gradient_scaler(step.trainer)
+        if scaler is not None:
+            self._scale = scaler.state_dict()  # a bad batch says nothing about the scale
+
+    def end_batch(self, trainer: Trainer) -> None:
+        """Let the schedulers go on, and put the loss scale back where a step was rejected."""
+        self.hold.release(plateaus=False)
+        scaler = gradient_scaler(trainer)
+        if scaler is not None and self._scale is not None:
+            scaler.load_state_dict(self._scale)
+        self._scale = None
 
     def undo_ruined_searches(self) -> bool:
         """Put back weights that an LBFGS step itself has made non-finite; say whether any were."""

@@ -115,8 +115,10 @@ class GradientClipping(Callback):
 
     @property
     def state_key(self) -> str:
-        """Tell clippers of different rules apart in a checkpoint."""
-        return self._generate_state_key(rule=self.rule, method=self.method)
+        """Tell clippers of different rules or parameters apart in a checkpoint."""
+        return self._generate_state_key(
+            rule=self.rule, method=self.method, exclude=list(self.exclude)
+        )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse to clip beside the Trainer, or where whole norms cannot be had."""

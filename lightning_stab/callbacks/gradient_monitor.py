@@ -116,6 +116,13 @@ class GradientMonitor(Callback):
         self._depth = DepthProfile()
         self._noise = NoiseScale()
 
+    @property
+    def state_key(self) -> str:
+        """Tell monitors of different intervals apart in a checkpoint."""
+        return self._generate_state_key(
+            every_n_steps=self.every_n_steps, dense_steps=self.dense_steps
+        )
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen."""
         if stage == "fit":

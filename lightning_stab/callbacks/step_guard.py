@@ -182,7 +182,7 @@ class StepGuard(Callback):
         run = self._run
         if run is None:
             return
-        run.hold.release(plateaus=False)
+        run.end_batch(trainer)
         if run.undo_ruined_searches():
             self.num_skipped += 1
             self._log(trainer, {})

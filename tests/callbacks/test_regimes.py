@@ -122,6 +122,9 @@ def test_a_skipped_batch_leaves_no_trace(regime):
     assert same_state(poisoned[0], clean[0])
     assert same_optimizers(poisoned[1], clean[1])
     assert all_finite(*poisoned)
+    if regime in HALF:
+        scalers = [result[1].precision_plugin.scaler.state_dict() for result in (poisoned, clean)]
+        assert scalers[0] == scalers[1]
 
 
 class GeneratorOnly(SmallGAN):
