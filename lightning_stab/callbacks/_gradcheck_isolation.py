@@ -45,25 +45,30 @@ def _isolate_lightning(
             own.pop(name, None)
     own.update(_trainer=stand_in, _fabric=None, **dict.fromkeys(_MUTED, ignore))
     own["optimizers"] = lambda use_pl_optimizer=True: _one_or_all(_filled(optimizers, part))
-    own["lr_schedulers"] = lambda: _one_or_all(_schedulers(stand_in)) or None
+    own["lr_schedulers"] = lambda: _one_or_all(_schedulers(part)) or None
     own["all_gather"] = lambda data, *_, **__: _as_if_from_all(data, stand_in.world_size)
 
 
 def _filled(optimizers: list[IdleOptimizer], part: Any) -> list[IdleOptimizer]:
     """Ask the module itself for its optimizers where there is no Trainer."""
     if not optimizers and part._trainer._trainer is None:
-        from lightning.pytorch.core.optimizer import _configure_optimizers
-
-        found = part.configure_optimizers()
-        if found is not None:
-            optimizers.extend(idle_optimizers(_configure_optimizers(found)[0], {}))
+        optimizers.extend(idle_optimizers(_configured(part)[0], {}))
     return optimizers
 
 
-def _schedulers(stand_in: TrainerStandIn) -> list[IdleScheduler]:
-    if stand_in._trainer is None:
-        return []
-    return [IdleScheduler(config.scheduler) for config in stand_in.lr_scheduler_configs]
+def _schedulers(part: Any) -> list[IdleScheduler]:
+    trainer = part._trainer._trainer
+    found = _configured(part)[1] if trainer is None else trainer.lr_scheduler_configs
+    plain = [each["scheduler"] if isinstance(each, dict) else each for each in found]
+    return [IdleScheduler(getattr(each, "scheduler", each)) for each in plain]
+
+
+def _configured(part: Any) -> tuple[list[Any], list[Any]]:
+    """Return the optimizers and schedulers that a module without a Trainer would get."""
+    from lightning.pytorch.core.optimizer import _configure_optimizers
+
+    found = part.configure_optimizers()
+    return ([], []) if found is None else _configure_optimizers(found)[:2]
 
 
 def _one_or_all(values: list[Any]) -> Any:

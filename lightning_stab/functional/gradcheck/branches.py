@@ -40,7 +40,7 @@ class Branches(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before = args[0].clone() if name.endswith("_") and _is_float(args) else None
         result = func(*args, **(kwargs or {}))
         for tensor in _sides(name, args, result, before):
-            self.sums.append(_check_sum(tensor))
+            self.sums.append(check_sum(tensor))
         return result
 
 
@@ -140,6 +140,7 @@ def _special(name: str, args: Any, source: Tensor) -> list[Tensor]:
     return _CUSTOM[name](args, source) if name in _CUSTOM else []
 
 
-def _check_sum(tensor: Tensor) -> int:
+def check_sum(tensor: Tensor) -> int:
+    """Return a check sum of the bytes of a tensor."""
     data = tensor.detach().contiguous().cpu()
     return zlib.crc32(data.reshape(-1).view(torch.uint8).numpy().tobytes()) if data.numel() else 0

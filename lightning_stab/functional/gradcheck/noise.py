@@ -36,12 +36,12 @@ def estimated_noise(values: Sequence[float]) -> float:
         row = [after - before for before, after in pairwise(row)]
         factor *= order / (2.0 * (2 * order - 1))
         levels.append((factor * sum(d * d for d in row) / len(row)) ** 0.5)
-    return max(floor, min(_settled(levels), levels[-1] * 4))
+    return max(floor, _settled(levels))
 
 
 def _settled(levels: Sequence[float]) -> float:
-    """Return the first level that the next two confirm within a factor of four."""
+    """Return the first level that the next two confirm within a factor of four, not too low."""
     for first, second, third in zip(levels, levels[1:], levels[2:], strict=False):
         if max(first, second, third) <= 4 * min(first, second, third):
-            return first
-    return levels[-1]
+            return max(first, second, third)
+    return max(levels[-2:])

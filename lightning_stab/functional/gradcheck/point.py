@@ -71,11 +71,12 @@ def found_point(
         for name, parameter in problem.parameters.items():
             parameter.data.copy_(start[name])
         move_(problem.parameters.values(), generator, distance)
-        problem.settle()
-        point.losses, point.gradients = problem.gradients(record=True)
+        point.losses = problem.settle()
         if point.finite:
             break
     start.clear()
+    if point.finite:
+        point.losses, point.gradients = problem.gradients(record=True)
     if point.finite:
         _repeat(problem, point)
         if point.repeatable:
@@ -106,7 +107,7 @@ def _repeat(problem: Problem, point: Point) -> None:
 def _same(first: Tensor | None, second: Tensor | None) -> bool:
     if first is None or second is None:
         return first is second
-    gap = float(torch.linalg.vector_norm(first - second))
+    gap = float(torch.linalg.vector_norm(second.sub_(first)))  # no third tensor of the size
     return gap <= 1e-9 * float(torch.linalg.vector_norm(first)) or gap != gap
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_stab.functional.gradcheck.branches import Branches
+from lightning_stab.functional.gradcheck.branches import Branches, check_sum
 from lightning_stab.functional.gradcheck.frozen import FrozenBranches, Held
 from lightning_stab.functional.gradcheck.own_functions import Depth
 from lightning_stab.functional.gradcheck.randomness import random_states, set_random_states
@@ -62,25 +62,31 @@ class Problem:
         self._without_graph = False
         self._kept: dict[str, Tensor] | None = None
 
-    def settle(self) -> bool:
-        """Make the point one that a run leaves alone; return whether runs write to parameters.
+    def settle(self) -> list[float]:
+        """Make the point one that a run leaves alone, and return the losses there.
 
         A module may project its weights in its forward pass (``clamp_``, ``max_norm``). The
         gradient is taken behind that, so the projected weights are the point to look at.
         """
-        before = {name: p.detach().clone() for name, p in self.parameters.items()}
-        behind: dict[str, Tensor] = {}
+        losses: list[float] = []
+        before = self._check_sums()
+        self.run(lambda loss: losses.append(float(loss.detach())), replay=False)
+        if self._check_sums() != before:
+            behind: dict[str, Tensor] = {}
+            self.run(lambda loss: self._remember(behind), replay=False)
+            self._put(behind or self._copies())
+            self._kept = self._copies()
+        return losses
 
-        def remember(loss: Tensor) -> None:
-            if not behind:
-                behind.update({n: p.detach().clone() for n, p in self.parameters.items()})
+    def _remember(self, values: dict[str, Tensor]) -> None:
+        if not values:  # a later loss comes too late
+            values.update(self._copies())
 
-        self.run(remember, replay=False)
-        writes = any(not torch.equal(p, before[n]) for n, p in self.parameters.items())
-        if writes:
-            self._put(behind)
-            self._kept = behind
-        return writes
+    def _check_sums(self) -> list[int]:
+        return [check_sum(parameter) for parameter in self.parameters.values()]
+
+    def _copies(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def record(self, on_loss: OnLoss) -> None:
         """Run once and keep what autograd takes for constants; later runs use it again."""
@@ -188,7 +194,7 @@ class Problem:
     def keep_point(self) -> None:
         """Take the parameters as they are now for those that each run starts from."""
         if self._kept is not None:
-            self._kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+            self._kept = self._copies()
 
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
