@@ -87,7 +87,8 @@ def real(
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number and math.isfinite(value) and all(holds(value, bound) for _, bound, holds in given):
         return float(value)
-    rule = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in given) or "a finite number"
+    rule = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in given) or "finite"
+    rule = rule if is_number else f"a number {rule}"
     raise InvalidArgumentError(_sentence(name, rule, value, hint))
 
 

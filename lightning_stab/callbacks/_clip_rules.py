@@ -81,15 +81,21 @@ def clip_norm(target: Target) -> Clipped:
     return _bound_norm(target, target.threshold)
 
 
-def clip_by_history(history: NormHistory) -> Callable[[Target], Clipped]:
-    """Return the rule that bounds the norm by its own past; a non-finite norm is left alone."""
+def clip_by_history(history: NormHistory, *, learns: bool) -> Callable[[Target], Clipped]:
+    """Return the rule that bounds the norm by its own past; a non-finite norm is left alone.
+
+    Args:
+        history: the past.
+        learns: whether this norm becomes part of it.
+    """
 
     def clip(target: Target) -> Clipped:
         norm = target.norm_value()
         if not math.isfinite(norm):
             return Clipped(1.0, 0.0)
         limit = history.limit(norm)
-        history.learn(norm, min(norm, limit))
+        if learns:
+            history.learn(norm, min(norm, limit))
         return _bound_norm(target, limit) if limit < norm else Clipped(1.0, 0.0)
 
     return clip

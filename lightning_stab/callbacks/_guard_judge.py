@@ -135,6 +135,10 @@ class Judges:
         self._running = partial(common, factor=early_factor)
         self._judges: dict[int, SpikeJudge] = {}
 
+    def forget(self) -> None:
+        """Begin with no past."""
+        self._judges = {}
+
     def of(self, index: int) -> SpikeJudge:
         """Return the judge of the optimizer at this place of the Trainer's list."""
         if index not in self._judges:

@@ -47,6 +47,14 @@ def stop_sentence(what: str, found: str) -> str:
     )
 
 
+def never_rewinds(rewind_after: int, max_consecutive: int) -> str:
+    """Return why a guard that gives up before it rewinds is refused."""
+    return (
+        f"`rewind_after` must be < `max_consecutive`, which is {max_consecutive}, got"
+        f" {rewind_after}: the fit would stop before it rewinds. Raise `max_consecutive`."
+    )
+
+
 def skip_sentence(what: str, found: str) -> str:
     """Return what is said of the first step that is passed over."""
     return f"`StepGuard` passed over a step: {what}.{found} Later ones are counted."

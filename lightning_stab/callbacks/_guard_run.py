@@ -41,7 +41,6 @@ class GuardRun:
         self._undoes = undoes
         self._losses: list[Tensor] = []
         self._window_open = False
-        self._judged: tuple[int, int] | None = None
         self._searches: dict[int, _Search] = {}
         self._fresh_snapshot = False
         self._scale: dict[str, Any] | None = None
@@ -70,8 +69,10 @@ class GuardRun:
     def facts(self, step: OptimizerStep) -> StepFacts | None:
         """Return what all ranks know of this step; None for a further evaluation of LBFGS."""
         losses, self._losses = self._losses, []
-        if self._is_line_search(step):
+        if step.is_line_search:
             return None
+        if len(step.trainer.optimizers) > 1:
+            losses = []  # whose loss it was, nobody can tell: the gradient decides
         whole = [loss.float().mean() for loss in losses]
         loss = torch.stack(whole).sum() if whole else None
         running = self.buffers.running_norm()
@@ -82,13 +83,6 @@ class GuardRun:
         if self.forensics is None or self.forensics.done or bad.is_spike:
             return ""
         return self.forensics.investigate(step.trainer, step.module)
-
-    def _is_line_search(self, step: OptimizerStep) -> bool:
-        """Say whether this is a further evaluation of a step that was judged already (LBFGS)."""
-        key = (id(step.optimizer), step.trainer.global_step)
-        again = isinstance(step.optimizer, LBFGS) and self._judged == key
-        self._judged = key
-        return again
 
     def accept(self, step: OptimizerStep) -> None:
         """Note that a step is taken; keep what an LBFGS step could ruin by itself."""

@@ -40,11 +40,9 @@ def norm_reading(
 
     def to_scalars(values: list[float]) -> Mapping[str, float]:
         squares = [value * value for value in values]
-        scalars = {tag(section, "total" + step.suffix): math.sqrt(sum(squares))}
-        for place, name in enumerate(_layer_tags(names, section)):
-            scalars[name] = scalars.get(name, 0.0) + squares[place]
-        for name in list(scalars)[1:]:
-            scalars[name] = math.sqrt(scalars[name])
+        layers = _sums(_layer_tags(names, section), squares)
+        scalars = {name: math.sqrt(square) for name, square in layers.items()}
+        scalars[tag(section, "total" + step.suffix)] = math.sqrt(sum(squares))
         for name, norm in zip(names, values, strict=True) if per_parameter else ():
             if any(fnmatchcase(name, pattern) for pattern in per_parameter):
                 scalars[tag(section, name)] = norm
@@ -56,7 +54,9 @@ def norm_reading(
 @lru_cache(maxsize=64)
 def _layer_tags(names: tuple[str, ...], section: str) -> tuple[str, ...]:
     """Return the tag of each parameter's layer; cached, for the same parameters come every step."""
-    return tuple(tag(section, layer_of(name)) for name in names)
+    layers = [layer_of(name) for name in names]
+    # a layer may be called what the norm of everything is called
+    return tuple(tag(section, layer + "_" * layer.startswith("total")) for layer in layers)
 
 
 def entry_readings(step: OptimizerStep, statistics: Sequence[str]) -> list[Reading]:
@@ -161,6 +161,7 @@ class DepthProfile:
             return []
         scaler = gradient_scaler(trainer)
         scale = scaler.get_scale() if scaler is not None else 1.0
+        scale /= trainer.accumulate_grad_batches  # by which Lightning divides each loss
         names = list(measured)
 
         def to_scalars(values: list[float]) -> Mapping[str, float]:

@@ -7,48 +7,53 @@ from torch import nn
 
 from lightning_stab.callbacks._logging import plain_name
 from lightning_stab.callbacks._probe import WEIGHT_LAYERS, LayerProbe, is_compiled
+from lightning_stab.callbacks._step import OptimizerStep
 
 
 class OutputLayer:
-    """Find the output layer during the first batch of a fit, with hooks that go away after it."""
+    """Find each optimizer's output layer in the first batch of a fit, with hooks for that batch."""
 
     def __init__(self) -> None:
-        self.name: str | None = None
         self._probe: LayerProbe | None = None
+        self._found: dict[int, set[int]] = {}
 
     def watch(self, module: nn.Module) -> None:
-        """Put hooks on, unless the layer is known or is being watched for."""
-        if self.name is None and self._probe is None and not is_compiled(module):
+        """Put hooks on for the first batch, where the module runs its layers one by one."""
+        if self._probe is None and not is_compiled(module):
             self._probe = LayerProbe()
             self._probe.install(module, gradients=False)
 
-    def find(self, module: nn.Module) -> str:
-        """Return the layer's name once a batch has run; without one seen, the last declared."""
-        if self.name is None:
-            order = self._probe.order if self._probe is not None else []
-            self.name = order[-1] if order else self._last_declared(module)
-        self.stop()
-        return self.name
-
     def stop(self) -> None:
-        """Take the hooks off."""
+        """Take the hooks off; the order that they saw stays."""
         if self._probe is not None:
             self._probe.remove()
-            self._probe = None
 
-    def parameters(self, module: nn.Module) -> set[int]:
-        """Return the identities of the output layer's parameters."""
-        name = self.find(module)
-        layers = [m for n, m in module.named_modules() if name and plain_name(n) == name]
-        return {id(p) for layer in layers for p in layer.parameters()}
+    def parameters(self, step: OptimizerStep) -> set[int]:
+        """Return the identities of the parameters of the last layer that this optimizer trains."""
+        if step.index not in self._found:
+            self._found[step.index] = self._last(step)
+        return self._found[step.index]
 
-    @staticmethod
-    def _last_declared(module: nn.Module) -> str:
-        names = [n for n, m in module.named_modules() if isinstance(m, WEIGHT_LAYERS)]
-        name = plain_name(names[-1]) if names else ""
+    def _last(self, step: OptimizerStep) -> set[int]:
+        layers = {plain_name(n): m for n, m in step.module.named_modules()}
+        order = self._probe.order if self._probe is not None else []
+        own = {id(p) for p in step.params}
+        for name in reversed(order or [n for n, m in layers.items() if _has_weights(m)]):
+            found = {id(p) for p in layers[name].parameters()}
+            if found & own:
+                _say_if_guessed(name, seen=bool(order))
+                return found
+        return set()
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return isinstance(module, WEIGHT_LAYERS)
+
+
+def _say_if_guessed(name: str, *, seen: bool) -> None:
+    if not seen:
         rank_zero_info(
             "`GradientClipping`: the layers were not seen running (compiled or functional code);"
-            f" {f'the last one declared, {name!r}, counts' if name else 'none counts'}"
-            " as the output layer and is not clipped. Name others with `exclude`."
+            f" the last one declared, {name!r}, counts as the output layer and is not clipped."
+            " Name others with `exclude`."
         )
-        return name

@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from lightning_stab.callbacks._logging import plain_name
 from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor_norms, total_norm
@@ -26,6 +26,7 @@ from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor
 PHASES = ("measure_step", "guard_step", "clip_step", "record_step")
 
 _rejected: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+_evaluated: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
 # the parameters are held beside their names, so that an identity cannot be taken by another object
 _names: WeakKeyDictionary[LightningModule, dict[int, tuple[str, Parameter]]] = WeakKeyDictionary()
 
@@ -40,6 +41,7 @@ class OptimizerStep:
         params: its parameters that have a gradient, in the order of its groups.
         rejected: whether a guard has decided that this step is not taken.
         clipped: whether a clipper of the suite has looked at this step.
+        is_line_search: whether LBFGS evaluates again within a step that was seen already.
     """
 
     def __init__(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
@@ -52,6 +54,9 @@ class OptimizerStep:
         self.params: list[Parameter] = [p for group in self.groups for p in group]
         self.rejected = False
         self.clipped = False
+        now = trainer.global_step
+        self.is_line_search = isinstance(optimizer, LBFGS) and _evaluated.get(optimizer) == now
+        _evaluated[optimizer] = now
 
     @property
     def gradients(self) -> list[Tensor]:
@@ -60,7 +65,11 @@ class OptimizerStep:
 
     @cached_property
     def norms(self) -> Tensor:
-        """The 2-norm of each parameter's gradient before clipping, on the device.
+        """The 2-norm of each parameter's gradient before clipping, on the device."""
+        return self.norms_now()
+
+    def norms_now(self) -> Tensor:
+        """Measure the 2-norm of each parameter's gradient as it stands now.
 
         Parameters that share memory have one gradient, the sum of theirs; it counts at the first
         of them, and the others count 0.
@@ -82,11 +91,6 @@ class OptimizerStep:
         """The same on the host; exact also where float32 overflows although the entries do not."""
         value = float(self.total)
         return exact_total_norm(self.gradients) if value == float("inf") else value
-
-    @property
-    def on_host(self) -> bool:
-        """Whether reading ``total_value`` costs no synchronisation."""
-        return "total_value" in self.__dict__ or self.total.device.type == "cpu"
 
     def names(self) -> tuple[str, ...]:
         """Return the names of ``params``, those of ``named_parameters()``."""

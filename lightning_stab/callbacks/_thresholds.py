@@ -34,12 +34,20 @@ def checked_threshold(threshold: Threshold) -> Callable[[int], float]:
     return _table({0: threshold})
 
 
-def checked_history_threshold(threshold: Threshold, method: str) -> None:
-    """Check the threshold of the history rule, which is a number, a percentile below 100.
+def checked_method(rule: str, method: str, threshold: Threshold) -> None:
+    """Check what the history rule needs: a method, and a number; a percentile below 100.
 
     Raises:
-        InvalidArgumentError: for a schedule, or a percentile outside (0, 100).
+        InvalidArgumentError: for a method with another rule, a schedule, or a percentile outside
+            (0, 100).
     """
+    if rule != "history":
+        if method != "zscore":
+            raise InvalidArgumentError(
+                f"`method` is for `rule='history'` only, got {method!r} with `rule={rule!r}`."
+                " Leave it out, or set the rule."
+            )
+        return
     if not isinstance(threshold, (int, float)):
         raise InvalidArgumentError(
             f"`threshold` of `rule='history'` must be a number, got {threshold!r}."
@@ -51,7 +59,9 @@ def checked_history_threshold(threshold: Threshold, method: str) -> None:
 
 def _table(threshold: Mapping[int, float]) -> Callable[[int], float]:
     table = {
-        integer("threshold", start, minimum=0): real("threshold", value, above=0, hint=HINT)
+        integer("steps of threshold", start, minimum=0): real(
+            "threshold", value, above=0, hint=HINT
+        )
         for start, value in threshold.items()
     }
     if 0 not in table:

@@ -30,10 +30,10 @@ from lightning_stab.callbacks._output_layer import OutputLayer
 from lightning_stab.callbacks._readings import Reading, cross
 from lightning_stab.callbacks._regimes import refuse_flat_shards, refuse_hidden_gradients
 from lightning_stab.callbacks._step import OptimizerStep, run_phases
-from lightning_stab.callbacks._thresholds import checked_history_threshold, checked_threshold
+from lightning_stab.callbacks._thresholds import checked_method, checked_threshold
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.norm_history import NormHistory, PercentileHistory, ZScoreHistory
-from lightning_stab.functional.norms import tensor_norms, total_norm
+from lightning_stab.functional.norms import total_norm
 
 RULES = {"value": 100.0, "norm": 1.0, "adaptive": 0.01, "history": None}
 METHODS = {"zscore": 2.5, "percentile": 10.0}
@@ -100,8 +100,7 @@ class GradientClipping(Callback):
         self.method = one_of("method", method, METHODS)
         self.threshold = _default(rule, method) if threshold is None else threshold
         self._threshold_at = checked_threshold(self.threshold)
-        if rule == "history":
-            checked_history_threshold(self.threshold, method)
+        checked_method(rule, method, self.threshold)
         self.per_parameter_group = per_parameter_group
         self.exclude = strings("exclude", exclude)
         self.exclude_output = exclude_output
@@ -112,6 +111,8 @@ class GradientClipping(Callback):
         self._output = OutputLayer()
         self._unit_dims: dict[int, int] = {}
         self._excluded: set[int] = set()
+        self._suffix = ""
+        self._loaded = False
 
     @property
     def state_key(self) -> str:
@@ -140,12 +141,16 @@ class GradientClipping(Callback):
         self._unit_dims = transposed_unit_dims(pl_module)
         self._output = OutputLayer()
         self._readings, self._summaries = [], {}  # of an earlier fit that failed
+        if not self._loaded and trainer.global_step == 0:
+            self._histories = {}
+        self._loaded = False
+        self._suffix = self._place_among(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Watch the first batch for the output layer, where the rule leaves it alone."""
-        if self._spares_output:
+        """Watch the first batch for the output layers, where the rule leaves them alone."""
+        if self.rule == "adaptive" and self.exclude_output:
             self._output.watch(pl_module)
 
     def on_before_optimizer_step(
@@ -158,15 +163,16 @@ class GradientClipping(Callback):
         """Clip the gradients of a step that no guard rejected."""
         if step.rejected:
             return
-        if self._spares_output and self._output.name is None:
-            self._excluded |= self._output.parameters(step.module)
+        spared = self._excluded
+        if self.rule == "adaptive" and self.exclude_output:
+            spared = spared | self._output.parameters(step)
+        again, step.clipped = step.clipped, True
         groups = step.groups if self.per_parameter_group else [step.params]
         for number, params in enumerate(groups):
-            kept = [p for p in params if id(p) not in self._excluded]
+            kept = [p for p in params if id(p) not in spared]
             if kept:
-                suffix = step.suffix + (f"_group{number}" if self.per_parameter_group else "")
-                self._clip(step, kept, suffix)
-        step.clipped = True
+                group = f"_group{number}" if self.per_parameter_group else ""
+                self._clip(step, kept, self._suffix + step.suffix + group, again=again)
 
     def on_train_batch_end(
         self,
@@ -176,7 +182,8 @@ class GradientClipping(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log what an interval's last step gave, as one event."""
+        """Log what an interval's last step gave, as one event, and take the hooks off."""
+        self._output.stop()
         if self._readings:
             readings, self._readings = self._readings, []
             log_scalars(trainer, cross(readings))
@@ -198,31 +205,31 @@ class GradientClipping(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with a saved history, and forget any other."""
-        self._histories = {}
+        self._histories, self._loaded = {}, True
         for key, state in state_dict["histories"].items():
             self._history(key).load_state_dict(state)
 
-    def _clip(self, step: OptimizerStep, params: Sequence[Parameter], key: str) -> None:
+    def _clip(
+        self, step: OptimizerStep, params: Sequence[Parameter], key: str, *, again: bool
+    ) -> None:
         at = log_step(step.trainer)
         measure = is_due(at, self.every_n_steps)
-        total = self._total(step, params) if measure or self._bounds_norm else None
-        clipped = self._rule_of(key)(Target(params, total, self._threshold_at(at), measure))
-        summary = self._summaries.setdefault(key, ClipSummary(per_step=self._bounds_norm))
-        summary.add(clipped)
-        if measure and total is not None:
-            after = total_norm(tensor_norms([p.grad for p in params if p.grad is not None]))
+        bounds_norm = self.rule in ("norm", "history")
+        total = None
+        if measure or bounds_norm:  # another clipper may have changed what was measured first
+            total = _total(step, params, step.norms_now() if again else step.norms)
+        rule = self._rule_of(key, learns=not step.is_line_search)
+        clipped = rule(Target(params, total, self._threshold_at(at), measure))
+        summary = self._summaries.setdefault(key, ClipSummary(per_step=bounds_norm))
+        if not step.is_line_search:
+            summary.add(clipped)
+        if measure and total is not None and summary.num_steps:
+            after = _total(step, params, step.norms_now())
             self._readings.append(summary.reading(key, total, after, clipped))
 
-    def _total(self, step: OptimizerStep, params: Sequence[Parameter]) -> Tensor:
-        if len(params) == len(step.params):
-            return step.total
-        wanted = {id(p) for p in params}
-        places = [i for i, p in enumerate(step.params) if id(p) in wanted]
-        return total_norm(step.norms[torch.tensor(places, device=step.norms.device)])
-
-    def _rule_of(self, key: str) -> Callable[[Target], Clipped]:
+    def _rule_of(self, key: str, *, learns: bool) -> Callable[[Target], Clipped]:
         if self.rule == "history":
-            return clip_by_history(self._history(key))
+            return clip_by_history(self._history(key), learns=learns)
         if self.rule == "adaptive":
             return clip_units(self._unit_dims)
         return clip_values if self.rule == "value" else clip_norm
@@ -231,13 +238,18 @@ class GradientClipping(Callback):
         kind = ZScoreHistory if self.method == "zscore" else PercentileHistory
         return self._histories.setdefault(key, kind(self._threshold_at(0)))
 
-    @property
-    def _bounds_norm(self) -> bool:
-        return self.rule in ("norm", "history")
+    def _place_among(self, trainer: Trainer) -> str:
+        """Return what tells this clipper's values from another's: nothing where it is alone."""
+        clippers = [c for c in trainer.callbacks if isinstance(c, GradientClipping)]  # type: ignore[attr-defined]
+        return f"_{clippers.index(self)}_{self.rule}" if len(clippers) > 1 else ""
 
-    @property
-    def _spares_output(self) -> bool:
-        return self.rule == "adaptive" and self.exclude_output
+
+def _total(step: OptimizerStep, params: Sequence[Parameter], norms: Tensor) -> Tensor:
+    if len(params) == len(step.params):
+        return step.total if norms is step.norms else total_norm(norms)
+    wanted = {id(p) for p in params}
+    places = [i for i, p in enumerate(step.params) if id(p) in wanted]
+    return total_norm(norms[torch.tensor(places, device=norms.device)])
 
 
 def _default(rule: str, method: str) -> float:

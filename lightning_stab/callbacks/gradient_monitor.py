@@ -24,7 +24,6 @@ from lightning_stab.callbacks._noise_scale import NoiseScale
 from lightning_stab.callbacks._readings import Reading, cross
 from lightning_stab.callbacks._regimes import refuse_unseen_norms
 from lightning_stab.callbacks._step import OptimizerStep, run_phases
-from lightning_stab.functional.norms import tensor_norms
 
 STATISTICS = (
     "rms",
@@ -115,6 +114,7 @@ class GradientMonitor(Callback):
         self._cosine = GradientCosine()
         self._depth = DepthProfile()
         self._noise = NoiseScale()
+        self._loaded = False
 
     @property
     def state_key(self) -> str:
@@ -127,6 +127,12 @@ class GradientMonitor(Callback):
         """Refuse where the gradients cannot be seen."""
         if stage == "fit":
             refuse_unseen_norms(trainer, self, "gradient norms")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run, unless this one continues it."""
+        if not self._loaded and trainer.global_step == 0:
+            self._noise = NoiseScale()
+        self._loaded = False
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -172,7 +178,7 @@ class GradientMonitor(Callback):
         if step.rejected:
             self._update_ratio.drop(step)
         if self._is_due(log_step(step.trainer)) and step.clipped and not step.rejected:
-            norms = tensor_norms(step.gradients)
+            norms = step.norms_now()
             self._readings.append(norm_reading(step, norms, "grad_norm_clipped", ()))
 
     def on_train_batch_end(
@@ -184,9 +190,9 @@ class GradientMonitor(Callback):
         batch_idx: int,
     ) -> None:
         """Log everything that this batch's steps gave, as one event."""
-        if self._readings:
-            self._readings.extend(self._update_ratio.readings())
-            self._readings.extend(self._depth.readings(trainer))
+        later = self._update_ratio.readings() + self._depth.readings(trainer)
+        if self._readings:  # a batch without a step takes the hooks off all the same
+            self._readings.extend(later)
         self._emit(trainer)
 
     def on_exception(
@@ -207,6 +213,7 @@ class GradientMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the averages of the noise scale."""
         self._noise.load_state_dict(state_dict["noise_scale"])
+        self._loaded = True
 
     def _measure_in_full(self, step: OptimizerStep) -> None:
         self._readings.extend(entry_readings(step, self.statistics))

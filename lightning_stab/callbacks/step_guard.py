@@ -24,7 +24,7 @@ from lightning_stab.callbacks._lightning import Callback
 from lightning_stab.callbacks._logging import log_scalars, tag
 from lightning_stab.callbacks._regimes import refuse_unseen_norms
 from lightning_stab.callbacks._step import OptimizerStep, run_phases, scaler_will_cure
-from lightning_stab.errors import UnstableStepError
+from lightning_stab.errors import InvalidArgumentError, UnstableStepError
 
 POLICIES = ("ignore", "raise", "skip", "rewind")
 
@@ -104,6 +104,8 @@ class StepGuard(Callback):
         self.rewind_after = integer("rewind_after", rewind_after, minimum=1)
         self.snapshot_every_n_steps = snapshot_every_n_steps
         integer("snapshot_every_n_steps", snapshot_every_n_steps, minimum=1)
+        if "rewind" in (on_nonfinite, on_spike) and rewind_after >= max_consecutive:
+            raise InvalidArgumentError(messages.never_rewinds(rewind_after, max_consecutive))
         self.lr_factor = real("lr_factor", lr_factor, above=0, maximum=1)
         self.forensics = forensics
         self.num_skipped = 0
@@ -111,6 +113,7 @@ class StepGuard(Callback):
         self._consecutive: dict[int, int] = {}
         self._saved_snapshot: dict[str, Any] | None = None
         self._run: GuardRun | None = None
+        self._loaded = False
 
     @property
     def num_consecutive(self) -> int:
@@ -124,11 +127,15 @@ class StepGuard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with empty hands, and a first snapshot where rewinding may need one."""
+        if not self._loaded and trainer.global_step == 0:
+            self._judges.forget()
+            self._consecutive, self.num_skipped, self.num_rewound = {}, 0, 0
+        self._loaded = False
         undoes = bool({"skip", "rewind"} & {self.on_nonfinite, self.on_spike})
         self._run = GuardRun(pl_module, undoes=undoes, forensics=self.forensics)
         if "rewind" in (self.on_nonfinite, self.on_spike):
             self._run.start_snapshots(trainer, pl_module, self, self._saved_snapshot)
-            self._saved_snapshot = None
+        self._saved_snapshot = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -220,6 +227,7 @@ class StepGuard(Callback):
         self._consecutive = dict(state_dict["num_consecutive"])
         self._judges.load_state_dict(state_dict["judges"])
         self._saved_snapshot = state_dict["snapshot"]
+        self._loaded = True
 
     def _refuse(
         self, run: GuardRun, bad: Verdict, facts: StepFacts, step: OptimizerStep, policy: str

@@ -54,8 +54,8 @@ def fraction_beyond(gradients: Sequence[Tensor], threshold: float) -> Tensor:
 def norm_coefficient(total: Tensor, threshold: float) -> Tensor:
     """Return the factor that bounds a gradient of norm ``total``: ``min(1, c / (total + 1e-6))``.
 
-    A NaN norm gives 1: scaling by NaN would spread one bad entry over every parameter. An infinite
-    norm gives 0, so that finite entries of an overflowed norm do no harm.
+    A norm that is not finite gives 1: scaling by NaN would spread one bad entry over every
+    parameter, and scaling by 0 would lose every good one.
 
     Args:
         total: scalar, the gradient's norm.
@@ -66,7 +66,7 @@ def norm_coefficient(total: Tensor, threshold: float) -> Tensor:
         0.24999...
     """
     coefficient = torch.clamp(threshold / (total + NORM_EPS), max=1.0)
-    return torch.where(torch.isnan(total), torch.ones_like(coefficient), coefficient)
+    return torch.where(torch.isfinite(total), coefficient, torch.ones_like(coefficient))
 
 
 def scale_(gradients: Sequence[Tensor], coefficient: Tensor | float) -> None:

@@ -405,7 +405,7 @@ def test_a_resume_inside_an_accumulation_window(tmp_path):
     assert history["count"] == len(judge["loss"]["window"]["values"]) > 3
 
 
-def test_hooks_of_the_search_for_the_output_layer_go_after_the_first_step():
+def test_hooks_of_the_search_for_the_output_layer_go_after_the_first_batch():
     class Count(lightning.Callback):
         def __init__(self):
             self.counts = []
@@ -415,14 +415,14 @@ def test_hooks_of_the_search_for_the_output_layer_go_after_the_first_step():
 
     count, module = Count(), built(Classifier)
     fit(module, [GradientClipping("adaptive"), count], batches(4), accumulate_grad_batches=2)
-    assert count.counts == [2, 0, 0, 0]
+    assert count.counts == [0, 0, 0, 0]
     assert hooks_of(module) == []
 
 
 # --- refusals -------------------------------------------------------------------------------------
 
 
-def test_two_clippers_at_once_are_refused_before_the_first_step():
+def test_the_trainers_own_clipping_is_refused_before_the_first_step():
     module = built(Classifier)
     with pytest.raises(ConflictError, match=r"`gradient_clip_val=0\.5`\. Remove one of them\."):
         fit(module, [GradientClipping()], gradient_clip_val=0.5)
@@ -438,12 +438,12 @@ def test_two_clippers_at_once_are_refused_before_the_first_step():
         ({"threshold": -1.0}, r"`threshold` must be > 0, got -1\.0\. To switch clipping off"),
         ({"threshold": 0}, "`threshold` must be > 0, got 0"),
         ({"threshold": float("inf")}, "`threshold` must be > 0, got inf"),
-        ({"threshold": "1"}, "`threshold` must be > 0, got '1'"),
+        ({"threshold": "1"}, "`threshold` must be a number > 0, got '1'"),
         ({"threshold": {1: 1.0}}, r"needs a value for step 0, got steps \[1\]"),
         ({"threshold": {}}, r"needs a value for step 0, got steps \[\]"),
-        ({"threshold": {0: 1.0, -2: 1.0}}, "`threshold` must be an integer >= 0, got -2"),
-        ({"threshold": {0: 1.0, "later": 1.0}}, "`threshold` must be .*got 'later'"),
-        ({"threshold": {0: 1.0, 2.5: 1.0}}, r"`threshold` must be .*got 2\.5"),
+        ({"threshold": {0: 1.0, -2: 1.0}}, "`steps of threshold` must be an integer >= 0, got -2"),
+        ({"threshold": {0: 1.0, "later": 1.0}}, "`steps of threshold` must be .*got 'later'"),
+        ({"threshold": {0: 1.0, 2.5: 1.0}}, r"`steps of threshold` must be .*got 2\.5"),
         ({"threshold": {0: -1.0}}, r"`threshold` must be > 0, got -1\.0"),
         ({"rule": "history", "threshold": {0: 1.0}}, "must be a number.*Schedules are for"),
         (
@@ -468,3 +468,96 @@ def test_fp16_overflows_do_not_enter_the_history():
     (history,) = clipping.state_dict()["histories"].values()
     assert 5 < len(history["values"]) < 40
     assert max(history["values"]) < 100
+
+
+# --- two clippers, two parameters of one memory, two fits -----------------------------------------
+
+
+class OneGradient(lightning.LightningModule):
+    """The gradient of its only parameter is what it is given; one step of plain descent."""
+
+    def __init__(self, gradient):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(len(gradient)))
+        self.gradient = torch.tensor(gradient)
+
+    def training_step(self, batch, batch_idx):
+        return (self.weight * self.gradient).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def test_two_clippers_compose_in_the_order_of_the_list():
+    by_value, by_norm = GradientClipping("value", 1.0), GradientClipping("norm", 1.0)
+    first = OneGradient([1e6, 1.0, 1.0])
+    trainer = fit(first, [by_value, by_norm], batches(1))
+    assert torch.allclose(first.weight, torch.full((3,), -(3**-0.5)))
+    second = OneGradient([1e6, 1.0, 1.0])
+    fit(second, [by_norm, by_value], batches(1))
+    assert torch.allclose(second.weight, torch.tensor([-1.0, -1e-6, -1e-6]))
+    clipping = GradientClipping("value", 1.0, every_n_steps=1)
+    trainer = fit(
+        OneGradient([1e6, 1.0, 1.0]),
+        [clipping, GradientClipping("norm", 1.0, every_n_steps=1)],
+        batches(1),
+    )
+    logged = trainer.logger.latest
+    assert logged["clip/norm_before_0_value"] == pytest.approx(1e6)
+    assert logged["clip/norm_before_1_norm"] == pytest.approx(3**0.5)
+
+
+def test_the_norm_after_clipping_counts_shared_memory_once():
+    class Shared(OneGradient):
+        def __init__(self):
+            super().__init__([3.0] * 3)
+            self.other = nn.Parameter(torch.zeros(3))
+            self.other.data = self.weight.data
+
+        def training_step(self, batch, batch_idx):
+            return 3.0 * self.weight.sum() - 4.0 * self.other.sum()
+
+    trainer = fit(Shared(), [GradientClipping(threshold=1.0, every_n_steps=1)], batches(1))
+    logged = trainer.logger.latest
+    assert logged["clip/norm_before"] == pytest.approx(3**0.5)
+    assert logged["clip/norm_after"] == pytest.approx(1.0, rel=1e-4)
+
+
+def test_a_second_fit_starts_with_no_history_and_a_continued_one_keeps_it():
+    clipping = GradientClipping("history")
+    fit(built(Classifier), [clipping], batches(6))
+    fit(built(Classifier), [clipping], batches(4))
+    (state,) = clipping.state_dict()["histories"].values()
+    assert state["count"] == 4
+
+
+def test_a_line_search_is_one_step_of_the_history():
+    clipping = GradientClipping("history")
+    fit(built(Classifier, "lbfgs"), [clipping], batches(6))
+    (state,) = clipping.state_dict()["histories"].values()
+    assert state["count"] == 6
+
+
+def test_a_method_without_the_history_rule_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"`method` is for `rule='history'` only"):
+        GradientClipping("norm", method="percentile")
+
+
+def test_the_output_layer_is_that_of_each_optimizer():
+    """The generator runs first; its last layer is spared as well as the discriminator's."""
+
+    class Norms(lightning.Callback):
+        def __init__(self):
+            self.seen = {}
+
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for name, p in module.named_parameters():
+                if id(p) in own:
+                    self.seen[name] = float(p.grad.norm())
+
+    norms = Norms()
+    fit(built(SmallGAN), [GradientClipping("adaptive", threshold=1e-9), norms], batches(1))
+    for part in ("generator", "discriminator"):
+        assert norms.seen[f"{part}.0.weight"] < 1e-7
+        assert norms.seen[f"{part}.2.weight"] > 1e-4

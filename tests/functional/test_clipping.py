@@ -142,7 +142,7 @@ def test_norm_clipping_bounds_keeps_direction_and_leaves_small_gradients(seed, s
 @given(THRESHOLDS)
 def test_a_nonfinite_norm_spreads_to_no_other_entry(threshold):
     assert norm_coefficient(torch.tensor(math.nan), threshold) == 1
-    assert norm_coefficient(torch.tensor(math.inf), threshold) == 0
+    assert norm_coefficient(torch.tensor(math.inf), threshold) == 1
     good, bad = torch.ones(3), torch.tensor([math.nan])
     clip_by_norm_([good, bad], total([good, bad]), threshold)
     assert good.tolist() == [1.0, 1.0, 1.0]
