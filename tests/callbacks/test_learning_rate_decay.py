@@ -488,7 +488,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(schedule, tmp_path):
         decay = LearningRateDecay(schedule, **RESUMED[schedule])
         module = Regression(*values)
         module.validated = [None] * (settings.pop("validated", 0))
-        run = trainer(decay, *callbacks, max_epochs=5, enable_checkpointing=True)
+        run = trainer(decay, *callbacks, max_epochs=5, enable_checkpointing=bool(callbacks))
         run.fit(module, Replays(data()), data(), **settings)
         return decay, module, run.optimizers[0].param_groups[0]["lr"]
 
