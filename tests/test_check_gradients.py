@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from gradcheck_modules import Net, ScaledLinear, batch
+from gradcheck_modules import Net, ScaledLinear, batch, loader
+from lightning.pytorch import LightningDataModule
 from torch import nn
 
-from lightning_stab.callbacks.checking import check_gradients
+from lightning_stab.callbacks.checking import check_batches, check_gradients, training_batches
 from lightning_stab.errors import InvalidArgumentError
 
 
@@ -182,3 +183,24 @@ def test_memory_stays_within_three_double_copies():
             held += event.nbytes()
             peak = max(peak, held)
     assert size < peak <= 3.1 * size  # three copies, and what a batch of two takes
+
+
+def test_batches_of_a_data_module_give_an_exit_code(capsys):
+    data = LightningDataModule()
+    data.train_dataloader = lambda: loader()
+    batches = training_batches(data, number=2)
+    assert len(batches) == 2
+    assert check_batches(Net(), batches) == 0
+    assert "Gradient check passed" in capsys.readouterr().out
+    assert check_batches(Net(factor=2.0), batches, as_json=True) == 1
+    assert [report["passed"] for report in json.loads(capsys.readouterr().out)] == [False, False]
+
+
+def test_a_dataset_in_a_module_is_not_copied():
+    class Stubborn(torch.utils.data.Dataset):
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+    module = Net()
+    module.data = Stubborn()
+    assert check_gradients(module, batch()).passed

@@ -73,6 +73,7 @@ def group_names(optimizers: list[Optimizer]) -> list[str]:
     """Return a name for every param group: its own if it has one, else its place.
 
     Example:
+        >>> import torch
         >>> weight = torch.nn.Parameter(torch.zeros(1))
         >>> group_names([torch.optim.SGD([{"params": [weight], "name": "head"}], lr=1.0)])
         ['head']

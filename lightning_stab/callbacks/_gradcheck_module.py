@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_stab.callbacks._gradcheck_isolation import isolate
 from lightning_stab.callbacks._gradcheck_program import step_program
@@ -88,6 +89,8 @@ def _replacements(module: nn.Module, trainer: Any, stand_in: TrainerStandIn) -> 
         compiler = vars(part).get("_compiler_ctx")
         if compiler is not None:
             replace[id(compiler)] = None
+        data = [v for v in vars(part).values() if isinstance(v, (Dataset, DataLoader))]
+        replace |= {id(each): each for each in data}
     if trainer is None:
         return replace
     shared = [*trainer.callbacks, trainer.datamodule, trainer.strategy]

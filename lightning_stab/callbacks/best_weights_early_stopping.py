@@ -27,9 +27,7 @@ _in_no_trainer_yet: WeakSet[BestWeightsEarlyStopping] = WeakSet()
 
 
 class BestWeightsEarlyStopping(JudgingEarlyStopping):
-    """Stops when a metric stops improving, and brings the best weights and buffers back.
-
-    It is Lightning's ``EarlyStopping`` with what that leaves out.
+    """Lightning's ``EarlyStopping`` that also brings the best weights and buffers back.
 
     Args:
         monitor: the metric, as the module logs it, or several. The first decides which are best.
@@ -247,8 +245,5 @@ class BestWeightsEarlyStopping(JudgingEarlyStopping):
         rank_zero_info(self.summary)
         log_text(trainer, tag("stopping", "summary"), self.summary)
         best = self._record.track(self.monitor)
-        at = {
-            tag("stopping", "best_check"): best.at.check,
-            tag("stopping", "best_step"): best.at.step,
-        }
-        log_scalars(trainer, {tag("stopping", "best"): best.best, **at})
+        values = {"best": best.best, "best_check": best.at.check, "best_step": best.at.step}
+        log_scalars(trainer, {tag("stopping", name): value for name, value in values.items()})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
+from itertools import islice
 from typing import Any
 
+from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
 from lightning_stab.arguments import integer
@@ -84,21 +87,38 @@ def check_gradients(
         return check_problem(_problem(module, batch, loss_fn), settings)
 
 
-def check_batches(module: nn.Module, batches: Iterable[Any], **arguments: Any) -> int:
+def check_batches(
+    module: nn.Module, batches: Iterable[Any], *, as_json: bool = False, **arguments: Any
+) -> int:
     """Check the gradients on each batch, print the reports, and return an exit code.
 
     Args:
         module: a LightningModule.
-        batches: as its ``training_step`` takes them.
+        batches: as its ``training_step`` takes them; see `training_batches`.
+        as_json: print one json list instead of tables.
         arguments: for `check_gradients`.
 
     Returns:
         0 if no gradient is wrong on any batch, 1 otherwise.
     """
     reports = [check_gradients(module, batch, **arguments) for batch in batches]
-    for report in reports:
-        print(report)  # noqa: T201  # the command's output
+    told = [json.dumps([r.to_dict() for r in reports], indent=1)] if as_json else reports
+    for each in told:
+        print(each)  # noqa: T201  # the command's output
     return 0 if all(report.passed for report in reports) else 1
+
+
+def training_batches(data: LightningDataModule, number: int = 1) -> list[Any]:
+    """Return the first training batches of a data module that no Trainer has prepared.
+
+    Args:
+        data: the data module; its ``prepare_data`` and ``setup("fit")`` are called.
+        number: how many batches.
+    """
+    integer("number", number, minimum=1)
+    data.prepare_data()
+    data.setup("fit")
+    return list(islice(data.train_dataloader(), number))
 
 
 def skipped_check(why: str) -> GradientReport:

@@ -18,7 +18,7 @@ from lightning_stab.callbacks._init_program import program_of
 from lightning_stab.callbacks._init_table import markdown_table, print_table
 from lightning_stab.callbacks._lightning import Callback
 from lightning_stab.callbacks._logging import log_text
-from lightning_stab.errors import ConflictError
+from lightning_stab.errors import ConflictError, StabError
 from lightning_stab.functional.initialization import (
     InitializationSettings,
     Program,
@@ -127,8 +127,7 @@ class WeightInitialization(Callback):
             return
         _refuse_sharding(trainer)
         seed = trainer.strategy.broadcast(_process_seed() if self.seed is None else self.seed)
-        program = self._program(trainer, pl_module)
-        self.records = initialize_(pl_module, self.settings, seed, program)
+        self.records = self._initialized(pl_module, seed, self._program(trainer, pl_module))
         _same_on_all_ranks_(trainer, pl_module)
         log_text(trainer, "weight_initialization", markdown_table(self.records))
         log_profile(trainer, self.records)
@@ -148,6 +147,24 @@ class WeightInitialization(Callback):
             )
             return None
         return program_of(module, batch)
+
+    def _initialized(
+        self, module: LightningModule, seed: int, program: Program | None
+    ) -> list[WeightRecord]:
+        """Initialise; without the batch if the training step does not run on a copy."""
+        try:
+            return initialize_(module, self.settings, seed, program)
+        except StabError:
+            raise
+        except Exception as error:  # whatever user code raises before its fit has begun
+            if program is None:
+                raise
+            rank_zero_warn(
+                "`WeightInitialization` could not run the training step on a copy of the module "
+                f"({type(error).__name__}: {error}), so it goes by the order in which the modules "
+                "are declared. `use_batch=False` says so without this warning."
+            )
+            return initialize_(module, self.settings, seed)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget a restored mark when its fit is over: the next module may be a fresh one."""

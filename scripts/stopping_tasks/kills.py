@@ -59,7 +59,8 @@ class Outcome:
     def sentence(self) -> str:
         """Return it in words."""
         words = "identical" if self.identical else f"DIFFERENT: {self}"
-        return f"killed at step {self.step} in {self.place}, resumed at {self.resumed_at}: {words}"
+        moment = f"the first {self.place} from step {self.step} on"
+        return f"killed in {moment}, resumed at step {self.resumed_at}: {words}"
 
 
 class Save(Checkpoint):

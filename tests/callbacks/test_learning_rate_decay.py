@@ -488,7 +488,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(schedule, tmp_path):
         decay = LearningRateDecay(schedule, **RESUMED[schedule])
         module = Regression(*values)
         module.validated = [None] * (settings.pop("validated", 0))
-        run = trainer(decay, *callbacks, max_epochs=5, enable_checkpointing=True)
+        run = trainer(decay, *callbacks, max_epochs=5, enable_checkpointing=bool(callbacks))
         run.fit(module, Replays(data()), data(), **settings)
         return decay, module, run.optimizers[0].param_groups[0]["lr"]
 
@@ -510,3 +510,16 @@ def test_it_consumes_no_random_numbers():
 
     ours = state_after(LearningRateDecay("cosine", warmup_steps=2))
     assert torch.equal(ours, state_after())
+
+
+def test_steps_that_a_fused_optimizer_skips_for_the_scaler_do_not_count():
+    from lightning.pytorch.plugins import MixedPrecision
+
+    class Fused(Poisoned):
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=0.05, fused=True)
+
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=8.0))
+    decay = LearningRateDecay(interval="step", gamma=0.5)
+    _, module = fit([1.0], decay, module=Fused(1.0), plugins=[plugin])
+    assert step_rates(module) == pytest.approx([0.05, 0.025, 0.025, 0.025])

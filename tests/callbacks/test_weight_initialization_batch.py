@@ -139,6 +139,18 @@ def test_a_loader_that_would_lose_the_batch_is_left_alone_with_a_warning(tmp_pat
     assert callback.records[-1].scheme == "kaiming_normal"
 
 
+class Uncopied(Net):
+    def __deepcopy__(self, memo):
+        raise TypeError("holds a lock")
+
+
+def test_a_module_that_cannot_be_copied_gets_the_plain_form_with_a_warning(tmp_path):
+    callback = WeightInitialization(verbose=False)
+    with pytest.warns(UserWarning, match=r"copy of the module \(TypeError: holds a lock\)"):
+        trainer(tmp_path, callback).fit(Uncopied(), LOADERS["shuffled"]())
+    assert [r.scheme for r in callback.records] == ["xavier_normal", "kaiming_normal"]
+
+
 def test_without_a_batch_on_request(tmp_path):
     callback = WeightInitialization(verbose=False, use_batch=False)
     trainer(tmp_path, callback).fit(Net(), LOADERS["shuffled"]())

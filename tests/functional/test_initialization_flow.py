@@ -291,3 +291,55 @@ def test_a_kept_weight_of_zeros_that_feeds_a_layer_is_refused():
     settings = InitializationSettings(exclude=["0.*"])
     with pytest.raises(ConflictError, match=r"`0.weight` is excluded and all zero, and it feeds"):
         initialize_(net, settings, program=program(net, X))
+
+
+# --- what could lead astray ----------------------------------------------------------------------
+
+
+def test_branches_that_are_put_side_by_side_keep_their_activation():
+    net = Built(
+        lambda m, x: m.c(torch.cat([F.relu(m.a(x)), F.relu(m.b(x))], 1)),
+        a=nn.Linear(8, 4), b=nn.Linear(8, 4), c=nn.Linear(8, 2),
+    )  # fmt: skip
+    assert found(net, X)["c.weight"] == ("ReLU", "kaiming_normal")
+
+
+def test_noise_that_the_module_draws_itself_is_an_input():
+    net = Built(
+        lambda m, x: m.b(torch.tanh(m.a(torch.randn(6, 8)))), a=nn.Linear(8, 8), b=nn.Linear(8, 2)
+    )
+    assert preceding(net, X) == {"a.weight": "input", "b.weight": "Tanh"}
+
+
+def test_a_mask_in_a_buffer_is_no_second_source():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 2)
+            self.register_buffer("mask", torch.ones(8))
+
+        def forward(self, x):
+            return self.b(F.silu(self.a(x)) * self.mask + self.mask)
+
+    assert found(Masked(), X)["b.weight"] == ("SiLU", "mirrored orthogonal")
+
+
+def test_an_activation_kept_for_a_skip_as_well_is_not_mirrored():
+    def forward(m, x):
+        hidden = F.relu(m.a(x))
+        return m.c(hidden + m.b(hidden))
+
+    net = Built(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(8, 2))
+    assert found(net, X)["b.weight"] == ("ReLU", "kaiming_normal")
+
+
+def test_a_gradient_taken_inside_the_step_is_not_recorded():
+    net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    def penalised(twin):
+        x = X.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(twin(x).sum(), x, create_graph=True)
+        return slope.square().mean()
+
+    records = initialize_(net, program=Program(lambda: copy.deepcopy(net), penalised))
+    assert [r.preceding for r in records] == ["input", "Tanh"]

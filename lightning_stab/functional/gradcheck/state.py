@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 _STRUCTURE = {"_parameters", "_buffers", "_modules"}
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, type)
+_DATA = (Dataset, DataLoader)  # large, and not for a forward pass to change
 
 
 class ModuleState:
@@ -80,7 +82,7 @@ def _attributes(part: nn.Module, *, mutable: bool) -> dict[str, Any]:
 def _needs_no_copy(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_needs_no_copy, value))
-    return isinstance(value, _PLAIN) or callable(value) or _is_empty_container(value)
+    return isinstance(value, (*_PLAIN, *_DATA)) or callable(value) or _is_empty_container(value)
 
 
 def _is_empty_container(value: Any) -> bool:

