@@ -48,7 +48,7 @@ def test_poisoned_runs_end_like_their_twins(tmp_path):
     nonfinite = [r for r in runs if r["kind"] in ("nan", "inf")]
     assert all(r["bit_identical"] and r["skipped"] == r["planted"] for r in nonfinite)
     assert all(r["finite"] and not r["raised"] for r in runs)
-    assert all(r["points"] > -5 for r in runs)
+    assert all(r["points"] >= -2 for r in runs)
 
 
 def test_an_unguarded_poisoned_run_is_ruined():

@@ -63,8 +63,7 @@ class GradientMonitor(Callback):
     With several optimizers, totals carry ``_opt0``, ``_opt1``.
 
     Args:
-        every_n_steps: log at the end of each interval of so many optimizer steps; 50 costs well
-            under a percent of a step. Independent of the Trainer's ``log_every_n_steps``.
+        every_n_steps: log at the end of each interval of so many optimizer steps. Independent of the Trainer's ``log_every_n_steps``.
         dense_steps: also log the norms alone at each of so many first steps, where runs fail.
         per_parameter: patterns of parameter names whose own norms are logged too, e.g. ``["*"]``.
         statistics: what is logged besides norms, any of ``rms``, ``max_abs``, ``zero_fraction``,
