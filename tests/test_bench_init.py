@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import bench_images
 import bench_init
 import bench_init_usual
 import pytest
@@ -24,7 +25,7 @@ def test_it_runs_small_and_goes_on_where_it_stopped(tmp_path, capsys):
 
 
 def test_the_convolutional_net_and_every_method_start_finite():
-    images = bench_init.load("digits", small=True)
+    images = bench_images.load("digits", small=True)
     for method in bench_init.METHODS:
         for kind in ("mlp", "conv"):
             net = bench_init.build(kind, "digits", "relu", 6, method == "batch_norm")
@@ -32,8 +33,14 @@ def test_the_convolutional_net_and_every_method_start_finite():
             assert bool(net(images.train[0][:8]).isfinite().all())
 
 
+def test_signal_and_gradient_at_the_start(capsys):
+    arguments = ["--at-start", "--small", "--activation", "relu"]
+    assert bench_init.main(arguments) == 0
+    assert "| relu | 4 |" in capsys.readouterr().out
+
+
 def test_parts_do_not_share_images():
-    images = bench_init.load("digits")
+    images = bench_images.load("digits")
     rows = [{tuple(v.tolist()) for v in part[0]} for part in (images.train, images.test)]
     assert not rows[0] & rows[1]
     assert [len(p[0]) for p in (images.train, images.validation, images.test)] == [1200, 240, 357]
@@ -41,7 +48,7 @@ def test_parts_do_not_share_images():
 
 @pytest.mark.skipif(not HAS_MNIST, reason="needs the extra `bench`")
 def test_mnist_is_the_real_one():
-    images = bench_init.load("mnist")
+    images = bench_images.load("mnist")
     assert [len(p[0]) for p in (images.train, images.validation, images.test)] == [3500, 500, 1000]
     assert images.train[0].shape[1] == 784
     assert torch.bincount(images.train[1]).min() > 300

@@ -333,7 +333,16 @@ def test_an_activation_kept_for_a_skip_as_well_is_not_mirrored():
     assert found(net, X)["b.weight"] == ("ReLU", "kaiming_normal")
 
 
-def test_a_gradient_taken_inside_the_step_is_not_recorded():
+def test_an_activation_that_goes_on_by_another_way_is_not_mirrored():
+    def forward(m, x):
+        hidden = F.relu(m.a(x))
+        return m.c(torch.cat([hidden, torch.tanh(m.b(hidden))], 1))
+
+    net = Built(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(16, 2))
+    assert found(net, X)["b.weight"] == ("ReLU", "kaiming_normal")
+
+
+def test_a_gradient_taken_inside_the_step_does_not_disturb():
     net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
 
     def penalised(twin):
