@@ -1,8 +1,8 @@
-"""The command ``lightning-stab``: LightningCLI with the suite's defaults.
+"""The command ``lightning-stab``: LightningCLI with the suite's defaults, and ``check``.
 
 ``fit``, ``validate``, ``test`` and ``predict`` take any module and any data module by class path
 (``fit --model my_package.MyModule --data my_package.MyData``), and the suite's own classes,
-callbacks and Lightning's by their short names.
+callbacks and Lightning's by their short names. ``check`` takes the same and trains nothing.
 """
 
 from __future__ import annotations
@@ -10,147 +10,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any, NoReturn
 
-from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_stab._cli_check import check
+from lightning_stab._cli_classes import StabCLI, own_error
 
-import lightning_stab.callbacks
-import lightning_stab.data
-import lightning_stab.models  # noqa: F401  # short names are those of imported classes
-from lightning_stab import _cli_defaults
-from lightning_stab._cli_logs import ConfigSaver, claim_folders, tensorboard_command
-from lightning_stab.errors import InvalidArgumentError, StabError
-
-LOADERS = {
-    "fit": "train_dataloader",
-    "validate": "val_dataloader",
-    "test": "test_dataloader",
-    "predict": "predict_dataloader",
-}
-
-
-class StabArgumentParser(LightningArgumentParser):
-    """A parser whose errors are the sentence that matters, without pages of usage before it."""
-
-    def add_lightning_class_args(
-        self,
-        lightning_class: Any,
-        nested_key: str,
-        subclass_mode: bool = False,
-        required: bool = True,
-    ) -> list[str]:
-        """Add a class; none is required, because the defaults are chosen after a first look."""
-        return super().add_lightning_class_args(
-            lightning_class, nested_key, subclass_mode, required=False
-        )
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong and where help is, then leave with code 2."""
-        if not self.exit_on_error:
-            raise ArgumentError(None, message) from ex
-        own = own_error(ex)
-        name = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
-        sys.stderr.write(f"{name}: {own or message}\n")
-        if own is None:
-            sys.stderr.write(f"All options: {name} --help\n")
-        self.exit(2)
-
-
-class StabCLI(LightningCLI):
-    """LightningCLI with the suite's defaults, which depend on whose module is trained.
-
-    Args:
-        args: the words of the command line; those of the process by default.
-    """
-
-    def __init__(self, args: list[str] | None = None) -> None:
-        self._parsers: list[LightningArgumentParser] = []
-        super().__init__(
-            save_config_callback=ConfigSaver,
-            seed_everything_default=_cli_defaults.SEED,
-            parser_class=StabArgumentParser,
-            parser_kwargs={"prog": "lightning-stab"},
-            args=args,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Give a subcommand its defaults."""
-        self._parsers.append(parser)
-        parser.set_defaults(_cli_defaults.settings())
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse twice: first to see whose classes are meant, then with the defaults for them."""
-        words = sys.argv[1:] if args is None else list(args)
-        chosen = self._first_look(parser, words)
-        if chosen is not None:
-            settings = _cli_defaults.settings(*chosen)
-            for subcommand_parser in self._parsers:
-                subcommand_parser.set_defaults(settings)
-        self.config = parser.parse_args(words)
-
-    def _first_look(
-        self, parser: LightningArgumentParser, words: list[str]
-    ) -> tuple[str, str | None] | None:
-        """Return the class paths of model and data, or None where the real parse must answer."""
-        if any(word == "-h" or word.split("=")[0].endswith("help") for word in words):
-            return None
-        parsers = [parser, *self._parsers]
-        for each in parsers:
-            each.exit_on_error = False
-        try:
-            config = parser.parse_args([w for w in words if not w.startswith("--print_config")])
-        except (ArgumentError, SystemExit):
-            return None
-        finally:
-            for each in parsers:
-                each.exit_on_error = True
-        chosen = config[config.subcommand]
-        model, data = _class_path(chosen.get("model")), _class_path(chosen.get("data"))
-        return (model, data) if model else None
-
-    def after_instantiate_classes(self) -> None:
-        """Refuse what cannot run, then claim the folder of the logs."""
-        if self.model is None:
-            raise InvalidArgumentError(
-                "`model` must be a module, got null. Name its class: --model my_package.MyModule"
-            )
-        loader = LOADERS.get(self.subcommand or "")
-        if self.datamodule is None and loader and not is_overridden(loader, self.model):
-            raise InvalidArgumentError(
-                f"`data` must name a data module, because {type(self.model).__name__} has no "
-                f"`{loader}`. Add for example --data my_package.MyData or --data DigitsDataModule"
-            )
-        claim_folders(self.trainer)
-
-    def after_fit(self) -> None:
-        """Say where the run is to be found."""
-        if self.trainer.loggers and self.trainer.log_dir:
-            folder = self.trainer.log_dir
-            rank_zero_info(f"The run is in {folder}. To see it: {tensorboard_command(folder)}")
-
-    def before_validate(self) -> None:
-        """Look at the weights before they are measured."""
-        self._before_measuring()
-
-    def before_test(self) -> None:
-        """Look at the weights before they are measured."""
-        self._before_measuring()
-
-    def before_predict(self) -> None:
-        """Look at the weights before they predict."""
-        self._before_measuring()
-
-    def _before_measuring(self) -> None:
-        # Where nothing is saved, it does not matter that checkpoints would go to a new folder.
-        warnings.filterwarnings("ignore", "The dirpath has changed from")
-        if not self._get(self.config, "ckpt_path"):
-            rank_zero_warn(
-                f"`{self.subcommand}` without --ckpt_path uses the weights that the module starts "
-                "with. Name a checkpoint: --ckpt_path RUN_DIR/checkpoints/NAME.ckpt"
-            )
+__all__ = ["StabCLI", "main", "own_error", "run"]
 
 
 def main(args: list[str] | None = None) -> None:
@@ -174,14 +38,18 @@ def run(args: list[str] | None = None) -> StabCLI:
         args: the words of the command line; those of the process by default.
 
     Raises:
-        SystemExit: with code 2, if an argument is wrong or the suite refused to go on.
+        SystemExit: with code 2, if an argument is wrong or the suite refused to go on; and after
+            ``check``, with its exit code.
     """
     # Like `python -m`, so that the user's own classes are found; last, so that they hide nothing.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     # Lightning's own use of torch, at every run: nothing that a user could change.
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    words = sys.argv[1:] if args is None else list(args)
     try:
+        if words[:1] == ["check"]:
+            raise SystemExit(check(words[1:]))
         return StabCLI(args)
     except Exception as error:
         own = own_error(error)
@@ -189,22 +57,3 @@ def run(args: list[str] | None = None) -> StabCLI:
             raise
         sys.stderr.write(f"lightning-stab: {own}\n")
         raise SystemExit(2) from error
-
-
-def own_error(error: BaseException | None) -> StabError | None:
-    """Return the suite's own error that ``error`` is or was raised from, if there is one.
-
-    Example:
-        >>> try:
-        ...     raise ValueError("a parser's wrapping") from StabError("the sentence")
-        ... except ValueError as error:
-        ...     own_error(error)
-        StabError('the sentence')
-    """
-    while error is not None and not isinstance(error, StabError):
-        error = error.__cause__
-    return error
-
-
-def _class_path(value: Any) -> str | None:
-    return value.get("class_path") if isinstance(value, (Namespace, dict)) else None

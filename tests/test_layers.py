@@ -14,6 +14,8 @@ ORDER = (  # first components below the package, lowest first; an import may onl
     {"diagnosis", "reporting"},
     {"callbacks", "models", "data"},
     {"__init__", "_cli_defaults", "_cli_logs"},
+    {"_cli_classes"},
+    {"_cli_check"},
     {"cli"},
     {"__main__"},
 )
