@@ -117,20 +117,21 @@ class GradientCosine:
     """The cosine between this gradient and that of the step before."""
 
     def __init__(self) -> None:
-        self._previous: dict[int, tuple[list[int], list[Tensor]]] = {}
+        self._previous: dict[int, tuple[list[int], list[Tensor], Tensor]] = {}
 
     def remember(self, step: OptimizerStep) -> None:
         """Keep a copy of this gradient for the next step."""
         copies = [g.detach().clone() for g in step.gradients]
-        self._previous[id(step.optimizer)] = ([id(p) for p in step.params], copies)
+        self._previous[id(step.optimizer)] = ([id(p) for p in step.params], copies, step.total)
 
     def readings(self, step: OptimizerStep) -> list[Reading]:
         """Compare with the remembered gradient, if it is of the same parameters."""
-        params, previous = self._previous.pop(id(step.optimizer), ([], []))
-        if not previous or params != [id(p) for p in step.params]:
+        remembered = self._previous.pop(id(step.optimizer), None)
+        if remembered is None or remembered[0] != [id(p) for p in step.params]:
             return []
+        _, previous, norm = remembered
         name = tag("grad_cosine", "previous" + step.suffix)
-        return [named(name, cosine(step.gradients, previous))]
+        return [named(name, cosine(step.gradients, previous, step.total * norm))]
 
 
 class DepthProfile:
@@ -138,6 +139,11 @@ class DepthProfile:
 
     def __init__(self) -> None:
         self._probe: LayerProbe | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether hooks are on."""
+        return self._probe is not None
 
     def start(self, module: LightningModule) -> None:
         """Put the hooks on, unless the module is compiled and would not run them."""

@@ -9,7 +9,7 @@ looks at some steps only says so with ``wants_step(trainer)``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -91,6 +91,14 @@ class OptimizerStep:
         """The same on the host; exact also where float32 overflows although the entries do not."""
         value = float(self.total)
         return exact_total_norm(self.gradients) if value == float("inf") else value
+
+    def total_of(self, params: Sequence[Parameter], norms: Tensor) -> Tensor:
+        """Return the norm over some of the parameters, from the norms of all."""
+        if len(params) == len(self.params):
+            return self.total if norms is self.norms else total_norm(norms)
+        wanted = {id(p) for p in params}
+        places = [i for i, p in enumerate(self.params) if id(p) in wanted]
+        return total_norm(norms[torch.tensor(places, device=norms.device)])
 
     def names(self) -> tuple[str, ...]:
         """Return the names of ``params``, those of ``named_parameters()``."""

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -33,7 +31,6 @@ from lightning_stab.callbacks._step import OptimizerStep, run_phases
 from lightning_stab.callbacks._thresholds import checked_method, checked_threshold
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.norm_history import NormHistory, PercentileHistory, ZScoreHistory
-from lightning_stab.functional.norms import total_norm
 
 RULES = {"value": 100.0, "norm": 1.0, "adaptive": 0.01, "history": None}
 METHODS = {"zscore": 2.5, "percentile": 10.0}
@@ -175,12 +172,7 @@ class GradientClipping(Callback):
                 self._clip(step, kept, self._suffix + step.suffix + group, again=again)
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Log what an interval's last step gave, as one event, and take the hooks off."""
         self._output.stop()
@@ -217,14 +209,14 @@ class GradientClipping(Callback):
         bounds_norm = self.rule in ("norm", "history")
         total = None
         if measure or bounds_norm:  # another clipper may have changed what was measured first
-            total = _total(step, params, step.norms_now() if again else step.norms)
+            total = step.total_of(params, step.norms_now() if again else step.norms)
         rule = self._rule_of(key, learns=not step.is_line_search)
         clipped = rule(Target(params, total, self._threshold_at(at), measure))
         summary = self._summaries.setdefault(key, ClipSummary(per_step=bounds_norm))
         if not step.is_line_search:
             summary.add(clipped)
         if measure and total is not None and summary.num_steps:
-            after = _total(step, params, step.norms_now())
+            after = step.total_of(params, step.norms_now())
             self._readings.append(summary.reading(key, total, after, clipped))
 
     def _rule_of(self, key: str, *, learns: bool) -> Callable[[Target], Clipped]:
@@ -242,14 +234,6 @@ class GradientClipping(Callback):
         """Return what tells this clipper's values from another's: nothing where it is alone."""
         clippers = [c for c in trainer.callbacks if isinstance(c, GradientClipping)]  # type: ignore[attr-defined]
         return f"_{clippers.index(self)}_{self.rule}" if len(clippers) > 1 else ""
-
-
-def _total(step: OptimizerStep, params: Sequence[Parameter], norms: Tensor) -> Tensor:
-    if len(params) == len(step.params):
-        return step.total if norms is step.norms else total_norm(norms)
-    wanted = {id(p) for p in params}
-    places = [i for i, p in enumerate(step.params) if id(p) in wanted]
-    return total_norm(norms[torch.tensor(places, device=norms.device)])
 
 
 def _default(rule: str, method: str) -> float:

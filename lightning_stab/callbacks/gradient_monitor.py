@@ -40,8 +40,8 @@ STATISTICS = (
 class GradientMonitor(Callback):
     """Log the norms of the gradients that the optimizer really gets, a few values per layer.
 
-    It reads unscaled, accumulated gradients at the optimizer step, before and after the suite's
-    own clipping, and never changes a run. All values of a step leave as one event.
+    It reads unscaled, accumulated gradients before and after the suite's own clipping, and never
+    changes a run. All values of a step leave as one event.
 
     ========================== =====================================================
     logged name                what it is
@@ -63,7 +63,8 @@ class GradientMonitor(Callback):
     With several optimizers, totals carry ``_opt0``, ``_opt1``.
 
     Args:
-        every_n_steps: log at the end of each interval of so many optimizer steps. Independent of the Trainer's ``log_every_n_steps``.
+        every_n_steps: log at the end of each interval of so many optimizer steps, independent of
+            the Trainer's ``log_every_n_steps``.
         dense_steps: also log the norms alone at each of so many first steps, where runs fail.
         per_parameter: patterns of parameter names whose own norms are logged too, e.g. ``["*"]``.
         statistics: what is logged besides norms, any of ``rms``, ``max_abs``, ``zero_fraction``,
@@ -181,14 +182,11 @@ class GradientMonitor(Callback):
             self._readings.append(norm_reading(step, norms, "grad_norm_clipped", ()))
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Log everything that this batch's steps gave, as one event."""
+        if not (self._readings or self._depth.is_on):
+            return
         later = self._update_ratio.readings() + self._depth.readings(trainer)
         if self._readings:  # a batch without a step takes the hooks off all the same
             self._readings.extend(later)

@@ -37,12 +37,11 @@ class StepGuard(Callback):
     bad if one of them is NaN or infinite, or a spike: out of line with the last accepted steps.
 
     * ``ignore``: the step is taken.
-    * ``raise``: the fit stops with `UnstableStepError`, which names the first bad parameter.
-    * ``skip``: weights, buffers, moments and step counts of the optimizer stay as if the batch had
-      not been, and step-wise schedulers wait; only the Trainer's ``global_step`` advances.
-    * ``rewind``: as ``skip``; after ``rewind_after`` bad steps in a row, when not the batch but the
-      weights are to blame, the newest snapshot of model, optimizers, schedulers, scaler and
-      clipping history comes back, and the learning rates are multiplied by ``lr_factor``.
+    * ``raise``: the fit stops, and the message names the first bad parameter.
+    * ``skip``: weights, buffers, optimizer state and step-wise schedulers stay as if the batch had
+      not been; only the Trainer's ``global_step`` advances.
+    * ``rewind``: as ``skip``; after ``rewind_after`` bad steps in a row the newest snapshot of model,
+      optimizers, schedulers, scaler and clipping history comes back, and ``lr_factor`` is applied.
 
     An overflow that a loss scaler can cure is no bad step. All ranks decide alike. Logged when it
     happens: counts ``guard/skipped``, ``guard/rewound``, and ``guard/loss``, ``guard/grad_norm``.
@@ -60,13 +59,13 @@ class StepGuard(Callback):
         rewind_after: bad steps in a row that show the weights, not a batch, to be at fault.
         snapshot_every_n_steps: accepted steps between snapshots, for ``rewind`` only.
         lr_factor: what a rewind multiplies the learning rates by, in (0, 1].
-        forensics: on the first non-finite step, run the batch again with hooks to name the first
-            module whose output or gradient is not finite, and save the batch beside the logs.
+        forensics: on the first non-finite step, run the batch again to name the first module whose
+            output or gradient is not finite, and save the batch beside the logs.
 
     Raises:
         InvalidArgumentError: for an unknown policy or a number outside its range.
         ConflictError: at the start of a fit under DeepSpeed or FSDP1.
-        UnstableStepError: during the fit, by the policy ``raise`` or after ``max_consecutive``.
+        UnstableStepError: by the policy ``raise``, or after ``max_consecutive`` bad steps.
 
     Example:
         >>> StepGuard(on_nonfinite="skip", on_spike="skip").num_skipped

@@ -40,10 +40,17 @@ def count_zero_and_nonfinite(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(rows) if rows else torch.zeros(0, 2, dtype=torch.long)
 
 
-def cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+def cosine(
+    first: Sequence[Tensor], second: Sequence[Tensor], norms: Tensor | None = None
+) -> Tensor:
     """Return the cosine of the angle between two gradients, each a list of tensors.
 
     ``sum <a_i, b_i> / (||a|| ||b||)``, a scalar in [-1, 1]; 0 where either is zero.
+
+    Args:
+        first: the tensors of one gradient.
+        second: those of the other, of the same shapes.
+        norms: the product of the two norms, if it is known already.
 
     Example:
         >>> cosine([torch.tensor([1.0, 0.0])], [torch.tensor([1.0, 1.0])]).item()
@@ -51,7 +58,8 @@ def cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """
     products = [_inner(a, b) for a, b in zip(first, second, strict=True)]
     inner = torch.stack([p.to(products[0].device) for p in products]).sum()
-    norms = total_norm(tensor_norms(first)) * total_norm(tensor_norms(second))
+    if norms is None:
+        norms = total_norm(tensor_norms(first)) * total_norm(tensor_norms(second))
     return torch.where(norms > 0, inner / norms.clamp(min=torch.finfo(norms.dtype).tiny), 0.0)
 
 
@@ -123,8 +131,14 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
+    if type(a) is type(b) is Tensor and a.dtype == b.dtype == torch.float32 and _dense(a, b):
+        return torch.dot(a.reshape(-1), b.reshape(-1))  # one pass, and nothing allocated
     if a.is_sparse or b.is_sparse:
         a, b = a.to_dense(), b.to_dense()
     product = (_wide(a) * _wide(b).conj()).sum()
     whole: Tensor = product.full_tensor() if hasattr(product, "full_tensor") else product
     return whole.real if whole.is_complex() else whole
+
+
+def _dense(*tensors: Tensor) -> bool:
+    return all(t.layout is torch.strided and t.is_contiguous() for t in tensors)
