@@ -179,6 +179,12 @@ def key(cell: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(cell[name] for name in ("kind", "data", "activation", "depth", "method"))
 
 
+def _entry(cell: dict[str, Any]) -> str:
+    low, high = min(cell["test"]), max(cell["test"])
+    spread = f"{low:.1f}-{high:.1f}" if len(cell["test"]) > 1 else "1 seed"
+    return f"{cell['mean']:.1f} ({spread})"
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """Return the results as a Markdown table, a row for each net, a column for each method."""
     rows = sorted({key(r)[:4] for r in results}, key=lambda row: (row[0], row[1], row[3], row[2]))
@@ -188,12 +194,7 @@ def table(results: list[dict[str, Any]]) -> str:
     for row in rows:
         kind, data, activation, depth = row
         cells = [by_key.get((*row, method)) for method in METHODS]
-        texts = [
-            "not run"
-            if c is None
-            else f"{c['mean']:.1f} ({min(c['test']):.1f}-{max(c['test']):.1f})"
-            for c in cells
-        ]
+        texts = ["not run" if cell is None else _entry(cell) for cell in cells]
         lines.append(f"| {kind} | {data} | {activation} | {depth} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 

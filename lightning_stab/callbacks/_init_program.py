@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from lightning_stab.callbacks._gradcheck_trainer import (
     IdleOptimizer,
+    IdleScheduler,
     TrainerStandIn,
     idle_optimizers,
     ignore,
@@ -21,7 +22,7 @@ from lightning_stab.callbacks._gradcheck_trainer import (
 from lightning_stab.functional.initialization import Program
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
-_MUTED = ("log", "log_dict", "print", "lr_schedulers", "clip_gradients", "lr_scheduler_step")
+_MUTED = ("log", "log_dict", "print", "clip_gradients", "lr_scheduler_step")
 
 
 def program_of(module: nn.Module, batch: Any, loss_fn: LossFunction | None = None) -> Program:
@@ -49,12 +50,28 @@ def _copy(module: nn.Module, optimizers: list[IdleOptimizer]) -> nn.Module:
     memo: dict[int, Any] = {} if trainer is None else {id(trainer): trainer}
     twin = copy.deepcopy(module, memo)
     stand_in = TrainerStandIn(trainer, optimizers)
-    optimizers[:] = [] if trainer is None else idle_optimizers(trainer.optimizers, memo)
+    real = _configured(twin) if trainer is None else trainer.optimizers
+    optimizers[:] = idle_optimizers(real, memo)
     for part in twin.modules():
         # Ask for behaviour, because two packages define a LightningModule.
         if hasattr(part, "training_step") and hasattr(part, "manual_backward"):
             part.__dict__.update(_trainer=stand_in, _fabric=None, **dict.fromkeys(_MUTED, ignore))
     return twin
+
+
+def _configured(twin: Any) -> list[Any]:
+    """Return the optimizers that a module steps by itself, where no Trainer has asked for them."""
+    if getattr(twin, "automatic_optimization", True):
+        return []
+    from lightning.pytorch.core.optimizer import _configure_optimizers
+
+    return list(_configure_optimizers(twin.configure_optimizers())[0])
+
+
+def _schedulers(module: Any) -> Any:
+    trainer = getattr(module, "_trainer", None)
+    found = [IdleScheduler(c.scheduler) for c in getattr(trainer, "lr_scheduler_configs", [])]
+    return (found[0] if len(found) == 1 else found) or None
 
 
 def _training_loss(
@@ -65,6 +82,7 @@ def _training_loss(
     twin.__dict__["optimizers"] = lambda use_pl_optimizer=True: (
         optimizers[0] if len(optimizers) == 1 else optimizers
     )
+    twin.__dict__["lr_schedulers"] = lambda: _schedulers(module)
     parameters = inspect.signature(twin.training_step).parameters
     takes_index = "batch_idx" in parameters or len(parameters) > 1
     with _eager(), _precision(module):

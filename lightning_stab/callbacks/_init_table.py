@@ -13,8 +13,7 @@ from lightning_stab.functional.initialization import WeightRecord
 
 _HEAD = ("weight", "shape", "after", "scheme", "gain", "std before", "std after")
 _READINGS = ("signal before", "signal after", "gradient before", "gradient after")
-_COMPACT_HEAD = ("layer", "shape", "after", "scheme", "gain", "std")
-_COMPACT_READINGS = ("signal", "gradient")
+_COMPACT_HEAD = ("layer", "shape", "after", "scheme", "gain")
 
 
 def markdown_table(records: Sequence[WeightRecord]) -> str:
@@ -44,7 +43,7 @@ def print_table(records: Sequence[WeightRecord], console: Console | None = None)
         padding=(0, 1, 0, 0),
     )
     measured = _measured(records)
-    for head in (*_COMPACT_HEAD, *(_COMPACT_READINGS if measured else ())):
+    for head in (*_COMPACT_HEAD, *(("signal", "gradient") if measured else ("std",))):
         table.add_column(head, overflow="fold")
     for _, alike in groupby(records, key=_treatment):
         table.add_row(*_compact_row(list(alike), measured))
@@ -80,15 +79,16 @@ def _row(record: WeightRecord, measured: bool) -> tuple[str, ...]:
 
 def _compact_row(alike: Sequence[WeightRecord], measured: bool) -> tuple[str, ...]:
     first = alike[0]
-    changes = [_change([r.std_before for r in alike], [r.std_after for r in alike])]
     if measured:
         signals = [r.activation_std_before for r in alike], [r.activation_std_after for r in alike]
         gradients = [r.gradient_rms_before for r in alike], [r.gradient_rms_after for r in alike]
-        changes += [_change(*signals), _change(*gradients)]
+        changes = [_change(*signals), _change(*gradients)]
+    else:
+        changes = [_change([r.std_before for r in alike], [r.std_after for r in alike])]
     names = _span(first.name, alike[-1].name).removesuffix(".weight")
     names += f" ({len(alike)})" if len(alike) > 1 else ""
     gain = _number(first.gain, 4)
-    deed = _deed(first)
+    deed = _deed(first).replace("d orthogonal", "d")  # mirrored, balanced
     return names, _sides(first).replace(" ", ""), first.preceding, deed, gain, *changes
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchmetrics import MeanMetric
 
-from lightning_stab import WeightInitialization
+from lightning_stab import WeightInitialization, initialize
 from lightning_stab.errors import InvalidArgumentError
 
 
@@ -172,9 +172,11 @@ class Adversaries(Net):
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
+        self.steps_seen = len([s.step() for s in self.lr_schedulers() or ()])
 
     def configure_optimizers(self):
-        return [torch.optim.SGD(part.parameters(), lr=0.0) for part in (self.net, self.other)]
+        made = [torch.optim.SGD(part.parameters(), lr=0.0) for part in (self.net, self.other)]
+        return made, [torch.optim.lr_scheduler.ConstantLR(o) for o in made]
 
 
 def test_manual_optimisation_with_two_optimizers(tmp_path):
@@ -183,6 +185,9 @@ def test_manual_optimisation_with_two_optimizers(tmp_path):
     readings = {r.name: r.gradient_rms_after for r in callback.records}
     assert set(readings) == {"net.0.weight", "net.4.weight", "other.weight"}
     assert all(reading > 0 for reading in readings.values())
+    assert module.lr_schedulers()[0].last_epoch == 6  # none of it on the copy
+    alone = initialize(Adversaries(), next(iter(LOADERS["shuffled"]())))
+    assert all(record.gradient_rms_after > 0 for record in alone)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
