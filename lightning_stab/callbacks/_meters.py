@@ -27,7 +27,7 @@ from lightning_stab.functional.gradient_statistics import (
     log_ratio,
     ratios,
 )
-from lightning_stab.functional.norms import local
+from lightning_stab.functional.norms import local, tensor_norms, total_norm
 
 COUNTED = ("zero_fraction", "nonfinite_fraction")
 
@@ -117,19 +117,20 @@ class GradientCosine:
     """The cosine between this gradient and that of the step before."""
 
     def __init__(self) -> None:
-        self._previous: dict[int, tuple[list[int], list[Tensor], Tensor]] = {}
+        self._previous: dict[int, tuple[list[int], list[Tensor]] = {}
 
     def remember(self, step: OptimizerStep) -> None:
         """Keep a copy of this gradient for the next step."""
         copies = [g.detach().clone() for g in step.gradients]
-        self._previous[id(step.optimizer)] = ([id(p) for p in step.params], copies, step.total)
+        self._previous[id(step.optimizer)] = ([id(p) for p in step.params], copies)
 
     def readings(self, step: OptimizerStep) -> list[Reading]:
         """Compare with the remembered gradient, if it is of the same parameters."""
         remembered = self._previous.pop(id(step.optimizer), None)
         if remembered is None or remembered[0] != [id(p) for p in step.params]:
             return []
-        _, previous, norm = remembered
+        previous = remembered[1]
+        norm = total_norm(tensor_norms(previous))
         name = tag("grad_cosine", "previous" + step.suffix)
         return [named(name, cosine(step.gradients, previous, step.total * norm))]
 

@@ -40,8 +40,9 @@ class StepGuard(Callback):
     * ``raise``: the fit stops, and the message names the first bad parameter.
     * ``skip``: weights, buffers, optimizer state and step-wise schedulers stay as if the batch had
       not been; only the Trainer's ``global_step`` advances.
-    * ``rewind``: as ``skip``; after ``rewind_after`` bad steps in a row the newest snapshot of model,
-      optimizers, schedulers, scaler and clipping history comes back, and ``lr_factor`` is applied.
+    * ``rewind``: as ``skip``; after ``rewind_after`` bad steps in a row the newest snapshot of the
+      model, optimizers, schedulers, scaler and clipping history comes back, and the learning rates
+      are multiplied by ``lr_factor``.
 
     An overflow that a loss scaler can cure is no bad step. All ranks decide alike. Logged when it
     happens: counts ``guard/skipped``, ``guard/rewound``, and ``guard/loss``, ``guard/grad_norm``.
@@ -49,7 +50,7 @@ class StepGuard(Callback):
     Args:
         on_nonfinite: the policy for NaN and infinities in loss or gradient.
         on_spike: the policy for spikes; no rule tells every rare good step from a bad one.
-        max_consecutive: bad steps in a row after which the fit stops; scattered ones never add up.
+        max_consecutive: bad steps in a row that stop the fit; scattered ones never add up.
         window: accepted steps that are remembered.
         min_window: how many of them the window's rule needs.
         deviations: standard deviations above the mean that make a spike, > 0.
