@@ -117,7 +117,7 @@ class GradientCosine:
     """The cosine between this gradient and that of the step before."""
 
     def __init__(self) -> None:
-        self._previous: dict[int, tuple[list[int], list[Tensor]] = {}
+        self._previous: dict[int, tuple[list[int], list[Tensor]]] = {}
 
     def remember(self, step: OptimizerStep) -> None:
         """Keep a copy of this gradient for the next step."""

@@ -66,7 +66,7 @@ class GradientMonitor(Callback):
         every_n_steps: log at the end of each interval of so many optimizer steps, independent of
             the Trainer's ``log_every_n_steps``.
         dense_steps: also log the norms alone at each of so many first steps, where runs fail.
-        per_parameter: patterns of parameter names whose own norms are logged too, e.g. ``["*"]``.
+        per_parameter: patterns of parameter names whose own norms are logged, e.g. ``["*"]``.
         statistics: what is logged besides norms, any of ``rms``, ``max_abs``, ``zero_fraction``,
             ``nonfinite_fraction``, ``update_ratio``, ``cosine``, ``depth``, ``noise_scale``.
         histogram_every_n_steps: write a TensorBoard histogram of each parameter's gradient so
@@ -223,8 +223,7 @@ class GradientMonitor(Callback):
             self._update_ratio.before_step(step)
 
     def _emit(self, trainer: Trainer) -> None:
-        readings: list[Reading] = self._readings
-        self._readings = []
+        readings, self._readings = self._readings, []
         scalars = cross(readings)
         totals = {k: v for k, v in scalars.items() if k.startswith(tag("grad_norm", "total"))}
         log_scalars(trainer, scalars)

@@ -51,8 +51,8 @@ class StepGuard(Callback):
         on_nonfinite: the policy for NaN and infinities in loss or gradient.
         on_spike: the policy for spikes; no rule tells every rare good step from a bad one.
         max_consecutive: bad steps in a row that stop the fit; scattered ones never add up.
-        window: accepted steps that are remembered.
-        min_window: how many of them the window's rule needs.
+        window: accepted steps that are remembered; ``min_window`` of them are needed to judge by.
+        min_window: see ``window``; before that, only ``early_factor`` tells.
         deviations: standard deviations above the mean that make a spike, > 0.
         loss_jump: the least rise of a loss that matters, in units of the first loss, >= 0.
         gradient_factor: the least ratio of a gradient norm to the window's median that matters.
@@ -72,6 +72,8 @@ class StepGuard(Callback):
         >>> StepGuard(on_nonfinite="skip", on_spike="skip").num_skipped
         0
     """
+
+    _run: GuardRun  # of the current fit
 
     def __init__(
         self,
@@ -112,7 +114,6 @@ class StepGuard(Callback):
         self.num_rewound = 0
         self._consecutive: dict[int, int] = {}
         self._saved_snapshot: dict[str, Any] | None = None
-        self._run: GuardRun | None = None
         self._loaded = False
 
     @property
@@ -141,30 +142,27 @@ class StepGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remember what the batch may spoil."""
-        if self._run is not None:
-            self._run.hold.release(plateaus=True)
-            self._run.begin_batch(batch, batch_idx)
+        self._run.hold.release(plateaus=True)
+        self._run.begin_batch(batch, batch_idx)
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Note the loss, on its device."""
-        if self._run is not None:
-            self._run.add_loss(trainer, loss)
+        self._run.add_loss(trainer, loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Take part in the phases of the step."""
         run_phases(self, trainer, pl_module, optimizer)
-        if self._run is not None:
-            self._run.end_window()
+        self._run.end_window()
 
     def guard_step(self, step: OptimizerStep) -> None:
         """Judge the step, and let it pass, pass over it, or stop."""
         run = self._run
-        facts = None if run is None else run.facts(step)
-        if run is None or facts is None:
+        facts = run.facts(step)
+        if facts is None:
             return
         bad = nonfinite_verdict(facts)
         if bad is not None and bad.kind == NONFINITE_GRADIENT and scaler_will_cure(step):
@@ -187,8 +185,6 @@ class StepGuard(Callback):
     ) -> None:
         """Let schedulers go on, rewind if that was decided, and take a snapshot when one is due."""
         run = self._run
-        if run is None:
-            return
         run.end_batch(trainer)
         if run.undo_ruined_searches():
             self.num_skipped += 1
@@ -206,12 +202,12 @@ class StepGuard(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of what was held back."""
-        if self._run is not None:
+        if hasattr(self, "_run"):
             self._run.hold.release(plateaus=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return counts and windows, and for ``rewind`` the newest snapshot, if unsharded."""
-        run = self._run
+        run = getattr(self, "_run", None)
         return {
             "num_skipped": self.num_skipped,
             "num_rewound": self.num_rewound,

@@ -40,7 +40,12 @@ COMPARED: dict[str, dict[str, Any] | None] = {
     "exponential": {"schedule": "exponential", "gamma": 0.9},
     "cosine": {"schedule": "cosine"},
     "loss": {"schedule": "loss", "floor": 0.01},
-    "oscillation": {"schedule": "oscillation", "monitor": "val_loss", "amplitude": 0.02, "gamma": 0.3},
+    "oscillation": {
+        "schedule": "oscillation",
+        "monitor": "val_loss",
+        "amplitude": 0.02,
+        "gamma": 0.3,
+    },
 }
 COLOURS = ["#8a8a8a", "#2f6db3", "#2b8a57", "#e08a1e", "#c0392b", "#7d4fa8"]
 
@@ -103,7 +108,11 @@ def draw_rates(axes: Axes, epochs: int) -> None:
         axes.plot(module.rates, color=colour, lw=1.8, label=name)
     axes.axvspan(0, 10, color="#8a8a8a", alpha=0.15, lw=0)
     axes.text(2, 0.06, "warm-up", rotation=90, color="#555555", fontsize=8)
-    axes.set(title="The rate of each step, after a warm-up", xlabel="optimizer step", ylabel="learning rate")
+    axes.set(
+        title="The rate of each step, after a warm-up",
+        xlabel="optimizer step",
+        ylabel="learning rate",
+    )
     axes.set_ylim(-0.003, 0.128)
     axes.legend(frameon=False, fontsize=9, loc="upper center", ncol=3)
 
