@@ -282,3 +282,38 @@ def test_the_balanced_gain_keeps_both_recursions_near_one(function):
 @pytest.mark.parametrize(("function", "is_bounded"), [(torch.tanh, True), (torch.relu, False)])
 def test_saturation_is_recognised(function, is_bounded):
     assert Activation(function).bounded() is is_bounded
+
+
+def test_a_layer_after_a_norm_can_feed_a_mirrored_one():
+    net = nn.Sequential(
+        *(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU()),
+        *(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)),
+    )
+    records = drawn(net, torch.randn(16, 8, generator=seeded()))
+    assert [r.scheme for r in records] == ["orthogonal", *["mirrored orthogonal"] * 2]
+    assert records[1].gain == pytest.approx(math.sqrt(2))
+    assert torch.equal(net[3].weight[:4], -net[3].weight[4:])
+
+
+def test_large_matrices_are_orthogonal_too(monkeypatch):
+    from lightning_stab.functional.initialization import structured
+
+    monkeypatch.setattr(structured, "LARGE", 16)
+    new = draw_structured(torch.empty(40, 30, dtype=torch.float64), Structure(), 1.5, seeded())
+    assert torch.allclose(new.T @ new, 1.5**2 * 40 / 30 * torch.eye(30).double(), atol=1e-9)
+
+
+@pytest.mark.parametrize("layer", [nn.GRU(4, 5), nn.RNN(4, 5), nn.LSTMCell(4, 5)])
+def test_gates_without_a_batch(layer):
+    initialize_(layer)
+    weights = [p for name, p in layer.named_parameters() if name.startswith("weight_hh")]
+    for gate in weights[0].detach().chunk(weights[0].shape[0] // 5):
+        assert torch.allclose(gate @ gate.T, torch.eye(5), atol=1e-5)
+
+
+def test_an_output_prior_of_another_size_is_refused():
+    from lightning_stab.errors import InvalidArgumentError
+
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
+    with pytest.raises(InvalidArgumentError, match="got 2 values and 0 such layers"):
+        drawn(net, torch.randn(8, 4), output_prior=[1, 2])

@@ -352,3 +352,33 @@ def test_a_gradient_taken_inside_the_step_does_not_disturb():
 
     records = initialize_(net, program=Program(lambda: copy.deepcopy(net), penalised))
     assert [r.preceding for r in records] == ["input", "Tanh"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.hardtanh(x, 5.0, 6.0),  # constant wherever the signal is
+        lambda x: torch.log(x.abs() - 1).nan_to_num(),  # no number around 0
+        lambda x: torch.bitwise_or(x.int(), 1).float(),  # does not run on a line of numbers
+    ],
+)
+def test_a_function_without_a_usable_law_counts_as_none(function):
+    net = Built(lambda m, x: m.b(function(m.a(x))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
+    _, scheme = found(net, X)["b.weight"]
+    assert scheme in {"orthogonal", "balanced orthogonal"}
+    assert net.b.weight.isfinite().all()
+
+
+def test_a_sparse_input_is_followed():
+    net = Built(lambda m, x: m.b(F.relu(x.mm(m.a))), b=nn.Linear(8, 2))
+    net.a = nn.Parameter(torch.randn(8, 8))
+    records = initialize_(net, program=program(net, X.to_sparse()))
+    assert {r.name: r.preceding for r in records}["b.weight"] == "ReLU"
+
+
+def test_a_lazy_layer_stays_lazy_and_the_next_one_is_drawn():
+    net = nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.Linear(8, 2))
+    result = found(net, X)
+    assert result["0.weight"][1].startswith("lazy")
+    assert result["2.weight"] == ("Tanh", "balanced orthogonal")
+    assert isinstance(net[0].weight, nn.UninitializedParameter)
