@@ -106,3 +106,17 @@ def test_compiled_parts_run_as_they_were_written():
 def test_a_bad_seed_is_refused():
     with pytest.raises(InvalidArgumentError, match="`seed` must be an integer >= 0"):
         initialize(net(), seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"include": "head.*"}, "`include` must be a list"),
+        ({"schemes": {"a": "zeros"}}, "stay identical for ever"),
+        ({"schemes": {"a": "xavier"}}, "`schemes` must be one of"),
+        ({"output_prior": [0.0, 1.0]}, "`output_prior` must be > 0"),
+    ],
+)
+def test_bad_wishes_get_one_sentence(arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        WeightInitialization(**arguments)

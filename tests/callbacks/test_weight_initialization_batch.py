@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchmetrics import MeanMetric
 
 from lightning_stab import WeightInitialization, initialize
-from lightning_stab.errors import InvalidArgumentError
 
 
 class Net(lightning.LightningModule):
@@ -53,7 +52,7 @@ class Numbers(Dataset):
 
 class Stream(IterableDataset):
     def __iter__(self):
-        yield from (Numbers()[index] for index in range(12))
+        yield from map(Numbers().__getitem__, range(12))
 
 
 def trainer(tmp_path, callbacks, **arguments):
@@ -247,17 +246,3 @@ def test_all_ranks_start_from_the_same_weights(tmp_path):
         use_distributed_sampler=False,
         max_epochs=1,
     ).fit(Ranked())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"include": "head.*"}, "`include` must be a list"),
-        ({"schemes": {"a": "zeros"}}, "stay identical for ever"),
-        ({"schemes": {"a": "xavier"}}, "`schemes` must be one of"),
-        ({"output_prior": [0.0, 1.0]}, "`output_prior` must be > 0"),
-    ],
-)
-def test_bad_arguments_get_one_sentence(arguments, message):
-    with pytest.raises(InvalidArgumentError, match=message):
-        WeightInitialization(**arguments)

@@ -6,20 +6,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from lightning_stab.functional.initialization import (
     InitializationSettings,
     Program,
     initialize_,
-)
-from lightning_stab.functional.initialization.laws import Activation
-from lightning_stab.functional.initialization.structured import (
-    Structure,
-    draw_structured,
-    fast_orthogonal,
 )
 
 ACTIVATIONS = {
@@ -218,67 +210,28 @@ def test_buffers_modes_and_random_state_stay():
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())
 
 
-# --- laws ---------------------------------------------------------------------------------------
+def test_a_layer_after_a_norm_can_feed_a_mirrored_one():
+    net = nn.Sequential(
+        *(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU()),
+        *(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)),
+    )
+    records = drawn(net, torch.randn(16, 8, generator=seeded()))
+    assert [r.scheme for r in records] == ["orthogonal", *["mirrored orthogonal"] * 2]
+    assert records[1].gain == pytest.approx(math.sqrt(2))
+    assert torch.equal(net[3].weight[:4], -net[3].weight[4:])
 
 
-@given(
-    rows=st.integers(1, 6), columns=st.integers(1, 6), gain=st.floats(0.1, 5),
-    mirror_in=st.booleans(), mirror_out=st.booleans(),
-)  # fmt: skip
-@settings(max_examples=40, deadline=None)
-def test_structured_weights_keep_the_variance_of_each_unit(
-    rows, columns, gain, mirror_in, mirror_out
-):
-    like = torch.empty(2 * rows, 2 * columns, dtype=torch.float64)
-    new = draw_structured(like, Structure(mirror_in, mirror_out), gain, seeded())
-    core = new[: rows if mirror_out else 2 * rows, : columns if mirror_in else 2 * columns]
-    mean_row = core.square().sum(1).mean().sqrt().item()
-    assert mean_row == pytest.approx(gain, rel=1e-9)
-    assert not mirror_in or torch.equal(new[:, :columns], -new[:, columns:])
-    assert not mirror_out or torch.equal(new[:rows], -new[rows:])
+@pytest.mark.parametrize("layer", [nn.GRU(4, 5), nn.RNN(4, 5), nn.LSTMCell(4, 5)])
+def test_gates_without_a_batch(layer):
+    initialize_(layer)
+    weights = [p for name, p in layer.named_parameters() if name.startswith("weight_hh")]
+    for gate in weights[0].detach().chunk(weights[0].shape[0] // 5):
+        assert torch.allclose(gate @ gate.T, torch.eye(5), atol=1e-5)
 
 
-@pytest.mark.parametrize("side", [1, 2, 7, 100, 131])
-def test_the_fast_orthogonal_matrix_is_exactly_orthogonal_and_full(side):
-    new = fast_orthogonal(side, torch.float64, seeded())
-    assert torch.allclose(new @ new.T, torch.eye(side, dtype=torch.float64), atol=1e-12)
-    assert side < 100 or (new == 0).double().mean().item() < 0.05
+def test_an_output_prior_of_another_size_is_refused():
+    from lightning_stab.errors import InvalidArgumentError
 
-
-@pytest.mark.parametrize(
-    ("function", "slope"),
-    [
-        (torch.relu, 1.0),
-        (nn.functional.gelu, 1.0),
-        (nn.functional.silu, 1.0),
-        (nn.functional.softplus, 1.0),
-        (nn.functional.hardswish, 1.0),
-        (lambda x: nn.functional.leaky_relu(x, 0.2), 1.2),
-        (lambda x: 3 * torch.relu(x), 3.0),
-        (torch.tanh, None),
-        (torch.sigmoid, None),
-        (nn.functional.elu, None),
-        (nn.functional.mish, None),
-        (torch.abs, None),
-    ],
-)
-def test_the_mirror_identity_is_recognised(function, slope):
-    found = Activation(function).mirror_slope()
-    assert found == (None if slope is None else pytest.approx(slope, abs=1e-5))
-
-
-@pytest.mark.parametrize("function", [torch.tanh, torch.sigmoid, nn.functional.selu])
-def test_the_balanced_gain_keeps_both_recursions_near_one(function):
-    law, variance, gradient = Activation(function), 1.0, 1.0
-    gain = law.balanced_gain(50)
-    for _ in range(50):
-        scale = math.sqrt(variance)
-        gradient *= gain**2 * law.slope_square(scale)
-        variance = gain**2 * law.variance(scale)
-    assert 0.2 < variance < 5
-    assert 0.1 < gradient < 10
-
-
-@pytest.mark.parametrize(("function", "is_bounded"), [(torch.tanh, True), (torch.relu, False)])
-def test_saturation_is_recognised(function, is_bounded):
-    assert Activation(function).bounded() is is_bounded
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
+    with pytest.raises(InvalidArgumentError, match="got 2 values and 0 such layers"):
+        drawn(net, torch.randn(8, 4), output_prior=[1, 2])

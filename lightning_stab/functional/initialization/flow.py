@@ -162,10 +162,10 @@ class Flow:
         return frozenset(found)
 
     def _roots_of(self, tensor: Tensor, source: Operation | None) -> frozenset[str]:
-        if source is not None:
-            return self._roots[source]
         name = self._names.get(storage_of(tensor))
-        return frozenset() if name is None else frozenset([name])
+        if name is not None:  # also one that its layer filled during this very pass
+            return frozenset([name])
+        return frozenset() if source is None else self._roots[source]
 
     def _find_use(self, operation: Operation) -> None:
         if operation.name not in PRODUCTS or self._roots[operation]:

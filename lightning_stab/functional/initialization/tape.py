@@ -7,7 +7,7 @@ storage; a view that no operation has made is taken for what was last written th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,15 +130,10 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _exact_key(tensor: Tensor) -> tuple[Any, ...]:
-    if tensor.layout != torch.strided:
-        return (id(tensor),)
+    if nn.parameter.is_lazy(tensor) or tensor.layout != torch.strided:
+        return (id(tensor),)  # there is no memory to be known by
     storage = tensor.untyped_storage()._cdata
     return (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
-
-
-def memory_of(tensors: Iterable[Tensor]) -> set[Any]:
-    """Return what identifies the storages of ``tensors``."""
-    return {_exact_key(tensor)[0] for tensor in tensors}
 
 
 def storage_of(tensor: Tensor) -> Any:

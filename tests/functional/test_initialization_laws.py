@@ -1,0 +1,91 @@
+"""The laws of activations and of structured weights."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_stab.functional.initialization.laws import Activation
+from lightning_stab.functional.initialization.structured import (
+    Structure,
+    draw_structured,
+    fast_orthogonal,
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@given(
+    rows=st.integers(1, 6), columns=st.integers(1, 6), gain=st.floats(0.1, 5),
+    mirror_in=st.booleans(), mirror_out=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_structured_weights_keep_the_variance_of_each_unit(
+    rows, columns, gain, mirror_in, mirror_out
+):
+    like = torch.empty(2 * rows, 2 * columns, dtype=torch.float64)
+    new = draw_structured(like, Structure(mirror_in, mirror_out), gain, seeded())
+    core = new[: rows if mirror_out else 2 * rows, : columns if mirror_in else 2 * columns]
+    mean_row = core.square().sum(1).mean().sqrt().item()
+    assert mean_row == pytest.approx(gain, rel=1e-9)
+    assert not mirror_in or torch.equal(new[:, :columns], -new[:, columns:])
+    assert not mirror_out or torch.equal(new[:rows], -new[rows:])
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 100, 131])
+def test_the_fast_orthogonal_matrix_is_exactly_orthogonal_and_full(side):
+    new = fast_orthogonal(side, torch.float64, seeded())
+    assert torch.allclose(new @ new.T, torch.eye(side, dtype=torch.float64), atol=1e-12)
+    assert side < 100 or (new == 0).double().mean().item() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("function", "slope"),
+    [
+        (torch.relu, 1.0),
+        (nn.functional.gelu, 1.0),
+        (nn.functional.silu, 1.0),
+        (nn.functional.softplus, 1.0),
+        (nn.functional.hardswish, 1.0),
+        (lambda x: nn.functional.leaky_relu(x, 0.2), 1.2),
+        (lambda x: 3 * torch.relu(x), 3.0),
+        (torch.tanh, None),
+        (torch.sigmoid, None),
+        (nn.functional.elu, None),
+        (nn.functional.mish, None),
+        (torch.abs, None),
+    ],
+)
+def test_the_mirror_identity_is_recognised(function, slope):
+    found = Activation(function).mirror_slope()
+    assert found == (None if slope is None else pytest.approx(slope, abs=1e-5))
+
+
+@pytest.mark.parametrize("function", [torch.tanh, torch.sigmoid, nn.functional.selu])
+def test_the_balanced_gain_keeps_both_recursions_near_one(function):
+    law, variance, gradient = Activation(function), 1.0, 1.0
+    gain = law.balanced_gain(50)
+    for _ in range(50):
+        scale = math.sqrt(variance)
+        gradient *= gain**2 * law.slope_square(scale)
+        variance = gain**2 * law.variance(scale)
+    assert 0.2 < variance < 5
+    assert 0.1 < gradient < 10
+
+
+@pytest.mark.parametrize(("function", "is_bounded"), [(torch.tanh, True), (torch.relu, False)])
+def test_saturation_is_recognised(function, is_bounded):
+    assert Activation(function).bounded() is is_bounded
+
+
+def test_large_matrices_are_orthogonal_too(monkeypatch):
+    from lightning_stab.functional.initialization import structured
+
+    monkeypatch.setattr(structured, "LARGE", 16)
+    new = draw_structured(torch.empty(40, 30, dtype=torch.float64), Structure(), 1.5, seeded())
+    assert torch.allclose(new.T @ new, 1.5**2 * 40 / 30 * torch.eye(30).double(), atol=1e-9)

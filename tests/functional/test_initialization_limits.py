@@ -1,0 +1,194 @@
+"""What is left alone, and what could lead the reading of a batch astray."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - torch's own habit
+
+from lightning_stab.functional.initialization import (
+    InitializationSettings,
+    Program,
+    initialize_,
+)
+
+
+def program(module, *inputs):
+    return Program(lambda: copy.deepcopy(module), lambda twin: twin(*inputs).square().mean())
+
+
+def found(module, *inputs, settings=None):
+    """Return what precedes each weight, and its scheme, by name."""
+    records = initialize_(module, settings, program=program(module, *inputs))
+    return {r.name: (r.preceding, r.reason or r.scheme) for r in records}
+
+
+def preceding(module, *inputs):
+    return {name: kind for name, (kind, _) in found(module, *inputs).items()}
+
+
+class Built(nn.Module):
+    """A module of named parts and a forward."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.run = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *inputs):
+        return self.run(self, *inputs)
+
+
+X = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(2))
+
+
+# --- what is left alone --------------------------------------------------------------------------
+
+
+def test_low_rank_adapters_stay():
+    net = Built(
+        lambda m, x: F.relu(m.base(x) + 2.0 * m.up(m.down(x))),
+        base=nn.Linear(8, 8),
+        down=nn.Linear(8, 2, bias=False),
+        up=nn.Linear(2, 8, bias=False),
+    )
+    nn.init.zeros_(net.up.weight)
+    before = net.down.weight.detach().clone()
+    result = found(net, X)
+    assert result["up.weight"][1].startswith("starts at zero")
+    assert result["down.weight"][1].startswith("adapter")
+    assert result["base.weight"][1] == "orthogonal"
+    assert torch.equal(net.down.weight, before)
+    assert not net.up.weight.any()
+
+
+def test_a_plain_net_of_zeros_is_drawn():
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    initialize_(net, program=program(net, X))
+    assert net[0].weight.any()
+    assert net[2].weight.any()
+
+
+def test_a_weight_merged_before_use_stays():
+    net = Built(
+        lambda m, x: F.linear(x, m.a.weight + m.up.weight @ m.down.weight),
+        a=nn.Linear(8, 8), up=nn.Linear(2, 8), down=nn.Linear(8, 2),
+    )  # fmt: skip
+    assert {reason for _, reason in found(net, X).values()} == {
+        "combined with other tensors before use (adapter or parametrized)"
+    }
+
+
+def test_a_weight_normed_layer_still_counts_as_linear_for_the_next():
+    net = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.Tanh(), nn.Linear(8, 2)
+    )
+    result = found(net, X)
+    assert "parametrized" in result["0.weight"][1]
+    assert result["2.weight"] == ("Tanh", "balanced orthogonal")
+
+
+def test_a_kept_weight_of_zeros_that_feeds_a_layer_is_refused():
+    from lightning_stab.errors import ConflictError
+
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    nn.init.zeros_(net[0].weight)
+    settings = InitializationSettings(exclude=["0.*"])
+    with pytest.raises(ConflictError, match=r"`0.weight` is excluded and all zero, and it feeds"):
+        initialize_(net, settings, program=program(net, X))
+
+
+# --- what could lead astray ----------------------------------------------------------------------
+
+
+def test_branches_that_are_put_side_by_side_keep_their_activation():
+    net = Built(
+        lambda m, x: m.c(torch.cat([F.relu(m.a(x)), F.relu(m.b(x))], 1)),
+        a=nn.Linear(8, 4), b=nn.Linear(8, 4), c=nn.Linear(8, 2),
+    )  # fmt: skip
+    assert found(net, X)["c.weight"] == ("ReLU", "kaiming_normal")
+
+
+def test_noise_that_the_module_draws_itself_is_an_input():
+    net = Built(
+        lambda m, x: m.b(torch.tanh(m.a(torch.randn(6, 8)))), a=nn.Linear(8, 8), b=nn.Linear(8, 2)
+    )
+    assert preceding(net, X) == {"a.weight": "input", "b.weight": "Tanh"}
+
+
+def test_a_mask_in_a_buffer_is_no_second_source():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 2)
+            self.register_buffer("mask", torch.ones(8))
+
+        def forward(self, x):
+            return self.b(F.silu(self.a(x)) * self.mask + self.mask)
+
+    assert found(Masked(), X)["b.weight"] == ("SiLU", "mirrored orthogonal")
+
+
+def test_an_activation_kept_for_a_skip_as_well_is_not_mirrored():
+    def forward(m, x):
+        hidden = F.relu(m.a(x))
+        return m.c(hidden + m.b(hidden))
+
+    net = Built(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(8, 2))
+    assert found(net, X)["b.weight"] == ("ReLU", "kaiming_normal")
+
+
+def test_an_activation_that_goes_on_by_another_way_is_not_mirrored():
+    def forward(m, x):
+        hidden = F.relu(m.a(x))
+        return m.c(torch.cat([hidden, torch.tanh(m.b(hidden))], 1))
+
+    net = Built(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(16, 2))
+    assert found(net, X)["b.weight"] == ("ReLU", "kaiming_normal")
+
+
+def test_a_gradient_taken_inside_the_step_does_not_disturb():
+    net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    def penalised(twin):
+        x = X.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(twin(x).sum(), x, create_graph=True)
+        return slope.square().mean()
+
+    records = initialize_(net, program=Program(lambda: copy.deepcopy(net), penalised))
+    assert [r.preceding for r in records] == ["input", "Tanh"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.hardtanh(x, 5.0, 6.0),  # constant wherever the signal is
+        lambda x: torch.log(x.abs() - 1).nan_to_num(),  # no number around 0
+        lambda x: torch.bitwise_or(x.int(), 1).float(),  # does not run on a line of numbers
+    ],
+)
+def test_a_function_without_a_usable_law_counts_as_none(function):
+    net = Built(lambda m, x: m.b(function(m.a(x))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
+    _, scheme = found(net, X)["b.weight"]
+    assert scheme in {"orthogonal", "balanced orthogonal"}
+    assert net.b.weight.isfinite().all()
+
+
+def test_a_sparse_input_is_followed():
+    net = Built(lambda m, x: m.b(F.relu(x.mm(m.a))), b=nn.Linear(8, 2))
+    net.a = nn.Parameter(torch.randn(8, 8))
+    records = initialize_(net, program=program(net, X.to_sparse()))
+    assert {r.name: r.preceding for r in records}["b.weight"] == "ReLU"
+
+
+def test_a_lazy_layer_stays_lazy_and_the_next_one_is_drawn():
+    net = nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.Linear(8, 2))
+    result = found(net, X)
+    assert result["0.weight"][1].startswith("lazy")
+    assert result["2.weight"] == ("Tanh", "balanced orthogonal")
+    assert isinstance(net[0].weight, nn.UninitializedParameter)
