@@ -1,0 +1,99 @@
+"""`lightning-stab check`: the gradient check alone, for the suite's and for anybody's module."""
+
+import json
+
+import pytest
+
+from lightning_stab.cli import run
+
+THEIRS = """
+import torch
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader, TensorDataset
+
+class HalfAsSteep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 1.0 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 0.5 * gradient
+
+class Theirs(LightningModule):
+    def __init__(self, wrong: bool = False):
+        super().__init__()
+        self.layer, self.wrong = torch.nn.Linear(4, 2), wrong
+
+    def training_step(self, batch, batch_idx):
+        hidden = self.layer(batch[0])
+        hidden = HalfAsSteep.apply(hidden) if self.wrong else hidden
+        loss = hidden.square().mean()
+        self.log("loss", loss)
+        return loss
+
+    def train_dataloader(self):
+        data = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+        return DataLoader(TensorDataset(data), batch_size=4)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "their_check.py").write_text(THEIRS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of Lightning's own calls
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so that what the command sets is put back
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    return tmp_path
+
+
+def checked(*words):
+    with pytest.raises(SystemExit) as stop:
+        run(["check", *words])
+    return stop.value.code
+
+
+def test_the_suites_own_model_passes_and_nothing_is_left_behind(folder, capsys):
+    before = sorted(folder.iterdir())
+    assert checked("--model.depth=1", "--model.width=8") == 0
+    assert "Gradient check passed" in capsys.readouterr().out
+    assert sorted(p for p in folder.iterdir() if p.name != "__pycache__") == before
+
+
+def test_a_wrong_backward_gives_code_1_and_its_function_is_named(folder, capsys):
+    assert checked("--model=their_check.Theirs", "--model.wrong=true") == 1
+    out = capsys.readouterr().out
+    assert "wrong" in out
+    assert "HalfAsSteep" in out
+
+
+def test_json_holds_a_report_for_each_batch(folder, capsys):
+    assert checked("--model=their_check.Theirs", "--batches=2", "--json") == 0
+    reports = json.loads(capsys.readouterr().out)
+    assert len(reports) == 2
+    verdicts = {r["name"]: r["verdict"] for r in reports[0]["parameters"]}
+    assert verdicts == {"layer.weight": "ok", "layer.bias": "ok"}
+
+
+def test_a_config_says_what_is_checked(folder, capsys):
+    (folder / "theirs.yaml").write_text(
+        "model:\n  class_path: their_check.Theirs\n  init_args:\n    wrong: true\n"
+    )
+    assert checked("--config=theirs.yaml") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--batches=0"], "`batches` must be an integer >= 1, got 0"),
+        (["--nothing"], "unrecognized arguments: --nothing"),
+    ],
+)
+def test_bad_words_are_one_sentence(folder, capsys, words, sentence):
+    assert checked(*words) == 2
+    assert sentence in capsys.readouterr().err
