@@ -46,6 +46,15 @@ def test_every_float_becomes_double_and_ties_stay():
     assert source.linear.weight.dtype == torch.float32
 
 
+def test_many_copies_in_a_row_never_take_one_object_for_another():
+    for _ in range(100):
+        source = Odd()
+        twin, _ = double_copy(source)
+        assert twin.table is not source.table
+        assert twin.linear is not source.linear
+        assert twin.table["scale"].dtype == torch.float64
+
+
 def test_a_stand_in_takes_the_place_of_what_it_replaces():
     source = nn.Linear(1, 1)
     source.owner = object()

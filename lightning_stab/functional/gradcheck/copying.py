@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _Copied = TypeVar("_Copied")
+KEPT_ALIVE = -1  # no object's id
 _DOUBLE = {
     torch.float16: torch.float64,
     torch.bfloat16: torch.float64,
@@ -106,6 +107,9 @@ def _copy_piece_by_piece(source: Any, memo: dict[int, Any]) -> Any:
         memo[id(source)] = source
         return source
     memo.update(attempt)
+    # deepcopy notes ids of what it makes on the way, its memo's own too: while these are in use,
+    # their owners must live, or another object would be taken for one of them
+    memo.setdefault(KEPT_ALIVE, []).append(attempt)
     return twin
 
 
