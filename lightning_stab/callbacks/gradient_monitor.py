@@ -69,8 +69,7 @@ class GradientMonitor(Callback):
         per_parameter: patterns of parameter names whose own norms are logged, e.g. ``["*"]``.
         statistics: what is logged besides norms, any of ``rms``, ``max_abs``, ``zero_fraction``,
             ``nonfinite_fraction``, ``update_ratio``, ``cosine``, ``depth``, ``noise_scale``.
-        histogram_every_n_steps: write a TensorBoard histogram of each parameter's gradient so
-            often; None, the default, never: they cost more than all the rest.
+        histogram_every_n_steps: interval of TensorBoard histograms, which are dear; None: never.
         progress_bar: show the total norm in the progress bar.
 
     Raises:

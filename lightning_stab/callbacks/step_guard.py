@@ -40,12 +40,10 @@ class StepGuard(Callback):
     * ``raise``: the fit stops, and the message names the first bad parameter.
     * ``skip``: weights, buffers, optimizer state and step-wise schedulers stay as if the batch had
       not been; only the Trainer's ``global_step`` advances.
-    * ``rewind``: as ``skip``; after ``rewind_after`` bad steps in a row the newest snapshot of the
-      model, optimizers, schedulers, scaler and clipping history comes back, and the learning rates
-      are multiplied by ``lr_factor``.
-
-    An overflow that a loss scaler can cure is no bad step. All ranks decide alike. Logged when it
-    happens: counts ``guard/skipped``, ``guard/rewound``, and ``guard/loss``, ``guard/grad_norm``.
+    * ``rewind``: as ``skip``; after ``rewind_after`` bad steps in a row the newest snapshot of all
+      training state comes back, and the learning rates are multiplied by ``lr_factor``.
+    An overflow that a loss scaler can cure is no bad step. All ranks decide alike. Logged at bad
+    steps: ``guard/skipped`` and ``guard/rewound`` (counts), ``guard/loss``, ``guard/grad_norm``.
 
     Args:
         on_nonfinite: the policy for NaN and infinities in loss or gradient.
@@ -60,8 +58,7 @@ class StepGuard(Callback):
         rewind_after: bad steps in a row that show the weights, not a batch, to be at fault.
         snapshot_every_n_steps: accepted steps between snapshots, for ``rewind`` only.
         lr_factor: what a rewind multiplies the learning rates by, in (0, 1].
-        forensics: on the first non-finite step, run the batch again to name the first module whose
-            output or gradient is not finite, and save the batch beside the logs.
+        forensics: at the first non-finite step, name the module where it began, save the batch.
 
     Raises:
         InvalidArgumentError: for an unknown policy or a number outside its range.
@@ -110,8 +107,7 @@ class StepGuard(Callback):
             raise InvalidArgumentError(messages.never_rewinds(rewind_after, max_consecutive))
         self.lr_factor = real("lr_factor", lr_factor, above=0, maximum=1)
         self.forensics = forensics
-        self.num_skipped = 0
-        self.num_rewound = 0
+        self.num_skipped = self.num_rewound = 0
         self._consecutive: dict[int, int] = {}
         self._saved_snapshot: dict[str, Any] | None = None
         self._loaded = False

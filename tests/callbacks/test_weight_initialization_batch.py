@@ -1,5 +1,7 @@
 """One real batch is looked at, and nothing else of the run changes."""
 
+from pathlib import Path
+
 import lightning.pytorch as lightning
 import numpy as np
 import pytest
@@ -234,6 +236,7 @@ class Ranked(Net):
         every = [torch.empty_like(mine) for _ in range(2)]
         torch.distributed.all_gather(every, mine)
         assert torch.equal(every[0], every[1])
+        Path(self.trainer.default_root_dir, f"rank{self.global_rank}").touch()
 
 
 @pytest.mark.slow
@@ -246,3 +249,4 @@ def test_all_ranks_start_from_the_same_weights(tmp_path):
         use_distributed_sampler=False,
         max_epochs=1,
     ).fit(Ranked())
+    assert {p.name for p in tmp_path.glob("rank?")} == {"rank0", "rank1"}  # both have compared
