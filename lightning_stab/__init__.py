@@ -11,6 +11,7 @@ from lightning_stab.callbacks import (
     GradientMonitor,
     LearningRateDecay,
     StepGuard,
+    TrainingDoctor,
     WeightInitialization,
 )
 from lightning_stab.callbacks.checking import check_gradients
@@ -23,6 +24,7 @@ __all__ = [
     "GradientMonitor",
     "LearningRateDecay",
     "StepGuard",
+    "TrainingDoctor",
     "WeightInitialization",
     "__version__",
     "check_gradients",

@@ -6,6 +6,7 @@ from lightning_stab.callbacks.gradient_clipping import GradientClipping
 from lightning_stab.callbacks.gradient_monitor import GradientMonitor
 from lightning_stab.callbacks.learning_rate_decay import LearningRateDecay
 from lightning_stab.callbacks.step_guard import StepGuard
+from lightning_stab.callbacks.training_doctor import TrainingDoctor
 from lightning_stab.callbacks.weight_initialization import WeightInitialization
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "GradientMonitor",
     "LearningRateDecay",
     "StepGuard",
+    "TrainingDoctor",
     "WeightInitialization",
 ]

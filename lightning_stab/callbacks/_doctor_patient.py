@@ -1,0 +1,179 @@
+"""What the doctor has measured of one run: the moments to look, and the facts that they give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_stab.callbacks._doctor_facts import BatchFacts
+from lightning_stab.callbacks._doctor_losses import LossHistory
+from lightning_stab.callbacks._doctor_probe import DoctorProbe
+from lightning_stab.callbacks._doctor_schedule import Schedule
+from lightning_stab.callbacks._doctor_steps import EARLY, StepReader
+from lightning_stab.callbacks._doctor_units import UnitFacts
+from lightning_stab.callbacks._doctor_validation import ValidationHistory
+from lightning_stab.callbacks._logging import plain_name
+from lightning_stab.callbacks._readings import Reading, cross
+from lightning_stab.callbacks._step import OptimizerStep, gradient_scaler
+from lightning_stab.diagnosis.facts import NAMES, Facts
+from lightning_stab.functional.norms import tensor_norms
+
+
+class Patient:
+    """One run under observation.
+
+    Args:
+        every_n_steps: optimizer steps between two full looks.
+
+    Attributes:
+        module: the module, once a batch has begun.
+        is_looking: whether the current batch is looked at.
+        is_first: whether it is the first one that is looked at.
+        unseen: what cannot be seen, in one sentence.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.module: LightningModule | None = None
+        self.is_looking = False
+        self.is_first = True
+        self.unseen = ""
+        self._schedule = Schedule(every_n_steps, EARLY)
+        self._losses = LossHistory()
+        self._steps = StepReader()
+        self._batches = BatchFacts()
+        self._units = UnitFacts()
+        self._validation = ValidationHistory()
+        self._probe: DoctorProbe | None = None
+        self._is_full = self._is_early = False
+        self._loss: Tensor | None = None
+
+    def begin_batch(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+        """Decide whether this batch is looked at, and put the hooks on if so."""
+        self.leave()
+        self.module, self._loss = module, None
+        self._losses.epoch_steps = _epoch_batches(trainer)
+        self._schedule.begin_step(trainer)
+        self._is_full = self._schedule.is_full(step)
+        self._is_early = self._schedule.is_early(self._steps.early_seen)
+        self.is_looking = self._is_full or self._is_early
+        if self._is_full:
+            self._probe = DoctorProbe(self._batches.targets)
+            self.unseen = self._probe.install(module)
+            self._units.start(module)
+
+    def see_loss(self, trainer: Trainer, loss: Tensor) -> None:
+        """Note a loss; where there are several optimizers there is no one loss."""
+        if len(trainer.optimizers) != 1:
+            return
+        value, scaler = loss.detach(), gradient_scaler(trainer)
+        if scaler is not None and scaler._scale is not None:
+            value = value / scaler._scale.to(value.device)
+        if self.module is not None and self.module.automatic_optimization:
+            value = value * trainer.accumulate_grad_batches  # by which Lightning has divided it
+        self._loss = value
+        self._losses.add(value)
+
+    def after_backward(self, trainer: Trainer) -> None:
+        """Take the hooks off; with manual optimisation they serve until the batch ends."""
+        if self.module is not None and self.module.automatic_optimization:
+            self.leave()
+
+    def measure(self, step: OptimizerStep) -> None:
+        """Read a step before it is taken."""
+        self._steps.measure(step, first=self.is_first)
+        if self.is_first:
+            self._steps.find_unoptimized(step.trainer, step.module)
+            self._cross(step.trainer, [])
+
+    def drop_step(self) -> None:
+        """Forget a step that is not taken."""
+        self._steps.drop()
+
+    def end_batch(self, trainer: Trainer) -> bool:
+        """Take in what the batch showed; say whether it was looked at."""
+        self.leave()
+        if not self.is_looking:
+            return False
+        self._cross(trainer, self._steps.readings())
+        self.is_looking = self.is_first = False
+        return True
+
+    def see_validation(self, trainer: Trainer) -> bool:
+        """Take in validation metrics; say whether there were any."""
+        return self._validation.add(trainer.callback_metrics)
+
+    def look_at_the_end(self, module: LightningModule) -> None:
+        """Take in the last losses, and look whether the weights are finite."""
+        self._losses.crossed(self._losses.pending().tolist())
+        named = [(plain_name(n), p) for n, p in module.named_parameters() if p.numel()]
+        norms = tensor_norms([p.detach() for _, p in named]).tolist()
+        bad = {n: 1.0 for (n, _), v in zip(named, norms, strict=True) if not math.isfinite(v)}
+        self._steps.know("nonfinite_weights", bad)
+
+    def leave(self) -> None:
+        """Take every hook away."""
+        if self._probe is not None:
+            self._probe.remove()
+        self._units.stop()
+
+    def facts(self, trainer: Trainer) -> Facts:
+        """Return what is known now."""
+        known: dict[str, Any] = {
+            "step": trainer.global_step,
+            "epoch": self._epoch(trainer),
+            "warming_up": float(self._schedule.is_rising),
+            "learning_rate": self._schedule.rate,
+            **self._batches.known,
+            **self._units.facts(),
+            **self._steps.facts(),
+            **self._losses.facts(self._batches.baseline, self._batches.blind),
+            **self._validation.facts(self._batches.baseline),
+        }
+        return Facts(**{name: value for name, value in known.items() if name in NAMES})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory as plain values."""
+        return {
+            "losses": self._losses.state_dict(),
+            "steps": self._steps.state_dict(),
+            "batches": self._batches.state_dict(),
+            "validation": self._validation.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory."""
+        self._losses.load_state_dict(state["losses"])
+        self._steps.load_state_dict(state["steps"])
+        self._batches.load_state_dict(state["batches"])
+        self._validation.load_state_dict(state["validation"])
+        self.is_first = False
+
+    def _cross(self, trainer: Trainer, readings: list[Reading]) -> None:
+        """Move everything that was measured to the host, in one transfer."""
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            probe.remove()
+            readings = [*readings, *self._batches.readings(probe, self._loss)]
+            readings += self._units.readings()
+        readings = [*readings, *self._steps.readings()]
+        losses: list[float] = []
+        pending = self._losses.pending()
+        readings.append(Reading(pending, lambda values: losses.extend(values) or {}))  # type: ignore[func-returns-value]
+        numbers = cross(readings)
+        self._batches.crossed(numbers)
+        self._units.crossed(numbers)
+        self._steps.crossed(numbers, early=self._is_early)
+        self._losses.crossed(losses)
+
+    def _epoch(self, trainer: Trainer) -> float:
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        return float(done / _epoch_batches(trainer))
+
+
+def _epoch_batches(trainer: Trainer) -> int:
+    batches = trainer.num_training_batches
+    return int(batches) if math.isfinite(batches) and batches > 0 else 1000

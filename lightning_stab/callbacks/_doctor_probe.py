@@ -1,0 +1,190 @@
+"""Everything that the doctor looks at while one batch runs; hooks exist only on that batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_stab.callbacks._doctor_loss_functions import LossFunctions, Targets
+from lightning_stab.callbacks._function_watch import listen, unlisten
+from lightning_stab.callbacks._logging import plain_name
+from lightning_stab.callbacks._probe import WEIGHT_LAYERS, LayerProbe, is_compiled
+from lightning_stab.functional.attention import logit_spread, packed_logit_spread
+
+TIME_SHARE = 0.1  # of a sequence's steps, that count as its beginning and as its end
+LEAST_STEPS = 8  # of a sequence, below which there is no talk of vanishing over time
+
+
+class DoctorProbe:
+    """Watches one forward and backward pass of a module.
+
+    Args:
+        targets: what was seen of the run's targets before; it is added to.
+
+    Attributes:
+        gradients: the gradient of the pre-activations by layer.
+        losses: what enters the loss functions.
+        spread: by layer in execution order, the standard deviation over samples of its output.
+        inputs: root mean square of each feature that enters the first weight layer.
+        attention: by layer, the spread of the attention logits.
+    """
+
+    def __init__(self, targets: Targets) -> None:
+        self.gradients = LayerProbe()
+        self.losses = LossFunctions(targets)
+        self.spread: dict[str, Tensor] = {}
+        self.inputs: Tensor | None = None
+        self.attention: dict[str, Tensor] = {}
+        self._time: dict[str, Tensor] = {}
+        self._cells: dict[str, dict[int, Tensor]] = {}
+        self._names: list[str] = []
+        self._handles: list[RemovableHandle] = []
+
+    def install(self, module: LightningModule) -> str:
+        """Put the hooks on; return what cannot be seen, in one sentence, or nothing.
+
+        Args:
+            module: the module that will run.
+        """
+        listen(self._see_function)
+        if is_compiled(module):
+            return "The module is compiled: layers, units and loss functions inside are not seen."
+        self.gradients.install(module)
+        for name, part in module.named_modules():
+            seen = plain_name(name)
+            if isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase)):
+                hook = _Hook(self, seen)
+                self._handles.append(part.register_forward_pre_hook(hook.before))
+                self._handles.append(part.register_forward_hook(hook.after))
+            elif isinstance(part, (nn.MultiheadAttention, nn.RNNCellBase)):
+                hook = _Hook(self, seen)
+                self._handles.append(part.register_forward_pre_hook(hook.enter))
+                self._handles.append(part.register_forward_hook(hook.leave))
+        return ""
+
+    def remove(self) -> None:
+        """Take every hook away; what was measured stays."""
+        unlisten(self._see_function)
+        self.gradients.remove()
+        self.losses.forget()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def time_ratios(self) -> dict[str, Tensor]:
+        """Return, by recurrent layer, the gradient's RMS at the beginning and at the end, ``[2]``."""
+        for name, squares in self._cells.items():
+            if len(squares) >= LEAST_STEPS:
+                self._time[name] = ends(torch.stack([squares[i] for i in sorted(squares)]))
+        return dict(self._time)
+
+    def see_input(self, name: str, value: Any) -> None:
+        """Note the size of the features that enter the first weight layer."""
+        if self.inputs is None and isinstance(value, Tensor) and value.is_floating_point():
+            if value.requires_grad or value.dim() < 2:  # made by something before it
+                self.inputs = torch.full((1,), torch.nan, device=value.device)
+                return
+            features = 1 if value.dim() > 3 else value.dim() - 1
+            flat = value.detach().float().movedim(features, 0).flatten(1)
+            self.inputs = flat.square().mean(1).sqrt()
+
+    def see_output(self, name: str, output: Any) -> None:
+        """Note how far a layer's outputs differ from sample to sample."""
+        if (
+            isinstance(output, Tensor)
+            and output.dim() > 1
+            and len(output) > 1
+            and name not in self.spread
+        ):
+            value = output.detach()
+            value = value if value.dtype is torch.float64 else value.float()
+            self.spread[name] = value.var(0, correction=0).mean().sqrt()
+
+    def watch_time(self, name: str, layer: nn.RNNBase, value: Any) -> Any:
+        """Let the input of a recurrent layer have a gradient, and read it over time."""
+        if not isinstance(value, Tensor) or value.dim() != 3 or not torch.is_grad_enabled():
+            return None
+        steps = 1 if layer.batch_first else 0
+        if value.shape[steps] < LEAST_STEPS:
+            return None
+        watched = value if value.requires_grad else value.detach().requires_grad_()
+        watched.register_hook(lambda gradient: self._see_time(name, gradient, steps))  # type: ignore[no-untyped-call]
+        return watched
+
+    def watch_cell(self, name: str, output: Any) -> None:
+        """Read the gradient of a cell's output, call by call."""
+        state = output[0] if isinstance(output, tuple) else output
+        if state.requires_grad:
+            squares = self._cells.setdefault(name, {})
+            place = squares[len(squares)] = torch.zeros((), device=state.device)
+
+            def read(gradient: Tensor) -> None:
+                place.copy_(gradient.detach().float().square().mean())
+
+            state.register_hook(read)
+
+    def _see_time(self, name: str, gradient: Tensor, dim: int) -> None:
+        with torch.no_grad():
+            squares = gradient.float().square().movedim(dim, 0).flatten(1).mean(1)
+            self._time[name] = ends(squares)
+
+    def _see_function(
+        self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        self.losses(function, args, kwargs, result)
+        name = self._names[-1] if self._names else f"attention_{len(self.attention) + 1}"
+        with torch.no_grad():
+            if function is nn.functional.scaled_dot_product_attention:
+                self.attention[name] = logit_spread(args[0], args[1], kwargs.get("scale"))
+            elif function is nn.functional.multi_head_attention_forward:
+                spread = packed_logit_spread(args, kwargs)
+                if spread is not None:
+                    self.attention[name] = spread
+
+
+def ends(squares: Tensor) -> Tensor:
+    """Return the root mean squares at the beginning and at the end of a sequence.
+
+    Args:
+        squares: mean squares at each time step, shape ``[T]``.
+
+    Example:
+        >>> ends(torch.tensor([1.0] + [0.0] * 8 + [4.0])).tolist()
+        [1.0, 2.0]
+    """
+    count = max(1, int(len(squares) * TIME_SHARE))
+    return torch.stack([squares[:count].mean(), squares[-count:].mean()]).sqrt()
+
+
+class _Hook:
+    """The hooks of one layer as an object, so that modules with them can be copied and pickled."""
+
+    def __init__(self, probe: DoctorProbe, name: str) -> None:
+        self.probe = probe
+        self.name = name
+
+    def before(self, module: nn.Module, args: Any) -> Any:
+        if not args or not torch.is_grad_enabled():
+            return None
+        self.probe.see_input(self.name, args[0])
+        if isinstance(module, nn.RNNBase):
+            watched = self.probe.watch_time(self.name, module, args[0])
+            return None if watched is None else (watched, *args[1:])
+        return None
+
+    def after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.is_grad_enabled():
+            self.probe.see_output(self.name, output)
+
+    def enter(self, module: nn.Module, args: Any) -> None:
+        self.probe._names.append(self.name)
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.probe._names.pop()
+        if isinstance(module, nn.RNNCellBase) and torch.is_grad_enabled():
+            self.probe.watch_cell(self.name, output)

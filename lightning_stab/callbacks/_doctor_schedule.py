@@ -1,0 +1,44 @@
+"""At which steps the doctor looks."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Trainer
+
+from lightning_stab.callbacks._intervals import is_due
+
+STARTING = (0, 4, 9, 19)  # steps that are looked at in full whatever the interval
+
+
+class Schedule:
+    """Full looks at intervals and at the start; short ones at the first steps after a warm-up.
+
+    Args:
+        every_n_steps: the interval of full looks.
+        early: how many short looks there are.
+    """
+
+    def __init__(self, every_n_steps: int, early: int) -> None:
+        self.every_n_steps = every_n_steps
+        self.early = early
+        self.rate = float("nan")
+        self.is_rising = True
+        self._start = 0.0
+
+    def begin_step(self, trainer: Trainer) -> None:
+        """Note the learning rate of the step that begins."""
+        if trainer.optimizers:
+            before, self.rate = self.rate, float(trainer.optimizers[0].param_groups[0]["lr"])
+            # a constant rate has no warm-up; the first step of a ramp cannot be told from it
+            self.is_rising = self.rate > before * (1 + 1e-9) or self.rate == 0
+
+    def is_full(self, step: int) -> bool:
+        """Say whether everything is looked at."""
+        return step in STARTING or is_due(step, self.every_n_steps)
+
+    def is_early(self, seen: int) -> bool:
+        """Say whether this is one of the first steps after the warm-up.
+
+        Args:
+            seen: how many of them were seen already.
+        """
+        return seen < self.early and not self.is_rising

@@ -1,0 +1,72 @@
+"""What the doctor found: one record per cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SEVERITIES = ("info", "warning", "error")  # in rising order
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One measured number beside the threshold that it broke.
+
+    Attributes:
+        value: what was measured; of several layers the worst.
+        sign: ``>`` or ``<``: how it stands to the threshold.
+        threshold: the number of the rule.
+        name: the threshold's name, for ``thresholds=``.
+    """
+
+    value: float
+    sign: str
+    threshold: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, where, by which numbers, and what to do about it.
+
+    Attributes:
+        id: the name of the sickness, such as ``vanishing-gradient``.
+        severity: ``info``, ``warning`` or ``error``.
+        step: optimizer steps taken when it was found.
+        layers: names of the layers or parameters concerned; none where it concerns the whole run.
+        evidence: the measured numbers, by the name of the fact.
+        message: one sentence.
+        advice: what to do, the best first.
+        source: where the rule comes from.
+
+    Example:
+        >>> Finding("plateau", "info", 10, (), {}, "The loss stands still.", ()).is_alarm
+        False
+    """
+
+    id: str
+    severity: str
+    step: int
+    layers: tuple[str, ...]
+    evidence: Mapping[str, Evidence]
+    message: str
+    advice: tuple[str, ...]
+    source: str = field(default="", compare=False)
+
+    @property
+    def is_alarm(self) -> bool:
+        """Whether it is more than information."""
+        return self.severity != "info"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for json and checkpoints."""
+        plain = asdict(self)
+        return {**plain, "layers": list(self.layers), "advice": list(self.advice)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Finding:
+        """Return the finding that ``to_dict`` wrote."""
+        evidence = {name: Evidence(**values) for name, values in plain["evidence"].items()}
+        lists = {name: tuple(plain[name]) for name in ("layers", "advice")}
+        return cls(**{**plain, **lists, "evidence": evidence})
