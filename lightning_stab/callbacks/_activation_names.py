@@ -1,0 +1,183 @@
+"""Which module or function is an activation, a weight layer or a norm, and of what kind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_stab.functional.activation_kinds import (
+    KINDS,
+    ActivationKind,
+    activation_kind,
+    tanh_by_output,
+)
+
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+CONSUMERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention, *RECURRENT)
+
+# What a function takes besides its input, in its order; modules have attributes of these names.
+_PARAMETERS = {
+    "threshold": {"threshold": 0.0, "value": 0.0},
+    "leaky_relu": {"negative_slope": 0.01},
+    "softplus": {"beta": 1.0},
+    "hardtanh": {"min_val": -1.0, "max_val": 1.0},
+    "elu": {"alpha": 1.0},
+    "celu": {"alpha": 1.0},
+}
+_CLASSES = {name.replace("_", ""): name for name in KINDS} | {"swish": "silu"}
+_SPELLINGS = {"logsigmoid": ("logsigmoid", "log_sigmoid"), "sigmoid": ("sigmoid", "expit")}
+
+
+def _functions() -> dict[Any, str]:
+    """Return every spelling of every activation in torch, methods and in-place ones included."""
+    places = (functional, torch, torch.Tensor, torch.special)
+    found = {}
+    for kind in KINDS:
+        for name in _SPELLINGS.get(kind, (kind,)):
+            for spelling in (name, name + "_"):
+                for place in places:
+                    function = getattr(place, spelling, None)
+                    if callable(function):
+                        found[function] = kind
+    return found
+
+
+FUNCTIONS = _functions()
+# The dimension of the units that a weight function makes, from the end; None: it makes none.
+WEIGHT_FUNCTIONS: dict[Any, int | None] = {
+    functional.linear: -1,
+    functional.bilinear: -1,
+    functional.conv1d: -2,
+    functional.conv2d: -3,
+    functional.conv3d: -4,
+    functional.conv_transpose1d: -2,
+    functional.conv_transpose2d: -3,
+    functional.conv_transpose3d: -4,
+    functional.multi_head_attention_forward: None,
+    functional.scaled_dot_product_attention: None,
+    torch.addmm: -1,
+    torch.baddbmm: -1,
+    **dict.fromkeys((torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__), -1),
+    **dict.fromkeys((torch.mm, torch.Tensor.mm, torch.bmm, torch.Tensor.bmm), -1),
+    torch.einsum: -1,
+}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The weight layer or norm that ran last, which says what a unit is.
+
+    Attributes:
+        identity: tells layers apart.
+        dimension: which dimension counts its units, as `unit_dimension` takes it.
+        features: how many units it has, 0 where not known.
+    """
+
+    identity: int
+    dimension: int | None
+    features: int = 0
+
+
+def kind_of_module(module: nn.Module) -> ActivationKind | None:
+    """Return the kind of an activation module, None for any other module.
+
+    Known by the names of its classes, so that a hand-written ``Swish`` or a ``GELUActivation``
+    counts; the approximations of GELU count as GELU.
+    """
+    for base in type(module).__mro__:
+        name = base.__name__.lower().removesuffix("activation")
+        for prefix in ("new", "fast", "quick"):
+            name = name.removeprefix(prefix)
+        if name in _CLASSES:
+            kind = _CLASSES[name]
+            return activation_kind(kind, *_parameters(kind, vars(module)))
+    return None
+
+
+def kind_of_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ActivationKind:
+    """Return the kind of a call of the function ``name``, whose first argument is its input."""
+    given = dict(zip(_PARAMETERS.get(name, ()), args[1:], strict=False))
+    return activation_kind(name, *_parameters(name, {**given, **kwargs}))
+
+
+def kind_of_recurrent(module: nn.Module) -> ActivationKind:
+    """Return the kind of a recurrent module, as far as its output tells.
+
+    Plain recurrence gives its activation's own output; LSTM and GRU mix several.
+    """
+    nonlinearity = getattr(module, "nonlinearity", None)
+    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
+        return ActivationKind("lstm")
+    if isinstance(module, (nn.RNN, nn.RNNCell)):
+        return activation_kind("relu") if nonlinearity == "relu" else tanh_by_output()
+    return ActivationKind("gru")
+
+
+def maker_of(module: nn.Module) -> Maker | None:
+    """Return what a weight layer or norm makes, None for any other module."""
+    if isinstance(module, _ConvNd):
+        return Maker(id(module), -1 - len(module.kernel_size), module.out_channels)
+    if isinstance(module, (nn.Linear, nn.Bilinear)):
+        return Maker(id(module), -1, module.out_features)
+    if isinstance(module, _NormBase):
+        return Maker(id(module), 1, module.num_features)
+    if isinstance(module, nn.GroupNorm):
+        return Maker(id(module), 1, module.num_channels)
+    if isinstance(module, nn.LayerNorm):
+        return Maker(id(module), -1, module.normalized_shape[-1])
+    return None
+
+
+def is_compiled_part(module: nn.Module) -> bool:
+    """Say whether this module itself was compiled, so that hooks inside it would not run."""
+    return (
+        isinstance(module, torch.jit.ScriptModule)
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or getattr(module, "_compiler_ctx", None) is not None  # Lightning's mark
+        or "_orig_mod" in module._modules
+    )
+
+
+def compiled_functions(module: nn.Module) -> list[str]:
+    """Return the names of compiled functions that the code of a module's classes can call.
+
+    They would be compiled again under a function mode. Looked for among the attributes of the
+    modules and of their classes, and the global names of the files that define these.
+    """
+    found: dict[str, None] = {}
+    files = set()
+    for part in module.modules():
+        _add_compiled(vars(part), found)
+        for base in type(part).__mro__:
+            if not base.__module__.startswith(("torch.", "lightning.", "builtins")):
+                _add_compiled(vars(base), found)
+                files.add(base.__module__)
+    for file in sorted(files):
+        _add_compiled(vars(sys.modules[file]) if file in sys.modules else {}, found)
+    return list(found)
+
+
+def _add_compiled(names: Mapping[str, Any], found: dict[str, None]) -> None:
+    for name, value in list(names.items()):
+        is_compiled = isinstance(value, FunctionType) and "_torchdynamo_orig_callable" in vars(
+            value
+        )
+        if is_compiled and name != "_compiled_call_impl":  # a compiled module is known as a module
+            found[name] = None
+
+
+def _parameters(kind: str, given: Mapping[str, Any]) -> list[float]:
+    """Return what a function takes besides its input; what is no plain number has its default."""
+    defaults = _PARAMETERS.get(kind, {})
+    values = [(given.get(name, default), default) for name, default in defaults.items()]
+    return [float(v) if isinstance(v, (int, float)) else default for v, default in values]

@@ -1,0 +1,149 @@
+"""Hooks that exist for one batch or a window of several: what each activation function does."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_stab.callbacks._activation_hooks import EnterHook, FunctionMode, LeaveHook
+from lightning_stab.callbacks._activation_names import (
+    CONTAINERS,
+    compiled_functions,
+    is_compiled_part,
+)
+from lightning_stab.callbacks._activation_record import LayerSeen
+from lightning_stab.callbacks._activation_watch import ActivationWatch
+from lightning_stab.callbacks._logging import plain_name
+
+
+class ActivationProbe:
+    """Watch every activation function of a module, while it is installed.
+
+    Modules are seen through hooks, functions such as ``torch.relu`` through a function mode of this
+    thread. Only what runs for training is seen: not validation, not the recomputed forward pass of
+    activation checkpointing. It changes no result and draws no random number.
+
+    `install` begins with the batch that comes; `begin_batch` goes on with another one. Call `pause`
+    before the backward pass and wherever else nothing is to be seen.
+
+    Args:
+        heads: whether activations whose output no weight layer takes, the outputs of the net, are
+            among the layers.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> probe = ActivationProbe()
+        >>> probe.install(net)
+        >>> _ = net(torch.randn(16, 4))
+        >>> probe.remove()
+        >>> probe.layers, tuple(probe.values().shape)
+        ([LayerSeen(name='1', kind='relu', is_head=False)], (1, 6))
+    """
+
+    def __init__(self, *, heads: bool = False) -> None:
+        self._heads = heads
+        self._watch = ActivationWatch()
+        self._handles: list[RemovableHandle] = []
+        self._mode: FunctionMode | None = None
+        self._hidden: list[str] = []
+
+    def install(self, module: nn.Module) -> None:
+        """Forget what was seen, put the hooks on, and begin with the batch that comes.
+
+        Args:
+            module: the module whose training step will run. Compiled parts are passed over,
+                because hooks set now would not run in them.
+        """
+        self.remove()
+        self._watch = ActivationWatch()
+        compiled = [name for name, part in module.named_modules() if is_compiled_part(part)]
+        for name, part in module.named_modules():
+            inside = any(not c or name == c or name.startswith(f"{c}.") for c in compiled)
+            if not inside and type(part) not in CONTAINERS:
+                self._hook(plain_name(name), part)
+        functions = compiled_functions(module)
+        self._hidden = _what_is_hidden(compiled, functions)
+        # a function mode would make whatever is compiled be compiled again
+        self._mode = None if compiled or functions else FunctionMode(self._watch)
+        self.begin_batch()
+
+    def begin_batch(self, *, full: bool = True) -> None:
+        """Watch the next batch of the window.
+
+        Args:
+            full: False to follow dead units only, which costs less.
+        """
+        self.pause()
+        self._watch.begin_batch(full=full)
+        self.resume()
+
+    def pause(self) -> None:
+        """See nothing until `resume`, e.g. in the backward pass and in validation."""
+        self._watch.pause()
+        if self._mode is not None:
+            self._mode.leave()
+
+    def resume(self) -> None:
+        """Go on with the same batch, if the hooks are on."""
+        if self._handles and not self._watch.on:
+            self._watch.on = True
+            if self._mode is not None:
+                self._mode.join()
+
+    def remove(self) -> None:
+        """Take every hook and the function mode away; what was measured stays."""
+        self.pause()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._mode = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether hooks are on the module."""
+        return bool(self._handles)
+
+    @property
+    def layers(self) -> list[LayerSeen]:
+        """The activations in the order of execution."""
+        record = self._watch.record
+        return record.layers(record.groups(heads=self._heads))
+
+    def values(self) -> Tensor:
+        """Return a row per layer, on the device, without waiting for it; shape ``[layers, 6]``.
+
+        The columns: mean and standard deviation of the outputs; fraction of dead units; fraction
+        of saturated entries; standard deviation of the pre-activations around each unit's mean;
+        how many samples each unit has seen. NaN where something is not defined.
+        """
+        record = self._watch.record
+        return record.values(record.groups(heads=self._heads))
+
+    @property
+    def unseen(self) -> str:
+        """What cannot be seen, as a sentence; empty if nothing is known to be missed."""
+        parts = list(self._hidden)
+        if self._watch.fused:
+            names = ", ".join(f"`{name}`" for name in self._watch.fused)
+            parts.append(f"of what happens inside the fused {names} the output alone is seen")
+        if not self._watch.record.sites:
+            parts.append("no activation function ran in the watched batches")
+        return f"Not all activations are seen: {'; '.join(parts)}." if parts else ""
+
+    def _hook(self, name: str, part: nn.Module) -> None:
+        enter, leave = EnterHook(self._watch, name), LeaveHook(self._watch, name)
+        self._handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))
+        self._handles.append(part.register_forward_hook(leave, always_call=True))
+
+
+def _what_is_hidden(compiled: list[str], functions: list[str]) -> list[str]:
+    """Return clauses that say what compilation hides."""
+    outer = [c for c in compiled if not any(c.startswith(f"{o}.") for o in compiled)]
+    parts = [f"`{plain_name(name) or 'the module'}` is compiled" for name in outer]
+    if functions:
+        names = ", ".join(f"`{name}`" for name in functions)
+        parts.append(f"beside the compiled {names} activations called as functions are not watched")
+    elif compiled and "" not in compiled:
+        parts.append("beside compiled parts activations called as functions are not watched")
+    return parts
