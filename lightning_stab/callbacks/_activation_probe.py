@@ -48,15 +48,17 @@ class ActivationProbe:
         self._mode: FunctionMode | None = None
         self._hidden: list[str] = []
 
-    def install(self, module: nn.Module) -> None:
-        """Forget what was seen, put the hooks on, and begin with the batch that comes.
+    def install(self, module: nn.Module, *, forget: bool = True) -> None:
+        """Put the hooks on, and begin with the batch that comes.
 
         Args:
             module: the module whose training step will run. Compiled parts are passed over,
                 because hooks set now would not run in them.
+            forget: whether a new window begins; else this batch continues the last one.
         """
         self.remove()
-        self._watch = ActivationWatch()
+        if forget:
+            self._watch = ActivationWatch()
         compiled = [name for name, part in module.named_modules() if is_compiled_part(part)]
         for name, part in module.named_modules():
             inside = any(not c or name == c or name.startswith(f"{c}.") for c in compiled)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_stab.callbacks._doctor_loss_functions import LossFunctions, Targets
-from lightning_stab.callbacks._function_watch import listen, unlisten
+from lightning_stab.callbacks._function_watch import FunctionWatch
 from lightning_stab.callbacks._logging import plain_name
 from lightning_stab.callbacks._probe import WEIGHT_LAYERS, LayerProbe, is_compiled
 from lightning_stab.functional.attention import logit_spread, packed_logit_spread
@@ -43,6 +43,7 @@ class DoctorProbe:
         self._time: dict[str, Tensor] = {}
         self._cells: dict[str, dict[int, Tensor]] = {}
         self._names: list[str] = []
+        self._watch = FunctionWatch(self._see_function)
         self._handles: list[RemovableHandle] = []
 
     def install(self, module: LightningModule) -> str:
@@ -51,9 +52,9 @@ class DoctorProbe:
         Args:
             module: the module that will run.
         """
-        listen(self._see_function)
         if is_compiled(module):
             return "The module is compiled: layers, units and loss functions inside are not seen."
+        self._watch.enter()
         self.gradients.install(module)
         for name, part in module.named_modules():
             seen = plain_name(name)
@@ -69,7 +70,7 @@ class DoctorProbe:
 
     def remove(self) -> None:
         """Take every hook away; what was measured stays."""
-        unlisten(self._see_function)
+        self._watch.leave()
         self.gradients.remove()
         self.losses.forget()
         for handle in self._handles:
@@ -77,7 +78,7 @@ class DoctorProbe:
         self._handles.clear()
 
     def time_ratios(self) -> dict[str, Tensor]:
-        """Return, by recurrent layer, the gradient's RMS at the beginning and at the end, ``[2]``."""
+        """Return, by recurrent layer, the gradient's RMS at the beginning and the end, ``[2]``."""
         for name, squares in self._cells.items():
             if len(squares) >= LEAST_STEPS:
                 self._time[name] = ends(torch.stack([squares[i] for i in sorted(squares)]))

@@ -1,53 +1,54 @@
-"""Shows the torch functions that a training step calls to whoever listens, for one batch.
-
-``torch.nn.functional`` has no hooks, but torch lets a mode see every call. A mode that one hook
-enters and another leaves must not be mixed up with another one's, so there is one for all
-listeners: it is entered when the first one comes and left when the last one goes.
-"""
+"""Modes that see every torch function, for ``torch.nn.functional`` has no hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch.overrides import TorchFunctionMode
+from torch.overrides import (  # type: ignore[attr-defined]
+    TorchFunctionMode,
+    _len_torch_function_stack,
+    _pop_mode,
+    _push_mode,
+)
 
 Listener = Callable[[Any, Sequence[Any], dict[str, Any], Any], None]
 
-_listeners: list[Listener] = []
+
+class RemovableMode(TorchFunctionMode):
+    """A mode that one hook enters and another leaves, while others may do the same."""
+
+    def enter(self) -> None:
+        """Put this mode on the stack."""
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def leave(self) -> None:
+        """Take this mode off the stack, from under any that was entered after it."""
+        above = []
+        while _len_torch_function_stack():
+            top = _pop_mode()  # type: ignore[no-untyped-call]
+            if top is self:
+                break
+            above.append(top)
+        for mode in reversed(above):
+            _push_mode(mode)  # type: ignore[no-untyped-call]
 
 
-class _Watch(TorchFunctionMode):
-    """Calls every listener with the function, its arguments and its result."""
+class FunctionWatch(RemovableMode):
+    """Calls ``listener(function, args, kwargs, result)`` after every torch function.
+
+    What a function calls itself is not shown. The listener runs with the watch switched off.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self.listener = listener
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
+        """Run the function, and tell the listener."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        for listener in tuple(_listeners):
-            listener(func, args, kwargs, result)
+        self.listener(func, args, kwargs, result)
         return result
-
-
-_watch = _Watch()
-
-
-def listen(listener: Listener) -> None:
-    """Call ``listener(function, args, kwargs, result)`` after every torch function from now on.
-
-    What a function calls itself is not shown. The listener runs with the watch switched off.
-    """
-    if listener in _listeners:
-        return
-    if not _listeners:
-        _watch.__enter__()  # type: ignore[no-untyped-call]
-    _listeners.append(listener)
-
-
-def unlisten(listener: Listener) -> None:
-    """Stop calling it; does nothing if it was not listening."""
-    if listener in _listeners:
-        _listeners.remove(listener)
-        if not _listeners:
-            _watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]

@@ -18,11 +18,11 @@ SHOWN_LAYERS = 3
 class Engine:
     """Keeps what was found, and decides what is new.
 
-    Of the rules that hold, those of the deepest cause speak: a run whose weights are NaN is not told
-    that its loss stands still, and a net that was born with vanishing gradients is not told to raise
-    its learning rate. ``CAUSES`` is that order. A rule speaks once its conditions have held at
-    ``persistence`` moments in a row; a sickness is told once, and again only if it has become
-    graver, or, for one that passes, after ``cool_down`` steps.
+    Of the rules that hold, those of the deepest cause speak: a run whose weights are NaN is not
+    told that its loss stands still, and a net that was born with vanishing gradients is not told
+    to raise its learning rate. ``CAUSES`` is that order. A rule speaks once its conditions have
+    held at ``persistence`` moments in a row; a sickness is told once, and again only if it has
+    become graver, or, for one that passes, after ``cool_down`` steps.
 
     Args:
         thresholds: numbers that replace the defaults, by name.

@@ -26,7 +26,8 @@ LEARNING_RULES = (
         "learning-rate-too-high",
         "warning",
         when("early_update_ratio > large_update and epoch > early and learnt not> little_learnt"),
-        "The first steps changed the weights by {early_update_ratio:.0%} of their size each, and the"
+        "The first steps changed the weights by {early_update_ratio:.0%} of their size"
+        " each, and the"
         " run has not learnt since.",
         _LOWER,
         persistence=2,
@@ -90,7 +91,8 @@ LEARNING_RULES = (
         "The loss swings by {oscillation:.0%} of its level from step to step.",
         (
             (
-                "Lower the learning rate from {learning_rate} to {learning_rate:/3}, or let it decay:"
+                "Lower the learning rate from {learning_rate} to {learning_rate:/3}, or let it"
+                " decay:"
                 " `LearningRateDecay()`."
             ),
             "Make the batches larger.",

@@ -26,7 +26,8 @@ NETWORK_RULES = (
         "dead-units",
         "error",
         when("dead_fraction > dead_layer and learnt not> well_learnt"),
-        "{dead_fraction:.0%} of the units of {layers} are zero on every sample: no gradient passes.",
+        "{dead_fraction:.0%} of the units of {layers} are zero on every sample: no"
+        " gradient passes.",
         (
             "Add `WeightInitialization()` and start again: dead units do not come back.",
             "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
@@ -86,7 +87,8 @@ NETWORK_RULES = (
         "vanishing-gradient",
         "warning",
         when(
-            "gradient_depth_log10 < vanishing_depth and epoch > an_epoch and learnt not> half_learnt"
+            "gradient_depth_log10 < vanishing_depth and epoch > an_epoch and learnt not>"
+            " half_learnt"
         ),
         _VANISHING,
         _CURE_DEPTH,
@@ -97,7 +99,8 @@ NETWORK_RULES = (
         "vanishing-gradient",
         "warning",
         when(
-            "gradient_time_log10 < vanishing_time and epoch > an_epoch and learnt not> little_learnt"
+            "gradient_time_log10 < vanishing_time and epoch > an_epoch and learnt not>"
+            " little_learnt"
         ),
         "Over the time steps of a recurrent layer the gradient shrinks by"
         " 10^{gradient_time_log10:.1f}: what stands at the beginning of a sequence is not learnt.",
@@ -121,7 +124,8 @@ NETWORK_RULES = (
         "exploding-gradient",
         "warning",
         when(
-            "gradient_depth_log10 > exploding_depth and epoch > an_epoch and learnt not> half_learnt"
+            "gradient_depth_log10 > exploding_depth and epoch > an_epoch and learnt not>"
+            " half_learnt"
         ),
         _EXPLODING,
         _CURE_DEPTH,

@@ -26,11 +26,13 @@ WIRING_RULES = (
         "The loss is NaN or infinite.",
         (
             (
-                'Add `StepGuard(on_nonfinite="skip")`: a bad step is not taken, and the batch is kept'
+                'Add `StepGuard(on_nonfinite="skip")`: a bad step is not taken, and the batch is'
+                " kept"
                 " for a look with `forensics`."
             ),
             (
-                "Look for log(0), 0/0, the root of 0 and exp of large numbers in the loss; add a small"
+                "Look for log(0), 0/0, the root of 0 and exp of large numbers in the loss; add a"
+                " small"
                 " epsilon, or use the `_with_logits` forms."
             ),
             "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
@@ -86,7 +88,8 @@ WIRING_RULES = (
         "{number} parameters of the optimizer have never had a gradient: {layers}.",
         (
             (
-                "Look for a `.detach()`, `torch.no_grad()`, `.data` or `.item()` between them and the"
+                "Look for a `.detach()`, `torch.no_grad()`, `.data` or `.item()` between them"
+                " and the"
                 " loss, or a layer that `forward` does not call."
             ),
             "If they are meant to stay as they are, say so with `requires_grad_(False)`.",
@@ -101,7 +104,8 @@ WIRING_RULES = (
         " {prediction_size:.1%} of their size.",
         (
             (
-                "Standardise the targets with the training set's mean and standard deviation, and undo"
+                "Standardise the targets with the training set's mean and standard deviation,"
+                " and undo"
                 " it where you predict."
             ),
             "Or start the output layer's bias at the targets' mean.",
@@ -146,7 +150,8 @@ WIRING_RULES = (
         "bad-initialization",
         "warning",
         when("start_loss_ratio > large_start_loss"),
-        "The first loss is {start_loss_ratio} times that of a constant prediction: the outputs start"
+        "The first loss is {start_loss_ratio} times that of a constant prediction: the"
+        " outputs start"
         " far too large.",
         (
             (

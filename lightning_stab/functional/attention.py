@@ -23,6 +23,7 @@ def logit_spread(query: Tensor, key: Tensor, scale: float | None = None) -> Tens
         A scalar, at least 0.
 
     Example:
+        >>> import torch
         >>> logit_spread(torch.tensor([[[2.0]]]), torch.tensor([[[1.0], [3.0]]])).item()
         2.0
     """
