@@ -227,13 +227,13 @@ def test_an_even_start_with_wide_gradients_is_a_good_initialization():
     assert rule("PoorWeightInitialization", module, data=data) == set()
 
 
-def test_overfit_and_overtraining_need_a_validation_loss_that_stays_behind():
+@pytest.mark.parametrize(("name", "epochs"), [("Overfit", 10), ("Overtraining", 40)])
+def test_a_validation_loss_that_stays_behind_is_overfitting(name, epochs):
     labels = torch.randint(4, (64,), generator=torch.Generator().manual_seed(5))
     noise = TensorDataset(blobs(64, spread=3.0)[:][0], labels)
-    for name, epochs in (("Overfit", 10), ("Overtraining", 40)):
-        module = Learner(mlp(nn.ReLU, width=128, init=he), rate=2e-2)
-        baseline = SageMakerRules(save_interval=2, rules=[name])
-        assert found(baseline, module, data=noise, epochs=epochs) == {(name, "overfitting")}
+    module = Learner(mlp(nn.ReLU, width=128, init=he), rate=2e-2)
+    baseline = SageMakerRules(save_interval=2, rules=[name])
+    assert found(baseline, module, data=noise, epochs=epochs) == {(name, "overfitting")}
 
 
 def test_statistics_of_activations():
@@ -371,7 +371,7 @@ def test_training_is_the_same_bit_for_bit_and_no_hook_stays(name, kind):
     for callbacks in ([], [BASELINES[name]()]):
         torch.manual_seed(3)
         module = KINDS[kind]()
-        run(module, *callbacks, epochs=11)
+        run(module, *callbacks, epochs=11 if name == "traintools" else 4)  # it probes at step 100
         states.append([*module.state_dict().values(), torch.get_rng_state()])
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
     hooks = [(m._forward_hooks, m._forward_pre_hooks) for m in module.modules()]
