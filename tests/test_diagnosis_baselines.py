@@ -125,6 +125,15 @@ def test_autotrainer_is_quiet_on_a_run_that_learns():
     assert found(AutoTrainerRules(), Learner(mlp(nn.ReLU, init=he))) == set()
 
 
+def test_autotrainer_leaves_a_net_that_is_good_already_in_peace():
+    module = Learner(mlp(nn.ReLU, init=he))
+    run(module, epochs=4)
+    module.rate = 1e-7
+    baseline = AutoTrainerRules()
+    assert found(baseline, module) == set()
+    assert min(baseline.accuracies) > 0.9
+
+
 def test_autotrainer_calls_an_accuracy_that_stays_low_slow_convergence():
     slow = ("slow convergence", "learning-rate-too-low")
     assert slow in found(AutoTrainerRules(), Learner(mlp(nn.ReLU, init=he), rate=1e-7))
@@ -213,6 +222,31 @@ QUIET = sorted({name for name, *_ in SICK} - {"PoorWeightInitialization", "LossN
 @pytest.mark.parametrize("name", [*QUIET, "Overfit", "Overtraining"])
 def test_a_sagemaker_rule_is_quiet_on_a_run_that_learns(name):
     assert rule(name, Learner(mlp(nn.ReLU, init=he), rate=3e-3), epochs=4) == set()
+
+
+class Scripted(Learner):
+    """Its losses are given, and so is the size of its gradients."""
+
+    def __init__(self, change=0.0, scale=1.0):
+        super().__init__(nn.Sequential(nn.Linear(8, 4)), torch.optim.SGD, 1e-3)
+        self.change, self.scale = change, scale
+
+    def training_step(self, batch, batch_idx):
+        loss = self.scale * super().training_step(batch, batch_idx)
+        return loss - loss.detach() + 1.0 + (self.change if self.global_step == 10 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [(-0.01, set()), (-0.0005, {"plateau"}), (0.03, set()), (0.06, {"plateau"})],
+)
+def test_a_loss_may_rise_by_5_percent_or_must_fall_by_a_thousandth(change, expected):
+    assert rule("LossNotDecreasing", Scripted(change=change), epochs=2) == expected
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1e-4, set()), (1e-7, {"vanishing-gradient"})])
+def test_a_gradient_vanishes_below_1e_7(scale, expected):
+    assert rule("VanishingGradient", Scripted(scale=scale), epochs=2) == expected
 
 
 def test_losses_that_fall_at_every_comparison_are_enough():

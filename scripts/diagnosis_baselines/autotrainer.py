@@ -13,9 +13,9 @@ epoch here: its figures count both up to the same 50.
 | oscillating loss | number of i with A[i] - B[i] >= z, over k, >= e | 0.03, 0.2 |
 | slow convergence | every change of accuracy so far <= d | 0.01 |
 
-G is the l2 norm of a layer's gradient; the product telescopes to first layer over last. A and B are
-the local maxima and minima of the accuracy in time order. The windows a1 to a3 are 0 (V-D): the
-current iteration alone. Checked every 3 iterations (V-C).
+G is the l2 norm of the gradient of a layer's parameters; the product telescopes to the first layer
+over the last. A and B are the local maxima and minima of the accuracy in time order. The windows a1
+to a3 are 0 (V-D): the current iteration alone. Checked every 3 iterations (V-C).
 
 What the paper leaves open, and what was chosen:
 - T, the accuracy that is good enough, is said to depend on the task (V-D). 0.6 is the default of

@@ -29,7 +29,7 @@ Left out: rules for XGBoost, for run time, for two runs, for texts and images of
 What the documentation leaves open, and what was chosen:
 - Its examples save tensors every 500 steps. Runs of a few hundred steps would be seen once, so
   every 10th batch is saved here, and "steps" of a rule are saved steps where it does not say more.
-- A rule ends when it fires, as a rule job does.
+- A rule ends when it fires.
 - PoorWeightInitialization names three checks, and says for each of the first two that the rule
   returns True; so any of the three fires. Gradients are those of weights, at most 4,096 entries.
 - LossNotDecreasing: a rise up to `increase_threshold_percent` is allowed, as its text says; losses
