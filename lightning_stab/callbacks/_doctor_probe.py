@@ -14,7 +14,7 @@ from lightning_stab.callbacks._doctor_loss_functions import LossFunctions, Targe
 from lightning_stab.callbacks._function_watch import FunctionWatch
 from lightning_stab.callbacks._logging import plain_name
 from lightning_stab.callbacks._probe import WEIGHT_LAYERS, LayerProbe, is_compiled
-from lightning_stab.functional.attention import logit_spread, packed_logit_spread
+from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
 
 TIME_SHARE = 0.1  # of a sequence's steps, that count as its beginning and as its end
 LEAST_STEPS = 8  # of a sequence, below which there is no talk of vanishing over time
@@ -140,12 +140,13 @@ class DoctorProbe:
         self.losses(function, args, kwargs, result)
         name = self._names[-1] if self._names else f"attention_{len(self.attention) + 1}"
         with torch.no_grad():
+            spread = None
             if function is nn.functional.scaled_dot_product_attention:
-                self.attention[name] = logit_spread(args[0], args[1], kwargs.get("scale"))
+                spread = logit_spread_of_call(args, kwargs)
             elif function is nn.functional.multi_head_attention_forward:
                 spread = packed_logit_spread(args, kwargs)
-                if spread is not None:
-                    self.attention[name] = spread
+            if spread is not None:
+                self.attention[name] = spread
 
 
 def ends(squares: Tensor) -> Tensor:
