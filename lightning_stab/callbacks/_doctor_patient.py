@@ -50,13 +50,13 @@ class Patient:
         self._units = UnitFacts()
         self._validation = ValidationHistory()
         self._probe: DoctorProbe | None = None
-        self._is_full = self._is_early = False
+        self._is_full = self._is_early = self._has_stepped = False
         self._loss: Tensor | None = None
 
     def begin_batch(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Decide whether this batch is looked at, and put the hooks on if so."""
         self.leave()
-        self.module, self._loss = module, None
+        self.module, self._loss, self._has_stepped = module, None, False
         self._losses.epoch_steps = _epoch_batches(trainer)
         self.epoch = _epoch(trainer)
         self._schedule.begin_step(trainer)
@@ -87,6 +87,7 @@ class Patient:
 
     def measure(self, step: OptimizerStep) -> None:
         """Read a step before it is taken."""
+        self._has_stepped = True
         self._steps.measure(step, first=self.is_first)
         if self.is_first:
             self._steps.find_unoptimized(step.trainer, step.module)
@@ -97,13 +98,20 @@ class Patient:
         self._steps.drop()
 
     def end_batch(self, trainer: Trainer) -> bool:
-        """Take in what the batch showed; say whether it was looked at."""
+        """Take in what the batch showed; say whether it was looked at.
+
+        Of a step that is accumulated over several batches the last one is looked at.
+        """
         self.leave()
         self.epoch = _epoch(trainer)
         if not self.is_looking:
             return False
+        self.is_looking = False
+        if not self._has_stepped and trainer.accumulate_grad_batches > 1:
+            self._probe = None
+            return False
         self._cross(is_taken=True)
-        self.is_looking = self.is_first = False
+        self.is_first = self.is_first and not self._has_stepped
         return True
 
     def see_validation(self, trainer: Trainer) -> bool:
