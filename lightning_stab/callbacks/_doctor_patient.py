@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from lightning_stab.callbacks._doctor_facts import BatchFacts
 from lightning_stab.callbacks._doctor_losses import LossHistory
@@ -121,7 +122,8 @@ class Patient:
     def look_at_the_end(self, module: LightningModule) -> None:
         """Take in the last losses, and look whether the weights are finite."""
         self._losses.crossed(self._losses.pending().tolist(), epoch=self.epoch)
-        named = [(plain_name(n), p) for n, p in module.named_parameters() if p.numel()]
+        made = [(n, p) for n, p in module.named_parameters() if not is_lazy(p)]
+        named = [(plain_name(n), p) for n, p in made if p.numel()]
         norms = tensor_norms([p.detach() for _, p in named]).tolist()
         bad = {n: 1.0 for (n, _), v in zip(named, norms, strict=True) if not math.isfinite(v)}
         self._steps.know("nonfinite_weights", bad)
