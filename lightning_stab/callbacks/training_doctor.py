@@ -151,7 +151,9 @@ class TrainingDoctor(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the validation metrics."""
-        if not trainer.sanity_checking and self._patient.see_validation(trainer):
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if self._patient.see_validation(trainer):
             self._judge(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
