@@ -139,12 +139,11 @@ def test_information_silences_nothing(id_):
             assert rule.id in {f.id for f in fresh.findings}
 
 
-def test_explanations_point_from_the_deeper_to_the_later():
+def test_explanations_are_of_known_ids_and_never_of_what_stands_apart():
     assert set(EXPLAINS) == set(CAUSES) == set(IDS)
     for deep, late in ((cause, effect) for cause in IDS for effect in EXPLAINS[cause]):
         assert deep != late
         assert late in IDS
-        assert CAUSES[deep] <= CAUSES[late]
     assert not {late for explained in EXPLAINS.values() for late in explained} & set(APART)
     order = ["non-finite", "bad-initialization", "dead-units", "vanishing-gradient",
              "learning-rate-too-high", "plateau"]  # fmt: skip
