@@ -21,7 +21,7 @@ from lightning_stab.callbacks._logging import plain_name
 from lightning_stab.callbacks._readings import Reading, cross
 from lightning_stab.callbacks._step import OptimizerStep, gradient_scaler
 from lightning_stab.diagnosis.facts import NAMES, Facts
-from lightning_stab.functional.norms import tensor_norms
+from lightning_stab.functional.norms import local, tensor_norms
 
 
 class Patient:
@@ -119,12 +119,18 @@ class Patient:
         """Take in validation metrics; say whether there were any."""
         return self._validation.add(trainer.callback_metrics)
 
-    def look_at_the_end(self, module: LightningModule) -> None:
-        """Take in the last losses, and look whether the weights are finite."""
+    def look_at_the_end(self, module: LightningModule, *, alone: bool) -> None:
+        """Take in the last losses, and look whether the weights are finite.
+
+        Args:
+            module: the module that was trained.
+            alone: whether other ranks may be elsewhere, so that nothing is asked of them.
+        """
         self._losses.crossed(self._losses.pending().tolist(), epoch=self.epoch)
         made = [(n, p) for n, p in module.named_parameters() if not is_lazy(p)]
         named = [(plain_name(n), p) for n, p in made if p.numel()]
-        norms = tensor_norms([p.detach() for _, p in named]).tolist()
+        weights = [local(p.detach()) if alone else p.detach() for _, p in named]
+        norms = tensor_norms(weights).tolist()
         bad = {n: 1.0 for (n, _), v in zip(named, norms, strict=True) if not math.isfinite(v)}
         self._steps.know("nonfinite_weights", bad)
 
