@@ -73,7 +73,8 @@ class ValidationHistory:
 def _is_of_validation(name: str) -> bool:
     before, found, after = name.lower().partition("val")
     # `value_loss` is the loss of a critic, and `diagnosis/validation_rise` a fact of the doctor
-    return bool(found) and "/" not in before and not after.startswith("ue")
+    starts_a_word = before.removesuffix("e")[-1:] in ("", "_", "-", ".", " ")
+    return bool(found) and starts_a_word and "/" not in before and not after.startswith("ue")
 
 
 def _says(name: str, words: tuple[str, ...]) -> bool:
