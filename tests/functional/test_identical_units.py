@@ -91,6 +91,18 @@ def test_other_precisions(dtype):
     assert identical_fraction(weight, gradient).item() == pytest.approx(0.4)
 
 
+def test_a_default_precision_of_double_changes_nothing():
+    """Lightning sets it under ``precision="64-true"``."""
+    weight, gradient = planted(0, 10, 30, 4)
+    torch.set_default_dtype(torch.float64)
+    try:
+        fractions = [identical_fraction(weight, gradient),
+                     identical_fraction(weight.double(), gradient.double())]  # fmt: skip
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [f.item() for f in fractions] == pytest.approx([0.4, 0.4])
+
+
 def test_nothing_that_is_not_finite_is_called_a_twin():
     weight, gradient = drawn(0, 4, 5)
     weight[1:3] = float("nan")

@@ -119,6 +119,18 @@ def test_the_bias_makes_up_for_an_entropy_of_few_samples():
     assert abs(with_bias - truth) < 0.3 * abs(naive - truth)
 
 
+def test_a_default_precision_of_double_changes_nothing():
+    """Lightning sets it under ``precision="64-true"``."""
+    target = classes_of(0, 4)
+    expected = cross_entropy(class_frequencies(torch.zeros(MANY, 4), target))
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = cross_entropy(class_frequencies(torch.zeros(MANY, 4), target))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [x.item() for x in found] == pytest.approx([x.item() for x in expected])
+
+
 def test_counts_of_nothing_are_no_error():
     counts = class_frequencies(torch.zeros(3, 4), torch.full((3,), -100))
     assert counts.tolist() == [0] * 4
