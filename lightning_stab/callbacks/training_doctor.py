@@ -102,7 +102,7 @@ class TrainingDoctor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
-        if not self._loaded and trainer.global_step == 0:
+        if not self._loaded and (trainer.global_step == 0 or trainer.ckpt_path):
             self._begin()
         self._loaded = False
         self._folder = log_folder(trainer)  # which all ranks have to ask for at the same time
