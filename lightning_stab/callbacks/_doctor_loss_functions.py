@@ -37,6 +37,7 @@ MAKERS: dict[Any, str] = {
     }.items()
     for function in functions
 }  # fmt: skip
+LEAST_SAMPLES, LEAST_OTHERS = 8, 3  # of a batch, below which its variety is left to chance
 UNWEIGHTED = {"weight": None, "pos_weight": None, "reduction": "mean"}
 Pair = tuple[Tensor, Tensor]
 
@@ -133,8 +134,10 @@ class LossFunctions:
             logits, call.target, call.options.get("ignore_index", -100)
         )
         counts = self.targets.counts(new)
-        of_all = baselines.cross_entropy(counts)[0]
-        self._note("batch_variety", baselines.cross_entropy(new)[0] / of_all)
+        size = new.sum()  # so many samples have so much variety at most
+        most = torch.minimum(baselines.cross_entropy(counts)[0], size.log() + (size - 1) / 2 / size)
+        others = size * (1 - counts.max() / counts.sum())  # to be expected of the rarer classes
+        self._note_variety(baselines.cross_entropy(new)[0] / most, (size, others))
         smoothing = call.options.get("label_smoothing", 0.0)
         return baselines.cross_entropy(counts, smoothing) if call.is_plain else None
 
@@ -147,7 +150,7 @@ class LossFunctions:
 
     def _probabilities(self, call: _Call) -> Pair | None:
         target = call.target.detach().float()
-        self._note("batch_variety", target.var(correction=0) / self.targets.variance(target))
+        self._note_spread(target, is_probability=True)
         if not call.is_plain:
             return None
         return baselines.binary_cross_entropy(*self.targets.mean(call.target.detach()))
@@ -161,11 +164,33 @@ class LossFunctions:
         size = target.square().mean().sqrt()
         self._note("target_size", size)
         self._note("prediction_size", prediction.square().mean().sqrt() / size)
-        self._note("batch_variety", target.var(correction=0) / self.targets.variance(target))
+        self._note_spread(target)
         if not call.is_plain:
             return None
         mean, rows = self.targets.mean(target)
         return baselines.regression(call.function, target, mean, rows, call.options)
+
+    def _note_spread(self, target: Tensor, *, is_probability: bool = False) -> None:
+        rows, variance = len(target) if target.dim() else 1, self.targets.variance(target)
+        if rows >= LEAST_SAMPLES:
+            others = (
+                variance * target.numel() if is_probability else torch.full_like(variance, rows)
+            )
+            value = target.var(correction=0) * (rows / (rows - 1)) / variance
+            self._note_variety(value, (torch.full_like(variance, rows), others))
+
+    def _note_variety(self, value: Tensor, counts: Pair) -> None:
+        """Note it where there is one call; the targets of several make up a batch together.
+
+        Args:
+            value: the variety.
+            counts: how many samples there are, and how many of them the commonest class is not
+                expected to hold; where they are few, chance leaves a batch without variety.
+        """
+        is_told = (counts[0] >= LEAST_SAMPLES) & (counts[1] >= LEAST_OTHERS)
+        self._note("batch_variety", torch.where(is_told, value, torch.nan))
+        if len(self.values) > 1:
+            del self.measured["batch_variety"]
 
     def _note(self, name: str, value: Tensor) -> None:
         value = value.detach().float()

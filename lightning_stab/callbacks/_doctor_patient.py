@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lightning_stab.callbacks._doctor_facts import BatchFacts
@@ -23,7 +24,7 @@ from lightning_stab.callbacks._logging import plain_name
 from lightning_stab.callbacks._readings import Reading, cross
 from lightning_stab.callbacks._step import OptimizerStep, gradient_scaler
 from lightning_stab.diagnosis.facts import NAMES, Facts
-from lightning_stab.functional.norms import tensor_norms
+from lightning_stab.functional.norms import local, tensor_norms
 
 
 class Patient:
@@ -55,14 +56,14 @@ class Patient:
         self._inputs = InputPeaks()
         self._stale = StaleGradients()
         self._probe: DoctorProbe | None = None
-        self._is_full = self._is_early = self._is_watching = False
+        self._is_full = self._is_early = self._is_watching = self._has_stepped = False
         self._loss: Tensor | None = None
 
     def begin_batch(self, trainer: Trainer, module: LightningModule, batch: Any, step: int) -> None:
         """Decide whether this batch is looked at, and put the hooks on if so."""
         self.leave()
         self._inputs.add(batch)
-        self.module, self._loss = module, None
+        self.module, self._loss, self._has_stepped = module, None, False
         self._losses.epoch_steps = _epoch_batches(trainer)
         self.epoch = _epoch(trainer)
         self._schedule.begin_step(trainer)
@@ -98,6 +99,7 @@ class Patient:
 
     def measure(self, step: OptimizerStep) -> None:
         """Read a step before it is taken."""
+        self._has_stepped = True
         self._steps.measure(step, first=self.is_first)
         if self.is_first:
             self._steps.find_unoptimized(step.trainer, step.module)
@@ -112,13 +114,20 @@ class Patient:
         self._steps.drop()
 
     def end_batch(self, trainer: Trainer) -> bool:
-        """Take in what the batch showed; say whether it was looked at."""
+        """Take in what the batch showed; say whether it was looked at.
+
+        Of a step that is accumulated over several batches the last one is looked at.
+        """
         self.leave()
         self.epoch = _epoch(trainer)
         if not self.is_looking:
             return False
+        self.is_looking = False
+        if not self._has_stepped and trainer.accumulate_grad_batches > 1:
+            self._probe = None
+            return False
         self._cross(is_taken=True)
-        self.is_looking = self.is_first = False
+        self.is_first = self.is_first and not self._has_stepped
         return True
 
     def see_validation(self, trainer: Trainer) -> bool:
@@ -126,11 +135,18 @@ class Patient:
         self._losses.crossed(self._losses.pending().tolist(), epoch=self.epoch)
         return self._validation.add(trainer.callback_metrics)
 
-    def look_at_the_end(self, module: LightningModule) -> None:
-        """Take in the last losses, and look whether the weights are finite."""
+    def look_at_the_end(self, module: LightningModule, *, alone: bool) -> None:
+        """Take in the last losses, and look whether the weights are finite.
+
+        Args:
+            module: the module that was trained.
+            alone: whether other ranks may be elsewhere, so that nothing is asked of them.
+        """
         self._losses.crossed(self._losses.pending().tolist(), epoch=self.epoch)
-        named = [(plain_name(n), p) for n, p in module.named_parameters() if p.numel()]
-        norms = tensor_norms([p.detach() for _, p in named]).tolist()
+        made = [(n, p) for n, p in module.named_parameters() if not is_lazy(p)]
+        named = [(plain_name(n), p) for n, p in made if p.numel()]
+        weights = [local(p.detach()) if alone else p.detach() for _, p in named]
+        norms = tensor_norms(weights).tolist()
         bad = {n: 1.0 for (n, _), v in zip(named, norms, strict=True) if not math.isfinite(v)}
         self._steps.know("nonfinite_weights", bad)
 

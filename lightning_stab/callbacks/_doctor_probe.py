@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_stab.callbacks._activation_names import compiled_functions
 from lightning_stab.callbacks._doctor_loss_functions import LossFunctions, Targets
 from lightning_stab.callbacks._function_watch import FunctionWatch
 from lightning_stab.callbacks._logging import plain_name
-from lightning_stab.callbacks._probe import WEIGHT_LAYERS, LayerProbe, is_compiled
-from lightning_stab.functional.attention import logit_spread, packed_logit_spread
+from lightning_stab.callbacks._probe import WEIGHT_LAYERS, LayerProbe, is_compiled, is_transformed
+from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
 
 TIME_SHARE = 0.1  # of a sequence's steps, that count as its beginning and as its end
 LEAST_STEPS = 8  # of a sequence, below which there is no talk of vanishing over time
@@ -54,7 +56,8 @@ class DoctorProbe:
         """
         if is_compiled(module):
             return "The module is compiled: layers, units and loss functions inside are not seen."
-        self._watch.enter()
+        if not compiled_functions(module):  # which would be compiled again under a function mode
+            self._watch.enter()
         self.gradients.install(module)
         for name, part in module.named_modules():
             seen = plain_name(name)
@@ -114,7 +117,8 @@ class DoctorProbe:
         if value.shape[steps] < LEAST_STEPS:
             return None
         watched = value if value.requires_grad else value.detach().requires_grad_()
-        watched.register_hook(lambda gradient: self._see_time(name, gradient, steps))  # type: ignore[no-untyped-call]
+        see = partial(self._see_time, name, dim=steps)
+        self._handles.append(watched.register_hook(see))  # type: ignore[no-untyped-call]
         return watched
 
     def watch_cell(self, name: str, output: Any) -> None:
@@ -129,7 +133,7 @@ class DoctorProbe:
 
             state.register_hook(read)
 
-    def _see_time(self, name: str, gradient: Tensor, dim: int) -> None:
+    def _see_time(self, name: str, gradient: Tensor, *, dim: int) -> None:
         with torch.no_grad():
             squares = gradient.float().square().movedim(dim, 0).flatten(1).mean(1)
             self._time[name] = ends(squares)
@@ -137,15 +141,18 @@ class DoctorProbe:
     def _see_function(
         self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
+        if is_transformed():
+            return
         self.losses(function, args, kwargs, result)
         name = self._names[-1] if self._names else f"attention_{len(self.attention) + 1}"
         with torch.no_grad():
+            spread = None
             if function is nn.functional.scaled_dot_product_attention:
-                self.attention[name] = logit_spread(args[0], args[1], kwargs.get("scale"))
+                spread = logit_spread_of_call(args, kwargs)
             elif function is nn.functional.multi_head_attention_forward:
                 spread = packed_logit_spread(args, kwargs)
-                if spread is not None:
-                    self.attention[name] = spread
+            if spread is not None:
+                self.attention[name] = spread
 
 
 def ends(squares: Tensor) -> Tensor:
@@ -163,29 +170,41 @@ def ends(squares: Tensor) -> Tensor:
 
 
 class _Hook:
-    """The hooks of one layer as an object, so that modules with them can be copied and pickled."""
+    """The hooks of one layer as an object; in a copy of a watched module they do nothing."""
 
-    def __init__(self, probe: DoctorProbe, name: str) -> None:
+    def __init__(self, probe: DoctorProbe | None, name: str) -> None:
         self.probe = probe
         self.name = name
 
+    def __reduce__(self) -> Any:
+        return _Hook, (None, self.name)
+
+    @property
+    def _sees(self) -> DoctorProbe | None:
+        return self.probe if torch.is_grad_enabled() and not is_transformed() else None
+
     def before(self, module: nn.Module, args: Any) -> Any:
-        if not args or not torch.is_grad_enabled():
+        probe = self._sees
+        if not args or probe is None:
             return None
-        self.probe.see_input(self.name, args[0])
+        probe.see_input(self.name, args[0])
         if isinstance(module, nn.RNNBase):
-            watched = self.probe.watch_time(self.name, module, args[0])
+            watched = probe.watch_time(self.name, module, args[0])
             return None if watched is None else (watched, *args[1:])
         return None
 
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.is_grad_enabled():
-            self.probe.see_output(self.name, output)
+        probe = self._sees
+        if probe is not None:
+            probe.see_output(self.name, output)
 
     def enter(self, module: nn.Module, args: Any) -> None:
-        self.probe._names.append(self.name)
+        if self.probe is not None:
+            self.probe._names.append(self.name)
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.probe._names.pop()
-        if isinstance(module, nn.RNNCellBase) and torch.is_grad_enabled():
-            self.probe.watch_cell(self.name, output)
+        if self.probe is not None:
+            self.probe._names.pop()
+        probe = self._sees
+        if isinstance(module, nn.RNNCellBase) and probe is not None:
+            probe.watch_cell(self.name, output)

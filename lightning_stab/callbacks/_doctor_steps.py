@@ -38,8 +38,9 @@ class StepReader:
         self.early_seen = 0
         self._copies: list[tuple[tuple[str, ...], list[Tensor], list[Parameter]]] = []
         self._readings: list[Reading] = []
-        self._looks = 0
+        self._looks: dict[str, int] = {}  # steps seen, by the optimizer's place
         self._never: dict[str, int] = {}
+        self._owner: dict[str, str] = {}  # of the parameters in _never, the optimizer's place
         self._unoptimized: tuple[str, ...] = ()
         self._norms: list[float] = []
         self._early: list[float] = []
@@ -54,7 +55,8 @@ class StepReader:
             step: the step.
             first: whether it is the run's first, at which identical units are looked for.
         """
-        self._looks += 1
+        place = str(step.index)
+        self._looks[place] = self._looks.get(place, 0) + 1
         names = step.names()
         held = {id(p) for p in step.params}
         for name, parameter in step.module.named_parameters():
@@ -62,6 +64,7 @@ class StepReader:
                 plain = plain_name(name)
                 if _is_in(step, parameter):
                     self._never[plain] = self._never.get(plain, 0) + 1
+                    self._owner[plain] = place
         if step.index == 0:
             self._readings.append(Reading(step.total.reshape(1), lambda v: {"norm": v[0]}))
         if first:
@@ -145,10 +148,11 @@ class StepReader:
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the steps so far."""
-        looks = max(self._looks, 1)
         facts: dict[str, Any] = dict(self._known)
         facts["unoptimized"] = dict.fromkeys(self._unoptimized, 1.0)
-        facts["without_gradient"] = {n: count / looks for n, count in self._never.items()}
+        facts["without_gradient"] = {
+            n: count / self._looks[self._owner[n]] for n, count in self._never.items()
+        }
         if self._early:
             facts["early_update_ratio"] = median(self._early)
         if self._ratios:
@@ -162,8 +166,9 @@ class StepReader:
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values."""
         return {
-            "looks": self._looks,
+            "looks": dict(self._looks),
             "never": dict(self._never),
+            "owner": dict(self._owner),
             "norms": list(self._norms),
             "early": list(self._early),
             "ratios": list(self._ratios),
@@ -173,8 +178,8 @@ class StepReader:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved memory."""
-        self._looks, self._start_size = state["looks"], state["start_size"]
-        self._never = dict(state["never"])
+        self._looks, self._start_size = dict(state["looks"]), state["start_size"]
+        self._never, self._owner = dict(state["never"]), dict(state["owner"])
         self._norms, self._early = list(state["norms"]), list(state["early"])
         self._ratios = list(state["ratios"])
         self.early_seen = len(self._early)

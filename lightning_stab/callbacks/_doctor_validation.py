@@ -8,7 +8,7 @@ from typing import Any
 
 RISING = ("acc", "f1", "auc", "auroc", "precision", "recall", "r2", "bleu", "iou", "dice", "map")
 FALLING = ("loss", "nll", "perplexity")
-ERRORS = ("error", "mae", "mse", "rmse", "wer", "cer")
+ERRORS = ("error", "mae", "mape", "smape", "mse", "msle", "rmse", "wer", "cer")
 
 
 class ValidationHistory:
@@ -24,10 +24,11 @@ class ValidationHistory:
         Args:
             metrics: callback metrics; those whose names say validation and a known metric count.
         """
-        names = [n for n in metrics if "val" in n.lower() and "/" not in n.partition("val")[0]]
+        names = [n for n in metrics if _is_of_validation(n)]
         loss = next((n for n in names if _says(n, FALLING)), None)
-        metric = next((n for n in names if _says(n, RISING) and n != loss), None)
         error = next((n for n in names if _says(n, ERRORS) and n != loss), None)
+        rising = (n for n in names if _says(n, RISING) and not _says(n, (*FALLING, *ERRORS)))
+        metric = next(rising, None)
         if loss is not None:
             self._loss.append(float(metrics[loss]))
         if metric is not None:
@@ -66,6 +67,13 @@ class ValidationHistory:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved memory."""
         self._loss, self._metric = list(state["loss"]), list(state["metric"])
+
+
+def _is_of_validation(name: str) -> bool:
+    before, found, after = name.lower().partition("val")
+    # `value_loss` is the loss of a critic, and `diagnosis/validation_rise` a fact of the doctor
+    starts_a_word = before.removesuffix("e")[-1:] in ("", "_", "-", ".", " ")
+    return bool(found) and starts_a_word and "/" not in before and not after.startswith("ue")
 
 
 def _says(name: str, words: tuple[str, ...]) -> bool:

@@ -86,8 +86,13 @@ class _OutputHook:
         self.gradients = gradients
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if module.training or torch.is_grad_enabled():
+        if (module.training or torch.is_grad_enabled()) and not is_transformed():
             self.probe.seen(self.name, output, self.gradients)
+
+
+def is_transformed() -> bool:
+    """Say whether ``torch.func`` runs this code, with tensors that must not leave it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def is_compiled(module: nn.Module) -> bool:

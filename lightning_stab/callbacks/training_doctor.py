@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,6 +88,7 @@ class TrainingDoctor(Callback):
         self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
         self.print_findings = print_findings
         self._loaded = False
+        self._folder: Path | None = None
         self._begin()
 
     @property
@@ -101,9 +103,10 @@ class TrainingDoctor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
-        if not self._loaded and trainer.global_step == 0:
+        if not self._loaded and (trainer.global_step == 0 or trainer.ckpt_path):
             self._begin()
         self._loaded = False
+        self._folder = log_folder(trainer)  # which all ranks have to ask for at the same time
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -153,7 +156,9 @@ class TrainingDoctor(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the validation metrics."""
-        if not trainer.sanity_checking and self._patient.see_validation(trainer):
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if self._patient.see_validation(trainer):
             self._judge(trainer, "validation")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -165,11 +170,12 @@ class TrainingDoctor(Callback):
     ) -> None:
         """Judge what led to the failure, and take the hooks off."""
         if self._patient.module is not None:
-            self._finish(trainer, pl_module)
+            self._finish(trainer, pl_module, alone=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off; the findings stay."""
         self._patient.leave()
+        self._patient.module = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was found and measured."""
@@ -186,9 +192,9 @@ class TrainingDoctor(Callback):
         self._engine = Engine(self.thresholds, self.ignore)
         self._patient = Patient(self.every_n_steps)
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _finish(self, trainer: Trainer, pl_module: LightningModule, *, alone: bool = False) -> None:
         self._patient.leave()
-        self._patient.look_at_the_end(pl_module)
+        self._patient.look_at_the_end(pl_module, alone=alone)
         self._judge(trainer, "end")
         self._write(trainer)
 
@@ -205,8 +211,7 @@ class TrainingDoctor(Callback):
             print_finding(finding)
 
     def _write(self, trainer: Trainer) -> None:
-        folder = log_folder(trainer)
-        if folder is not None and trainer.is_global_zero:
+        if self._folder is not None and trainer.is_global_zero:
             place = {"step": trainer.global_step, "epoch": trainer.current_epoch}
             unseen = {"unseen": self._patient.unseen} if self._patient.unseen else {}
-            write_findings(folder, self.findings, {**place, **unseen})
+            write_findings(self._folder, self.findings, {**place, **unseen})

@@ -15,8 +15,9 @@ def logit_spread(query: Tensor, key: Tensor, scale: float | None = None) -> Tens
     """Return the standard deviation over the keys of ``q k^T / sqrt(d)``, its mean over queries.
 
     Args:
-        query: shape ``[..., T, d]``; of the first dimension four samples are looked at.
-        key: shape ``[..., S, d]``.
+        query: shape ``[..., T, d]``; of the batch, the first of three or more dimensions, four
+            samples are looked at.
+        key: shape ``[..., S, d]``; it may have fewer heads, each for several of the query's.
         scale: instead of ``1 / sqrt(d)``.
 
     Returns:
@@ -27,10 +28,29 @@ def logit_spread(query: Tensor, key: Tensor, scale: float | None = None) -> Tens
         >>> logit_spread(torch.tensor([[[2.0]]]), torch.tensor([[[1.0], [3.0]]])).item()
         2.0
     """
-    query, key = query.detach()[:SAMPLES].float(), key.detach()[:SAMPLES].float()
+    query, key = query.detach(), key.detach()
+    if query.dim() > 2:
+        query, key = query[:SAMPLES], key[:SAMPLES]
+    query, key = query.float(), key.float()
+    if key.dim() > 3 and query.shape[-3] > key.shape[-3]:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     logits = query @ key.transpose(-1, -2) * scale
     return logits.std(-1, correction=0).mean()
+
+
+def logit_spread_of_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return the spread for a call of ``scaled_dot_product_attention``.
+
+    Args:
+        args: its positional arguments.
+        kwargs: its keyword arguments, which may hold query and key too.
+
+    Returns:
+        A scalar, or None for nested tensors, whose batch has no one length.
+    """
+    query, key = (*args, *(kwargs[name] for name in ("query", "key")[len(args) :]))[:2]
+    return None if query.is_nested else logit_spread(query, key, kwargs.get("scale"))
 
 
 def packed_logit_spread(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:

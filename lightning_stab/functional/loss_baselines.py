@@ -32,7 +32,7 @@ def class_frequencies(logits: Tensor, target: Tensor, ignore_index: int = -100) 
         return rows.float().sum(0)
     flat = target.reshape(-1)
     counted = (flat != ignore_index) & (flat >= 0) & (flat < classes)
-    counts = torch.zeros(classes, device=flat.device)
+    counts = torch.zeros(classes, device=flat.device, dtype=torch.float32)
     return counts.scatter_add_(0, torch.where(counted, flat, 0), counted.float())
 
 

@@ -1,0 +1,58 @@
+"""A finding as a record: plain values out, the same finding back."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError
+
+import pytest
+from diagnosis_moments import moment, rule_names, told
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_stab.diagnosis import RULES, SEVERITIES, Evidence, Finding
+
+TEXTS = st.text(max_size=9)
+NUMBERS = st.floats(allow_nan=False)
+FINDINGS = st.builds(
+    Finding,
+    id=TEXTS,
+    severity=st.sampled_from(SEVERITIES),
+    step=st.integers(0),
+    layers=st.lists(TEXTS, max_size=3).map(tuple),
+    evidence=st.dictionaries(TEXTS, st.builds(Evidence, NUMBERS, TEXTS, NUMBERS, TEXTS),
+                             max_size=2),
+    message=TEXTS,
+    advice=st.lists(TEXTS, max_size=3).map(tuple),
+    source=TEXTS,
+)  # fmt: skip
+
+
+@given(FINDINGS)
+@settings(max_examples=40, deadline=None)
+def test_a_finding_comes_back_from_json(finding):
+    back = Finding.from_dict(json.loads(json.dumps(finding.to_dict())))
+    assert back == finding
+    assert back.source == finding.source
+    assert back.to_dict() == finding.to_dict()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=rule_names())
+def test_what_a_rule_says_comes_back_from_json(rule):
+    (finding,) = told(rule, [moment(rule, s) for s in range(rule.persistence)])
+    assert Finding.from_dict(json.loads(json.dumps(finding.to_dict()))) == finding
+    assert isinstance(finding.id, str)
+    assert isinstance(finding.severity, str)
+
+
+def test_an_alarm_is_more_than_information():
+    alarms = [Finding("plateau", s, 0, (), {}, "", ()).is_alarm for s in SEVERITIES]
+    assert alarms == [False, True, True]
+    assert SEVERITIES == ("info", "warning", "error")
+
+
+def test_a_finding_is_frozen():
+    finding = Finding("plateau", "info", 0, (), {}, "", ())
+    with pytest.raises(FrozenInstanceError):
+        finding.severity = "error"
+    with pytest.raises(FrozenInstanceError):
+        Evidence(math.pi, ">", 1.0, "x").value = 2.0
