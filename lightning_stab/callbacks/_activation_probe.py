@@ -12,7 +12,7 @@ from lightning_stab.callbacks._activation_names import (
     is_compiled_part,
 )
 from lightning_stab.callbacks._activation_record import LayerSeen
-from lightning_stab.callbacks._activation_watch import ActivationWatch
+from lightning_stab.callbacks._activation_watch import ActivationWatch, role_of
 from lightning_stab.callbacks._logging import plain_name
 
 
@@ -132,7 +132,8 @@ class ActivationProbe:
         return f"Not all activations are seen: {'; '.join(parts)}." if parts else ""
 
     def _hook(self, name: str, part: nn.Module) -> None:
-        enter, leave = EnterHook(self._watch, name), LeaveHook(self._watch, name)
+        role = role_of(part, name)
+        enter, leave = EnterHook(self._watch, role), LeaveHook(self._watch, role)
         self._handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))
         self._handles.append(part.register_forward_hook(leave, always_call=True))
 
