@@ -1,5 +1,6 @@
 """The callbacks: each usable alone, in any order, in Python and in YAML."""
 
+from lightning_stab.callbacks.activation_monitor import ActivationMonitor
 from lightning_stab.callbacks.best_weights_early_stopping import BestWeightsEarlyStopping
 from lightning_stab.callbacks.gradient_check import GradientCheck
 from lightning_stab.callbacks.gradient_clipping import GradientClipping
@@ -9,6 +10,7 @@ from lightning_stab.callbacks.step_guard import StepGuard
 from lightning_stab.callbacks.weight_initialization import WeightInitialization
 
 __all__ = [
+    "ActivationMonitor",
     "BestWeightsEarlyStopping",
     "GradientCheck",
     "GradientClipping",

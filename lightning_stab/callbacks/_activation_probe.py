@@ -78,6 +78,10 @@ class ActivationProbe:
         self._watch.begin_batch(full=full)
         self.resume()
 
+    def forget_statistics(self) -> None:
+        """Let means, deviations and saturation count from here; dead units are followed on."""
+        self._watch.record.forget_statistics()
+
     def pause(self) -> None:
         """See nothing until `resume`, e.g. in the backward pass and in validation."""
         self._watch.pause()
@@ -108,7 +112,7 @@ class ActivationProbe:
     def layers(self) -> list[LayerSeen]:
         """The activations in the order of execution."""
         record = self._watch.record
-        return record.layers(record.groups(heads=self._heads))
+        return record.layers(record.chosen(heads=self._heads))
 
     def values(self) -> Tensor:
         """Return a row per layer, on the device, without waiting for it; shape ``[layers, 6]``.
@@ -118,7 +122,11 @@ class ActivationProbe:
         how many samples each unit has seen. NaN where something is not defined.
         """
         record = self._watch.record
-        return record.values(record.groups(heads=self._heads))
+        return record.values(record.chosen(heads=self._heads))
+
+    def fewest_samples(self) -> float:
+        """Return how many samples have been seen of the layer that saw least; inf without any."""
+        return self._watch.record.fewest_samples()
 
     @property
     def unseen(self) -> str:
@@ -141,10 +149,12 @@ class ActivationProbe:
 def _what_is_hidden(compiled: list[str], functions: list[str]) -> list[str]:
     """Return clauses that say what compilation hides."""
     outer = [c for c in compiled if not any(c.startswith(f"{o}.") for o in compiled)]
-    parts = [f"`{plain_name(name) or 'the module'}` is compiled" for name in outer]
+    if "" in compiled:
+        return ["the module is compiled"]
+    parts = [f"`{plain_name(name)}` is compiled" for name in outer]
     if functions:
         names = ", ".join(f"`{name}`" for name in functions)
         parts.append(f"beside the compiled {names} activations called as functions are not watched")
-    elif compiled and "" not in compiled:
+    elif compiled:
         parts.append("beside compiled parts activations called as functions are not watched")
     return parts

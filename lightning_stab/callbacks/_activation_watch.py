@@ -78,23 +78,25 @@ class ActivationWatch:
         self._graph = ActivationGraph()
         self._scopes: list[tuple[Role, Pending | None]] = []
         self._maker: Maker | None = None
+        self._entered = False
 
     def begin_batch(self, *, full: bool) -> None:
-        """Let the next call of each module be its first."""
-        self.record.begin_batch()
+        """Forget which module ran last."""
         self._scopes.clear()
         self._maker = None
+        self._entered = False
         self.full = full
 
     def pause(self) -> None:
         """Look at nothing, and let go of the autograd graph."""
         self.on = False
-        self._graph.clear()
+        self._graph.close()
 
     def enter(self, role: Role, args: Any, kwargs: Any) -> None:
         """Note that a module begins to run."""
         if not self.on:
             return
+        self._entered = True
         pending = None
         if role.is_known and self._watches(role.module):
             if role.consumes:
@@ -125,7 +127,8 @@ class ActivationWatch:
     ) -> Any:
         """Run an activation or weight function, and look at it."""
         role = self._scopes[-1][0] if self._scopes else _OUTSIDE
-        if role.is_known or not self._watches(role.module):
+        # what runs before any watched module does is another callback's, on a copy of the module
+        if role.is_known or not self._entered or not self._watches(role.module):
             return function(*args, **kwargs)
         if function in WEIGHT_FUNCTIONS:
             return self._weight_function(role, function, args, kwargs)
@@ -156,7 +159,6 @@ class ActivationWatch:
 
     def _after(self, pending: Pending, output: Any) -> None:
         if not self.full:
-            pending.site.feeds = True  # it is not followed, and was followed before
             return
         with torch.no_grad(), torch._C.DisableTorchFunction():
             values = _usable(output)

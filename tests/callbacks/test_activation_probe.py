@@ -219,10 +219,22 @@ def test_a_recurrence_is_one_layer():
         return own.out(h)
 
     parts = {"into": nn.Linear(3, 4), "back": nn.Linear(4, 4), "out": nn.Linear(4, 1)}
-    for steps, names in ((3, ["tanh", "tanh_2", "tanh_3"]), (50, ["tanh"])):
-        _, rows = probed(Calling(forward, **parts), x(5, steps, 3))
-        assert list(rows) == names
-        assert sum(row[SAMPLES] for row in rows.values()) == 5 * steps
+    _, rows = probed(Calling(forward, **parts), x(5, 50, 3))
+    assert list(rows) == ["tanh"]
+    assert rows["tanh"][SAMPLES] == 5 * 50
+
+
+def test_a_unit_that_fires_in_one_of_two_calls_is_alive():
+    net = Calling(lambda own, z: own.last(own.net(z) + own.net(-z)), net=mlp(nn.ReLU()))
+    net.net.append(nn.ReLU())
+    net.last = nn.Linear(3, 1)
+    net.net[0].weight.data[:3] = 1.0
+    net.net[0].bias.data[:] = -1.0
+    net.net[0].weight.data[3:] = 0.0
+    probe, rows = probed(net, torch.ones(5, 4))
+    assert [layer.name for layer in probe.layers] == ["net.1", "net.3"]
+    assert rows["net.1"][DEAD] == 0.5
+    assert rows["net.1"][SAMPLES] == 10
 
 
 def test_outputs_of_the_net_are_no_activations():
@@ -241,7 +253,7 @@ def test_two_heads_and_a_head_that_runs_twice():
     parts = {"body": nn.Linear(4, 4), "one": nn.Linear(4, 1), "two": nn.Linear(4, 1)}
     assert list(probed(Calling(two_heads, **parts), x(5, 4))[1]) == ["relu"]
     twice = Calling(lambda own, z: own.net(z) - own.net(-z), net=mlp(nn.ReLU(), nn.Sigmoid()))
-    assert list(probed(twice, x(5, 4))[1]) == ["net.1", "net.1_2"]
+    assert list(probed(twice, x(5, 4))[1]) == ["net.1"]
 
 
 def test_parameters_without_modules_are_weights_too():
