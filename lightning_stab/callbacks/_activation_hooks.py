@@ -11,6 +11,7 @@ from torch._C import _len_torch_function_stack
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lightning_stab.callbacks._activation_names import FUNCTIONS, WEIGHT_FUNCTIONS
+from lightning_stab.callbacks._activation_record import Site
 from lightning_stab.callbacks._activation_watch import ActivationWatch, Role
 
 
@@ -44,6 +45,18 @@ class LeaveHook(_Hook):
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             self.watch.leave(self.role, output)
+
+
+class FollowHook(_Hook):
+    """Shows the watch the input of an activation whose dead units alone are followed."""
+
+    def __init__(self, watch: ActivationWatch, role: Role, site: Site) -> None:
+        super().__init__(watch, role)
+        self.site = site
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not torch.compiler.is_compiling():
+            self.watch.follow(self.role, self.site, args, kwargs)
 
 
 class FunctionMode(TorchFunctionMode):

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
+
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_stab.callbacks._activation_hooks import EnterHook, FunctionMode, LeaveHook
+from lightning_stab.callbacks._activation_hooks import (
+    EnterHook,
+    FollowHook,
+    FunctionMode,
+    LeaveHook,
+)
 from lightning_stab.callbacks._activation_names import (
     CONTAINERS,
     compiled_functions,
     is_compiled_part,
 )
 from lightning_stab.callbacks._activation_record import LayerSeen
-from lightning_stab.callbacks._activation_watch import ActivationWatch, role_of
+from lightning_stab.callbacks._activation_watch import ActivationWatch, Role, role_of
 from lightning_stab.callbacks._logging import plain_name
 
 
@@ -46,6 +54,9 @@ class ActivationProbe:
         self._watch = ActivationWatch()
         self._handles: list[RemovableHandle] = []
         self._mode: FunctionMode | None = None
+        self._roles: list[Role] = []
+        self._sees_functions = True
+        self._is_narrow = False
         self._hidden: list[str] = []
 
     def install(self, module: nn.Module) -> None:
@@ -58,14 +69,17 @@ class ActivationProbe:
         self.remove()
         self._watch = ActivationWatch()
         compiled = [name for name, part in module.named_modules() if is_compiled_part(part)]
-        for name, part in module.named_modules():
-            inside = any(not c or name == c or name.startswith(f"{c}.") for c in compiled)
-            if not inside and type(part) not in CONTAINERS:
-                self._hook(plain_name(name), part)
         functions = compiled_functions(module)
         self._hidden = _what_is_hidden(compiled, functions)
         # a function mode would make whatever is compiled be compiled again
-        self._mode = None if compiled or functions else FunctionMode(self._watch)
+        self._sees_functions = not compiled and not functions
+        self._roles = [
+            role_of(part, plain_name(name))
+            for name, part in module.named_modules()
+            if type(part) not in CONTAINERS
+            and not any(not c or name == c or name.startswith(f"{c}.") for c in compiled)
+        ]
+        self._hook_all()
         self.begin_batch()
 
     def begin_batch(self, *, full: bool = True) -> None:
@@ -75,8 +89,29 @@ class ActivationProbe:
             full: False to follow dead units only, which costs less.
         """
         self.pause()
+        if full and self._is_narrow:
+            self._hook_all()
         self._watch.begin_batch(full=full)
         self.resume()
+
+    def narrow(self, names: Collection[str]) -> None:
+        """Follow the dead units of these layers alone, as far as each is a module of its own.
+
+        The next batch that is watched in full ends it.
+        """
+        record = self._watch.record
+        chosen = record.chosen(heads=self._heads)
+        sites = [s for s, x in zip(chosen, record.layers(chosen), strict=True) if x.name in names]
+        modules = {role.name: role for role in self._roles if role.kind is not None}
+        shared = Counter(site.base for site in record.sites.values())
+        if all(site.base in modules and shared[site.base] == 1 for site in sites):
+            self._unhook()
+            self._is_narrow = True
+            for site in sites:
+                role = modules[site.base]
+                hook = FollowHook(self._watch, role, site)
+                handle = role.module.register_forward_pre_hook(hook, with_kwargs=True)
+                self._handles.append(handle)
 
     def forget_statistics(self) -> None:
         """Let means, deviations and saturation count from here; dead units are followed on."""
@@ -97,11 +132,8 @@ class ActivationProbe:
 
     def remove(self) -> None:
         """Take every hook and the function mode away; what was measured stays."""
-        self.pause()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._mode = None
+        self._unhook()
+        self._roles = []
 
     @property
     def is_installed(self) -> bool:
@@ -139,11 +171,22 @@ class ActivationProbe:
             parts.append("no activation function ran in the watched batches")
         return f"Not all activations are seen: {'; '.join(parts)}." if parts else ""
 
-    def _hook(self, name: str, part: nn.Module) -> None:
-        role = role_of(part, name)
-        enter, leave = EnterHook(self._watch, role), LeaveHook(self._watch, role)
-        self._handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))
-        self._handles.append(part.register_forward_hook(leave, always_call=True))
+    def _hook_all(self) -> None:
+        self._unhook()
+        for role in self._roles:
+            enter, leave = EnterHook(self._watch, role), LeaveHook(self._watch, role)
+            part = role.module
+            self._handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))
+            self._handles.append(part.register_forward_hook(leave, always_call=True))
+        self._mode = FunctionMode(self._watch) if self._sees_functions else None
+
+    def _unhook(self) -> None:
+        self.pause()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._mode = None
+        self._is_narrow = False
 
 
 def _what_is_hidden(compiled: list[str], functions: list[str]) -> list[str]:

@@ -46,6 +46,7 @@ class Site:
     Attributes:
         base: its name before equal names are numbered.
         kind: what function it is.
+        maker: the layer before it.
         peaks: each unit's largest pre-activation so far; the output where that alone is seen.
         ragged: whether the number of units changes, so that none can be followed.
         samples: how many values each unit has seen, positions of a convolution not counted.
@@ -54,6 +55,7 @@ class Site:
 
     base: str
     kind: ActivationKind
+    maker: Maker
     peaks: Tensor | None = None
     ragged: bool = False
     samples: int = 0
@@ -93,18 +95,30 @@ class ActivationRecord:
         self._rows.clear()
 
     def before(
-        self, base: str, kind: ActivationKind, maker: Maker | None, inputs: Tensor, full: bool
+        self, base: str, kind: ActivationKind, maker: Maker, inputs: Tensor, full: bool
     ) -> Pending:
         """Look at the input of a call."""
-        place = maker or Maker(0, None)
-        unit = unit_dimension(inputs.shape, place.dimension, place.features)
-        site = self._site(base, kind, place.identity)
-        self._add_peaks(site, inputs, unit)
+        site = self._site(base, kind, maker)
+        unit = self.follow(site, inputs)
         if not full:
             return Pending(site, full)
         saturated = saturated_fraction(inputs, kind) if kind.can_saturate else None
         spread = mean_and_spread(inputs, unit)[1]
         return Pending(site, full, inputs.numel() // inputs.shape[unit], saturated, spread)
+
+    def follow(self, site: Site, values: Tensor) -> int:
+        """Look for units that are alive, and return the dimension that counts units."""
+        unit = unit_dimension(values.shape, site.maker.dimension, site.maker.features)
+        units = values.shape[unit]
+        channels = unit < values.dim() - 1
+        site.samples += values.shape[0] if channels else values.numel() // units
+        if site.kind.can_die and not site.ragged:
+            peaks = unit_peaks(values, unit)
+            if site.peaks is not None and site.peaks.shape != peaks.shape:
+                site.ragged, site.peaks = True, None  # other units each time: none can be followed
+            else:
+                site.peaks = peaks if site.peaks is None else torch.maximum(site.peaks, peaks)
+        return unit
 
     def after(self, pending: Pending, output: Tensor) -> None:
         """Look at the output of the same call."""
@@ -112,14 +126,13 @@ class ActivationRecord:
             mean, spread = mean_and_spread(output)
             self._add_row(pending, output, mean, spread)
 
-    def output_only(self, base: str, kind: ActivationKind, output: Tensor, full: bool) -> Site:
+    def output_only(self, base: str, kind: ActivationKind, output: Tensor, full: bool) -> None:
         """Look at a layer whose activation is fused into it; its kind has bounds on the output."""
-        site = self._site(base, kind, 0)
-        self._add_peaks(site, output, output.dim() - 1)
+        site = self._site(base, kind, Maker(0, -1))
+        self.follow(site, output)
         if full:
             saturated = saturated_fraction(output, kind) if kind.can_saturate else None
             self.after(Pending(site, full, saturated=saturated), output)
-        return site
 
     def chosen(self, *, heads: bool) -> list[Site]:
         """Return the sites that are layers, with or without the outputs of the net."""
@@ -162,20 +175,8 @@ class ActivationRecord:
         tensors = [row.numbers for row in self._rows[:1]] or list(peaks)
         return tensors[0].device if tensors else torch.device("cpu")
 
-    def _site(self, base: str, kind: ActivationKind, maker: int) -> Site:
-        return self.sites.setdefault((base, maker), Site(base, kind))
-
-    def _add_peaks(self, site: Site, values: Tensor, unit: int) -> None:
-        units = values.shape[unit]
-        channels = unit < values.dim() - 1
-        site.samples += values.shape[0] if channels else values.numel() // units
-        if not site.kind.can_die or site.ragged:
-            return
-        peaks = unit_peaks(values, unit)
-        if site.peaks is not None and site.peaks.shape != peaks.shape:
-            site.ragged, site.peaks = True, None  # other units each time: none can be followed
-            return
-        site.peaks = peaks if site.peaks is None else torch.maximum(site.peaks, peaks)
+    def _site(self, base: str, kind: ActivationKind, maker: Maker) -> Site:
+        return self.sites.setdefault((base, maker.identity), Site(base, kind, maker))
 
     def _add_row(self, pending: Pending, output: Tensor, mean: Tensor, spread: Tensor) -> None:
         numbers = (mean, spread, pending.saturated, pending.input_spread)
@@ -187,12 +188,13 @@ class ActivationRecord:
 
 def _dead_fractions(sites: Sequence[Site], device: torch.device) -> Tensor:
     missing = torch.full((), math.nan, device=device)
-    fractions = [
-        missing
-        if site.peaks is None
-        else dead_units(site.peaks, site.kind).float().mean().to(device)
-        for site in sites
-    ]
+    fractions = []
+    for site in sites:
+        if site.peaks is None:
+            fractions.append(missing)
+        else:
+            dead = torch.count_nonzero(dead_units(site.peaks, site.kind))
+            fractions.append((dead / site.peaks.numel()).to(device))
     return torch.stack(fractions)
 
 

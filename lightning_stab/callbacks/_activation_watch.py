@@ -22,7 +22,7 @@ from lightning_stab.callbacks._activation_names import (
     kind_of_recurrent,
     maker_of,
 )
-from lightning_stab.callbacks._activation_record import ActivationRecord, Pending
+from lightning_stab.callbacks._activation_record import ActivationRecord, Pending, Site
 from lightning_stab.functional.activation_kinds import ActivationKind
 from lightning_stab.functional.norms import local
 
@@ -57,6 +57,7 @@ def role_of(module: nn.Module, name: str) -> Role:
     return Role(module, name, kind_of_module(module), consumes, maker_of(module))
 
 
+_UNKNOWN = Maker(0, None)
 _OUTSIDE = Role(nn.Module(), "", None, consumes=False, maker=None)  # no module runs
 
 
@@ -77,13 +78,13 @@ class ActivationWatch:
         self.fused: dict[str, None] = {}
         self._graph = ActivationGraph()
         self._scopes: list[tuple[Role, Pending | None]] = []
-        self._maker: Maker | None = None
+        self._maker = _UNKNOWN
         self._entered = False
 
     def begin_batch(self, *, full: bool) -> None:
         """Forget which module ran last."""
         self._scopes.clear()
-        self._maker = None
+        self._maker = _UNKNOWN
         self._entered = False
         self.full = full
 
@@ -121,6 +122,14 @@ class ActivationWatch:
             self._weighed(output)
         if pending is not None:
             self._after(pending, output)
+
+    def follow(self, role: Role, site: Site, args: Any, kwargs: Any) -> None:
+        """Look for units that are alive at a site that is known; nothing else needs be watched."""
+        if self._watches(role.module):
+            with torch.no_grad():
+                values = _usable(_first_tensor(args, kwargs))
+                if values is not None:
+                    self.record.follow(site, values)
 
     def function_called(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -75,7 +75,11 @@ class ActivationWindow:
             scalars = _statistics(kept, table) if statistics else {}
             return {**scalars, **self._dead(kept, table, again=statistics, final=final)}
 
-        return cross([Reading(self.probe.values().flatten(), to_scalars)])
+        scalars = cross([Reading(self.probe.values().flatten(), to_scalars)])
+        still_open = {layer.name for layer in layers if self._is_wanted(layer.name)} - self._decided
+        self.is_over = not still_open
+        self.probe.narrow(still_open)
+        return scalars
 
     def _is_wanted(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self._include) and not any(
@@ -94,7 +98,6 @@ class ActivationWindow:
                 scalars[tag("dead_fraction", layer.name)] = row[DEAD]
             if certain:
                 self._decided.add(layer.name)
-        self.is_over = all(layer.name in self._decided for layer in layers)
         return scalars
 
 
