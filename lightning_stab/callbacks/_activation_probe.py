@@ -156,6 +156,15 @@ class ActivationProbe:
         record = self._watch.record
         return record.values(record.chosen(heads=self._heads))
 
+    def dead_fractions(self) -> Tensor:
+        """Return the column of dead fractions alone, which is cheaper; shape ``[layers]``."""
+        record = self._watch.record
+        return record.dead_fractions(record.chosen(heads=self._heads))
+
+    def samples(self) -> list[int]:
+        """Return the column of samples alone, which is known without asking the device."""
+        return [site.samples for site in self._watch.record.chosen(heads=self._heads)]
+
     def fewest_samples(self) -> float:
         """Return how many samples have been seen of the layer that saw least; inf without any."""
         return self._watch.record.fewest_samples()

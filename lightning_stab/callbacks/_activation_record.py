@@ -152,7 +152,7 @@ class ActivationRecord:
         """Return the statistics of each site, shape ``[sites, 6]``."""
         if not sites:
             return torch.zeros(0, 6)
-        dead = _dead_fractions(sites, self._device())
+        dead = self.dead_fractions(sites)
         place = {id(site): number for number, site in enumerate(sites)}
         rows = [row for row in self._rows if id(row.site) in place]
         statistics = dead.new_full((len(sites), 4), math.nan)
@@ -163,6 +163,19 @@ class ActivationRecord:
         samples = dead.new_tensor([float(site.samples) for site in sites])
         mean, std, saturated, input_std = statistics.unbind(1)
         return torch.stack([mean, std, dead, saturated, input_std, samples], dim=1)
+
+    def dead_fractions(self, sites: Sequence[Site]) -> Tensor:
+        """Return the fraction of dead units of each site, NaN where none can be; ``[sites]``."""
+        device = self._device()
+        missing = torch.full((), math.nan, device=device)
+        fractions = [missing]
+        for site in sites:
+            if site.peaks is None:
+                fractions.append(missing)
+            else:
+                dead = torch.count_nonzero(dead_units(site.peaks, site.kind))
+                fractions.append((dead / site.peaks.numel()).to(device))
+        return torch.stack(fractions)[1:]
 
     def fewest_samples(self) -> float:
         """Return the least number of samples over the sites whose units can be dead."""
@@ -184,18 +197,6 @@ class ActivationRecord:
         packed = torch.stack([mean if n is None else n.to(mean.dtype) for n in numbers])
         repeats = pending.repeats if pending.input_spread is not None else 0
         self._rows.append(_Row(pending.site, output.numel(), repeats, packed))
-
-
-def _dead_fractions(sites: Sequence[Site], device: torch.device) -> Tensor:
-    missing = torch.full((), math.nan, device=device)
-    fractions = []
-    for site in sites:
-        if site.peaks is None:
-            fractions.append(missing)
-        else:
-            dead = torch.count_nonzero(dead_units(site.peaks, site.kind))
-            fractions.append((dead / site.peaks.numel()).to(device))
-    return torch.stack(fractions)
 
 
 def _statistics(rows: list[_Row], places: list[int], number: int, like: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from itertools import compress
 
 from lightning_stab.callbacks._activation_probe import ActivationProbe
 from lightning_stab.callbacks._activation_record import LayerSeen
@@ -13,7 +14,7 @@ from lightning_stab.callbacks._logging import tag
 from lightning_stab.callbacks._readings import Reading, cross
 from lightning_stab.functional.gradient_statistics import log_ratio
 
-MEAN, STD, DEAD, SATURATED, INPUT_STD, SAMPLES = range(6)  # the columns of the probe's table
+MEAN, STD, DEAD, SATURATED = range(4)  # the first columns of the probe's table
 
 Rows = Sequence[Sequence[float]]
 
@@ -54,7 +55,7 @@ class ActivationWindow:
         return self._batches >= epoch or self.probe.fewest_samples() >= self._samples
 
     def is_worth_reading(self) -> bool:
-        """Say whether another look may end the window: after 1, 2, 4, 8, ... batches."""
+        """Say whether another look may end the window: after 1, 4, 16, ... batches."""
         return self._batches >= self._next_reading
 
     def read(self, *, statistics: bool, final: bool) -> dict[str, float]:
@@ -65,18 +66,25 @@ class ActivationWindow:
                 else only dead fractions that have become certain.
             final: whether no further sample is needed, or to be had.
         """
-        self._next_reading = 2 * self._batches
-        layers = self.probe.layers
+        self._next_reading = 4 * self._batches
+        wanted = [self._is_wanted(layer.name) for layer in self.probe.layers]
+        layers = list(compress(self.probe.layers, wanted))
+        samples = list(compress(self.probe.samples(), wanted))
+        columns = 6 if statistics else 1
+        table = self.probe.values() if statistics else self.probe.dead_fractions()
 
         def to_scalars(numbers: list[float]) -> dict[str, float]:
-            rows = [numbers[i : i + 6] for i in range(0, len(numbers), 6)]
-            wanted = [p for p in zip(layers, rows, strict=True) if self._is_wanted(p[0].name)]
-            kept, table = [layer for layer, _ in wanted], [row for _, row in wanted]
-            scalars = _statistics(kept, table) if statistics else {}
-            return {**scalars, **self._dead(kept, table, again=statistics, final=final)}
+            rows = [numbers[i : i + columns] for i in range(0, len(numbers), columns)]
+            rows = list(compress(rows, wanted))
+            dead = [row[DEAD] if statistics else row[0] for row in rows]
+            scalars = _statistics(layers, rows) if statistics else {}
+            certain = [
+                final or not d > 0 or n >= self._samples for d, n in zip(dead, samples, strict=True)
+            ]
+            return {**scalars, **self._dead(layers, dead, certain, again=statistics)}
 
-        scalars = cross([Reading(self.probe.values().flatten(), to_scalars)])
-        still_open = {layer.name for layer in layers if self._is_wanted(layer.name)} - self._decided
+        scalars = cross([Reading(table.flatten(), to_scalars)])
+        still_open = {layer.name for layer in layers} - self._decided
         self.is_over = not still_open
         self.probe.narrow(still_open)
         return scalars
@@ -87,17 +95,20 @@ class ActivationWindow:
         )
 
     def _dead(
-        self, layers: Sequence[LayerSeen], rows: Rows, *, again: bool, final: bool
+        self,
+        layers: Sequence[LayerSeen],
+        fractions: Sequence[float],
+        certain: Sequence[bool],
+        *,
+        again: bool,
     ) -> dict[str, float]:
         """Return the dead fractions that are certain; those decided before only ``again``."""
         scalars = {}
-        for layer, row in zip(layers, rows, strict=True):
-            certain = final or not row[DEAD] > 0 or row[SAMPLES] >= self._samples
+        for layer, dead in compress(zip(layers, fractions, strict=True), certain):
             known = layer.name in self._decided
-            if certain and (again or not known) and not math.isnan(row[DEAD]):
-                scalars[tag("dead_fraction", layer.name)] = row[DEAD]
-            if certain:
-                self._decided.add(layer.name)
+            self._decided.add(layer.name)
+            if (again or not known) and not math.isnan(dead):
+                scalars[tag("dead_fraction", layer.name)] = dead
         return scalars
 
 

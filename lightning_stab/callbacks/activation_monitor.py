@@ -77,16 +77,18 @@ class ActivationMonitor(Callback):
         self._window: ActivationWindow | None = None
         self._step = -1
         self._num_windows = 0
-
-    @property
-    def state_key(self) -> str:
-        """Tell monitors of different settings apart in a checkpoint."""
-        return self._generate_state_key(
+        # Lightning asks for it at every hook of every step, so it is built once
+        self._state_key = self._generate_state_key(
             every_n_steps=self.every_n_steps,
             window=self.window,
             include=self.include,
             exclude=self.exclude,
         )
+
+    @property
+    def state_key(self) -> str:
+        """Tell monitors of different settings apart in a checkpoint."""
+        return self._state_key
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run."""
