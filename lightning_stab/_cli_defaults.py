@@ -29,6 +29,7 @@ ALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("WeightInitialization", {}),
     ("GradientCheck", {}),
     ("GradientMonitor", {}),
+    ("ActivationMonitor", {}),
     ("GradientClipping", {}),
     ("StepGuard", {}),
     ("LearningRateDecay", {}),
