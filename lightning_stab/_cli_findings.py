@@ -49,7 +49,7 @@ class Diagnosis:
         if self.failure is None:
             return None
         if isinstance(self.failure, SystemExit):
-            return "The fit was interrupted."
+            return "an interruption"
         return f"{type(self.failure).__name__}: {self.failure}"
 
     def to_dict(self) -> dict[str, Any]:
