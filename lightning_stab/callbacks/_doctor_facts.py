@@ -15,6 +15,7 @@ from lightning_stab.callbacks._probe import first_and_last_hidden
 from lightning_stab.callbacks._readings import Reading
 from lightning_stab.functional.gradient_statistics import log_ratio
 
+LEAST_VARIETIES, VARIETIES = 4, 10  # looks whose mean is the variety within batches
 BASELINES = 5  # looks whose mean is the loss of a constant prediction
 
 
@@ -25,6 +26,7 @@ class BatchFacts:
         self.known: dict[str, Any] = {}
         self.targets = Targets()
         self._baselines: list[list[float]] = []
+        self._variety: list[float] = []
 
     @property
     def baseline(self) -> float:
@@ -81,7 +83,13 @@ class BatchFacts:
             ratios = [r for r in groups["time"].values() if math.isfinite(r)]
             known["gradient_time_log10"] = max(ratios, key=abs, default=math.nan)
         known["attention_logits"] = groups.get("attention", {})
-        known |= groups.get("loss", {})
+        of_the_loss = groups.get("loss", {})
+        variety = of_the_loss.pop("batch_variety", math.nan)
+        if math.isfinite(variety):
+            self._variety = [*self._variety[1 - VARIETIES :], variety]
+        if len(self._variety) >= LEAST_VARIETIES:
+            known["batch_variety"] = sum(self._variety) / len(self._variety)
+        known |= of_the_loss
         if "input_size" in numbers:
             known["input_size"] = numbers["input_size"]
             known["input_spread"] = log_ratio(numbers["input_size"], numbers["input_least"])

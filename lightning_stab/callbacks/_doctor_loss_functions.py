@@ -5,6 +5,7 @@ Everything stays on the device until it is read.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,12 +47,21 @@ class Targets:
     def __init__(self) -> None:
         self._counts: dict[int, Tensor] = {}
         self._means: dict[torch.Size, tuple[Tensor, int]] = {}
+        self._moments: deque[Tensor] = deque(maxlen=50)
 
     def counts(self, new: Tensor) -> Tensor:
         """Return the class counts so far, with the new ones."""
         known = self._counts.get(new.numel())
         self._counts[new.numel()] = new if known is None else known.to(new.device) + new
         return self._counts[new.numel()]
+
+    def variance(self, target: Tensor) -> Tensor:
+        """Return the variance of all targets so far, with these."""
+        moments = torch.stack([target.mean(), target.square().mean()])
+        self._moments.append(moments)
+        mean, square = torch.stack([m.to(target.device) for m in self._moments]).mean(0)
+        variance: Tensor = square - mean.square()
+        return variance
 
     def mean(self, target: Tensor) -> tuple[Tensor, int]:
         """Return the mean of each column so far, with these rows, and how many rows it is of."""
@@ -117,13 +127,16 @@ class LossFunctions:
         is_probability = (logits >= 0).all() & ((logits.sum(dim) - 1).abs() < 1e-3).all()
         self._note("doubled_softmax", is_probability)
         self._note("output_logits", (logits - logits.mean(dim, keepdim=True)).std())
-        if not call.is_plain:
-            return None
-        counts = baselines.class_frequencies(
+        rectified = (logits == 0).float().mean() if call.made_by == "relu" else logits.new_zeros(())
+        self._note("rectified_logits", rectified)
+        new = baselines.class_frequencies(
             logits, call.target, call.options.get("ignore_index", -100)
         )
+        counts = self.targets.counts(new)
+        of_all = baselines.cross_entropy(counts)[0]
+        self._note("batch_variety", baselines.cross_entropy(new)[0] / of_all)
         smoothing = call.options.get("label_smoothing", 0.0)
-        return baselines.cross_entropy(self.targets.counts(counts), smoothing)
+        return baselines.cross_entropy(counts, smoothing) if call.is_plain else None
 
     def _with_logits(self, call: _Call) -> Pair | None:
         logits = call.input.detach().float()
@@ -133,6 +146,8 @@ class LossFunctions:
         return self._probabilities(call)
 
     def _probabilities(self, call: _Call) -> Pair | None:
+        target = call.target.detach().float()
+        self._note("batch_variety", target.var(correction=0) / self.targets.variance(target))
         if not call.is_plain:
             return None
         return baselines.binary_cross_entropy(*self.targets.mean(call.target.detach()))
@@ -146,6 +161,7 @@ class LossFunctions:
         size = target.square().mean().sqrt()
         self._note("target_size", size)
         self._note("prediction_size", prediction.square().mean().sqrt() / size)
+        self._note("batch_variety", target.var(correction=0) / self.targets.variance(target))
         if not call.is_plain:
             return None
         mean, rows = self.targets.mean(target)

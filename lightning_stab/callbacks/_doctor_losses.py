@@ -33,6 +33,8 @@ class LossHistory:
         self._first: list[float] = []
         self._latest: list[float] = []
         self._heights: list[float] = []
+        self._spiky: set[int] = set()
+        self._best = math.inf
 
     def add(self, loss: Tensor) -> None:
         """Note a loss without waiting for its device."""
@@ -45,8 +47,8 @@ class LossHistory:
             return torch.zeros(0, dtype=torch.float64)
         return torch.stack([loss.double().reshape(()) for loss in pending])
 
-    def crossed(self, losses: Sequence[float]) -> None:
-        """Take in the losses that have crossed."""
+    def crossed(self, losses: Sequence[float], *, epoch: float) -> None:
+        """Take in the losses that have crossed, up to this moment of the run."""
         self._latest, self._heights = list(losses), []
         for loss in losses:
             if not math.isfinite(loss):
@@ -60,6 +62,10 @@ class LossHistory:
                 if (loss - usual) / swing > SPIKE_SWINGS:
                     self._heights.append((loss - usual) / max(abs(usual), swing))
             self._recent.append(loss)
+        if self._heights:
+            self._spiky.add(int(epoch))
+        if len(self._recent) >= LEAST_RECENT:
+            self._best = min(self._best, self.now())
 
     def facts(self, baseline: float, blind: float) -> dict[str, float]:
         """Return the facts of the loss.
@@ -71,6 +77,7 @@ class LossHistory:
         facts = {"nonfinite_losses": float(sum(not math.isfinite(x) for x in self._latest))}
         facts["spikes"] = float(len(self._heights))
         facts["spike_height"] = max(self._heights, default=math.nan)
+        facts["spiky_epochs"] = float(len(self._spiky))
         if not self._first:
             return facts
         start, now = median(self._first), self.now()
@@ -78,6 +85,8 @@ class LossHistory:
         facts["improvement"] = (start - now) / abs(start) if start else math.nan
         facts["start_loss_ratio"] = self._first[0] / blind if blind > 0 else math.nan
         facts["unexplained"] = now / baseline if baseline > 0 else math.nan
+        gain = start - self._best
+        facts["relapse"] = (now - self._best) / gain if gain > 0.1 * abs(start) else math.nan
         known = facts["unexplained"]
         facts["learnt"] = 1 - known if known == known else facts["improvement"]
         facts |= self._of_the_last_epoch(start, now)
@@ -92,12 +101,15 @@ class LossHistory:
         return {
             "recent": list(self._recent),
             "first": list(self._first),
+            "spiky": sorted(self._spiky),
+            "best": self._best,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved memory."""
         self._recent = deque(state["recent"], maxlen=REMEMBERED)
         self._first = list(state["first"])
+        self._spiky, self._best = set(state["spiky"]), state["best"]
 
     def _window(self) -> int:
         return min(max(self.epoch_steps, LEAST_RECENT), MOST_RECENT)

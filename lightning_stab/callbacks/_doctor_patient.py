@@ -33,6 +33,7 @@ class Patient:
         module: the module, once a batch has begun.
         is_looking: whether the current batch is looked at.
         is_first: whether it is the first one that is looked at.
+        epoch: epochs done, with fractions.
         unseen: what cannot be seen, in one sentence.
     """
 
@@ -41,6 +42,7 @@ class Patient:
         self.is_looking = False
         self.is_first = True
         self.unseen = ""
+        self.epoch = 0.0
         self._schedule = Schedule(every_n_steps, EARLY)
         self._losses = LossHistory()
         self._steps = StepReader()
@@ -56,6 +58,7 @@ class Patient:
         self.leave()
         self.module, self._loss = module, None
         self._losses.epoch_steps = _epoch_batches(trainer)
+        self.epoch = _epoch(trainer)
         self._schedule.begin_step(trainer)
         self._is_full = self._schedule.is_full(step)
         self._is_early = self._schedule.is_early(self._steps.early_seen)
@@ -87,7 +90,7 @@ class Patient:
         self._steps.measure(step, first=self.is_first)
         if self.is_first:
             self._steps.find_unoptimized(step.trainer, step.module)
-            self._cross(step.trainer, [])
+            self._cross(is_taken=False)
 
     def drop_step(self) -> None:
         """Forget a step that is not taken."""
@@ -96,9 +99,10 @@ class Patient:
     def end_batch(self, trainer: Trainer) -> bool:
         """Take in what the batch showed; say whether it was looked at."""
         self.leave()
+        self.epoch = _epoch(trainer)
         if not self.is_looking:
             return False
-        self._cross(trainer, self._steps.readings())
+        self._cross(is_taken=True)
         self.is_looking = self.is_first = False
         return True
 
@@ -108,7 +112,7 @@ class Patient:
 
     def look_at_the_end(self, module: LightningModule) -> None:
         """Take in the last losses, and look whether the weights are finite."""
-        self._losses.crossed(self._losses.pending().tolist())
+        self._losses.crossed(self._losses.pending().tolist(), epoch=self.epoch)
         named = [(plain_name(n), p) for n, p in module.named_parameters() if p.numel()]
         norms = tensor_norms([p.detach() for _, p in named]).tolist()
         bad = {n: 1.0 for (n, _), v in zip(named, norms, strict=True) if not math.isfinite(v)}
@@ -124,7 +128,7 @@ class Patient:
         """Return what is known now."""
         known: dict[str, Any] = {
             "step": trainer.global_step,
-            "epoch": self._epoch(trainer),
+            "epoch": self.epoch,
             "warming_up": float(self._schedule.is_rising),
             "learning_rate": self._schedule.rate,
             **self._batches.known,
@@ -133,6 +137,8 @@ class Patient:
             **self._losses.facts(self._batches.baseline, self._batches.blind),
             **self._validation.facts(self._batches.baseline),
         }
+        gap = known.pop("validation_unexplained", math.nan) - known.get("unexplained", math.nan)
+        known["generalization_gap"] = gap
         return Facts(**{name: value for name, value in known.items() if name in NAMES})
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,14 +158,14 @@ class Patient:
         self._validation.load_state_dict(state["validation"])
         self.is_first = False
 
-    def _cross(self, trainer: Trainer, readings: list[Reading]) -> None:
+    def _cross(self, *, is_taken: bool) -> None:
         """Move everything that was measured to the host, in one transfer."""
+        readings: list[Reading] = []
         probe, self._probe = self._probe, None
         if probe is not None:
             probe.remove()
-            readings = [*readings, *self._batches.readings(probe, self._loss)]
-            readings += self._units.readings()
-        readings = [*readings, *self._steps.readings()]
+            readings = [*self._batches.readings(probe, self._loss), *self._units.readings()]
+        readings += self._steps.readings(is_taken=is_taken)
         losses: list[float] = []
         pending = self._losses.pending()
         readings.append(Reading(pending, lambda values: losses.extend(values) or {}))  # type: ignore[func-returns-value]
@@ -167,13 +173,14 @@ class Patient:
         self._batches.crossed(numbers)
         self._units.crossed(numbers)
         self._steps.crossed(numbers, early=self._is_early)
-        self._losses.crossed(losses)
-
-    def _epoch(self, trainer: Trainer) -> float:
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
-        return float(done / _epoch_batches(trainer))
+        self._losses.crossed(losses, epoch=self.epoch)
 
 
 def _epoch_batches(trainer: Trainer) -> int:
     batches = trainer.num_training_batches
     return int(batches) if math.isfinite(batches) and batches > 0 else 1000
+
+
+def _epoch(trainer: Trainer) -> float:
+    done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+    return float(done / _epoch_batches(trainer))

@@ -75,8 +75,15 @@ class StepReader:
         """Forget the copies of a step that is not taken."""
         self._copies.clear()
 
-    def readings(self) -> list[Reading]:
-        """Compare with the weights after the step; return everything that was read."""
+    def readings(self, *, is_taken: bool) -> list[Reading]:
+        """Return everything that was read.
+
+        Args:
+            is_taken: whether the step was taken, so that the weights are compared with before.
+        """
+        if not is_taken:
+            readings, self._readings = self._readings, []
+            return readings
         for names, copies, params in self._copies:
             change, size = change_and_size(copies, [p.detach() for p in params])
             pair = torch.cat([change, size])
@@ -137,7 +144,7 @@ class StepReader:
         facts["unoptimized"] = dict.fromkeys(self._unoptimized, 1.0)
         facts["without_gradient"] = {n: count / looks for n, count in self._never.items()}
         if self._early:
-            facts["early_update_ratio"] = max(self._early)
+            facts["early_update_ratio"] = median(self._early)
         if self._ratios:
             facts["update_ratio"] = median(self._ratios)
         if len(self._norms) > FIRST_NORMS and self._norms[-1] > 0:

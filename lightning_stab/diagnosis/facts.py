@@ -34,6 +34,9 @@ class Facts:
         doubled_sigmoid: 1 where a sigmoid's output enters a loss that applies a sigmoid, else 0.
         unreachable_targets: the fraction of a regression's targets that lie outside the range of
             the activation that makes its predictions (below 0 for ReLU, beyond 1 for tanh).
+        rectified_logits: the fraction of zeros among logits that a ReLU makes for a cross-entropy.
+        batch_variety: how far the targets differ within a batch, over how far they differ in all:
+            near 0 where each batch holds one class.
         unoptimized: by parameter, 1 for one that is trainable and in no optimizer.
         without_gradient: by parameter, the fraction of the steps seen at which one that is in an
             optimizer had no gradient at all.
@@ -53,7 +56,7 @@ class Facts:
         attention_logits: by layer, the standard deviation of attention's logits over the keys.
         output_logits: root mean square of what enters a cross-entropy.
 
-        early_update_ratio: the median layer's ratio of update to weight, the largest of the first
+        early_update_ratio: the median layer's ratio of update to weight, the median of the first
             steps after the warm-up.
         update_ratio: the same, the median of the recent steps that were looked at.
         weight_growth: the norm of all weights over what it was at the start.
@@ -67,11 +70,15 @@ class Facts:
             learnt, 1 for a perfect fit.
         spikes: losses in the latest interval that lie far above the run's own recent past.
         spike_height: the largest rise of one over the median loss before it.
+        spiky_epochs: in how many epochs there were any.
+        relapse: how much of what the loss had come down at best it has lost again.
         oscillation: the size of the loss's swings from step to step over its recent level.
         nonfinite_losses: how many of the losses in the latest interval are NaN or infinite.
         nonfinite_weights: by parameter, 1 for one that has a NaN or an infinite entry.
 
         validation_learnt: 1 - the best validation loss over that of the best constant prediction.
+        generalization_gap: the validation loss minus the training loss, over that of the best
+            constant prediction.
         validation_fall: how far the validation metric has fallen from its best, relative to its
             best; of an error, how far it has risen from its best, relative to its start.
         validation_rise: how far the validation loss has risen from its best, relative to the
@@ -93,6 +100,8 @@ class Facts:
     doubled_softmax: float = UNKNOWN
     doubled_sigmoid: float = UNKNOWN
     unreachable_targets: float = UNKNOWN
+    rectified_logits: float = UNKNOWN
+    batch_variety: float = UNKNOWN
     unoptimized: Mapping[str, float] = field(default_factory=dict)
     without_gradient: Mapping[str, float] = field(default_factory=dict)
 
@@ -118,11 +127,14 @@ class Facts:
     learnt: float = UNKNOWN
     spikes: float = UNKNOWN
     spike_height: float = UNKNOWN
+    spiky_epochs: float = UNKNOWN
+    relapse: float = UNKNOWN
     oscillation: float = UNKNOWN
     nonfinite_losses: float = UNKNOWN
     nonfinite_weights: Mapping[str, float] = field(default_factory=dict)
 
     validation_learnt: float = UNKNOWN
+    generalization_gap: float = UNKNOWN
     validation_fall: float = UNKNOWN
     validation_rise: float = UNKNOWN
     epochs_since_best: float = UNKNOWN

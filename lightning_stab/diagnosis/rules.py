@@ -20,9 +20,9 @@ _ORDER = (
     ("dead-units", "saturated-units"),
     ("vanishing-gradient", "exploding-gradient"),
     ("learning-rate-too-high", "learning-rate-too-low"),
-    ("loss-spike",),
+    ("loss-spike", "oscillating-loss"),
     ("plateau",),
-    ("oscillating-loss", "overfitting"),
+    ("overfitting",),
 )
 CAUSES = MappingProxyType({id_: rank for rank, ids in enumerate(_ORDER) for id_ in ids})
 IDS = tuple(CAUSES)
@@ -33,7 +33,20 @@ _APART = frozenset({"non-finite", "output-activation", "unused-parameters"})
 _NARROW = {
     "unused-parameters": frozenset({"plateau", "learning-rate-too-low"}),
     "output-activation": frozenset({"plateau", "learning-rate-too-low", "vanishing-gradient"}),
-    "loss-spike": frozenset({"oscillating-loss"}),
+    "loss-spike": frozenset({"oscillating-loss", "plateau"}),
+    # a run that was told so early has units and gradients ruined by its own steps
+    "learning-rate-too-high": frozenset(
+        {
+            "dead-units",
+            "saturated-units",
+            "vanishing-gradient",
+            "exploding-gradient",
+            "loss-spike",
+            "oscillating-loss",
+            "plateau",
+            "overfitting",
+        }
+    ),
 }
 EXPLAINS = MappingProxyType(
     {

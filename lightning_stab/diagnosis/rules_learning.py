@@ -33,6 +33,22 @@ LEARNING_RULES = (
         persistence=2,
     ),
     Rule(
+        "learning-rate-too-high",
+        "warning",
+        when("weight_growth > grown_weights and epoch > early and learnt not> little_learnt"),
+        "The weights have grown {weight_growth:.0f} times, and the run has not learnt.",
+        _LOWER,
+        persistence=2,
+    ),
+    Rule(
+        "learning-rate-too-high",
+        "warning",
+        when("relapse > much_lost and epoch > an_epoch"),
+        "The loss has lost {relapse:.0%} of what it had gained: the steps have become too large.",
+        _LOWER,
+        persistence=2,
+    ),
+    Rule(
         "learning-rate-too-low",
         "warning",
         when(
@@ -44,6 +60,19 @@ LEARNING_RULES = (
         (
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
             "Or use Adam, whose steps do not shrink with the gradient.",
+        ),
+        persistence=2,
+    ),
+    Rule(
+        "loss-spike",
+        "warning",
+        when("spiky_epochs > recurring and learnt not> half_learnt"),
+        "The loss has jumped far above its usual level in {spiky_epochs:.0f} epochs, and the run"
+        " learns little.",
+        (
+            ('Add `StepGuard(on_spike="skip")`, which passes over such steps, and'
+            ' `GradientClipping(rule="norm", threshold=1.0)`.'),
+            "Look for broken samples in the data: values far outside the usual range.",
         ),
         persistence=2,
     ),
@@ -61,7 +90,7 @@ LEARNING_RULES = (
     Rule(
         "plateau",
         "warning",
-        when("learnt < nothing_learnt and epoch > some_epochs"),
+        when("learnt < nothing_learnt and epoch > some_epochs and step > many_steps"),
         "After {epoch:.1f} epochs the loss is still that of a constant prediction.",
         (
             (
@@ -75,6 +104,18 @@ LEARNING_RULES = (
     ),
     Rule(
         "plateau",
+        "warning",
+        when("validation_learnt < nothing_learnt and epoch > some_epochs and step > many_steps"),
+        "After {epoch:.1f} epochs the validation loss has never been better than that of a constant"
+        " prediction.",
+        (
+            "Check that inputs and labels belong together, in training and in validation.",
+            "Check that there is something to learn: fit a simple model to the same data.",
+        ),
+        persistence=2,
+    ),
+    Rule(
+        "plateau",
         "info",
         when("recent_improvement < standing_still and epoch > some_epochs"),
         "The loss has not come down within the last epoch.",
@@ -83,6 +124,19 @@ LEARNING_RULES = (
             "If not, lower the learning rate: `LearningRateDecay()`.",
         ),
         persistence=3,
+    ),
+    Rule(
+        "oscillating-loss",
+        "warning",
+        when("batch_variety < one_class_batches and epoch > early and learnt not> well_learnt"),
+        "Batches hold nearly one class each ({batch_variety:.0%} of the variety of all targets):"
+        " the loss swings from one to the next.",
+        (
+            "Shuffle the training data: `DataLoader(..., shuffle=True)`.",
+            ("If the order is meant, lower the learning rate from {learning_rate} to"
+            " {learning_rate:/10}, and accumulate gradients."),
+        ),
+        persistence=2,
     ),
     Rule(
         "oscillating-loss",
@@ -102,8 +156,17 @@ LEARNING_RULES = (
     Rule(
         "overfitting",
         "warning",
-        when("validation_fall > fallen_metric"),
+        when("validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost"),
         "The validation metric has fallen by {validation_fall:.0%} from its best.",
+        _REGULARISE,
+        persistence=2,
+    ),
+    Rule(
+        "overfitting",
+        "warning",
+        when("generalization_gap > wide_gap and learnt > well_learnt"),
+        "The validation loss stands far above the training loss: the gap is"
+        " {generalization_gap:.0%} of the loss of a constant prediction.",
         _REGULARISE,
         persistence=2,
     ),

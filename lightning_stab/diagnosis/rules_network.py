@@ -25,7 +25,10 @@ NETWORK_RULES = (
     Rule(
         "dead-units",
         "error",
-        when("dead_fraction > dead_layer and learnt not> well_learnt"),
+        when(
+            "dead_fraction > dead_layer and learnt not> well_learnt"
+            " and early_update_ratio not> large_update"
+        ),
         "{dead_fraction:.0%} of the units of {layers} are zero on every sample: no"
         " gradient passes.",
         (
@@ -39,7 +42,10 @@ NETWORK_RULES = (
     Rule(
         "dead-units",
         "warning",
-        when("dead_fraction > many_dead and learnt not> half_learnt and epoch > an_epoch"),
+        when(
+            "dead_fraction > many_dead and learnt not> half_learnt and epoch > an_epoch"
+            " and early_update_ratio not> large_update"
+        ),
         "{dead_fraction:.0%} of the units of {layers} are zero on every sample.",
         (
             "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
@@ -51,7 +57,10 @@ NETWORK_RULES = (
     Rule(
         "saturated-units",
         "warning",
-        when("saturated_fraction > many_saturated and learnt not> half_learnt"),
+        when(
+            "saturated_fraction > many_saturated and learnt not> half_learnt"
+            " and early_update_ratio not> large_update"
+        ),
         "{saturated_fraction:.0%} of the outputs of {layers} stand where the activation is flat.",
         (
             "Standardise the inputs.",
@@ -110,6 +119,19 @@ NETWORK_RULES = (
         ),
         persistence=2,
         source="Bengio, Simard & Frasconi 1994",
+    ),
+    Rule(
+        "vanishing-gradient",
+        "warning",
+        when(
+            "gradient_depth_log10 < both_shrink and activation_depth_log10 < both_shrink"
+            " and epoch > early and learnt not> little_learnt"
+        ),
+        "From layer to layer both shrink: the signal by 10^{activation_depth_log10:.1f} on its way"
+        " to the last hidden layer, the gradient by 10^{gradient_depth_log10:.1f} on its way back.",
+        _CURE_DEPTH,
+        persistence=2,
+        source=_DEPTH_SOURCE,
     ),
     Rule(
         "exploding-gradient",

@@ -72,6 +72,15 @@ WIRING_RULES = (
         ),
     ),
     Rule(
+        "output-activation",
+        "warning",
+        when("rectified_logits > many_rectified and epoch > an_epoch and learnt not> well_learnt"),
+        "The logits that enter the cross-entropy come out of a ReLU: {rectified_logits:.0%} of them"
+        " are zero and receive no gradient.",
+        ("End the network in its last linear layer, without an activation.",),
+        persistence=2,
+    ),
+    Rule(
         "unused-parameters",
         "warning",
         when("unoptimized > present"),
@@ -133,6 +142,14 @@ WIRING_RULES = (
             "Standardise every feature with the training set's mean and standard deviation.",
             "Or put a `BatchNorm` layer in front of the first one.",
         ),
+    ),
+    Rule(
+        "input-scale",
+        "warning",
+        when("input_size < small_input and epoch > an_epoch and learnt not> little_learnt"),
+        "Features enter the network at a size of only {input_size}, and it does not learn.",
+        ("Standardise every feature with the training set's mean and standard deviation.",),
+        persistence=2,
     ),
     Rule(
         "bad-initialization",
