@@ -27,14 +27,14 @@ class Diagnosis:
     Attributes:
         findings: in the order in which they were found.
         steps: optimizer steps that were taken.
-        epochs: passes over the data, with fractions.
+        epochs: passes over the data, with fractions; None for data without an end.
         unseen: what could not be seen, a sentence each.
         failure: what ended the fit, if it was not its end.
     """
 
     findings: tuple[Finding, ...]
     steps: int
-    epochs: float
+    epochs: float | None
     unseen: tuple[str, ...]
     failure: BaseException | None = None
 
@@ -56,7 +56,7 @@ class Diagnosis:
         """Return plain values; numbers that are not finite become None, as json has none."""
         return {
             "steps": self.steps,
-            "epochs": round(self.epochs, 3),
+            "epochs": self.epochs,
             "findings": [_plain(finding.to_dict()) for finding in self.findings],
             "unseen": list(self.unseen),
             "stopped": self.stopped,
@@ -77,8 +77,14 @@ def diagnosis(
     patient = doctor._patient
     facts = patient.facts(trainer)
     unseen = [patient.unseen, *_unseen(trainer, doctor, facts)] if steps else []
+    batches = trainer.num_training_batches
+    done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
     return Diagnosis(
-        tuple(doctor.findings), steps, facts.epoch, tuple(filter(None, unseen)), failure
+        findings=tuple(doctor.findings),
+        steps=steps,
+        epochs=round(done / batches, 3) if 0 < batches < math.inf else None,
+        unseen=tuple(filter(None, unseen)),
+        failure=failure,
     )
 
 
@@ -93,7 +99,8 @@ def show(found: Diagnosis, *, as_json: bool) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
-    place = f"{found.steps} optimizer steps ({found.epochs:.1f} epochs)"
+    epochs = "" if found.epochs is None else f" ({found.epochs:.1f} epochs)"
+    place = f"{found.steps} optimizer steps{epochs}"
     if found.findings:
         console.print(_table(found, place, with_advice=console.width >= WIDE))
         for finding in found.findings:
@@ -144,8 +151,8 @@ def _unseen(trainer: Trainer, doctor: TrainingDoctor, facts: Facts) -> Iterator[
     waiting = [i for i in IDS if i not in doctor.ignore and _waits(i, facts, doctor.thresholds)]
     if waiting:
         yield (
-            f"After {facts.epoch:.1f} epochs it is too early for: {', '.join(waiting)}. More"
-            " --steps show them."
+            f"It is too early for: {', '.join(waiting)}. They need more epochs: raise --steps, and"
+            " max_epochs if the run ends by itself."
         )
     told = "overfitting" in doctor.ignore
     if not told and math.isnan(facts.validation_fall) and math.isnan(facts.validation_rise):
@@ -153,11 +160,11 @@ def _unseen(trainer: Trainer, doctor: TrainingDoctor, facts: Facts) -> Iterator[
 
 
 def _waits(id_: str, facts: Facts, thresholds: Mapping[str, float]) -> bool:
-    """Say whether every rule of an id asks for more epochs than were watched."""
+    """Say whether every rule of an id asks for more epochs or steps than were watched."""
     limits = {**THRESHOLDS, **thresholds}
     return all(
         any(
-            c.fact == "epoch" and not c.holds(facts.epoch, limits[c.threshold])
+            c.fact in ("epoch", "step") and not c.holds(getattr(facts, c.fact), limits[c.threshold])
             for c in r.conditions
         )
         for r in RULES

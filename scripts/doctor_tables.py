@@ -82,7 +82,8 @@ def thresholds() -> str:
                 if c.threshold == name:
                     uses.setdefault((c.fact, c.sign), []).append(f"`{rule.id}`")
         what = "; ".join(
-            f"{compared(fact, sign)} in {', '.join(dict.fromkeys(found))}"
+            f"{'not ' if sign == 'not>' else ''}`{fact}` {'below' if sign == '<' else 'above'} it:"
+            f" {', '.join(dict.fromkeys(found))}"
             for (fact, sign), found in uses.items()
         )
         rows.append((f"`{name}`", f"{value:g}", what or "not used"))
@@ -94,7 +95,7 @@ def facts() -> str:
     text = inspect.getdoc(Facts) or ""
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE)
     used = {c.fact for rule in RULES for c in rule.conditions}
-    rows = [(f"`{n}`", " ".join(t.split()).replace("|", "\\|")) for n, t in entries if n in used]
+    rows = [(f"`{n}`", " ".join(t.split()).replace("``", "`")) for n, t in entries if n in used]
     missing = used - {name for name, _ in entries}
     assert not missing, f"facts without a sentence: {missing}"
     return table(("fact", "what it is"), rows)
@@ -121,7 +122,7 @@ def plain(advice: str) -> str:
     """Return an advice without the numbers of a run."""
     for text, words in RATES.items():
         advice = advice.replace(text, words)
-    return re.sub(r"\{(\w+)[^}]*\}", r"*\1*", advice).replace("_", " ") if "{" in advice else advice
+    return re.sub(r"\{(\w+)[^}]*\}", lambda m: f"*{m[1].replace('_', ' ')}*", advice)
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
