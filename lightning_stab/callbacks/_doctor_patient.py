@@ -50,7 +50,7 @@ class Patient:
         self._units = UnitFacts()
         self._validation = ValidationHistory()
         self._probe: DoctorProbe | None = None
-        self._is_full = self._is_early = False
+        self._is_full = self._is_early = self._is_watching = False
         self._loss: Tensor | None = None
 
     def begin_batch(self, trainer: Trainer, module: LightningModule, step: int) -> None:
@@ -64,6 +64,7 @@ class Patient:
         self._is_early = self._schedule.is_early(self._steps.early_seen)
         self.is_looking = self._is_full or self._is_early
         if self._is_full:
+            self._is_watching = True
             self._probe = DoctorProbe(self._batches.targets)
             self.unseen = self._probe.install(module)
             self._units.start(module)
@@ -75,7 +76,8 @@ class Patient:
         value, scaler = loss.detach(), gradient_scaler(trainer)
         if scaler is not None and scaler._scale is not None:
             value = value / scaler._scale.to(value.device)
-        if self.module is not None and self.module.automatic_optimization:
+        is_divided = self.module is not None and self.module.automatic_optimization
+        if is_divided and trainer.accumulate_grad_batches > 1:
             value = value * trainer.accumulate_grad_batches  # by which Lightning has divided it
         self._loss = value
         self._losses.add(value)
@@ -120,9 +122,11 @@ class Patient:
 
     def leave(self) -> None:
         """Take every hook away."""
-        if self._probe is not None:
-            self._probe.remove()
-        self._units.stop()
+        if self._is_watching:
+            self._is_watching = False
+            self._units.stop()
+            if self._probe is not None:
+                self._probe.remove()
 
     def facts(self, trainer: Trainer) -> Facts:
         """Return what is known now."""

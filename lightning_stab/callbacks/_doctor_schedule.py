@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from lightning_stab.callbacks._intervals import is_due
 
 STARTING = (0, 4, 9, 19)  # steps that are looked at in full whatever the interval
+YOUNG, YOUNG_INTERVAL = 500, 50  # a run is looked at more often while it is young
 
 
 class Schedule:
@@ -33,7 +34,8 @@ class Schedule:
 
     def is_full(self, step: int) -> bool:
         """Say whether everything is looked at."""
-        return step in STARTING or is_due(step, self.every_n_steps)
+        every = min(self.every_n_steps, YOUNG_INTERVAL) if step < YOUNG else self.every_n_steps
+        return step in STARTING or is_due(step, every)
 
     def is_early(self, seen: int) -> bool:
         """Say whether this is one of the first steps after the warm-up.

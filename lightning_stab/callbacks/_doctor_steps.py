@@ -18,12 +18,12 @@ from lightning_stab.callbacks._readings import Reading
 from lightning_stab.callbacks._step import OptimizerStep
 from lightning_stab.functional.gradient_statistics import change_and_size
 from lightning_stab.functional.identical_units import identical_fraction
-from lightning_stab.functional.norms import is_sharded
+from lightning_stab.functional.norms import is_sharded, local, tensor_norms
 
 EARLY = 10  # steps after the warm-up at which every update is looked at
 FIRST_NORMS = 10  # gradient norms whose median is the start
 RECENT_RATIOS = 5  # looks whose median ratio is the present one
-STILL = 1e-30  # a change below it is none
+SAMPLED = 1024  # entries of a parameter from which the size of its change is told
 
 
 class StepReader:
@@ -67,7 +67,7 @@ class StepReader:
             self._read_units(step.module)
         chosen = [i for i, p in enumerate(step.params) if p.dim() > 1]
         params = [step.params[i] for i in chosen]
-        copies = [p.detach().clone() for p in params]
+        copies = [_sample(p).clone() for p in params]
         if params:
             self._copies.append((tuple(names[i] for i in chosen), copies, params))
 
@@ -85,9 +85,10 @@ class StepReader:
             readings, self._readings = self._readings, []
             return readings
         for names, copies, params in self._copies:
-            change, size = change_and_size(copies, [p.detach() for p in params])
-            pair = torch.cat([change, size])
-            self._readings.append(Reading(pair, lambda v, n=names: _changes(n, v)))  # type: ignore[misc]
+            change, size = change_and_size(copies, [_sample(p) for p in params])
+            norms = tensor_norms([p.detach() for p in params])
+            numbers = torch.cat([change.to(norms), size.to(norms), norms])
+            self._readings.append(Reading(numbers, lambda v, n=names: _by_name(n, v)))  # type: ignore[misc]
         self._copies.clear()
         readings, self._readings = self._readings, []
         return readings
@@ -103,10 +104,8 @@ class StepReader:
             self._norms.append(numbers["norm"])
             del self._norms[FIRST_NORMS:-1]
         sizes = {n[5:]: v for n, v in numbers.items() if n.startswith("size:")}
-        changes = {n[7:]: v for n, v in numbers.items() if n.startswith("change:")}
-        ratios = [
-            changes[n] / s for n, s in sizes.items() if s > STILL and math.isfinite(changes[n])
-        ]
+        known = [v for n, v in numbers.items() if n.startswith("ratio:")]
+        ratios = [ratio for ratio in known if math.isfinite(ratio)]
         size = math.sqrt(sum(s * s for s in sizes.values() if math.isfinite(s)))
         if sizes and not self._start_size > 0:
             self._start_size = size
@@ -115,7 +114,7 @@ class StepReader:
             if early:
                 self._early.append(median(ratios))
                 self.early_seen += 1
-        bad = {n: 1.0 for n, s in sizes.items() if not math.isfinite(s + changes[n])}
+        bad = {n: 1.0 for n, s in sizes.items() if not math.isfinite(s)}
         identical = {n[10:]: v for n, v in numbers.items() if n.startswith("identical:")}
         if identical:
             self._known["identical_units"] = identical
@@ -201,7 +200,16 @@ def _is_in(step: OptimizerStep, parameter: Parameter) -> bool:
     return any(parameter is p for group in step.optimizer.param_groups for p in group["params"])
 
 
-def _changes(names: tuple[str, ...], values: list[float]) -> dict[str, float]:
-    half = len(names)
-    changes = {f"change:{n}": v for n, v in zip(names, values[:half], strict=True)}
-    return changes | {f"size:{n}": v for n, v in zip(names, values[half:], strict=True)}
+def _sample(parameter: Parameter) -> Tensor:
+    """Return evenly spread entries of a parameter, enough for the norm of its change."""
+    flat = local(parameter.detach()).reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLED)]
+
+
+def _by_name(names: tuple[str, ...], values: list[float]) -> dict[str, float]:
+    count = len(names)
+    pairs = zip(values[:count], values[count : 2 * count], strict=True)
+    ratios = [change / size if size > 0 else math.nan for change, size in pairs]
+    named = {f"ratio:{name}": ratio for name, ratio in zip(names, ratios, strict=True)}
+    sizes = zip(names, values[2 * count :], strict=True)
+    return named | {f"size:{name}": size for name, size in sizes}

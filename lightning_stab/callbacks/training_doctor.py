@@ -28,7 +28,7 @@ from lightning_stab.errors import InvalidArgumentError
 class TrainingDoctor(Callback):
     """Name sick training runs by their cause, with layers, numbers and advice; change nothing.
 
-    It looks at the first steps, then every ``every_n_steps``: at what enters the loss, at gradients
+    It looks at the first steps, every 50 up to step 500, then every ``every_n_steps``: at what enters the loss, at gradients
     and activations over depth and time, at units, updates, losses and validation metrics. Each
     sickness is told once, the deepest cause first; most have to persist before they are told.
     Nothing of the run is changed, not a bit. Findings go to the terminal, to TensorBoard
@@ -44,8 +44,8 @@ class TrainingDoctor(Callback):
         ignore: ids that are not told, or ``id:pattern`` for layers, such as
             ``dead-units:head.*``.
         thresholds: numbers of the rules to replace, by name; see ``docs/training_doctor.md``.
-        every_n_steps: optimizer steps between two looks, >= 1. A look costs about as much as a
-            step, so 50 keeps it near 2 %.
+        every_n_steps: optimizer steps between two looks, >= 1. The first 500 steps are looked at
+            every 50 at least, for most faults show early.
         print_findings: print each finding to the terminal when it is found.
 
     Attributes:
@@ -68,7 +68,7 @@ class TrainingDoctor(Callback):
         ignore: Sequence[str] = (),
         thresholds: Mapping[str, float] | None = None,
         *,
-        every_n_steps: int = 50,
+        every_n_steps: int = 200,
         print_findings: bool = True,
     ) -> None:
         if treat:

@@ -70,8 +70,10 @@ LEARNING_RULES = (
         "The loss has jumped far above its usual level in {spiky_epochs:.0f} epochs, and the run"
         " learns little.",
         (
-            ('Add `StepGuard(on_spike="skip")`, which passes over such steps, and'
-            ' `GradientClipping(rule="norm", threshold=1.0)`.'),
+            (
+                'Add `StepGuard(on_spike="skip")`, which passes over such steps, and'
+                ' `GradientClipping(rule="norm", threshold=1.0)`.'
+            ),
             "Look for broken samples in the data: values far outside the usual range.",
         ),
         persistence=2,
@@ -133,8 +135,10 @@ LEARNING_RULES = (
         " the loss swings from one to the next.",
         (
             "Shuffle the training data: `DataLoader(..., shuffle=True)`.",
-            ("If the order is meant, lower the learning rate from {learning_rate} to"
-            " {learning_rate:/10}, and accumulate gradients."),
+            (
+                "If the order is meant, lower the learning rate from {learning_rate} to"
+                " {learning_rate:/10}, and accumulate gradients."
+            ),
         ),
         persistence=2,
     ),

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import grad_norm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_stab import GradientClipping, GradientMonitor, StepGuard
+from lightning_stab import GradientClipping, GradientMonitor, StepGuard, TrainingDoctor
 from overhead.rounds import Contender
 
 NEVER = 10**9
@@ -65,6 +65,7 @@ def contenders(make_net: Callable[[], nn.Module], batches: list[Tensor]) -> list
         ("clip + monitor + guard, not logging", _suite, {}, 1),
         ("GradientMonitor, default interval", lambda: [GradientMonitor()], {}, 50),
         ("GradientMonitor, norms every step", _monitor_every_step, {}, 1),
+        ("TrainingDoctor, default interval", _doctor, {}, 50),
         ("Lightning grad_norm + log_dict", list, {"logs_norms": True}, 1),
         ("plain loop of .norm().item()", lambda: [AtStep(_plain_loop)], {}, 1),
     ]
@@ -114,6 +115,10 @@ def _suite() -> list[pl.Callback]:
 
 def _monitor_every_step() -> list[pl.Callback]:
     return [GradientMonitor(every_n_steps=1, dense_steps=0, statistics=())]
+
+
+def _doctor() -> list[pl.Callback]:
+    return [TrainingDoctor(print_findings=False)]
 
 
 def _torch_clip(module: nn.Module) -> None:

@@ -1,0 +1,101 @@
+"""How often `TrainingDoctor` finds what is wrong, names it rightly, and leaves healthy runs alone.
+
+python scripts/bench_diagnosis.py                       every program, 3 seeds, all detectors
+python scripts/bench_diagnosis.py --half report         the architectures that no rule was tuned on
+python scripts/bench_diagnosis.py --no-labels           one seed, without measuring the labels anew
+python scripts/bench_diagnosis.py --small               a few programs
+
+Each program of `diagnosis_corpus` is trained with a real Trainer; seed 0 is watched by every
+detector at once, since none of them changes a run. A sick program counts as found if a detector
+gives an alarm (ours: a warning or an error), as named if the id of its first cause is a right name
+of the fault. A healthy one with an alarm is a false alarm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from diagnosis_bench.detectors import DETECTORS, watch
+from diagnosis_bench.score import Run, misses, table
+from diagnosis_corpus import PROGRAMS, Program, run
+from diagnosis_corpus.check import check, label_problem
+from diagnosis_corpus.labels import BY_NAME, measured, with_twins
+
+SMALL = ("base", "softmax", "constant", "classifier_only")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the programs, print the tables, return 1 if a label contradicts an outcome."""
+    options = parsed(argv)
+    began = time.perf_counter()
+    chosen = [p for p in PROGRAMS if options.half in ("all", p.half)]
+    chosen = [p for p in chosen if re.search(options.only, p.name)]
+    if options.small:
+        chosen = [p for p in chosen if p.name.split("/")[1] in SMALL][:6]
+    runs = watched(chosen, options.jobs)
+    for half in ("tune", "report"):
+        part = [r for r in runs if r.half == half]
+        if part:
+            print(f"\n## {half} half\n\n{table(part, list(DETECTORS))}\n\n{misses(part)}")
+    problems = relabelled(chosen, options.jobs) if options.labels else check()
+    print("\n".join(problems) or "\nlabels and outcomes agree")
+    print(f"{time.perf_counter() - began:.0f} s")
+    if options.json:
+        options.json.write_text(json.dumps([r.to_dict() for r in runs], indent=1) + "\n")
+    return 1 if problems and not (options.small or options.only) else 0
+
+
+def parsed(argv: list[str] | None) -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--half", choices=("all", "tune", "report"), default="all")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="programs whose names match")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--no-labels", dest="labels", action="store_false", help="do not run seeds 1 and 2"
+    )
+    parser.add_argument("--small", action="store_true", help="a few programs, no labels")
+    parser.add_argument("--json", type=Path, help="also write every run there")
+    options = parser.parse_args(argv)
+    options.labels = options.labels and not options.small
+    return options
+
+
+def watched(programs: list[Program], jobs: int) -> list[Run]:
+    """Train each program with seed 0 under the eyes of every detector."""
+    names = [program.name for program in programs]
+    if jobs == 1:
+        return [one(name) for name in names]
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        return list(pool.imap(one, names, chunksize=2))
+
+
+def one(name: str) -> Run:
+    """Train one program, and return what the detectors said."""
+    torch.set_num_threads(1)
+    program = BY_NAME[name]
+    callbacks = watch()
+    outcome = run(program, 0, list(callbacks.values()))
+    return Run.of(program, outcome.metric, callbacks)
+
+
+def relabelled(programs: list[Program], jobs: int) -> list[str]:
+    """Train with three seeds and return where outcomes contradict labels."""
+    outcomes: dict[str, Any] = measured(with_twins(programs), 3, jobs)
+    found = (label_problem(program, outcomes) for program in programs)
+    return [problem for problem in found if problem]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
