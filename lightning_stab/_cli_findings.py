@@ -143,7 +143,7 @@ def _unseen(trainer: Trainer, doctor: TrainingDoctor, facts: Facts) -> Iterator[
     """Say what this fit was too short or too unusual for."""
     if len(trainer.optimizers) > 1:
         yield "There are several optimizers and no one loss: what the loss does was not judged."
-    elif math.isnan(facts.unexplained):
+    elif math.isnan(facts.unexplained) and all(f.id != "non-finite" for f in doctor.findings):
         yield (
             "What a constant prediction would lose is not known for this loss: how much was learnt"
             " is judged by how far the loss came down."
@@ -154,8 +154,8 @@ def _unseen(trainer: Trainer, doctor: TrainingDoctor, facts: Facts) -> Iterator[
             f"It is too early for: {', '.join(waiting)}. They need more epochs: raise --steps, and"
             " max_epochs if the run ends by itself."
         )
-    told = "overfitting" in doctor.ignore
-    if not told and math.isnan(facts.validation_fall) and math.isnan(facts.validation_rise):
+    validations = max(len(values) for values in doctor._patient._validation.state_dict().values())
+    if "overfitting" not in doctor.ignore and validations < 2:
         yield "Fewer than two validations gave a loss or a metric: overfitting cannot be seen."
 
 
