@@ -24,6 +24,7 @@ TRAINER: dict[str, Any] = {
 WATCHING: tuple[tuple[str, dict[str, Any]], ...] = (
     ("GradientMonitor", {}),
     ("StepGuard", {}),
+    ("TrainingDoctor", {}),
 )
 ALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("WeightInitialization", {}),
@@ -34,6 +35,7 @@ ALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("StepGuard", {}),
     ("LearningRateDecay", {}),
     ("BestWeightsEarlyStopping", {"monitor": "val_loss"}),
+    ("TrainingDoctor", {}),
 )
 
 
