@@ -81,7 +81,12 @@ class LanguageModel(Configured):
         length = tokens.shape[1]
         x = self.tokens(tokens) + self.places(torch.arange(length))
         mask = nn.Transformer.generate_square_subsequent_mask(length)
-        x = self.encoder(x, mask=mask, is_causal=True)
+        if self.settings.get("hide_first"):  # then the first token may look at nothing
+            hidden = torch.zeros(tokens.shape, dtype=torch.bool)
+            hidden[:, 0] = True
+            x = self.encoder(x, mask=mask.isinf(), src_key_padding_mask=hidden)
+        else:
+            x = self.encoder(x, mask=mask, is_causal=True)
         if self.settings.get("detach"):
             x = x.detach()
         logits = self.head(x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diagnosis_corpus.data import Settings, real
+from diagnosis_corpus.data import Settings, clusters, real, standardised
 from diagnosis_corpus.initial import initialise
 from diagnosis_corpus.setup import ACTIVATIONS, FUNCTIONS, Classifier, Setup, setup_of
 
@@ -32,15 +32,15 @@ class DeepSequential(Classifier):
 
 
 class DeepFunctional(Classifier):
-    """A ModuleList and a function; every `skip`-th layer may add its input."""
+    """A ModuleList and a function; with `skip` every layer adds its input."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, features: int = 64, classes: int = 10) -> None:
         super().__init__(settings)
         width = settings["width"]
         self.layers = nn.ModuleList(
-            nn.Linear(width if number else 64, width) for number in range(settings["depth"])
+            nn.Linear(width if number else features, width) for number in range(settings["depth"])
         )
-        self.classifier = nn.Linear(width, 10)
+        self.classifier = nn.Linear(width, classes)
         initialise(self, settings)
         if settings.get("batchwise"):
             self.rescale()
@@ -70,3 +70,9 @@ def deep_sequential(settings: Settings) -> Setup:
 def deep_functional(settings: Settings) -> Setup:
     """Build a deep net of functions on digits."""
     return setup_of(DeepFunctional(settings), real("digits"), settings, "val_acc")
+
+
+def deep_on_table(settings: Settings) -> Setup:
+    """Build a deep net of functions on a table of six classes."""
+    module = DeepFunctional(settings, features=20, classes=6)
+    return setup_of(module, standardised(clusters()), settings, "val_acc")

@@ -26,7 +26,7 @@ FAMILIES: dict[str, Callable[[Settings], Setup]] = {
     "deep_sigmoid": deep.deep_sequential,
     "deep_gelu": deep.deep_functional,
     "deep_relu": deep.deep_sequential,
-    "deep_tanh": deep.deep_functional,
+    "deep_tanh": deep.deep_on_table,
     "cnn_plain": images.cnn_plain,
     "cnn_batchnorm": images.cnn_batchnorm,
     "resnet": images.resnet,

@@ -54,10 +54,9 @@ class AutoEncoder(Configured):
         seen = x + torch.randn_like(x) * self.settings.get("corruption", 0.0)
         back = self(seen)
         explained = 1 - F.mse_loss(back, x) / (x - x.mean(0)).pow(2).mean()
-        if self.settings.get("loss") == "root":  # no epsilon under the root
-            return (back - x).pow(2).sqrt().mean(), explained
-        if self.settings.get("loss") == "absolute":
-            return F.l1_loss(back, x), explained
+        if kind := self.settings.get("loss"):  # "log1p", or "log", which a black pixel makes infinite
+            logarithm = getattr(torch, kind)
+            return F.mse_loss(logarithm(back), logarithm(x)), explained
         return F.mse_loss(back, x), explained
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

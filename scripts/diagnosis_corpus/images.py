@@ -170,6 +170,11 @@ class Mixer(Classifier):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
         activation = FUNCTIONS[self.settings["activation"]]
+        if epsilon := self.settings.get("contrast"):  # every patch gets the same contrast
+            patches = F.unfold(x, 2, stride=2)
+            spread = patches.var(1, keepdim=True)
+            patches = (patches - patches.mean(1, keepdim=True)) / (spread + float(epsilon)).sqrt()
+            x = F.fold(patches, 8, 2, stride=2)
         x = self.patches(x).flatten(2).transpose(1, 2)
         for places, channels, norm in zip(self.places, self.channels, self.norm, strict=True):
             y = norm(x) if self.settings.get("norms", True) else x

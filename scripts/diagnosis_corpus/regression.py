@@ -91,7 +91,10 @@ class MultiTask(Configured):
         amount = amount * self.settings.get("ink_scale", 1.0) + self.settings.get("ink_shift", 0.0)
         digit, ink = self(x)
         accuracy = (digit.argmax(1) == y).float().mean()
-        return F.cross_entropy(digit, y), F.mse_loss(ink, amount), accuracy, r_squared(ink, amount)
+        error = F.mse_loss(ink, amount)
+        if self.settings.get("ink_loss") == "root":  # of each row: its slope at 0 is infinite
+            error = ((ink - amount) ** 2).sqrt().mean()
+        return F.cross_entropy(digit, y), error, accuracy, r_squared(ink, amount)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Train on the weighted sum."""
