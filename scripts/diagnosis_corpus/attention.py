@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diagnosis_corpus import sequences
 from diagnosis_corpus.data import Settings
 from diagnosis_corpus.initial import initialise
-from diagnosis_corpus.setup import Classifier, Configured, Setup, setup_of
+from diagnosis_corpus.parts import Classifier, Configured, Setup, setup_of
 
 
 def encoder(settings: Settings, pre_norm: bool) -> nn.TransformerEncoder:
@@ -97,7 +97,7 @@ class LanguageModel(Configured):
         tokens, following = batch
         logits = self(tokens).flatten(0, 1)
         following = following.flatten()
-        loss = F.cross_entropy(logits, following)
+        loss = functional.cross_entropy(logits, following)
         return loss, (logits.argmax(1) == following).float().mean()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

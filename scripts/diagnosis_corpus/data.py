@@ -122,7 +122,5 @@ def loaders(split: Split, settings: Settings) -> tuple[DataLoader[Any], DataLoad
     if by_class := settings.get("sorted", False):
         order = torch.argsort(y, stable=True)
         x, y = x[order], y[order]
-    train = DataLoader(
-        TensorDataset(x, y), batch_size=settings["batch"], shuffle=not by_class
-    )
+    train = DataLoader(TensorDataset(x, y), batch_size=settings["batch"], shuffle=not by_class)
     return train, DataLoader(TensorDataset(split.val_inputs, split.val_targets), batch_size=512)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from diagnosis_corpus.data import Settings, clusters, real, standardised
 from diagnosis_corpus.initial import initialise
-from diagnosis_corpus.setup import ACTIVATIONS, FUNCTIONS, Classifier, Setup, setup_of
+from diagnosis_corpus.parts import ACTIVATIONS, FUNCTIONS, Classifier, Setup, setup_of
 
 
 class DeepSequential(Classifier):
@@ -17,7 +19,7 @@ class DeepSequential(Classifier):
         super().__init__(settings)
         widths = [64] + [settings["width"]] * settings["depth"]
         body: list[nn.Module] = []
-        for wide, narrow in zip(widths, widths[1:], strict=False):
+        for wide, narrow in pairwise(widths):
             body.append(nn.Linear(wide, narrow))
             if settings.get("norm"):
                 body.append(nn.BatchNorm1d(narrow))

@@ -16,7 +16,7 @@ from diagnosis_corpus import (
     text,
 )
 from diagnosis_corpus.data import Settings
-from diagnosis_corpus.setup import Setup
+from diagnosis_corpus.parts import Setup
 
 FAMILIES: dict[str, Callable[[Settings], Setup]] = {
     "mlp_digits": mlp.mlp_digits,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diagnosis_corpus.data import Settings, Split, real
 from diagnosis_corpus.initial import initialise
 from diagnosis_corpus.optimization import optimizer_for
-from diagnosis_corpus.setup import ACTIVATIONS, Configured, Setup, setup_of
+from diagnosis_corpus.parts import ACTIVATIONS, Configured, Setup, setup_of
 
 
 class AutoEncoder(Configured):
@@ -36,7 +37,7 @@ class AutoEncoder(Configured):
     def stack(self, widths: list[int]) -> nn.Sequential:
         """Return linear layers with an activation between."""
         layers: list[nn.Module] = []
-        for wide, narrow in zip(widths, widths[1:], strict=False):
+        for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), ACTIVATIONS[self.settings["activation"]]()]
         return nn.Sequential(*layers[:-1])
 
@@ -53,11 +54,13 @@ class AutoEncoder(Configured):
         """Return the loss and the explained variance of all pixels."""
         seen = x + torch.randn_like(x) * self.settings.get("corruption", 0.0)
         back = self(seen)
-        explained = 1 - F.mse_loss(back, x) / (x - x.mean(0)).pow(2).mean()
-        if kind := self.settings.get("loss"):  # "log1p", or "log", which a black pixel makes infinite
+        explained = 1 - functional.mse_loss(back, x) / (x - x.mean(0)).pow(2).mean()
+        if kind := self.settings.get(
+            "loss"
+        ):  # "log1p", or "log", which a black pixel makes infinite
             logarithm = getattr(torch, kind)
-            return F.mse_loss(logarithm(back), logarithm(x)), explained
-        return F.mse_loss(back, x), explained
+            return functional.mse_loss(logarithm(back), logarithm(x)), explained
+        return functional.mse_loss(back, x), explained
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Reconstruct one batch."""
@@ -132,7 +135,7 @@ class GAN(LightningModule):
         if self.settings.get("loss") == "by_hand":  # log(0) once the discriminator is sure
             p = logit.sigmoid()
             return -(truth * p.log() + (1 - truth) * (1 - p).log()).mean()
-        return F.binary_cross_entropy_with_logits(logit, torch.full_like(logit, truth))
+        return functional.binary_cross_entropy_with_logits(logit, torch.full_like(logit, truth))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One step of each."""

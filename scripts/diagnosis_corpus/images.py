@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diagnosis_corpus.data import Settings, Split, real
 from diagnosis_corpus.initial import initialise
-from diagnosis_corpus.setup import ACTIVATIONS, FUNCTIONS, Classifier, Configured, Setup, setup_of
+from diagnosis_corpus.parts import ACTIVATIONS, FUNCTIONS, Classifier, Configured, Setup, setup_of
 
 
 def images() -> Split:
@@ -46,7 +46,9 @@ class PlainCNN(Configured):
             x = x.detach()
         if self.settings.get("feature_norm"):  # no epsilon: an image without any feature has norm 0
             x = x / x.pow(2).sum(1, keepdim=True).sqrt()
-        x = F.dropout(F.relu(self.hidden(x)), self.settings.get("dropout", 0.0), self.training)
+        x = functional.dropout(
+            functional.relu(self.hidden(x)), self.settings.get("dropout", 0.0), self.training
+        )
         x = self.classifier(x)
         return x.softmax(1) if self.settings.get("output") == "softmax" else x
 
@@ -99,11 +101,11 @@ class BatchNormCNN(Classifier):
         activation = FUNCTIONS[self.settings["activation"]]
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = activation(norm(conv(x)))
-        x = F.adaptive_avg_pool2d(x, 2).flatten(1)
+        x = functional.adaptive_avg_pool2d(x, 2).flatten(1)
         if self.settings.get("detach"):
             x = x.detach()
         if self.settings.get("output") == "softmax":
-            return F.softmax(self.fc(x), dim=-1)
+            return functional.softmax(self.fc(x), dim=-1)
         return self.fc(x)
 
 
@@ -120,8 +122,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of both ways."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(x + self.branch * self.bn2(self.conv2(y)))
+        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        return functional.relu(x + self.branch * self.bn2(self.conv2(y)))
 
 
 class ResNet(Classifier):
@@ -145,8 +147,8 @@ class ResNet(Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        x = F.max_pool2d(F.relu(self.stem(x)), 2)
-        x = F.adaptive_avg_pool2d(self.blocks(x), 2).flatten(1)
+        x = functional.max_pool2d(functional.relu(self.stem(x)), 2)
+        x = functional.adaptive_avg_pool2d(self.blocks(x), 2).flatten(1)
         logits = self.fc(x)
         if self.settings.get("temperature"):
             logits = logits * self.settings["temperature"]
@@ -171,10 +173,10 @@ class Mixer(Classifier):
         """Return the logits."""
         activation = FUNCTIONS[self.settings["activation"]]
         if epsilon := self.settings.get("contrast"):  # every patch gets the same contrast
-            patches = F.unfold(x, 2, stride=2)
+            patches = functional.unfold(x, 2, stride=2)
             spread = patches.var(1, keepdim=True)
             patches = (patches - patches.mean(1, keepdim=True)) / (spread + float(epsilon)).sqrt()
-            x = F.fold(patches, 8, 2, stride=2)
+            x = functional.fold(patches, 8, 2, stride=2)
         x = self.patches(x).flatten(2).transpose(1, 2)
         for places, channels, norm in zip(self.places, self.channels, self.norm, strict=True):
             y = norm(x) if self.settings.get("norms", True) else x

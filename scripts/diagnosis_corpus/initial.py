@@ -1,4 +1,4 @@
-"""Ways to start the weights, by name: "normal:1" is N(0, 1), "head:100" a head 100 times as large."""
+"""Ways to start the weights, by name: "normal:1" is N(0, 1), "he:3" three times He."""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diagnosis_corpus.data import Settings, Split, clusters, real, standardised
 from diagnosis_corpus.initial import initialise
-from diagnosis_corpus.setup import ACTIVATIONS, FUNCTIONS, Classifier, Configured, Setup, setup_of
+from diagnosis_corpus.parts import ACTIVATIONS, FUNCTIONS, Classifier, Configured, Setup, setup_of
 
 
 class SequentialMLP(Configured):
@@ -44,7 +44,7 @@ class SequentialMLP(Configured):
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
         """Return the loss: the module's, or one written by hand on probabilities."""
         if self.settings.get("loss") == "log_of_softmax":  # log(0) once a class is sure
-            return -torch.log(scores.softmax(1)).mul(F.one_hot(y, 10)).sum(1).mean()
+            return -torch.log(scores.softmax(1)).mul(functional.one_hot(y, 10)).sum(1).mean()
         if self.settings.get("loss") == "gain":  # legitimately below zero
             return self.criterion(scores, y) - 3.0
         return self.criterion(scores, y)
@@ -94,7 +94,7 @@ class LayerNormMLP(Classifier):
             x = x.detach()
         for layer, norm in zip(self.blocks, self.norms, strict=True):
             x = activation(norm(layer(x)))
-            x = F.dropout(x, self.settings.get("dropout", 0.0), self.training)
+            x = functional.dropout(x, self.settings.get("dropout", 0.0), self.training)
         return self.head(x)
 
 
@@ -157,7 +157,7 @@ class TabularMLP(Classifier):
         """Return the logits, or what the settings make of them."""
         activation = FUNCTIONS[self.settings["activation"]]
         x = activation(self.first(x))
-        x = F.dropout(x, self.settings.get("dropout", 0.0), self.training)
+        x = functional.dropout(x, self.settings.get("dropout", 0.0), self.training)
         x = activation(self.second(x))
         if self.settings.get("detach"):
             x = x.detach()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diagnosis_corpus import sequences
 from diagnosis_corpus.data import Settings, Split
 from diagnosis_corpus.initial import WAYS, initialise
-from diagnosis_corpus.setup import Classifier, Configured, Setup, r_squared, setup_of
+from diagnosis_corpus.parts import Classifier, Configured, Setup, r_squared, setup_of
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ class RowsRNN(Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        states, last = self.rnn(x)
+        _, last = self.rnn(x)
         if self.settings.get("detach"):
             last = last.detach()
         logits = self.fc(last[-1])
@@ -146,7 +146,7 @@ class CellByHand(Configured):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Train on one batch."""
         x, y = batch
-        loss = F.mse_loss(self(x), y)
+        loss = functional.mse_loss(self(x), y)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
@@ -154,7 +154,7 @@ class CellByHand(Configured):
         """Measure the error and the explained variance."""
         x, y = batch
         prediction = self(x)
-        self.log("val_loss", F.mse_loss(prediction, y))
+        self.log("val_loss", functional.mse_loss(prediction, y))
         self.log("val_r2", r_squared(prediction, y))
 
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diagnosis_corpus.data import Settings, friedman, real, standardised, with_standard_targets
 from diagnosis_corpus.initial import initialise
-from diagnosis_corpus.setup import FUNCTIONS, Configured, Setup, r_squared, setup_of
+from diagnosis_corpus.parts import FUNCTIONS, Configured, Setup, r_squared, setup_of
 
-LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
+LOSSES = {"mse": functional.mse_loss, "l1": functional.l1_loss, "huber": functional.huber_loss}
 
 
 class Regressor(Configured):
@@ -31,7 +31,9 @@ class Regressor(Configured):
         """Return one number per row."""
         activation = FUNCTIONS[self.settings["activation"]]
         x = activation(self.l1(x))
-        x = F.dropout(activation(self.l2(x)), self.settings.get("dropout", 0.0), self.training)
+        x = functional.dropout(
+            activation(self.l2(x)), self.settings.get("dropout", 0.0), self.training
+        )
         y = self.l3(x)
         last = self.settings.get("output")
         return (FUNCTIONS[last](y) if last else y).squeeze(-1)
@@ -42,7 +44,7 @@ class Regressor(Configured):
         if kind == "rmse":  # its slope at 0 is infinite, and one row is predicted exactly
             return torch.sqrt((prediction - target) ** 2).mean()
         if kind == "likelihood":  # of a Gaussian with a small spread: below zero once it fits
-            return F.mse_loss(prediction, target) / 0.18 - 3.5
+            return functional.mse_loss(prediction, target) / 0.18 - 3.5
         return LOSSES[kind](prediction, target)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -91,10 +93,10 @@ class MultiTask(Configured):
         amount = amount * self.settings.get("ink_scale", 1.0) + self.settings.get("ink_shift", 0.0)
         digit, ink = self(x)
         accuracy = (digit.argmax(1) == y).float().mean()
-        error = F.mse_loss(ink, amount)
+        error = functional.mse_loss(ink, amount)
         if self.settings.get("ink_loss") == "root":  # of each row: its slope at 0 is infinite
             error = ((ink - amount) ** 2).sqrt().mean()
-        return F.cross_entropy(digit, y), error, accuracy, r_squared(ink, amount)
+        return functional.cross_entropy(digit, y), error, accuracy, r_squared(ink, amount)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Train on the weighted sum."""

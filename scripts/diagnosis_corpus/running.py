@@ -108,4 +108,6 @@ def outcome(module: LightningModule, trainer: Trainer, metric: str, seconds: flo
 def in_lists(module: nn.Module) -> list[nn.Module]:
     """Return the layers that are kept in plain lists, where torch does not find them."""
     kept = [value for m in module.modules() for value in vars(m).values()]
-    return [x for value in kept if isinstance(value, list) for x in value if isinstance(x, nn.Module)]
+    return [
+        x for value in kept if isinstance(value, list) for x in value if isinstance(x, nn.Module)
+    ]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diagnosis_corpus.data import Settings
 from diagnosis_corpus.images import images
 from diagnosis_corpus.initial import initialise
 from diagnosis_corpus.optimization import optimizer_for
-from diagnosis_corpus.setup import ACTIVATIONS, Setup, setup_of
+from diagnosis_corpus.parts import ACTIVATIONS, Setup, setup_of
 
 
 class TwoOptimizers(LightningModule):
@@ -57,7 +57,7 @@ class TwoOptimizers(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Step both; the loss of several batches may be summed before a step."""
         x, y = batch
-        loss = F.cross_entropy(self(x), y)
+        loss = functional.cross_entropy(self(x), y)
         sum_over = self.settings.get("sum_over", 1)
         self.manual_backward(loss / sum_over)
         if (batch_idx + 1) % sum_over == 0:
@@ -73,7 +73,7 @@ class TwoOptimizers(LightningModule):
         """Measure loss and accuracy."""
         x, y = batch
         logits = self(x)
-        self.log("val_loss", F.cross_entropy(logits, y))
+        self.log("val_loss", functional.cross_entropy(logits, y))
         self.log("val_acc", (logits.argmax(1) == y).float().mean())
 
 

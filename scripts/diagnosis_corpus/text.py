@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diagnosis_corpus import sequences
 from diagnosis_corpus.data import Settings
 from diagnosis_corpus.initial import initialise
-from diagnosis_corpus.setup import FUNCTIONS, Classifier, Setup, setup_of
+from diagnosis_corpus.parts import FUNCTIONS, Classifier, Setup, setup_of
 
 
 class TextBag(Classifier):
@@ -31,7 +31,7 @@ class TextBag(Classifier):
         if self.settings.get("detach"):
             x = x.detach()
         x = FUNCTIONS[self.settings["activation"]](self.hidden(x))
-        x = F.dropout(x, self.settings.get("dropout", 0.0), self.training)
+        x = functional.dropout(x, self.settings.get("dropout", 0.0), self.training)
         logits = self.out(x)
         return logits.softmax(1) if self.settings.get("output") == "softmax" else logits
 
@@ -58,7 +58,7 @@ class TextCNN(Classifier):
         for conv in self.convs:
             x = FUNCTIONS[self.settings["activation"]](conv(x))
         x = x.amax(2)
-        x = F.dropout(x, self.settings.get("dropout", 0.0), self.training)
+        x = functional.dropout(x, self.settings.get("dropout", 0.0), self.training)
         logits = self.out(x.detach() if self.settings.get("detach") else x)
         return torch.softmax(logits, 1) if self.settings.get("output") == "softmax" else logits
 

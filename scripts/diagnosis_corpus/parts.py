@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from diagnosis_corpus.data import Settings, Split, loaders, prepared
@@ -27,13 +27,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "hardtanh": nn.Hardtanh,
 }
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "leaky": F.leaky_relu,
+    "relu": functional.relu,
+    "leaky": functional.leaky_relu,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "elu": F.elu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "elu": functional.elu,
 }
 
 
@@ -70,7 +70,9 @@ class Classifier(Configured):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy."""
         x, y = batch
-        loss = F.cross_entropy(self(x), y, label_smoothing=self.settings.get("smoothing", 0.0))
+        loss = functional.cross_entropy(
+            self(x), y, label_smoothing=self.settings.get("smoothing", 0.0)
+        )
         self.log("train_loss", loss, on_step=True, on_epoch=True)
         return loss
 
@@ -78,10 +80,10 @@ class Classifier(Configured):
         """Loss and accuracy."""
         x, y = batch
         logits = self(x)
-        self.log("val_loss", F.cross_entropy(logits, y), prog_bar=True)
+        self.log("val_loss", functional.cross_entropy(logits, y), prog_bar=True)
         self.log("val_acc", (logits.argmax(-1) == y).float().mean(), prog_bar=True)
 
 
 def r_squared(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the share of the target's variance that is explained."""
-    return 1 - F.mse_loss(prediction, target) / target.var(unbiased=False)
+    return 1 - functional.mse_loss(prediction, target) / target.var(unbiased=False)
