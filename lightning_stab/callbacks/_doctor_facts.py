@@ -16,6 +16,7 @@ from lightning_stab.callbacks._readings import Reading
 from lightning_stab.functional.gradient_statistics import log_ratio
 
 LEAST_VARIETIES, VARIETIES = 4, 10  # looks whose mean is the variety within batches
+NOTHING = -45.0  # the log10 of float32's least positive number
 BASELINES = 5  # looks whose mean is the loss of a constant prediction
 
 
@@ -75,10 +76,10 @@ class BatchFacts:
         known = self.known
         if "gradient" in groups:
             known["depth"] = float(len(groups["gradient"]))
-            known["gradient_depth_log10"] = log_ratio(*first_and_last_hidden(groups["gradient"]))
+            known["gradient_depth_log10"] = _ratio(*first_and_last_hidden(groups["gradient"]))
         if "spread" in groups:
             first, last = first_and_last_hidden(groups["spread"])
-            known["activation_depth_log10"] = log_ratio(last, first)
+            known["activation_depth_log10"] = _ratio(last, first)
         if "time" in groups:
             ratios = [r for r in groups["time"].values() if math.isfinite(r)]
             known["gradient_time_log10"] = max(ratios, key=abs, default=math.nan)
@@ -113,3 +114,10 @@ def _named(prefix: str, values: Mapping[str, Tensor]) -> Reading:
     names = [prefix + name for name in values]
     packed = torch.stack([v.detach().double() for v in values.values()])
     return Reading(packed, lambda numbers: dict(zip(names, numbers, strict=True)))
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    """Return the log10 of a ratio; of what has shrunk to nothing, that of the least number."""
+    if numerator == 0 and denominator > 0 and math.isfinite(denominator):
+        return NOTHING
+    return log_ratio(numerator, denominator)

@@ -86,7 +86,8 @@ class LossHistory:
         facts["start_loss_ratio"] = self._first[0] / blind if blind > 0 else math.nan
         facts["unexplained"] = now / baseline if baseline > 0 else math.nan
         gain = start - self._best
-        facts["relapse"] = (now - self._best) / gain if gain > 0.1 * abs(start) else math.nan
+        last = median(list(self._recent)[-LEAST_RECENT:])
+        facts["relapse"] = (last - self._best) / gain if gain > 0.1 * abs(start) else math.nan
         known = facts["unexplained"]
         facts["learnt"] = 1 - known if known == known else facts["improvement"]
         facts |= self._of_the_last_epoch(start, now)

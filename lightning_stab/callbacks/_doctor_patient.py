@@ -9,11 +9,14 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from lightning_stab.callbacks._doctor_facts import BatchFacts
+from lightning_stab.callbacks._doctor_inputs import InputPeaks
 from lightning_stab.callbacks._doctor_losses import LossHistory
 from lightning_stab.callbacks._doctor_probe import DoctorProbe
 from lightning_stab.callbacks._doctor_schedule import Schedule
+from lightning_stab.callbacks._doctor_stale import StaleGradients
 from lightning_stab.callbacks._doctor_steps import EARLY, StepReader
 from lightning_stab.callbacks._doctor_units import UnitFacts
 from lightning_stab.callbacks._doctor_validation import ValidationHistory
@@ -50,13 +53,16 @@ class Patient:
         self._batches = BatchFacts()
         self._units = UnitFacts()
         self._validation = ValidationHistory()
+        self._inputs = InputPeaks()
+        self._stale = StaleGradients()
         self._probe: DoctorProbe | None = None
         self._is_full = self._is_early = self._is_watching = self._has_stepped = False
         self._loss: Tensor | None = None
 
-    def begin_batch(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+    def begin_batch(self, trainer: Trainer, module: LightningModule, batch: Any, step: int) -> None:
         """Decide whether this batch is looked at, and put the hooks on if so."""
         self.leave()
+        self._inputs.add(batch)
         self.module, self._loss, self._has_stepped = module, None, False
         self._losses.epoch_steps = _epoch_batches(trainer)
         self.epoch = _epoch(trainer)
@@ -72,6 +78,9 @@ class Patient:
 
     def see_loss(self, trainer: Trainer, loss: Tensor) -> None:
         """Note a loss; where there are several optimizers there is no one loss."""
+        self._stale.before_backward()
+        if self.is_first and self.is_looking and self.module is not None:
+            self._steps.find_unregistered(loss, self.module)
         if len(trainer.optimizers) != 1:
             return
         value, scaler = loss.detach(), gradient_scaler(trainer)
@@ -96,6 +105,10 @@ class Patient:
             self._steps.find_unoptimized(step.trainer, step.module)
             self._cross(is_taken=False)
 
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Look whether the gradient is this step's alone."""
+        self._stale.before_step(optimizer, watch=self.is_looking)
+
     def drop_step(self) -> None:
         """Forget a step that is not taken."""
         self._steps.drop()
@@ -119,6 +132,7 @@ class Patient:
 
     def see_validation(self, trainer: Trainer) -> bool:
         """Take in validation metrics; say whether there were any."""
+        self._losses.crossed(self._losses.pending().tolist(), epoch=self.epoch)
         return self._validation.add(trainer.callback_metrics)
 
     def look_at_the_end(self, module: LightningModule, *, alone: bool) -> None:
@@ -145,21 +159,26 @@ class Patient:
             if self._probe is not None:
                 self._probe.remove()
 
-    def facts(self, trainer: Trainer) -> Facts:
+    def facts(self, trainer: Trainer, moment: str = "") -> Facts:
         """Return what is known now."""
         known: dict[str, Any] = {
+            "moment": moment,
             "step": trainer.global_step,
             "epoch": self.epoch,
             "warming_up": float(self._schedule.is_rising),
             "learning_rate": self._schedule.rate,
+            "rate_left": self._schedule.rate_left,
+            "progress": _progress(trainer),
             **self._batches.known,
+            **self._inputs.facts(),
+            **self._stale.facts(),
             **self._units.facts(),
             **self._steps.facts(),
             **self._losses.facts(self._batches.baseline, self._batches.blind),
             **self._validation.facts(self._batches.baseline),
         }
-        gap = known.pop("validation_unexplained", math.nan) - known.get("unexplained", math.nan)
-        known["generalization_gap"] = gap
+        best = 1 - known.get("validation_learnt", math.nan)
+        known["generalization_gap"] = best - known.get("unexplained", math.nan)
         return Facts(**{name: value for name, value in known.items() if name in NAMES})
 
     def state_dict(self) -> dict[str, Any]:
@@ -188,10 +207,12 @@ class Patient:
             readings = [*self._batches.readings(probe, self._loss), *self._units.readings()]
         readings += self._steps.readings(is_taken=is_taken)
         losses: list[float] = []
+        readings += self._inputs.readings()
         pending = self._losses.pending()
         readings.append(Reading(pending, lambda values: losses.extend(values) or {}))  # type: ignore[func-returns-value]
         numbers = cross(readings)
         self._batches.crossed(numbers)
+        self._inputs.crossed(numbers)
         self._units.crossed(numbers)
         self._steps.crossed(numbers, early=self._is_early)
         self._losses.crossed(losses, epoch=self.epoch)
@@ -205,3 +226,9 @@ def _epoch_batches(trainer: Trainer) -> int:
 def _epoch(trainer: Trainer) -> float:
     done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
     return float(done / _epoch_batches(trainer))
+
+
+def _progress(trainer: Trainer) -> float:
+    """Return how much of the planned run is done; NaN where no end is planned."""
+    planned = trainer.estimated_stepping_batches
+    return trainer.global_step / planned if 0 < planned < math.inf else math.nan

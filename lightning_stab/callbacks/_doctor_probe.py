@@ -90,7 +90,7 @@ class DoctorProbe:
     def see_input(self, name: str, value: Any) -> None:
         """Note the size of the features that enter the first weight layer."""
         if self.inputs is None and isinstance(value, Tensor) and value.is_floating_point():
-            if value.requires_grad or value.dim() < 2:  # made by something before it
+            if value.dim() < 2 or len(value) == 0:
                 self.inputs = torch.full((1,), torch.nan, device=value.device)
                 return
             features = 1 if value.dim() > 3 else value.dim() - 1

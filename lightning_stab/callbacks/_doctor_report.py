@@ -17,7 +17,7 @@ from lightning_stab.diagnosis.facts import BY_LAYER
 FILE_NAME = "findings.json"
 SECTION = "diagnosis"
 COLOURS = {"info": "cyan", "warning": "yellow", "error": "red"}
-NOT_LOGGED = ("step", "epoch", "learning_rate", "warming_up")
+NOT_LOGGED = ("moment", "step", "epoch", "learning_rate", "warming_up")
 
 
 def print_finding(finding: Finding) -> None:

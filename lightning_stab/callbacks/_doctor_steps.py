@@ -17,6 +17,7 @@ from lightning_stab.callbacks._probe import WEIGHT_LAYERS
 from lightning_stab.callbacks._readings import Reading
 from lightning_stab.callbacks._step import OptimizerStep
 from lightning_stab.functional.gradient_statistics import change_and_size
+from lightning_stab.functional.graph_leaves import leaves_of
 from lightning_stab.functional.identical_units import identical_fraction
 from lightning_stab.functional.norms import is_sharded, local, tensor_norms
 
@@ -138,6 +139,12 @@ class StepReader:
     def know(self, name: str, value: Any) -> None:
         """Take in a fact that was measured elsewhere."""
         self._known[name] = value
+
+    def find_unregistered(self, loss: Tensor, module: LightningModule) -> None:
+        """Look for parameters that the loss depends on and the module does not know."""
+        known = {id(p) for p in module.parameters()}
+        used = {id(p): p for p in leaves_of(loss) if isinstance(p, Parameter)}
+        self._known["unregistered"] = float(sum(id_ not in known for id_ in used))
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the steps so far."""

@@ -57,7 +57,6 @@ class ValidationHistory:
             # a validation loss of another kind than the training loss cannot be compared with it
             alike = 0.2 < losses[0] / baseline < 5 if baseline > 0 else False
             facts["validation_learnt"] = 1 - best / baseline if alike else math.nan
-            facts["validation_unexplained"] = losses[-1] / baseline if alike else math.nan
             facts["epochs_since_best"] = float(len(losses) - 1 - losses.index(best))
         return facts
 

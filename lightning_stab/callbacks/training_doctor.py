@@ -29,9 +29,10 @@ from lightning_stab.errors import InvalidArgumentError
 class TrainingDoctor(Callback):
     """Name sick training runs by their cause, with layers, numbers and advice; change nothing.
 
-    It looks at the first steps, every 50 up to step 500, then every ``every_n_steps``: at what enters the loss, at gradients
-    and activations over depth and time, at units, updates, losses and validation metrics. Each
-    sickness is told once, the deepest cause first; most have to persist before they are told.
+    It looks at the first steps, every 50 up to step 500, then every ``every_n_steps``: at what
+    enters the loss, at gradients and activations over depth and time, at units, updates, losses
+    and validation metrics. Each sickness is told once, the deepest cause first; most have to
+    persist before they are told.
     Nothing of the run is changed, not a bit. Findings go to the terminal, to TensorBoard
     (``diagnosis/<id>``) and to ``findings.json`` in the run's folder, and survive a restart.
 
@@ -111,7 +112,7 @@ class TrainingDoctor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Put hooks on for a batch that is looked at."""
-        self._patient.begin_batch(trainer, pl_module, log_step(trainer))
+        self._patient.begin_batch(trainer, pl_module, batch, log_step(trainer))
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor
@@ -127,6 +128,7 @@ class TrainingDoctor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Take part in the phases of the step."""
+        self._patient.before_step(optimizer)
         run_phases(self, trainer, pl_module, optimizer)
 
     def wants_step(self, trainer: Trainer) -> bool:
@@ -138,7 +140,7 @@ class TrainingDoctor(Callback):
         if self._patient.is_looking:
             self._patient.measure(step)
             if self._patient.is_first:
-                self._judge(step.trainer)
+                self._judge(step.trainer, "start")
 
     def record_step(self, step: OptimizerStep) -> None:
         """Forget a step that is not taken."""
@@ -150,14 +152,14 @@ class TrainingDoctor(Callback):
     ) -> None:
         """Judge after a batch that was looked at."""
         if self._patient.end_batch(trainer):
-            self._judge(trainer, log=True)
+            self._judge(trainer, "look")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the validation metrics."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if self._patient.see_validation(trainer):
-            self._judge(trainer)
+            self._judge(trainer, "validation")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the end, and write the file also where nothing was found."""
@@ -193,13 +195,13 @@ class TrainingDoctor(Callback):
     def _finish(self, trainer: Trainer, pl_module: LightningModule, *, alone: bool = False) -> None:
         self._patient.leave()
         self._patient.look_at_the_end(pl_module, alone=alone)
-        self._judge(trainer)
+        self._judge(trainer, "end")
         self._write(trainer)
 
-    def _judge(self, trainer: Trainer, *, log: bool = False) -> None:
-        facts = self._patient.facts(trainer)
+    def _judge(self, trainer: Trainer, moment: str) -> None:
+        facts = self._patient.facts(trainer, moment)
         new = self._engine.update(facts)
-        if log:
+        if moment == "look":
             log_facts(trainer, facts)
         if not new:
             return

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from lightning_stab.diagnosis.facts import BY_LAYER, NAMES, Facts
+from lightning_stab.diagnosis.facts import BY_LAYER, NAMES, OF_VALIDATION, Facts
 from lightning_stab.diagnosis.finding import SEVERITIES, Finding
 from lightning_stab.diagnosis.rule import Match, Rule, match
 from lightning_stab.diagnosis.rules import CAUSES, EXPLAINS, RULES
@@ -60,6 +60,8 @@ class Engine:
         """
         ripe: list[tuple[Rule, Match]] = []
         for index, rule in enumerate(self.rules):
+            if not _is_asked(rule, facts.moment):
+                continue
             found = match(rule, facts, self.thresholds, self._silenced(rule, facts))
             self._streaks[index] = self._streaks[index] + 1 if found is not None else 0
             if found is not None and self._streaks[index] >= rule.persistence:
@@ -104,7 +106,7 @@ class Engine:
 
 
 def _finding(rule: Rule, found: Match, facts: Facts) -> Finding:
-    numbers = {name: _Shown(getattr(facts, name)) for name in NAMES - BY_LAYER}
+    numbers = {name: _Shown(getattr(facts, name)) for name in NAMES - BY_LAYER - {"moment"}}
     numbers |= {name: _Shown(e.value) for name, e in found.evidence.items()}
     places = {"layers": _listed(found.layers), "number": len(found.layers)}
 
@@ -121,6 +123,14 @@ def _finding(rule: Rule, found: Match, facts: Facts) -> Finding:
         advice=tuple(filled(line) for line in rule.advice),
         source=rule.source,
     )
+
+
+def _is_asked(rule: Rule, moment: str) -> bool:
+    """Say whether what a rule looks at was measured anew at this moment."""
+    if moment == "start":
+        return rule.persistence == 1
+    is_about_validation = any(c.fact in OF_VALIDATION for c in rule.conditions)
+    return moment not in ("look", "validation") or is_about_validation == (moment == "validation")
 
 
 def _listed(layers: Sequence[str]) -> str:

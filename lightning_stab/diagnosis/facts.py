@@ -17,10 +17,14 @@ class Facts:
     ratios, so that no rule needs an absolute threshold.
 
     Attributes:
+        moment: ``start`` before the first step, ``look``, ``validation`` or ``end``: what was
+            measured anew. Rules about validation count validations, the others looks.
         step: optimizer steps taken.
         epoch: epochs done, with fractions.
         warming_up: 1 while the learning rate still rises, else 0.
         learning_rate: of the first parameter group.
+        rate_left: the learning rate over its highest so far.
+        progress: how much of the planned run is done.
 
         identical_units: by layer, the fraction of units whose incoming weights equal another's AND
             whose gradients do too, so that no step can tell them apart. In [0, 1], at the start.
@@ -37,6 +41,10 @@ class Facts:
         rectified_logits: the fraction of zeros among logits that a ReLU makes for a cross-entropy.
         batch_variety: how far the targets differ within a batch, over how far they differ in all:
             near 0 where each batch holds one class.
+        input_peak: the largest magnitude in any batch over that of the median batch.
+        unregistered: how many parameters the loss depends on that the module does not know.
+        stale_gradients: 1 where the gradient of an earlier step is still there when new ones are
+            added to it, else 0.
         unoptimized: by parameter, 1 for one that is trainable and in no optimizer.
         without_gradient: by parameter, the fraction of the steps seen at which one that is in an
             optimizer had no gradient at all.
@@ -77,8 +85,8 @@ class Facts:
         nonfinite_weights: by parameter, 1 for one that has a NaN or an infinite entry.
 
         validation_learnt: 1 - the best validation loss over that of the best constant prediction.
-        generalization_gap: the validation loss minus the training loss, over that of the best
-            constant prediction.
+        generalization_gap: the best validation loss minus the recent training loss, over that of
+            the best constant prediction.
         validation_fall: how far the validation metric has fallen from its best, relative to its
             best; of an error, how far it has risen from its best, relative to its start.
         validation_rise: how far the validation loss has risen from its best, relative to the
@@ -86,10 +94,13 @@ class Facts:
         epochs_since_best: epochs since the validation loss was best.
     """
 
+    moment: str = ""
     step: int = 0
     epoch: float = 0.0
     warming_up: float = UNKNOWN
     learning_rate: float = UNKNOWN
+    rate_left: float = UNKNOWN
+    progress: float = UNKNOWN
 
     identical_units: Mapping[str, float] = field(default_factory=dict)
     start_loss_ratio: float = UNKNOWN
@@ -102,6 +113,9 @@ class Facts:
     unreachable_targets: float = UNKNOWN
     rectified_logits: float = UNKNOWN
     batch_variety: float = UNKNOWN
+    input_peak: float = UNKNOWN
+    unregistered: float = UNKNOWN
+    stale_gradients: float = UNKNOWN
     unoptimized: Mapping[str, float] = field(default_factory=dict)
     without_gradient: Mapping[str, float] = field(default_factory=dict)
 
@@ -142,3 +156,8 @@ class Facts:
 
 BY_LAYER = frozenset(f.name for f in fields(Facts) if "Mapping" in str(f.type))
 NAMES = frozenset(f.name for f in fields(Facts))
+OF_VALIDATION = frozenset(
+    n
+    for n in NAMES
+    if n.startswith("validation_") or n in ("generalization_gap", "epochs_since_best")
+)

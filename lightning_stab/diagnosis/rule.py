@@ -12,7 +12,9 @@ from lightning_stab.diagnosis.finding import Evidence
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
-    "not>": lambda value, limit: not value > limit,  # also where the value is unknown
+    # these two also where the value is unknown
+    "not>": lambda value, limit: not value > limit,
+    "not<": lambda value, limit: not value < limit,
 }
 
 
@@ -22,7 +24,8 @@ class Condition:
 
     Attributes:
         fact: the name of a field of ``Facts``.
-        sign: ``>`` or ``<``, both false for an unknown value; or ``not>``, which is true for it.
+        sign: ``>`` or ``<``, both false for an unknown value; or ``not>`` or ``not<``, which are
+            true for it.
         threshold: the name of a threshold.
     """
 
@@ -115,7 +118,7 @@ def _evidence(
     for c in rule.conditions:
         value = getattr(facts, c.fact)
         if c.fact in BY_LAYER:
-            worst = min if c.sign == "<" else max
+            worst = max if c.sign in (">", "not<") else min
             value = worst(value[name] for name in layers)
         evidence[c.fact] = Evidence(float(value), c.sign, thresholds[c.threshold], c.threshold)
     return evidence

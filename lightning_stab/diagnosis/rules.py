@@ -27,32 +27,33 @@ _ORDER = (
 CAUSES = MappingProxyType({id_: rank for rank, ids in enumerate(_ORDER) for id_ in ids})
 IDS = tuple(CAUSES)
 
-# what stands apart: never explained by anything else
+# faults by their form: told whatever else was told
 _APART = frozenset({"non-finite", "output-activation", "unused-parameters"})
-# what explains little beyond itself
-_NARROW = {
-    "unused-parameters": frozenset({"plateau", "learning-rate-too-low"}),
-    "output-activation": frozenset({"plateau", "learning-rate-too-low", "vanishing-gradient"}),
-    "loss-spike": frozenset({"oscillating-loss", "plateau"}),
-    # a run that was told so early has units and gradients ruined by its own steps
-    "learning-rate-too-high": frozenset(
-        {
-            "dead-units",
-            "saturated-units",
-            "vanishing-gradient",
-            "exploding-gradient",
-            "loss-spike",
-            "oscillating-loss",
-            "plateau",
-            "overfitting",
-        }
-    ),
-}
-EXPLAINS = MappingProxyType(
+_SCALES = frozenset({"target-scale", "input-scale"})
+# what ruins units, gradients and losses once it is there, so that nothing else that shows later is
+# a cause of its own
+_RUINOUS = frozenset(
     {
-        id_: _NARROW.get(
-            id_, frozenset(o for o in CAUSES if CAUSES[o] >= CAUSES[id_] and o != id_) - _APART
-        )
-        for id_ in CAUSES
+        "dead-units",
+        "saturated-units",
+        "vanishing-gradient",
+        "exploding-gradient",
+        "learning-rate-too-high",
+        "loss-spike",
+        "oscillating-loss",
     }
 )
+_ONLY = {  # these explain little
+    "unused-parameters": frozenset({"plateau", "learning-rate-too-low"}),
+    "output-activation": frozenset({"plateau", "learning-rate-too-low", "vanishing-gradient"}),
+}
+
+
+def _explained_by(id_: str) -> frozenset[str]:
+    if id_ in _RUINOUS:
+        return frozenset(CAUSES) - _APART - _SCALES - {id_}
+    below = frozenset(other for other in CAUSES if CAUSES[other] >= CAUSES[id_])
+    return _ONLY.get(id_, below - _APART - {id_})
+
+
+EXPLAINS = MappingProxyType({id_: _explained_by(id_) for id_ in CAUSES})

@@ -25,7 +25,11 @@ LEARNING_RULES = (
     Rule(
         "learning-rate-too-high",
         "warning",
-        when("early_update_ratio > large_update and epoch > early and learnt not> little_learnt"),
+        when(
+            "early_update_ratio > large_update and epoch > early"
+            " and learnt not> little_learnt and input_peak not> outlying"
+            " and start_loss_ratio not> large_start_loss"
+        ),
         "The first steps changed the weights by {early_update_ratio:.0%} of their size"
         " each, and the"
         " run has not learnt since.",
@@ -35,7 +39,11 @@ LEARNING_RULES = (
     Rule(
         "learning-rate-too-high",
         "warning",
-        when("weight_growth > grown_weights and epoch > early and learnt not> little_learnt"),
+        when(
+            "weight_growth > grown_weights and early_update_ratio not< notable_update"
+            " and epoch > early and learnt not> little_learnt and input_peak not> outlying"
+            " and start_loss_ratio not> large_start_loss"
+        ),
         "The weights have grown {weight_growth:.0f} times, and the run has not learnt.",
         _LOWER,
         persistence=2,
@@ -60,6 +68,63 @@ LEARNING_RULES = (
         (
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
             "Or use Adam, whose steps do not shrink with the gradient.",
+        ),
+        persistence=2,
+    ),
+    Rule(
+        "learning-rate-too-low",
+        "warning",
+        when("warming_up > present and progress > far_into_the_run and learnt not> hardly_learnt"),
+        "After {progress:.0%} of the run the learning rate still rises, from a value"
+        " at which little"
+        " is learnt.",
+        ("Let the warm-up end within the first tenth of the run.",),
+    ),
+    Rule(
+        "learning-rate-too-low",
+        "warning",
+        when("rate_left < nearly_gone and progress < half_the_run and learnt not> half_learnt"),
+        "The learning rate has fallen to {rate_left:.1e} of its highest within the"
+        " first half of the"
+        " run, long before the loss has come down.",
+        (
+            (
+                "Let the schedule last as long as the run: `T_max` or `total_steps` in"
+                " optimizer steps,"
+                ' and `"interval": "step"` or `"epoch"` to match.'
+            ),
+        ),
+        persistence=2,
+    ),
+    Rule(
+        "loss-spike",
+        "warning",
+        when("input_peak > outlying and epoch > early and learnt not> half_learnt"),
+        "The largest batch holds values {input_peak:.0f} times those of an ordinary"
+        " one, and the run"
+        " learns little: a few samples decide it.",
+        (
+            "Look for broken samples in the data, and remove or clamp them.",
+            'Add `GradientClipping(rule="norm", threshold=1.0)` and `StepGuard(on_spike="skip")`.',
+        ),
+        persistence=2,
+    ),
+    Rule(
+        "loss-spike",
+        "warning",
+        when(
+            "spiky_epochs > present and weight_growth > grown_weights"
+            " and early_update_ratio < notable_update and learnt not> little_learnt"
+        ),
+        "The loss jumped far above its usual level, and the weights, which had taken steps of"
+        " ordinary size, are {weight_growth:.0f} times as large: a few samples have"
+        " ruined the run.",
+        (
+            (
+                'Add `StepGuard(on_spike="skip")`, which passes over such steps, and'
+                ' `GradientClipping(rule="norm", threshold=1.0)`.'
+            ),
+            "Look for broken samples in the data: values far outside the usual range.",
         ),
         persistence=2,
     ),
@@ -92,7 +157,10 @@ LEARNING_RULES = (
     Rule(
         "plateau",
         "warning",
-        when("learnt < nothing_learnt and epoch > some_epochs and step > many_steps"),
+        when(
+            "learnt < nothing_learnt and epoch > some_epochs and step > many_steps"
+            " and warming_up not> present"
+        ),
         "After {epoch:.1f} epochs the loss is still that of a constant prediction.",
         (
             (
@@ -110,6 +178,28 @@ LEARNING_RULES = (
         when("validation_learnt < nothing_learnt and epoch > some_epochs and step > many_steps"),
         "After {epoch:.1f} epochs the validation loss has never been better than that of a constant"
         " prediction.",
+        (
+            "Check that inputs and labels belong together, in training and in validation.",
+            "Check that there is something to learn: fit a simple model to the same data.",
+        ),
+        persistence=2,
+    ),
+    Rule(
+        "plateau",
+        "warning",
+        when("weight_growth < shrunk_weights and learnt not> little_learnt"),
+        "The weights have shrunk to {weight_growth:.1%} of what they were, and little is learnt.",
+        ("Lower the weight decay: it pulls harder than the loss.",),
+        persistence=2,
+    ),
+    Rule(
+        "plateau",
+        "warning",
+        when(
+            "validation_fall > fallen_metric and learnt not> hardly_learnt and epoch > some_epochs"
+            " and step > many_steps"
+        ),
+        "After {epoch:.1f} epochs little is learnt, and validation has only become worse.",
         (
             "Check that inputs and labels belong together, in training and in validation.",
             "Check that there is something to learn: fit a simple model to the same data.",
@@ -168,7 +258,7 @@ LEARNING_RULES = (
     Rule(
         "overfitting",
         "warning",
-        when("generalization_gap > wide_gap and learnt > well_learnt"),
+        when("generalization_gap > wide_gap and learnt > all_learnt"),
         "The validation loss stands far above the training loss: the gap is"
         " {generalization_gap:.0%} of the loss of a constant prediction.",
         _REGULARISE,

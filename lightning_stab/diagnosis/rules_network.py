@@ -59,7 +59,7 @@ NETWORK_RULES = (
         "warning",
         when(
             "saturated_fraction > many_saturated and learnt not> half_learnt"
-            " and early_update_ratio not> large_update"
+            " and early_update_ratio not> large_update and relapse not> much_lost"
         ),
         "{saturated_fraction:.0%} of the outputs of {layers} stand where the activation is flat.",
         (
@@ -73,7 +73,10 @@ NETWORK_RULES = (
     Rule(
         "saturated-units",
         "warning",
-        when("attention_logits > large_attention_logits and learnt not> well_learnt"),
+        when(
+            "attention_logits > large_attention_logits and learnt not> well_learnt"
+            " and early_update_ratio not> large_update and relapse not> much_lost"
+        ),
         "The attention logits of {layers} have grown to a spread of {attention_logits}: its softmax"
         " looks at one position only.",
         (
@@ -86,7 +89,10 @@ NETWORK_RULES = (
     Rule(
         "vanishing-gradient",
         "error",
-        when("gradient_depth_log10 < severe_vanishing_depth"),
+        when(
+            "gradient_depth_log10 < severe_vanishing_depth"
+            " and weight_growth not< shrunk_weights and early_update_ratio not> large_update"
+        ),
         _VANISHING,
         _CURE_DEPTH,
         persistence=2,
@@ -96,8 +102,9 @@ NETWORK_RULES = (
         "vanishing-gradient",
         "warning",
         when(
-            "gradient_depth_log10 < vanishing_depth and epoch > an_epoch and learnt not>"
-            " half_learnt"
+            "gradient_depth_log10 < vanishing_depth and epoch > an_epoch"
+            " and learnt not> half_learnt and early_update_ratio not> large_update"
+            " and weight_growth not< shrunk_weights"
         ),
         _VANISHING,
         _CURE_DEPTH,
@@ -126,6 +133,7 @@ NETWORK_RULES = (
         when(
             "gradient_depth_log10 < both_shrink and activation_depth_log10 < both_shrink"
             " and epoch > early and learnt not> little_learnt"
+            " and weight_growth not< shrunk_weights"
         ),
         "From layer to layer both shrink: the signal by 10^{activation_depth_log10:.1f} on its way"
         " to the last hidden layer, the gradient by 10^{gradient_depth_log10:.1f} on its way back.",
@@ -136,7 +144,9 @@ NETWORK_RULES = (
     Rule(
         "exploding-gradient",
         "error",
-        when("gradient_depth_log10 > severe_exploding_depth"),
+        when(
+            "gradient_depth_log10 > severe_exploding_depth and early_update_ratio not> large_update"
+        ),
         _EXPLODING,
         _CURE_DEPTH,
         persistence=2,
@@ -146,8 +156,8 @@ NETWORK_RULES = (
         "exploding-gradient",
         "warning",
         when(
-            "gradient_depth_log10 > exploding_depth and epoch > an_epoch and learnt not>"
-            " half_learnt"
+            "gradient_depth_log10 > exploding_depth and epoch > an_epoch"
+            " and learnt not> half_learnt and early_update_ratio not> large_update"
         ),
         _EXPLODING,
         _CURE_DEPTH,
@@ -166,6 +176,18 @@ NETWORK_RULES = (
         ),
         persistence=2,
         source="Pascanu, Mikolov & Bengio 2013",
+    ),
+    Rule(
+        "exploding-gradient",
+        "error",
+        when("stale_gradients > present"),
+        "The gradients of earlier steps are still there when new ones come: they add"
+        " up, step by step.",
+        (
+            "Call `optimizer.zero_grad()` before each `self.manual_backward(loss)`.",
+            "Leave `optimizer_zero_grad` as it is, where you override it.",
+        ),
+        persistence=2,
     ),
     Rule(
         "exploding-gradient",

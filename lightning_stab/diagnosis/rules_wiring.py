@@ -82,6 +82,18 @@ WIRING_RULES = (
     ),
     Rule(
         "unused-parameters",
+        "error",
+        when("unregistered > present"),
+        "The loss depends on {unregistered:.0f} parameters that the module does not"
+        " know, so that no"
+        " optimizer holds them.",
+        (
+            "Keep layers in `nn.ModuleList` or `nn.ModuleDict`, not in a plain list or dict.",
+            "Assign them to `self` in `__init__`, after `super().__init__()`.",
+        ),
+    ),
+    Rule(
+        "unused-parameters",
         "warning",
         when("unoptimized > present"),
         "{number} trainable parameters are in no optimizer and never change: {layers}.",
@@ -124,7 +136,7 @@ WIRING_RULES = (
     Rule(
         "input-scale",
         "warning",
-        when("input_size > large_input and epoch > an_epoch and learnt not> little_learnt"),
+        when("input_size > large_input and epoch > some_epochs and learnt not> hardly_learnt"),
         "Features enter the network at a size of {input_size}, and it does not learn.",
         (
             "Standardise every feature with the training set's mean and standard deviation.",
@@ -135,18 +147,7 @@ WIRING_RULES = (
     Rule(
         "input-scale",
         "warning",
-        when("input_size > large_input and start_loss_ratio > large_start_loss"),
-        "Features enter the network at a size of {input_size}: the first loss is {start_loss_ratio}"
-        " times that of a constant prediction.",
-        (
-            "Standardise every feature with the training set's mean and standard deviation.",
-            "Or put a `BatchNorm` layer in front of the first one.",
-        ),
-    ),
-    Rule(
-        "input-scale",
-        "warning",
-        when("input_size < small_input and epoch > an_epoch and learnt not> little_learnt"),
+        when("input_size < small_input and epoch > some_epochs and learnt not> hardly_learnt"),
         "Features enter the network at a size of only {input_size}, and it does not learn.",
         ("Standardise every feature with the training set's mean and standard deviation.",),
         persistence=2,
@@ -166,7 +167,10 @@ WIRING_RULES = (
     Rule(
         "bad-initialization",
         "warning",
-        when("start_loss_ratio > large_start_loss"),
+        when(
+            "start_loss_ratio > large_start_loss and epoch > some_epochs"
+            " and learnt not> hardly_learnt"
+        ),
         "The first loss is {start_loss_ratio} times that of a constant prediction: the"
         " outputs start"
         " far too large.",

@@ -8,7 +8,7 @@ THRESHOLDS = MappingProxyType(
     {
         # what is a fault by its form
         "present": 0.5,  # facts that are 0 or 1
-        "all_identical": 0.9,  # of a layer's units
+        "all_identical": 0.7,  # of a layer's units
         "large_start_loss": 6.0,  # times the loss of the best constant prediction
         "never_a_gradient": 0.99,  # of the steps seen
         "enough_steps": 8.0,  # optimizer steps before "never" is said
@@ -28,26 +28,32 @@ THRESHOLDS = MappingProxyType(
         # units
         "dead_layer": 0.95,
         "many_dead": 0.8,
-        "many_saturated": 0.85,
+        "many_saturated": 0.7,
         "large_attention_logits": 30.0,
         # learning rate
         "large_update": 0.2,
+        "notable_update": 0.05,
+        "nearly_gone": 0.01,  # of the highest learning rate
         "small_update": 1e-4,
         "risen_loss": 3.0,
         "worse_than_constant": 1.5,
         "small_improvement": 0.05,
         # loss
+        "outlying": 30.0,
         "large_spike": 3.0,
         "recurring": 2.5,  # epochs with spikes
         "much_lost": 0.5,  # of the best gain
         "grown_weights": 6.0,
+        "shrunk_weights": 0.2,
         "swinging_loss": 0.5,
         "no_loss_lost": 0.5,  # non-finite losses in an interval
         "standing_still": 0.01,
         "nothing_learnt": 0.03,
+        "hardly_learnt": 0.15,
         "little_learnt": 0.3,
         "half_learnt": 0.5,
         "well_learnt": 0.8,
+        "all_learnt": 0.95,
         # scales
         "large_input": 10.0,
         "small_input": 0.02,
@@ -55,11 +61,14 @@ THRESHOLDS = MappingProxyType(
         "small_prediction": 0.3,
         # validation
         "fallen_metric": 0.15,
-        "wide_gap": 0.25,
+        "wide_gap": 0.2,
         "risen_validation_loss": 0.2,
         # time
         "early": 0.3,  # epochs
         "an_epoch": 0.95,
+        "two_epochs": 1.95,
+        "half_the_run": 0.5,
+        "far_into_the_run": 0.4,
         "some_epochs": 2.95,
     }
 )

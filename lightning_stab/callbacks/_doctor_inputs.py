@@ -1,0 +1,77 @@
+"""The largest values of each batch, so that a few broken samples are seen whenever they come."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from lightning_stab.callbacks._readings import Reading
+
+TENSORS = 2  # of a batch: its inputs and its targets
+SAMPLED = 8192  # entries of each, spread evenly, so that every sample is among them
+REMEMBERED, LEAST = 500, 20  # batches
+
+
+class InputPeaks:
+    """The largest magnitude of inputs and targets, batch by batch; it stays on the device."""
+
+    def __init__(self) -> None:
+        self._pending: list[Tensor] = []
+        self._peaks: list[deque[float]] = [deque(maxlen=REMEMBERED) for _ in range(TENSORS)]
+        self._highest = [0.0] * TENSORS
+
+    def add(self, batch: Any) -> None:
+        """Note a batch's largest values."""
+        values = [v for v in tree_leaves(batch) if isinstance(v, Tensor) and v.is_floating_point()]
+        if values and values[0].numel():
+            peaks = [_peak(v) for v in values[:TENSORS] if v.numel()]
+            peaks += [peaks[0]] * (TENSORS - len(peaks))
+            self._pending.append(torch.stack([p.to(peaks[0].device) for p in peaks]))
+
+    def readings(self) -> list[Reading]:
+        """Return what has not crossed yet, and forget it."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return []
+        values = torch.stack(pending).flatten()
+        return [Reading(values, lambda v: {f"peak:{i}": x for i, x in enumerate(v)})]
+
+    def crossed(self, numbers: Mapping[str, float]) -> None:
+        """Take in the numbers that have crossed."""
+        new = [v for name, v in numbers.items() if name.startswith("peak:")]
+        for place, value in enumerate(new):
+            column = place % TENSORS
+            if math.isfinite(value):
+                self._peaks[column].append(value)
+                self._highest[column] = max(self._highest[column], value)
+
+    def facts(self) -> dict[str, float]:
+        """Return the largest peak over the median one."""
+        pairs = [
+            (highest, median(peaks))
+            for highest, peaks in zip(self._highest, self._peaks, strict=True)
+            if len(peaks) >= LEAST
+        ]
+        ratios = [highest / usual for highest, usual in pairs if usual > 0]
+        return {"input_peak": max(ratios)} if ratios else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory as plain values."""
+        return {"peaks": [list(p) for p in self._peaks], "highest": list(self._highest)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory."""
+        self._peaks = [deque(p, maxlen=REMEMBERED) for p in state["peaks"]]
+        self._highest = list(state["highest"])
+
+
+def _peak(values: Tensor) -> Tensor:
+    flat = values.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLED)].abs().amax().float()
