@@ -5,6 +5,7 @@ Importing it makes the callbacks' short names known to LightningCLI.
 
 from lightning_stab._version import __version__
 from lightning_stab.callbacks import (
+    ActivationMonitor,
     BestWeightsEarlyStopping,
     GradientCheck,
     GradientClipping,
@@ -18,6 +19,7 @@ from lightning_stab.callbacks.checking import check_gradients
 from lightning_stab.callbacks.initializing import initialize
 
 __all__ = [
+    "ActivationMonitor",
     "BestWeightsEarlyStopping",
     "GradientCheck",
     "GradientClipping",

@@ -18,6 +18,10 @@ from lightning_stab import _cli_defaults
 from lightning_stab._cli_logs import ConfigSaver, claim_folders, tensorboard_command
 from lightning_stab.errors import InvalidArgumentError, StabError
 
+OTHER_COMMANDS = (
+    "Beside these there are `check` (is any gradient wrong?) and `diagnose` (what is wrong with"
+    " this training?), which take the options of `fit` and save nothing."
+)
 LOADERS = {
     "fit": "train_dataloader",
     "validate": "val_dataloader",
@@ -67,7 +71,7 @@ class StabCLI(LightningCLI):
             "save_config_callback": ConfigSaver,
             "seed_everything_default": _cli_defaults.SEED,
             "parser_class": StabArgumentParser,
-            "parser_kwargs": {"prog": "lightning-stab"},
+            "parser_kwargs": {"prog": "lightning-stab", "epilog": OTHER_COMMANDS},
         }
         super().__init__(args=args, **{**usual, **settings})
 

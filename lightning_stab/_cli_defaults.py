@@ -24,15 +24,18 @@ TRAINER: dict[str, Any] = {
 WATCHING: tuple[tuple[str, dict[str, Any]], ...] = (
     ("GradientMonitor", {}),
     ("StepGuard", {}),
+    ("TrainingDoctor", {}),
 )
 ALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("WeightInitialization", {}),
     ("GradientCheck", {}),
     ("GradientMonitor", {}),
+    ("ActivationMonitor", {}),
     ("GradientClipping", {}),
     ("StepGuard", {}),
     ("LearningRateDecay", {}),
     ("BestWeightsEarlyStopping", {"monitor": "val_loss"}),
+    ("TrainingDoctor", {}),
 )
 
 

@@ -1,8 +1,9 @@
-"""The command ``lightning-stab``: LightningCLI with the suite's defaults, and ``check``.
+"""The command ``lightning-stab``: LightningCLI with the suite's defaults, ``check``, ``diagnose``.
 
 ``fit``, ``validate``, ``test`` and ``predict`` take any module and any data module by class path
 (``fit --model my_package.MyModule --data my_package.MyData``), and the suite's own classes,
-callbacks and Lightning's by their short names. ``check`` takes the same and trains nothing.
+callbacks and Lightning's by their short names. ``check`` and ``diagnose`` take the same and save
+nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import warnings
 
 from lightning_stab._cli_check import check
 from lightning_stab._cli_classes import StabCLI, own_error
+from lightning_stab._cli_diagnose import diagnose
 
 __all__ = ["StabCLI", "main", "own_error", "run"]
+
+OTHER_COMMANDS = {"check": check, "diagnose": diagnose}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -39,7 +43,7 @@ def run(args: list[str] | None = None) -> StabCLI:
 
     Raises:
         SystemExit: with code 2, if an argument is wrong or the suite refused to go on; and after
-            ``check``, with its exit code.
+            ``check`` and ``diagnose``, with their exit code.
     """
     # Like `python -m`, so that the user's own classes are found; last, so that they hide nothing.
     if os.getcwd() not in sys.path:
@@ -48,8 +52,8 @@ def run(args: list[str] | None = None) -> StabCLI:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     words = sys.argv[1:] if args is None else list(args)
     try:
-        if words[:1] == ["check"]:
-            raise SystemExit(check(words[1:]))
+        if words[:1] and words[0] in OTHER_COMMANDS:
+            raise SystemExit(OTHER_COMMANDS[words[0]](words[1:]))
         return StabCLI(args)
     except Exception as error:
         own = own_error(error)

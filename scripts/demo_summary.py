@@ -72,6 +72,7 @@ def deeds(trainer: Trainer) -> Iterator[Row]:
         "StepGuard": guarded,
         "LearningRateDecay": decayed,
         "BestWeightsEarlyStopping": stopped,
+        "TrainingDoctor": diagnosed,
     }
     for callback in trainer.callbacks:
         name = type(callback).__name__
@@ -146,6 +147,12 @@ def decayed(callback: Any, logged: Logged) -> str:
 def stopped(callback: Any, logged: Logged) -> str:
     """Say why training ended and which weights stayed."""
     return callback.summary or "did not check yet"
+
+
+def diagnosed(callback: Any, logged: Logged) -> str:
+    """Say what was found, in the order in which it was found."""
+    found = [f"{f.severity}: {f.id} at step {f.step}" for f in callback.findings]
+    return "; ".join(found) or "found nothing wrong"
 
 
 def places(trainer: Trainer) -> Iterator[Row]:

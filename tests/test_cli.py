@@ -235,7 +235,9 @@ def test_a_module_of_ones_own_is_watched_and_not_changed(folder):
     assert (cli.model.depth, cli.datamodule.batch_size) == (7, 2)
     assert torch.all(cli.model.layer.weight == 0.25)
     saved = yaml.safe_load(Path(cli.trainer.log_dir, "config.yaml").read_text())
-    assert class_names(saved["trainer"]["callbacks"]) == ["GradientMonitor", "StepGuard"]
+    watching = [name for name, _ in _cli_defaults.WATCHING]
+    assert class_names(saved["trainer"]["callbacks"]) == watching
+    assert {"GradientMonitor", "StepGuard", "TrainingDoctor"} <= set(watching)
 
 
 @pytest.mark.usefixtures("their_package")

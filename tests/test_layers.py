@@ -15,7 +15,8 @@ ORDER = (  # first components below the package, lowest first; an import may onl
     {"callbacks", "models", "data"},
     {"__init__", "_cli_defaults", "_cli_logs"},
     {"_cli_classes"},
-    {"_cli_check"},
+    {"_cli_findings"},
+    {"_cli_check", "_cli_diagnose"},
     {"cli"},
     {"__main__"},
 )

@@ -196,6 +196,7 @@ def test_the_demo_sums_up_what_happened(demo_rows, tmp_path):
     assert demo_rows["StepGuard"] == "found no bad step"
     assert demo_rows["LearningRateDecay"].startswith("learning rate from 0.001 to 0.000")
     assert "3 checks" in demo_rows["BestWeightsEarlyStopping"]
+    assert demo_rows["TrainingDoctor"] == "found nothing wrong"
 
 
 def test_the_demos_figures_are_those_of_the_run(demo_rows, tmp_path):

@@ -1,5 +1,6 @@
 """The callbacks: each usable alone, in any order, in Python and in YAML."""
 
+from lightning_stab.callbacks.activation_monitor import ActivationMonitor
 from lightning_stab.callbacks.best_weights_early_stopping import BestWeightsEarlyStopping
 from lightning_stab.callbacks.gradient_check import GradientCheck
 from lightning_stab.callbacks.gradient_clipping import GradientClipping
@@ -10,6 +11,7 @@ from lightning_stab.callbacks.training_doctor import TrainingDoctor
 from lightning_stab.callbacks.weight_initialization import WeightInitialization
 
 __all__ = [
+    "ActivationMonitor",
     "BestWeightsEarlyStopping",
     "GradientCheck",
     "GradientClipping",

@@ -16,27 +16,23 @@ class ActivationGraph:
     """The activations of one forward pass, and what was reached from the weight layers after."""
 
     def __init__(self) -> None:
-        self._made: dict[Any, Site] = {}
+        self._open: dict[Any, Site] = {}
         self._passed: set[Any] = set()
 
     def made(self, output: Tensor, site: Site) -> None:
-        """Note the output of an activation; without a graph it counts as feeding a layer."""
-        node = output.grad_fn
-        if node is None:
-            site.feeds = True
-        elif not site.feeds:
-            self._made[node] = site
+        """Note the output of an activation; without a graph nothing can be told of it."""
+        if output.grad_fn is not None:
+            self._open[output.grad_fn] = site
 
     def consumed(self, inputs: Tensor) -> None:
-        """Note that a weight layer takes this: mark every activation that it comes from."""
+        """Note that a weight layer takes this, and with it every activation that it comes from."""
         waiting = [inputs.grad_fn]
         while waiting:
             node = waiting.pop()
             if node is None or node in self._passed:
                 continue
             self._passed.add(node)
-            if node in self._made:
-                self._made[node].feeds = True
+            self._open.pop(node, None)
             waiting.extend(previous for previous, _ in node.next_functions)
 
     def weighed(self, output: Any) -> None:
@@ -44,7 +40,9 @@ class ActivationGraph:
         if isinstance(output, Tensor) and output.grad_fn is not None:
             self._passed.add(output.grad_fn)
 
-    def clear(self) -> None:
-        """Let go of the graph, before its memory is wanted back."""
-        self._made.clear()
+    def close(self) -> None:
+        """Call what no weight layer took a head, and let go of the graph and its memory."""
+        for site in self._open.values():
+            site.is_head = True
+        self._open.clear()
         self._passed.clear()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,29 +11,16 @@ from torch._C import _len_torch_function_stack
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lightning_stab.callbacks._activation_names import FUNCTIONS, WEIGHT_FUNCTIONS
-
-
-class Watcher(Protocol):
-    """Whom the hooks tell."""
-
-    def enter(self, module: nn.Module, name: str, args: Any, kwargs: Any) -> None:
-        """Note that a module begins to run."""
-
-    def leave(self, module: nn.Module, output: Any) -> None:
-        """Note that a module has run; ``output`` is None where it raised."""
-
-    def function_called(
-        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """Run an activation or weight function, and look at it."""
+from lightning_stab.callbacks._activation_record import Site
+from lightning_stab.callbacks._activation_watch import ActivationWatch, Role
 
 
 class _Hook:
     """A hook as an object that stays behind, without effect, in copies of a watched module."""
 
-    def __init__(self, watcher: Watcher, name: str) -> None:
-        self.watcher = watcher
-        self.name = name
+    def __init__(self, watch: ActivationWatch, role: Role) -> None:
+        self.watch = watch
+        self.role = role
 
     def __reduce__(self) -> Any:
         return _NoHook, ()
@@ -45,33 +32,45 @@ class _NoHook:
 
 
 class EnterHook(_Hook):
-    """Tells the watcher that a module begins to run."""
+    """Tells the watch that a module begins to run."""
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if not torch.compiler.is_compiling():
-            self.watcher.enter(module, self.name, args, kwargs)
+            self.watch.enter(self.role, args, kwargs)
 
 
 class LeaveHook(_Hook):
-    """Tells the watcher that a module has run."""
+    """Tells the watch that a module has run."""
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
-            self.watcher.leave(module, output)
+            self.watch.leave(self.role, output)
+
+
+class FollowHook(_Hook):
+    """Shows the watch the input of an activation whose dead units alone are followed."""
+
+    def __init__(self, watch: ActivationWatch, role: Role, site: Site) -> None:
+        super().__init__(watch, role)
+        self.site = site
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not torch.compiler.is_compiling():
+            self.watch.follow(self.role, self.site, args, kwargs)
 
 
 class FunctionMode(TorchFunctionMode):
-    """Shows the watcher every activation and weight function that this thread calls."""
+    """Shows the watch every activation and weight function that this thread calls."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watch: ActivationWatch) -> None:
         super().__init__()
-        self.watcher = watcher
+        self.watch = watch
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         if func in FUNCTIONS or func in WEIGHT_FUNCTIONS:
-            return self.watcher.function_called(func, args, kwargs or {})
+            return self.watch.function_called(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
     def join(self) -> None:

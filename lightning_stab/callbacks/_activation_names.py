@@ -169,10 +169,9 @@ def compiled_functions(module: nn.Module) -> list[str]:
 
 def _add_compiled(names: Mapping[str, Any], found: dict[str, None]) -> None:
     for name, value in list(names.items()):
-        is_compiled = isinstance(value, FunctionType) and "_torchdynamo_orig_callable" in vars(
-            value
-        )
-        if is_compiled and name != "_compiled_call_impl":  # a compiled module is known as a module
+        compiled = isinstance(value, FunctionType) and "_torchdynamo_orig_callable" in vars(value)
+        # a compiled module is known as a module; two underscores are what the compiler leaves there
+        if compiled and name != "_compiled_call_impl" and not name.startswith("__"):
             found[name] = None
 
 

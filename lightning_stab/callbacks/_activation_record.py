@@ -20,8 +20,6 @@ from lightning_stab.functional.activations import (
     unit_peaks,
 )
 
-FOLD = 8  # more calls than these after one and the same layer are steps of a recurrence
-
 
 @dataclass(frozen=True)
 class LayerSeen:
@@ -40,26 +38,28 @@ class LayerSeen:
 
 @dataclass(eq=False)
 class Site:
-    """One call site of an activation within a batch.
+    """An activation after one layer, however often the two are called.
+
+    The steps of a recurrence, the true and the false samples of a discriminator: the units are the
+    same, and one is dead only if it is so in every call.
 
     Attributes:
         base: its name before equal names are numbered.
         kind: what function it is.
-        maker: the identity of the layer before it.
-        by_output: whether only the output is seen, as of a fused recurrent layer.
-        peaks: each unit's largest pre-activation so far.
+        maker: the layer before it.
+        peaks: each unit's largest pre-activation so far; the output where that alone is seen.
+        ragged: whether the number of units changes, so that none can be followed.
         samples: how many values each unit has seen, positions of a convolution not counted.
-        feeds: whether a weight layer takes its output, or nothing says otherwise.
+        is_head: whether no weight layer takes the output of some call: it is one of the net.
     """
 
     base: str
     kind: ActivationKind
-    maker: int
-    by_output: bool = False
+    maker: Maker
     peaks: Tensor | None = None
     ragged: bool = False
     samples: int = 0
-    feeds: bool = False
+    is_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,27 +87,38 @@ class Pending:
 class ActivationRecord:
     """All call sites of a watched module, in the order in which they first ran."""
 
-    sites: dict[tuple[str, int, int], Site] = field(default_factory=dict)
+    sites: dict[tuple[str, int], Site] = field(default_factory=dict)
     _rows: list[_Row] = field(default_factory=list)
-    _calls: dict[tuple[str, int], int] = field(default_factory=dict)
 
-    def begin_batch(self) -> None:
-        """Let the next call of a module be its first again."""
-        self._calls.clear()
+    def forget_statistics(self) -> None:
+        """Drop what was measured of means and spreads; dead units are followed on."""
+        self._rows.clear()
 
     def before(
-        self, base: str, kind: ActivationKind, maker: Maker | None, inputs: Tensor, full: bool
+        self, base: str, kind: ActivationKind, maker: Maker, inputs: Tensor, full: bool
     ) -> Pending:
         """Look at the input of a call."""
-        place = maker or Maker(0, None)
-        unit = unit_dimension(inputs.shape, place.dimension, place.features)
-        site = self._site(base, kind, place.identity)
-        self._add_peaks(site, inputs, unit)
+        site = self._site(base, kind, maker)
+        unit = self.follow(site, inputs)
         if not full:
             return Pending(site, full)
         saturated = saturated_fraction(inputs, kind) if kind.can_saturate else None
         spread = mean_and_spread(inputs, unit)[1]
         return Pending(site, full, inputs.numel() // inputs.shape[unit], saturated, spread)
+
+    def follow(self, site: Site, values: Tensor) -> int:
+        """Look for units that are alive, and return the dimension that counts units."""
+        unit = unit_dimension(values.shape, site.maker.dimension, site.maker.features)
+        units = values.shape[unit]
+        channels = unit < values.dim() - 1
+        site.samples += values.shape[0] if channels else values.numel() // units
+        if site.kind.can_die and not site.ragged:
+            peaks = unit_peaks(values, unit)
+            if site.peaks is not None and site.peaks.shape != peaks.shape:
+                site.ragged, site.peaks = True, None  # other units each time: none can be followed
+            else:
+                site.peaks = peaks if site.peaks is None else torch.maximum(site.peaks, peaks)
+        return unit
 
     def after(self, pending: Pending, output: Tensor) -> None:
         """Look at the output of the same call."""
@@ -115,58 +126,61 @@ class ActivationRecord:
             mean, spread = mean_and_spread(output)
             self._add_row(pending, output, mean, spread)
 
-    def output_only(self, base: str, kind: ActivationKind, output: Tensor, full: bool) -> Site:
+    def output_only(self, base: str, kind: ActivationKind, output: Tensor, full: bool) -> None:
         """Look at a layer whose activation is fused into it; its kind has bounds on the output."""
-        site = self._site(base, kind, 0)
-        site.by_output = site.feeds = True
-        self._add_peaks(site, output, output.dim() - 1)
+        site = self._site(base, kind, Maker(0, -1))
+        self.follow(site, output)
         if full:
             saturated = saturated_fraction(output, kind) if kind.can_saturate else None
             self.after(Pending(site, full, saturated=saturated), output)
-        return site
 
-    def groups(self, *, heads: bool) -> list[list[Site]]:
-        """Return the sites of each layer: one, or all calls of a recurrence."""
-        calls: dict[tuple[str, int], list[Site]] = {}
-        for (base, maker, _), site in self.sites.items():
-            calls.setdefault((base, maker), []).append(site)
-        groups: list[list[Site]] = []
-        for site in self.sites.values():
-            same = calls[site.base, site.maker]
-            if len(same) <= FOLD:
-                groups.append([site])
-            elif site is same[0]:
-                groups.append(same)
-        ends = self._heads()
-        return [g for g in groups if heads or (g[0].base, g[0].maker) not in ends]
+    def chosen(self, *, heads: bool) -> list[Site]:
+        """Return the sites that are layers, with or without the outputs of the net."""
+        return [site for site in self.sites.values() if heads or not site.is_head]
 
-    def layers(self, groups: Sequence[Sequence[Site]]) -> list[LayerSeen]:
-        """Return what the groups are called; equal names are numbered."""
-        ends = self._heads()
+    def layers(self, sites: Sequence[Site]) -> list[LayerSeen]:
+        """Return what the sites are called; equal names are numbered."""
         taken: dict[str, int] = {}
         seen = []
-        for first, *_ in groups:
-            taken[first.base] = number = taken.get(first.base, 0) + 1
-            name = first.base if number == 1 else f"{first.base}_{number}"
-            seen.append(LayerSeen(name, first.kind.name, (first.base, first.maker) in ends))
+        for site in sites:
+            taken[site.base] = number = taken.get(site.base, 0) + 1
+            name = site.base if number == 1 else f"{site.base}_{number}"
+            seen.append(LayerSeen(name, site.kind.name, site.is_head))
         return seen
 
-    def values(self, groups: Sequence[Sequence[Site]]) -> Tensor:
-        """Return the statistics of each group, shape ``[groups, 6]``."""
-        if not groups:
+    def values(self, sites: Sequence[Site]) -> Tensor:
+        """Return the statistics of each site, shape ``[sites, 6]``."""
+        if not sites:
             return torch.zeros(0, 6)
-        dead = _dead_fractions(groups, self._device())
-        place = {id(site): number for number, group in enumerate(groups) for site in group}
+        dead = self.dead_fractions(sites)
+        place = {id(site): number for number, site in enumerate(sites)}
         rows = [row for row in self._rows if id(row.site) in place]
-        statistics = dead.new_full((len(groups), 4), math.nan)
+        statistics = dead.new_full((len(sites), 4), math.nan)
         if rows:
-            statistics = _statistics(rows, [place[id(r.site)] for r in rows], len(groups), dead)
-            saturates = [group[0].kind.can_saturate for group in groups]
-            defined = torch.tensor(saturates, device=dead.device)
+            statistics = _statistics(rows, [place[id(r.site)] for r in rows], len(sites), dead)
+            defined = torch.tensor([s.kind.can_saturate for s in sites], device=dead.device)
             statistics[:, 2].masked_fill_(~defined, math.nan)
-        samples = dead.new_tensor([float(sum(s.samples for s in group)) for group in groups])
+        samples = dead.new_tensor([float(site.samples) for site in sites])
         mean, std, saturated, input_std = statistics.unbind(1)
         return torch.stack([mean, std, dead, saturated, input_std, samples], dim=1)
+
+    def dead_fractions(self, sites: Sequence[Site]) -> Tensor:
+        """Return the fraction of dead units of each site, NaN where none can be; ``[sites]``."""
+        device = self._device()
+        missing = torch.full((), math.nan, device=device)
+        fractions = [missing]
+        for site in sites:
+            if site.peaks is None:
+                fractions.append(missing)
+            else:
+                dead = torch.count_nonzero(dead_units(site.peaks, site.kind))
+                fractions.append((dead / site.peaks.numel()).to(device))
+        return torch.stack(fractions)[1:]
+
+    def fewest_samples(self) -> float:
+        """Return the least number of samples over the sites whose units can be dead."""
+        mortal = (site.samples for site in self.sites.values() if site.peaks is not None)
+        return min(mortal, default=math.inf)
 
     def _device(self) -> torch.device:
         """Return where the numbers are; those of a net on several devices meet at the first."""
@@ -174,29 +188,8 @@ class ActivationRecord:
         tensors = [row.numbers for row in self._rows[:1]] or list(peaks)
         return tensors[0].device if tensors else torch.device("cpu")
 
-    def _heads(self) -> set[tuple[str, int]]:
-        """Return which have any call whose output leaves the net: then all their calls are heads.
-
-        A discriminator that runs on true and on false samples ends in the same activation twice.
-        """
-        return {(site.base, site.maker) for site in self.sites.values() if not site.feeds}
-
-    def _site(self, base: str, kind: ActivationKind, maker: int) -> Site:
-        number = self._calls.get((base, maker), 0)
-        self._calls[base, maker] = number + 1
-        return self.sites.setdefault((base, maker, number), Site(base, kind, maker))
-
-    def _add_peaks(self, site: Site, values: Tensor, unit: int) -> None:
-        units = values.shape[unit]
-        channels = unit < values.dim() - 1
-        site.samples += values.shape[0] if channels else values.numel() // units
-        if not site.kind.can_die or site.ragged:
-            return
-        peaks = unit_peaks(values, unit)
-        if site.peaks is not None and site.peaks.shape != peaks.shape:
-            site.ragged, site.peaks = True, None  # other units each time: none can be followed
-            return
-        site.peaks = peaks if site.peaks is None else torch.maximum(site.peaks, peaks)
+    def _site(self, base: str, kind: ActivationKind, maker: Maker) -> Site:
+        return self.sites.setdefault((base, maker.identity), Site(base, kind, maker))
 
     def _add_row(self, pending: Pending, output: Tensor, mean: Tensor, spread: Tensor) -> None:
         numbers = (mean, spread, pending.saturated, pending.input_spread)
@@ -204,23 +197,6 @@ class ActivationRecord:
         packed = torch.stack([mean if n is None else n.to(mean.dtype) for n in numbers])
         repeats = pending.repeats if pending.input_spread is not None else 0
         self._rows.append(_Row(pending.site, output.numel(), repeats, packed))
-
-
-def _dead_fractions(groups: Sequence[Sequence[Site]], device: torch.device) -> Tensor:
-    peaks = [_peaks_of(group) for group in groups]
-    missing = torch.full((), math.nan, device=device)
-    fractions = [
-        missing if p is None else dead_units(p, group[0].kind).float().mean().to(device)
-        for p, group in zip(peaks, groups, strict=True)
-    ]
-    return torch.stack(fractions)
-
-
-def _peaks_of(group: Sequence[Site]) -> Tensor | None:
-    peaks = [site.peaks for site in group]
-    if any(p is None or p.shape != peaks[0].shape for p in peaks):  # type: ignore[union-attr]
-        return None
-    return torch.stack([p for p in peaks if p is not None]).amax(0)
 
 
 def _statistics(rows: list[_Row], places: list[int], number: int, like: Tensor) -> Tensor:

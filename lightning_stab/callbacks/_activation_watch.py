@@ -22,19 +22,43 @@ from lightning_stab.callbacks._activation_names import (
     kind_of_recurrent,
     maker_of,
 )
-from lightning_stab.callbacks._activation_record import ActivationRecord, Pending
+from lightning_stab.callbacks._activation_record import ActivationRecord, Pending, Site
 from lightning_stab.functional.activation_kinds import ActivationKind
 from lightning_stab.functional.norms import local
 
 
-@dataclass
-class _Scope:
-    """A module that runs now; a known one is looked at as a whole, not at what it calls."""
+@dataclass(frozen=True)
+class Role:
+    """What a module is to the watch, found out once.
 
-    module: nn.Module | None
+    Attributes:
+        module: the module.
+        name: its dotted name.
+        kind: which activation it is, if any.
+        consumes: whether it is a weight layer.
+        maker: what it makes, if it is a weight layer or a norm.
+    """
+
+    module: nn.Module
     name: str
-    is_known: bool = False
-    pending: Pending | None = None
+    kind: ActivationKind | None
+    consumes: bool
+    maker: Maker | None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is looked at as a whole, and not at what it calls."""
+        return self.kind is not None or self.consumes
+
+
+def role_of(module: nn.Module, name: str) -> Role:
+    """Return what a module is to the watch."""
+    consumes = isinstance(module, CONSUMERS)
+    return Role(module, name, kind_of_module(module), consumes, maker_of(module))
+
+
+_UNKNOWN = Maker(0, None)
+_OUTSIDE = Role(nn.Module(), "", None, consumes=False, maker=None)  # no module runs
 
 
 class ActivationWatch:
@@ -53,119 +77,136 @@ class ActivationWatch:
         self.full = True
         self.fused: dict[str, None] = {}
         self._graph = ActivationGraph()
-        self._scopes: list[_Scope] = []
-        self._maker: Maker | None = None
+        self._scopes: list[tuple[Role, Pending | None]] = []
+        self._maker = _UNKNOWN
+        self._entered = False
 
     def begin_batch(self, *, full: bool) -> None:
-        """Let the next call of each module be its first."""
-        self.record.begin_batch()
+        """Forget which module ran last."""
         self._scopes.clear()
-        self._maker = None
+        self._maker = _UNKNOWN
+        self._entered = False
         self.full = full
 
     def pause(self) -> None:
         """Look at nothing, and let go of the autograd graph."""
         self.on = False
-        self._graph.clear()
+        self._graph.close()
 
-    def enter(self, module: nn.Module, name: str, args: Any, kwargs: Any) -> None:
+    def enter(self, role: Role, args: Any, kwargs: Any) -> None:
         """Note that a module begins to run."""
         if not self.on:
             return
-        kind = kind_of_module(module)
-        scope = _Scope(module, name, is_known=kind is not None or isinstance(module, CONSUMERS))
-        self._scopes.append(scope)
-        if not self._watches(module):
-            return
-        if isinstance(module, CONSUMERS):
-            self._consume(args, kwargs)
-        elif kind is not None:
-            inputs = _usable(_first_tensor(args, kwargs))
-            scope.pending = None if inputs is None else self._before(name, kind, inputs)
+        self._entered = True
+        pending = None
+        if role.is_known and self._watches(role.module):
+            if role.consumes:
+                self._consume(args, kwargs)
+            elif role.kind is not None:
+                pending = self._before(role.name, role.kind, _first_tensor(args, kwargs))
+        self._scopes.append((role, pending))
 
-    def leave(self, module: nn.Module, output: Any) -> None:
+    def leave(self, role: Role, output: Any) -> None:
         """Note that a module has run; ``output`` is None where it raised."""
-        places = [i for i, scope in enumerate(self._scopes) if scope.module is module]
-        if not places or not self.on:
+        pending = None
+        while self._scopes:
+            top, pending = self._scopes.pop()
+            if top is role:
+                break
+        if output is None or not self._watches(role.module):
             return
-        scope = self._scopes[places[-1]]
-        del self._scopes[places[-1] :]
-        if output is None or not self._watches(module):
-            return
-        self._maker = maker_of(module) or self._maker
-        if isinstance(module, RECURRENT):
-            self._recurrent(module, scope.name, output)
-        elif isinstance(module, CONSUMERS):
-            self._graph.weighed(output)
-        if scope.pending is not None:
-            self._after(scope.pending, output)
+        self._maker = role.maker or self._maker
+        if isinstance(role.module, RECURRENT):
+            self._recurrent(role, output)
+        elif role.consumes:
+            self._weighed(output)
+        if pending is not None:
+            self._after(pending, output)
+
+    def follow(self, role: Role, site: Site, args: Any, kwargs: Any) -> None:
+        """Look for units that are alive at a site that is known; nothing else needs be watched."""
+        if self._watches(role.module):
+            with torch.no_grad():
+                values = _usable(_first_tensor(args, kwargs))
+                if values is not None:
+                    self.record.follow(site, values)
 
     def function_called(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Run an activation or weight function, and look at it."""
-        scope = self._scopes[-1] if self._scopes else _Scope(None, "")
-        if scope.is_known or not self._watches(scope.module):
+        role = self._scopes[-1][0] if self._scopes else _OUTSIDE
+        # what runs before any watched module does is another callback's, on a copy of the module
+        if role.is_known or not self._entered or not self._watches(role.module):
             return function(*args, **kwargs)
         if function in WEIGHT_FUNCTIONS:
-            return self._weight_function(scope, function, args, kwargs)
-        inputs = _usable(_first_tensor(args, kwargs))
-        if inputs is None:
-            return function(*args, **kwargs)
+            return self._weight_function(role, function, args, kwargs)
         name = FUNCTIONS[function]
-        base = f"{scope.name}.{name}" if scope.name else name
-        pending = self._before(base, kind_of_call(name, args, kwargs), inputs)
+        base = f"{role.name}.{name}" if role.name else name
+        kind = kind_of_call(name, args, kwargs)
+        pending = self._before(base, kind, _first_tensor(args, kwargs))
         output = function(*args, **kwargs)
-        self._after(pending, output)
+        if pending is not None:
+            self._after(pending, output)
         return output
 
-    def _watches(self, module: nn.Module | None) -> bool:
+    def _watches(self, module: nn.Module) -> bool:
         """Say whether what runs now runs for training, for the first time, and on real tensors."""
         return (
             self.on
-            and (torch.is_grad_enabled() or (module is not None and module.training))
+            and (torch.is_grad_enabled() or (module is not _OUTSIDE.module and module.training))
             and torch._C._current_graph_task_id() == -1  # else a recomputation in a backward pass
             and torch._C._functorch.peek_interpreter_stack() is None
         )
 
-    def _before(self, base: str, kind: ActivationKind, inputs: Tensor) -> Pending:
-        with torch.no_grad():
-            return self.record.before(base, kind, self._maker, inputs, self.full)
+    def _before(self, base: str, kind: ActivationKind, inputs: Any) -> Pending | None:
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            values = _usable(inputs)
+            if values is None:
+                return None
+            return self.record.before(base, kind, self._maker, values, self.full)
 
     def _after(self, pending: Pending, output: Any) -> None:
-        values = _usable(output)
-        if values is not None:
-            with torch.no_grad():
+        if not self.full:
+            return
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            values = _usable(output)
+            if values is not None:
                 self.record.after(pending, values)
+        if values is not None:
             self._graph.made(output, pending.site)
 
     def _consume(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        for value in (*args, *kwargs.values()):
+        for value in (*args, *kwargs.values()) if self.full else ():
             if isinstance(value, Tensor):
                 self._graph.consumed(value)
 
+    def _weighed(self, output: Any) -> None:
+        if self.full:
+            self._graph.weighed(output)
+
     def _weight_function(
-        self, scope: _Scope, function: Callable[..., Any], args: Any, kwargs: Any
+        self, role: Role, function: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
         self._consume(args, kwargs)
         output = function(*args, **kwargs)
-        self._graph.weighed(output)
+        self._weighed(output)
         dimension = WEIGHT_FUNCTIONS[function]
         if dimension is not None:
             weights = [a for a in (*args, *kwargs.values()) if isinstance(a, nn.Parameter)]
-            identity = id(weights[0]) if weights else hash((scope.name, function))
+            identity = id(weights[0]) if weights else hash((role.name, function))
             self._maker = Maker(identity, dimension)
         return output
 
-    def _recurrent(self, module: nn.Module, name: str, output: Any) -> None:
+    def _recurrent(self, role: Role, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
-        values = _usable(first.data if isinstance(first, PackedSequence) else first)
-        kind = kind_of_recurrent(module)
-        if kind.name in ("lstm", "gru") or getattr(module, "num_layers", 1) > 1:
-            self.fused[name] = None
-        if values is not None:
-            with torch.no_grad():
-                self.record.output_only(name, kind, values, self.full)
+        kind = kind_of_recurrent(role.module)
+        if kind.name in ("lstm", "gru") or getattr(role.module, "num_layers", 1) > 1:
+            self.fused[role.name] = None
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            values = _usable(first.data if isinstance(first, PackedSequence) else first)
+            if values is not None:
+                self.record.output_only(role.name, kind, values, self.full)
 
 
 def _first_tensor(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -17,7 +17,13 @@ from lightning.pytorch.utilities import grad_norm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_stab import GradientClipping, GradientMonitor, StepGuard, TrainingDoctor
+from lightning_stab import (
+    ActivationMonitor,
+    GradientClipping,
+    GradientMonitor,
+    StepGuard,
+    TrainingDoctor,
+)
 from overhead.rounds import Contender
 
 NEVER = 10**9
@@ -64,8 +70,9 @@ def contenders(make_net: Callable[[], nn.Module], batches: list[Tensor]) -> list
         ("torch clip_grad_norm_", lambda: [AtStep(_torch_clip)], {}, 1),
         ("clip + monitor + guard, not logging", _suite, {}, 1),
         ("GradientMonitor, default interval", lambda: [GradientMonitor()], {}, 50),
+        ("ActivationMonitor, default interval", lambda: [ActivationMonitor()], {}, 200),
         ("GradientMonitor, norms every step", _monitor_every_step, {}, 1),
-        ("TrainingDoctor, default interval", _doctor, {}, 50),
+        ("TrainingDoctor, default interval", _doctor, {}, 200),
         ("Lightning grad_norm + log_dict", list, {"logs_norms": True}, 1),
         ("plain loop of .norm().item()", lambda: [AtStep(_plain_loop)], {}, 1),
     ]
