@@ -17,16 +17,24 @@ def rule_names():
     return [f"{place}-{rule.id}-{rule.severity}" for place, rule in enumerate(RULES)]
 
 
+TOWARDS = {">": math.inf, "<": -math.inf, "not>": math.inf, "not<": -math.inf}
+
+
+def is_guard(condition):
+    """Say whether a condition holds for the unknown too, and so cannot fire alone."""
+    return condition.sign.startswith("not")
+
+
 def beyond(condition, limit):
-    """Return the number next to ``limit`` at which the condition holds."""
-    if condition.sign == "not>":
-        return float(limit)
-    return math.nextafter(limit, math.inf if condition.sign == ">" else -math.inf)
+    """Return the number next to ``limit``, or ``limit`` itself, at which the condition holds."""
+    step = math.nextafter(limit, TOWARDS[condition.sign])
+    return float(limit) if is_guard(condition) else step
 
 
 def short_of(condition, limit):
-    """Return the number next to ``limit`` at which the condition does not hold."""
-    return math.nextafter(limit, math.inf) if condition.sign == "not>" else float(limit)
+    """Return the number next to ``limit``, or ``limit`` itself, at which it does not hold."""
+    step = math.nextafter(limit, TOWARDS[condition.sign])
+    return step if is_guard(condition) else float(limit)
 
 
 def values_beyond(rule, thresholds=THRESHOLDS):

@@ -125,7 +125,8 @@ class LossFunctions:
     def _cross_entropy(self, call: _Call) -> Pair | None:
         logits = call.input.detach().float()
         dim = 1 if logits.dim() > 1 else 0
-        is_probability = (logits >= 0).all() & ((logits.sum(dim) - 1).abs() < 1e-3).all()
+        slack = max(1e-3, torch.finfo(call.input.dtype).eps)
+        is_probability = (logits >= 0).all() & ((logits.sum(dim) - 1).abs() <= slack).all()
         self._note("doubled_softmax", is_probability)
         self._note("output_logits", (logits - logits.mean(dim, keepdim=True)).std())
         rectified = (logits == 0).float().mean() if call.made_by == "relu" else logits.new_zeros(())

@@ -144,7 +144,8 @@ class Patient:
         """
         self._losses.crossed(self._losses.pending().tolist(), epoch=self.epoch)
         made = [(n, p) for n, p in module.named_parameters() if not is_lazy(p)]
-        named = [(plain_name(n), p) for n, p in made if p.numel()]
+        real = [(n, p) for n, p in made if p.is_floating_point() or p.is_complex()]
+        named = [(plain_name(n), p) for n, p in real if p.numel()]
         weights = [local(p.detach()) if alone else p.detach() for _, p in named]
         norms = tensor_norms(weights).tolist()
         bad = {n: 1.0 for (n, _), v in zip(named, norms, strict=True) if not math.isfinite(v)}

@@ -27,8 +27,9 @@ class Schedule:
 
     def begin_step(self, trainer: Trainer) -> None:
         """Note the learning rate of the step that begins."""
-        if trainer.optimizers:
-            before, self.rate = self.rate, float(trainer.optimizers[0].param_groups[0]["lr"])
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+        if groups:  # Lightning's stand-in for no optimizer has none
+            before, self.rate = self.rate, float(groups[0]["lr"])
             # a constant rate has no warm-up; the first step of a ramp cannot be told from it
             self._highest = max(self._highest, self.rate)
             self.is_rising = self.rate > before * (1 + 1e-9) or self.rate == 0

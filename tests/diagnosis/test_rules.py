@@ -13,6 +13,7 @@ from diagnosis_moments import (
     facts_of,
     fields_named_in,
     is_by_layer,
+    is_guard,
     moment,
     rule_names,
     short_of,
@@ -22,7 +23,7 @@ from diagnosis_moments import (
 )
 
 from lightning_stab.diagnosis import IDS, RULES, SEVERITIES, THRESHOLDS, Engine, Facts
-from lightning_stab.diagnosis.facts import BY_LAYER, NAMES
+from lightning_stab.diagnosis.facts import BY_LAYER, NAMES, OF_VALIDATION
 from lightning_stab.diagnosis.rule import COMPARISONS, when
 
 EVERY_RULE = pytest.mark.parametrize("rule", RULES, ids=rule_names())
@@ -103,11 +104,11 @@ def test_a_rule_is_quiet_just_short_of_any_one_threshold(rule, condition):
 
 @EVERY_CONDITION
 def test_an_unknown_fact_never_makes_a_rule_fire(rule, condition):
-    """``not>`` alone holds for the unknown, as a guard against what is known to be well."""
+    """``not`` alone holds for the unknown, as a guard against what is known to be well."""
     numbers = values_beyond(rule)
     unknown = {**numbers, condition.fact: math.nan}
     absent = {name: value for name, value in numbers.items() if name != condition.fact}
-    expected = int(condition.sign == "not>" and condition.fact not in BY_LAYER)
+    expected = int(is_guard(condition) and condition.fact not in BY_LAYER)
     for known in (unknown, absent):
         facts = [facts_of(rule, known, step) for step in range(rule.persistence)]
         assert len(told(rule, facts)) == expected
@@ -139,7 +140,7 @@ def test_conditions_by_layer_hold_at_one_and_the_same_layer(rule):
 
 @EVERY_RULE
 def test_the_evidence_of_several_layers_is_the_worst(rule):
-    by_layer = [c for c in rule.conditions if c.fact in BY_LAYER and c.sign != "not>"]
+    by_layer = [c for c in rule.conditions if c.fact in BY_LAYER and not is_guard(c)]
     for condition in by_layer:
         limit = THRESHOLDS[condition.threshold]
         worse = limit + (1.0 if condition.sign == ">" else -1.0)
@@ -169,7 +170,7 @@ def test_a_rule_is_well_formed(rule):
     assert rule.id in IDS
     assert rule.severity in SEVERITIES
     assert rule.persistence >= 1
-    assert any(c.sign != "not>" for c in rule.conditions), "it would fire on nothing"
+    assert not all(map(is_guard, rule.conditions)), "it would fire on nothing"
     assert len({(c.fact, c.sign) for c in rule.conditions}) == len(rule.conditions)
     for condition in rule.conditions:
         assert condition.fact in NAMES
@@ -208,14 +209,36 @@ def test_nothing_is_found_where_nothing_is_known():
     assert [engine.update(Facts(step=s, epoch=99.0, **empty)) for s in range(9)] == [[]] * 9
 
 
-def test_a_comparison_is_strict_and_false_for_the_unknown():
-    (above,), (below,), (guard,) = when("depth > a"), when("depth < a"), when("depth not> a")
+def test_a_comparison_is_strict_and_false_for_the_unknown_but_a_guard_is_neither():
+    (above,), (below,), (not_above,), (not_below,) = (
+        when(f"depth {sign} a") for sign in (">", "<", "not>", "not<")
+    )
     for value, expected in (
-        (2.0, (True, False, False)),
-        (1.0, (False, False, True)),
-        (0.0, (False, True, True)),
-        (math.nan, (False, False, True)),
-        (math.inf, (True, False, False)),
-        (-math.inf, (False, True, True)),
+        (2.0, (True, False, False, True)),
+        (1.0, (False, False, True, True)),
+        (0.0, (False, True, True, False)),
+        (math.nan, (False, False, True, True)),
+        (math.inf, (True, False, False, True)),
+        (-math.inf, (False, True, True, False)),
     ):
-        assert tuple(c.holds(value, 1.0) for c in (above, below, guard)) == expected
+        signs = (above, below, not_above, not_below)
+        assert tuple(c.holds(value, 1.0) for c in signs) == expected
+
+
+@EVERY_RULE
+def test_only_what_needs_no_persistence_is_said_before_the_first_step(rule):
+    facts = [replace(moment(rule), moment="start")] * (rule.persistence + 1)
+    assert len(told(rule, facts)) == int(rule.persistence == 1)
+
+
+@EVERY_RULE
+def test_a_moment_counts_only_where_something_of_the_rule_was_measured_anew(rule):
+    """Two validations within one look, or two looks between validations, are no persistence."""
+    is_about_validation = any(c.fact in OF_VALIDATION for c in rule.conditions)
+    asked, other = ("validation", "look") if is_about_validation else ("look", "validation")
+    mixed = [replace(moment(rule, step), moment=m) for step in range(9) for m in (asked, other)]
+    engine = Engine(rules=[rule])
+    for place, facts in enumerate(mixed):
+        new = engine.update(facts)
+        assert bool(new) == (place == 2 * (rule.persistence - 1))
+    assert told(rule, [facts for facts in mixed if facts.moment == other]) == []
