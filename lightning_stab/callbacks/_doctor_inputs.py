@@ -29,7 +29,7 @@ class InputPeaks:
 
     def add(self, batch: Any) -> None:
         """Note a batch's largest values."""
-        values = [v for v in tree_leaves(batch) if isinstance(v, Tensor) and v.is_floating_point()]
+        values = [v for v in tree_leaves(batch) if isinstance(v, Tensor) and _is_plain(v)]
         if values and values[0].numel():
             peaks = [_peak(v) for v in values[:TENSORS] if v.numel()]
             peaks += [peaks[0]] * (TENSORS - len(peaks))
@@ -70,6 +70,11 @@ class InputPeaks:
         """Continue from a saved memory."""
         self._peaks = [deque(p, maxlen=REMEMBERED) for p in state["peaks"]]
         self._highest = list(state["highest"])
+
+
+def _is_plain(values: Tensor) -> bool:
+    is_dense = values.layout is torch.strided and not values.is_nested
+    return is_dense and values.is_floating_point()
 
 
 def _peak(values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ class StaleGradients:
     """
 
     def __init__(self) -> None:
-        self._cleared: dict[Optimizer, bool] = {}
+        self._cleared: dict[Optimizer, bool | None] = {}  # None before a backward pass is seen
         self._stale = 0.0
         self._known = False
 
@@ -38,7 +38,7 @@ class StaleGradients:
             self._stale = float(not cleared)
         gradient = _gradient(optimizer) if watch else None
         if gradient is not None and bool(gradient.any()):
-            self._cleared[optimizer] = False
+            self._cleared[optimizer] = None
 
     def facts(self) -> dict[str, float]:
         """Return whether the latest gradient that was followed was still there."""

@@ -26,8 +26,9 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_stab import StepGuard
-from lightning_stab.diagnosis import THRESHOLDS
+from lightning_stab.diagnosis import IDS, THRESHOLDS
 
+ALARMS = [id_ for id_ in IDS if id_ not in ("oscillating-loss", "plateau", "overfitting")]
 SGD = torch.optim.SGD
 BINARY = functional.binary_cross_entropy_with_logits
 
@@ -93,12 +94,15 @@ def test_a_zero_head_is_a_good_start():
     assert alarms(examined(Program(net), epochs=2)) == set()
 
 
-def test_a_head_that_is_far_too_large_is_found_before_the_first_step():
-    net = mlp()
-    initialized(net[-1:], lambda layer: layer.weight.mul_(1e3))
-    finding = found("bad-initialization", Program(net))
-    assert finding.step == 0
+def test_a_head_that_is_far_too_large_is_found():
+    def make(factor):
+        net = mlp()
+        initialized(net[-1:], lambda layer: layer.weight.mul_(factor))
+        return Program(net, optimizer=partial(torch.optim.Adam, lr=1e-4))
+
+    finding = found("bad-initialization", make(1e3), epochs=5)
     assert finding.evidence["start_loss_ratio"].value > THRESHOLDS["large_start_loss"]
+    assert "bad-initialization" not in ids(examined(make(1.0), epochs=5))
 
 
 def doubled(activation, loss):
@@ -257,7 +261,8 @@ def test_a_parameter_without_gradient_is_found_beside_other_optimizers():
 
 def test_large_inputs_are_found_where_they_do_harm_and_not_where_they_do_none():
     x, y = samples()
-    finding = found("input-scale", Program(mlp()), loader(1e4 * x, y), epochs=2)
+    slow = partial(torch.optim.Adam, lr=1e-5)
+    finding = found("input-scale", Program(mlp(), optimizer=slow), loader(1e4 * x, y), epochs=5)
     assert finding.evidence["input_size"].value == pytest.approx(1e4, rel=0.5)
     normalised = Program(nn.Sequential(nn.BatchNorm1d(FEATURES), mlp()))
     assert "input-scale" not in ids(examined(normalised, loader(1e4 * x, y), epochs=2))
@@ -411,8 +416,11 @@ def test_a_spike_is_information_and_found_where_it_was():
 def test_a_loss_that_swings_from_batch_to_batch_is_found():
     x, _ = samples()
     y = torch.randn(len(x), 1, generator=torch.Generator().manual_seed(3))
+    # the losses have two levels, of which other rules may think what they like
     y[(torch.arange(len(x)) // 16) % 2 == 1] *= 0.01
-    found("oscillating-loss", Program(mlp(outputs=1), nn.MSELoss()), loader(x, y), epochs=6)
+    program, watcher = Program(mlp(outputs=1), nn.MSELoss()), doctor(ignore=ALARMS)
+    findings = examined(program, loader(x, y), epochs=6, watcher=watcher)
+    assert "oscillating-loss" in ids(findings), ids(findings)
     findings = examined(Program(mlp(outputs=1), nn.MSELoss()), numbers(), epochs=6)
     assert "oscillating-loss" not in ids(findings)
 
@@ -460,7 +468,7 @@ def test_learning_by_heart_is_found_and_learning_is_not():
     findings = validated(by_heart, hopeless(64), hopeless(64, seed=5), epochs=60)
     assert "overfitting" in ids(findings), ids(findings)
     program = Validated(mlp(3), optimizer=quick)
-    findings = validated(program, learnable(), learnable(seed=5), epochs=10)
+    findings = validated(program, learnable(), learnable(64, seed=5), epochs=6)
     assert alarms(findings) == set()
 
 
@@ -512,7 +520,7 @@ def test_batches_of_one_class_are_found():
 
 
 def many_classes(size):
-    x, _ = samples()
+    x, _ = samples(160)
     y = torch.randint(40, (len(x),), generator=torch.Generator().manual_seed(0))
     return loader(x, y, size)
 
@@ -522,7 +530,7 @@ def test_small_batches_have_little_variety_and_are_not_blamed(size):
     program = Program(mlp(outputs=40), optimizer=partial(SGD, lr=1e-4))
     assert "batch_variety" not in evidence_of(examined(program, many_classes(size)))
     regression = Program(mlp(outputs=1), nn.MSELoss(), partial(SGD, lr=1e-4))
-    assert "batch_variety" not in evidence_of(examined(regression, numbers(size=size)))
+    assert "batch_variety" not in evidence_of(examined(regression, numbers(160, size=size)))
 
 
 @pytest.mark.parametrize("loss", ["classes", "binary"])

@@ -447,3 +447,95 @@ def test_many_layers_are_named_by_the_first():
     assert len(finding.layers) > 50
     assert "more" in finding.message
     assert len(finding.message) < 300
+
+
+class Raw(Program):
+    """Calls backward itself, with or without Lightning's helper, and clears where it likes."""
+
+    def __init__(self, net, *, helper, clear):
+        super().__init__(net)
+        self.automatic_optimization = False
+        self.helper, self.clear = helper, clear
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        loss = super().training_step(batch, batch_idx)
+        if self.clear == "before":
+            optimizer.zero_grad()
+        self.manual_backward(loss) if self.helper else loss.backward()
+        optimizer.step()
+        if self.clear == "after":
+            optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("helper", [True, False])
+@pytest.mark.parametrize("clear", ["before", "after", "never"])
+def test_gradients_that_add_up_are_told_from_those_that_are_cleared(helper, clear):
+    findings = watched(lambda: Raw(mlp(), helper=helper, clear=clear))
+    stale = any("stale_gradients" in f.evidence for f in findings)
+    assert stale == (clear == "never" and helper)  # a backward pass of its own is not seen
+
+
+def test_accumulated_gradients_are_not_stale():
+    for count in (2, 3, 7):
+        findings = watched(lambda: Program(mlp()), accumulate_grad_batches=count)
+        assert not any("stale_gradients" in f.evidence for f in findings)
+
+
+def test_a_schedule_of_accumulation():
+    scheduler = lightning.callbacks.GradientAccumulationScheduler
+    modules = []
+    for callbacks in ([], [doctor(2)]):
+        torch.manual_seed(0)
+        module = Program(mlp())
+        fit(module, [scheduler({0: 1, 1: 3}), *callbacks], learnable(160), epochs=2)
+        modules.append(module)
+    assert same_state(*modules)
+
+
+def test_layers_in_a_plain_list_are_found_and_those_in_a_module_list_are_not():
+    class Listed(nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.layers = kind([nn.Linear(FEATURES, FEATURES)])
+            self.head = nn.Linear(FEATURES, CLASSES)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = torch.relu(layer(x))
+            return self.head(x)
+
+    assert "unused-parameters" in ids(watched(lambda: Program(Listed(list))))
+    assert "unused-parameters" not in ids(watched(lambda: Program(Listed(nn.ModuleList))))
+
+
+def test_sparse_nested_and_strange_batches():
+    class Strange(Program):
+        def training_step(self, batch, batch_idx):
+            x = batch["x"].to_dense() if batch["x"].is_sparse else batch["x"]
+            return self.loss(self(x), batch["y"])
+
+    x, y = samples(64)
+    dense = [{"x": x[i : i + 8], "y": y[i : i + 8]} for i in range(0, 64, 8)]
+    for change in (
+        lambda b: {**b, "x": b["x"].to_sparse()},
+        lambda b: {"none": None, "text": ["a"], "object": object(), **b},
+        lambda b: {"empty": torch.zeros(0, 3), "number": torch.tensor(1.0), **b},
+        lambda b: {"phase": torch.ones(8, dtype=torch.complex64), **b},
+        lambda b: {"half": torch.ones(8, dtype=torch.float16), "flag": torch.ones(8) > 0, **b},
+    ):
+        data = DataLoader([change(b) for b in dense], batch_size=None)
+        watched(lambda: Strange(mlp()), data)
+
+
+def test_all_gradients_may_be_sparse():
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = nn.EmbeddingBag(10, CLASSES, sparse=True)
+
+        def forward(self, x):
+            return self.words((3 * x.abs()).long().clamp(max=9))
+
+    watched(lambda: Program(Bag(), optimizer=partial(torch.optim.SGD, lr=0.1)))
+    watched(lambda: Program(Bag(), optimizer=partial(torch.optim.SparseAdam, lr=0.1)))
