@@ -142,6 +142,8 @@ class StepReader:
 
     def find_unregistered(self, loss: Tensor, module: LightningModule) -> None:
         """Look for parameters that the loss depends on and the module does not know."""
+        if any(map(is_sharded, module.parameters())):  # the graph knows the whole ones instead
+            return
         known = {id(p) for p in module.parameters()}
         used = {id(p): p for p in leaves_of(loss) if isinstance(p, Parameter)}
         self._known["unregistered"] = float(sum(id_ not in known for id_ in used))
