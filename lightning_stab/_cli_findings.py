@@ -76,7 +76,7 @@ def diagnosis(
     """
     patient = doctor._patient
     facts = patient.facts(trainer)
-    unseen = [patient.unseen, *_unseen(trainer, doctor, facts)] if steps else []
+    unseen = [*doctor.unseen, *_unseen(trainer, doctor, facts)] if steps else []
     batches = trainer.num_training_batches
     done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
     return Diagnosis(
@@ -141,9 +141,8 @@ def _table(found: Diagnosis, place: str, *, with_advice: bool) -> Any:
 
 def _unseen(trainer: Trainer, doctor: TrainingDoctor, facts: Facts) -> Iterator[str]:
     """Say what this fit was too short or too unusual for."""
-    if len(trainer.optimizers) > 1:
-        yield "There are several optimizers and no one loss: what the loss does was not judged."
-    elif math.isnan(facts.unexplained) and all(f.id != "non-finite" for f in doctor.findings):
+    is_finite = all(f.id != "non-finite" for f in doctor.findings)
+    if len(trainer.optimizers) < 2 and math.isnan(facts.unexplained) and is_finite:
         yield (
             "What a constant prediction would lose is not known for this loss: how much was learnt"
             " is judged by how far the loss came down."

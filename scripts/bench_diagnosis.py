@@ -29,10 +29,16 @@ import torch
 from diagnosis_bench.detectors import DETECTORS, watch
 from diagnosis_bench.score import Run, misses, table
 from diagnosis_corpus import PROGRAMS, Program, run
-from diagnosis_corpus.check import check, label_problem
+from diagnosis_corpus.check import label_problem
 from diagnosis_corpus.labels import BY_NAME, measured, with_twins
 
-SMALL = ("base", "softmax", "constant", "classifier_only")
+SMALL = (
+    "mlp_digits/base",
+    "mlp_digits/constant",
+    "regression_mlp/target_sgd",
+    "regression_mlp/base",
+    "binary_mlp/zero",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,18 +48,19 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [p for p in PROGRAMS if options.half in ("all", p.half)]
     chosen = [p for p in chosen if re.search(options.only, p.name)]
     if options.small:
-        chosen = [p for p in chosen if p.name.split("/")[1] in SMALL][:6]
+        chosen = [p for p in chosen if p.name in SMALL]
     runs = watched(chosen, options.jobs)
     for half in ("tune", "report"):
         part = [r for r in runs if r.half == half]
         if part:
             print(f"\n## {half} half\n\n{table(part, list(DETECTORS))}\n\n{misses(part)}")
-    problems = relabelled(chosen, options.jobs) if options.labels else check()
-    print("\n".join(problems) or "\nlabels and outcomes agree")
+    problems = relabelled(chosen, options.jobs) if options.labels else []
+    if options.labels:
+        print("\n".join(problems) or "labels and outcomes agree")
     print(f"{time.perf_counter() - began:.0f} s")
     if options.json:
         options.json.write_text(json.dumps([r.to_dict() for r in runs], indent=1) + "\n")
-    return 1 if problems and not (options.small or options.only) else 0
+    return 1 if problems else 0
 
 
 def parsed(argv: list[str] | None) -> argparse.Namespace:

@@ -77,6 +77,7 @@ class BatchFacts:
         if "gradient" in groups:
             known["depth"] = float(len(groups["gradient"]))
             known["gradient_depth_log10"] = _ratio(*first_and_last_hidden(groups["gradient"]))
+            known.setdefault("gradient_depth_start_log10", known["gradient_depth_log10"])
         if "spread" in groups:
             first, last = first_and_last_hidden(groups["spread"])
             known["activation_depth_log10"] = _ratio(last, first)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 REMEMBERED = 2048  # losses; an epoch that is longer is judged by its end
+EARLY_LOSSES = 20  # among which a sudden rise is looked for
 FIRST = 5  # losses whose median is the start
 LEAST_RECENT, MOST_RECENT = 10, 200  # losses whose median is the present
 SPIKE_WINDOW = 50  # losses from which a spike stands out
@@ -35,6 +36,7 @@ class LossHistory:
         self._heights: list[float] = []
         self._spiky: set[int] = set()
         self._best = math.inf
+        self._seen, self._early_peak = 0, -math.inf
 
     def add(self, loss: Tensor) -> None:
         """Note a loss without waiting for its device."""
@@ -55,6 +57,9 @@ class LossHistory:
                 continue
             if len(self._first) < FIRST:
                 self._first.append(loss)
+            if self._seen < EARLY_LOSSES:
+                self._seen += 1
+                self._early_peak = max(self._early_peak, loss)
             before = list(self._recent)[-SPIKE_WINDOW:]
             if len(before) >= LEAST_RECENT:
                 usual = median(before)
@@ -80,7 +85,8 @@ class LossHistory:
         facts["spiky_epochs"] = float(len(self._spiky))
         if not self._first:
             return facts
-        start, now = median(self._first), self.now()
+        start, now = self._start(), self.now()
+        facts["early_rise"] = self._early_peak / start if start > 0 else math.nan
         facts["loss_ratio"] = now / start if start > 0 else math.nan
         facts["improvement"] = (start - now) / abs(start) if start else math.nan
         facts["start_loss_ratio"] = self._first[0] / blind if blind > 0 else math.nan
@@ -93,6 +99,11 @@ class LossHistory:
         facts |= self._of_the_last_epoch(start, now)
         return facts
 
+    def _start(self) -> float:
+        """Return the median of the first losses, unless they had risen from the very first one."""
+        middle, first = median(self._first), self._first[0]
+        return first if middle > 1.5 * first > 0 else middle
+
     def now(self) -> float:
         """Return the median of the recent losses."""
         return median(list(self._recent)[-self._window() :])
@@ -104,6 +115,7 @@ class LossHistory:
             "first": list(self._first),
             "spiky": sorted(self._spiky),
             "best": self._best,
+            "early": [self._seen, self._early_peak],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -111,6 +123,7 @@ class LossHistory:
         self._recent = deque(state["recent"], maxlen=REMEMBERED)
         self._first = list(state["first"])
         self._spiky, self._best = set(state["spiky"]), state["best"]
+        self._seen, self._early_peak = state["early"]
 
     def _window(self) -> int:
         return min(max(self.epoch_steps, LEAST_RECENT), MOST_RECENT)

@@ -38,14 +38,14 @@ class Patient:
         is_looking: whether the current batch is looked at.
         is_first: whether it is the first one that is looked at.
         epoch: epochs done, with fractions.
-        unseen: what cannot be seen, in one sentence.
     """
 
     def __init__(self, every_n_steps: int) -> None:
         self.module: LightningModule | None = None
         self.is_looking = False
         self.is_first = True
-        self.unseen = ""
+        self._hidden = ""
+        self._optimizers = 1
         self.epoch = 0.0
         self._schedule = Schedule(every_n_steps, EARLY)
         self._losses = LossHistory()
@@ -73,7 +73,8 @@ class Patient:
         if self._is_full:
             self._is_watching = True
             self._probe = DoctorProbe(self._batches.targets)
-            self.unseen = self._probe.install(module)
+            self._hidden = self._probe.install(module)
+            self._optimizers = len(trainer.optimizers)
             self._units.start(module)
 
     def see_loss(self, trainer: Trainer, loss: Tensor) -> None:
@@ -104,6 +105,17 @@ class Patient:
         if self.is_first:
             self._steps.find_unoptimized(step.trainer, step.module)
             self._cross(is_taken=False)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What cannot be seen, a sentence each."""
+        several = "There are several optimizers and no one loss: what the loss does is not judged."
+        return tuple(filter(None, (self._hidden, several if self._optimizers > 1 else "")))
+
+    @property
+    def was_full(self) -> bool:
+        """Whether the latest batch was looked at in full, and not for its update alone."""
+        return self._is_full
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Look whether the gradient is this step's alone."""
@@ -147,9 +159,11 @@ class Patient:
         real = [(n, p) for n, p in made if p.is_floating_point() or p.is_complex()]
         named = [(plain_name(n), p) for n, p in real if p.numel()]
         weights = [local(p.detach()) if alone else p.detach() for _, p in named]
-        norms = tensor_norms(weights).tolist()
-        bad = {n: 1.0 for (n, _), v in zip(named, norms, strict=True) if not math.isfinite(v)}
-        self._steps.know("nonfinite_weights", bad)
+        self._steps.know("nonfinite_weights", _nonfinite([n for n, _ in named], weights))
+        if alone:  # the run has failed, and its last gradients are still there
+            left = [(n, local(p.grad)) for n, p in named if p.grad is not None]
+            bad = _nonfinite([n for n, _ in left], [g for _, g in left])
+            self._steps.know("nonfinite_gradients", bad)
 
     def leave(self) -> None:
         """Take every hook away."""
@@ -216,6 +230,11 @@ class Patient:
         self._units.crossed(numbers)
         self._steps.crossed(numbers, early=self._is_early)
         self._losses.crossed(losses, epoch=self.epoch)
+
+
+def _nonfinite(names: list[str], tensors: list[Tensor]) -> dict[str, float]:
+    norms = tensor_norms(tensors).tolist()
+    return {n: 1.0 for n, v in zip(names, norms, strict=True) if not math.isfinite(v)}
 
 
 def _epoch_batches(trainer: Trainer) -> int:

@@ -15,7 +15,7 @@ from lightning_stab.diagnosis import SEVERITIES, Facts, Finding
 from lightning_stab.diagnosis.facts import BY_LAYER
 
 FILE_NAME = "findings.json"
-SECTION = "diagnosis"
+SECTION, FACTS = "diagnosis", "diagnosis_facts"
 COLOURS = {"info": "cyan", "warning": "yellow", "error": "red"}
 NOT_LOGGED = ("moment", "step", "epoch", "learning_rate", "warming_up")
 
@@ -39,7 +39,7 @@ def print_finding(finding: Finding) -> None:
 def log_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:
     """Send findings to the loggers: text, and the severity (1, 2, 3) as a scalar by id."""
     for finding in findings:
-        log_text(trainer, tag(SECTION, finding.id), markdown(finding), finding.step)
+        log_text(trainer, tag(SECTION, finding.id), markdown(finding))
     severities = {tag(SECTION, f.id): float(SEVERITIES.index(f.severity) + 1) for f in findings}
     log_scalars(trainer, severities)
 
@@ -47,7 +47,7 @@ def log_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:
 def log_facts(trainer: Trainer, facts: Facts) -> None:
     """Send the facts of the whole run that are known to the loggers, as one event."""
     names = [f.name for f in fields(Facts) if f.name not in BY_LAYER and f.name not in NOT_LOGGED]
-    values = {tag(SECTION, name): float(getattr(facts, name)) for name in names}
+    values = {tag(FACTS, name): float(getattr(facts, name)) for name in names}
     log_scalars(trainer, {name: value for name, value in values.items() if value == value})
 
 

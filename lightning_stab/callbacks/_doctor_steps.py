@@ -156,7 +156,7 @@ class StepReader:
             n: count / self._looks[self._owner[n]] for n, count in self._never.items()
         }
         if self._early:
-            facts["early_update_ratio"] = median(self._early)
+            facts["early_update_ratio"] = max(self._early)
         if self._ratios:
             facts["update_ratio"] = median(self._ratios)
         if len(self._norms) > FIRST_NORMS and self._norms[-1] > 0:

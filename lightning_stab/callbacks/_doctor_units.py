@@ -67,6 +67,7 @@ class UnitFacts:
         if self._looks >= LEAST_LOOKS or self._samples >= WINDOW_SAMPLES:
             self._known["dead_fraction"] = groups["dead"]
         self._known["saturated_fraction"] = groups["saturated"]
+        self._known.setdefault("saturated_at_start", groups["saturated"])
 
     def facts(self) -> dict[str, Any]:
         """Return the fractions by layer."""

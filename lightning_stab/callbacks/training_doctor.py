@@ -45,7 +45,8 @@ class TrainingDoctor(Callback):
         treat: must be ``False``: the doctor names and advises, it does not treat.
         ignore: ids that are not told, or ``id:pattern`` for layers, such as
             ``dead-units:head.*``.
-        thresholds: numbers of the rules to replace, by name; see ``docs/training_doctor.md``.
+        thresholds: numbers of the rules to replace, by name, or by ``id.name`` for one id, such as
+            ``plateau.nothing_learnt``; see ``docs/training_doctor.md``.
         every_n_steps: optimizer steps between two looks, >= 1. The first 500 steps are looked at
             every 50 at least, for most faults show early.
         print_findings: print each finding to the terminal when it is found.
@@ -84,7 +85,11 @@ class TrainingDoctor(Callback):
             one_of("ignore", pattern.partition(":")[0], IDS)
         self.thresholds = dict(thresholds or {})
         for name, value in self.thresholds.items():
-            real(f"thresholds[{one_of('thresholds', name, tuple(THRESHOLDS))!r}]", value)
+            id_, _, own = name.rpartition(".")
+            if id_:
+                one_of("thresholds", id_, IDS)
+            one_of("thresholds", own, tuple(THRESHOLDS))
+            real(f"thresholds[{name!r}]", value)
         self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
         self.print_findings = print_findings
         self._loaded = False
@@ -95,6 +100,11 @@ class TrainingDoctor(Callback):
     def findings(self) -> list[Finding]:
         """Everything found, in the order in which it was found."""
         return self._engine.findings
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What the doctor could not see in the latest run, a sentence each."""
+        return self._patient.unseen
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen."""
@@ -201,7 +211,7 @@ class TrainingDoctor(Callback):
     def _judge(self, trainer: Trainer, moment: str) -> None:
         facts = self._patient.facts(trainer, moment)
         new = self._engine.update(facts)
-        if moment == "look":
+        if moment == "look" and self._patient.was_full:
             log_facts(trainer, facts)
         if not new:
             return
@@ -213,5 +223,5 @@ class TrainingDoctor(Callback):
     def _write(self, trainer: Trainer) -> None:
         if self._folder is not None and trainer.is_global_zero:
             place = {"step": trainer.global_step, "epoch": trainer.current_epoch}
-            unseen = {"unseen": self._patient.unseen} if self._patient.unseen else {}
+            unseen = {"unseen": list(self.unseen)} if self.unseen else {}
             write_findings(self._folder, self.findings, {**place, **unseen})

@@ -25,7 +25,7 @@ class Engine:
     become graver, or, for one that passes, after ``cool_down`` steps.
 
     Args:
-        thresholds: numbers that replace the defaults, by name.
+        thresholds: numbers that replace the defaults, by name, or by ``id.name`` for one id.
         ignore: ids, or ``id:layer`` patterns, that are not told.
         rules: the rules, all of the suite's by default.
         cool_down: steps before the same event is told again.
@@ -62,7 +62,7 @@ class Engine:
         for index, rule in enumerate(self.rules):
             if not _is_asked(rule, facts.moment):
                 continue
-            found = match(rule, facts, self.thresholds, self._silenced(rule, facts))
+            found = match(rule, facts, self._thresholds_of(rule), self._silenced(rule, facts))
             self._streaks[index] = self._streaks[index] + 1 if found is not None else 0
             if found is not None and self._streaks[index] >= rule.persistence:
                 ripe.append((rule, found))
@@ -84,6 +84,15 @@ class Engine:
         self.findings = [Finding.from_dict(plain) for plain in state["findings"]]
         if len(state["streaks"]) == len(self.rules):
             self._streaks = list(state["streaks"])
+
+    def _thresholds_of(self, rule: Rule) -> Mapping[str, float]:
+        """Return the thresholds, with those that were given for this id alone."""
+        own = {
+            n.partition(".")[2]: v
+            for n, v in self.thresholds.items()
+            if n.startswith(rule.id + ".")
+        }
+        return {**self.thresholds, **own} if own else self.thresholds
 
     def _silenced(self, rule: Rule, facts: Facts) -> frozenset[str]:
         patterns = [p.partition(":")[2] for p in self.ignore if p.startswith(rule.id + ":")]
@@ -141,7 +150,7 @@ def _listed(layers: Sequence[str]) -> str:
 
 
 class _Shown(float):
-    """A number that prints itself short, and knows a few forms: ``%`` and ``/10`` for advice."""
+    """A number that prints itself short; ``/10`` and ``*10`` for advice, ``a`` without a sign."""
 
     def __format__(self, spec: str) -> str:
         value = float(self)
@@ -149,4 +158,8 @@ class _Shown(float):
             return f"{value / float(spec[1:]):.2g}"
         if spec.startswith("*"):
             return f"{value * float(spec[1:]):.2g}"
+        if spec.startswith("a"):  # without its sign
+            return format(abs(value), spec[1:])
+        if not spec and 1e3 <= abs(value) < 1e6:
+            return f"{value:.0f}"
         return format(value, spec or ".3g")

@@ -50,6 +50,7 @@ class Facts:
             optimizer had no gradient at all.
 
         depth: linear and convolution layers in a row, the output layer among them.
+        gradient_depth_start_log10: the same as the next, before the first step.
         gradient_depth_log10: log10 of the gradient's RMS at the first over that at the last hidden
             layer's pre-activations. Far below 0 where gradients vanish, far above where they
             explode.
@@ -60,16 +61,18 @@ class Facts:
         gradient_growth_log10: log10 of the gradient's norm over its median in the first steps.
 
         dead_fraction: by layer, the fraction of units that were zero on every sample of the window.
+        saturated_at_start: by layer, the next, before the first step.
         saturated_fraction: by layer, the fraction of entries at which the activation is flat.
         attention_logits: by layer, the standard deviation of attention's logits over the keys.
         output_logits: root mean square of what enters a cross-entropy.
 
-        early_update_ratio: the median layer's ratio of update to weight, the median of the first
+        early_update_ratio: the median layer's ratio of update to weight, the largest of the first
             steps after the warm-up.
         update_ratio: the same, the median of the recent steps that were looked at.
         weight_growth: the norm of all weights over what it was at the start.
 
         loss_ratio: the recent loss over the first.
+        early_rise: the largest of the first losses over the very first.
         improvement: how far the loss has come down from its start, relative to its start.
         recent_improvement: how far it has come down within the last epoch, the same way.
         unexplained: the recent loss over that of the best constant prediction, 1 where nothing
@@ -82,6 +85,8 @@ class Facts:
         relapse: how much of what the loss had come down at best it has lost again.
         oscillation: the size of the loss's swings from step to step over its recent level.
         nonfinite_losses: how many of the losses in the latest interval are NaN or infinite.
+        nonfinite_gradients: by parameter, 1 for one whose gradient had a NaN or an infinite entry
+            when the run failed.
         nonfinite_weights: by parameter, 1 for one that has a NaN or an infinite entry.
 
         validation_learnt: 1 - the best validation loss over that of the best constant prediction.
@@ -120,12 +125,14 @@ class Facts:
     without_gradient: Mapping[str, float] = field(default_factory=dict)
 
     depth: float = UNKNOWN
+    gradient_depth_start_log10: float = UNKNOWN
     gradient_depth_log10: float = UNKNOWN
     activation_depth_log10: float = UNKNOWN
     gradient_time_log10: float = UNKNOWN
     gradient_growth_log10: float = UNKNOWN
 
     dead_fraction: Mapping[str, float] = field(default_factory=dict)
+    saturated_at_start: Mapping[str, float] = field(default_factory=dict)
     saturated_fraction: Mapping[str, float] = field(default_factory=dict)
     attention_logits: Mapping[str, float] = field(default_factory=dict)
     output_logits: float = UNKNOWN
@@ -135,6 +142,7 @@ class Facts:
     weight_growth: float = UNKNOWN
 
     loss_ratio: float = UNKNOWN
+    early_rise: float = UNKNOWN
     improvement: float = UNKNOWN
     recent_improvement: float = UNKNOWN
     unexplained: float = UNKNOWN
@@ -145,6 +153,7 @@ class Facts:
     relapse: float = UNKNOWN
     oscillation: float = UNKNOWN
     nonfinite_losses: float = UNKNOWN
+    nonfinite_gradients: Mapping[str, float] = field(default_factory=dict)
     nonfinite_weights: Mapping[str, float] = field(default_factory=dict)
 
     validation_learnt: float = UNKNOWN

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 SEVERITIES = ("info", "warning", "error")  # in rising order
@@ -60,13 +61,19 @@ class Finding:
         return self.severity != "info"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for json and checkpoints."""
+        """Return plain values, for json and checkpoints; a number that is not finite is None."""
         plain = asdict(self)
+        for numbers in plain["evidence"].values():
+            numbers["value"] = numbers["value"] if math.isfinite(numbers["value"]) else None
         return {**plain, "layers": list(self.layers), "advice": list(self.advice)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Finding:
         """Return the finding that ``to_dict`` wrote."""
         evidence = {name: Evidence(**values) for name, values in plain["evidence"].items()}
+        evidence = {
+            name: replace(e, value=math.nan) if e.value is None else e
+            for name, e in evidence.items()
+        }
         lists = {name: tuple(plain[name]) for name in ("layers", "advice")}
         return cls(**{**plain, **lists, "evidence": evidence})

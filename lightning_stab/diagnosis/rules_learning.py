@@ -51,10 +51,47 @@ LEARNING_RULES = (
     Rule(
         "learning-rate-too-high",
         "warning",
-        when("relapse > much_lost and epoch > an_epoch"),
-        "The loss has lost {relapse:.0%} of what it had gained: the steps have become too large.",
+        when(
+            "early_rise > sudden_rise and epoch > early and learnt not> little_learnt"
+            " and input_peak not> outlying and start_loss_ratio not> large_start_loss"
+        ),
+        "Within the first steps the loss rose to {early_rise} times its start, and the run has not"
+        " learnt since.",
         _LOWER,
         persistence=2,
+    ),
+    Rule(
+        "learning-rate-too-high",
+        "warning",
+        when(
+            "gradient_depth_start_log10 > both_shrink and gradient_depth_log10 <"
+            " severe_vanishing_depth"
+            " and learnt not> little_learnt and weight_growth not< shrunk_weights"
+            " and input_peak not> outlying"
+        ),
+        "The gradient reached the first layers when the run began; now it shrinks by"
+        " 10^{gradient_depth_log10:a.1f} on its way: the steps have ruined the network.",
+        _LOWER,
+        persistence=2,
+    ),
+    Rule(
+        "learning-rate-too-high",
+        "warning",
+        when(
+            "saturated_fraction > many_saturated and saturated_at_start < half_saturated"
+            " and learnt not> half_learnt and input_peak not> outlying"
+        ),
+        "The units of {layers} were not saturated when the run began, and are now: the steps have"
+        " driven them there.",
+        _LOWER,
+        persistence=2,
+    ),
+    Rule(
+        "learning-rate-too-high",
+        "warning",
+        when("relapse > much_lost and improvement < half_learnt and epoch > an_epoch"),
+        "The loss has lost {relapse:.0%} of what it had gained: the steps have become too large.",
+        _LOWER,
     ),
     Rule(
         "learning-rate-too-low",
@@ -196,8 +233,8 @@ LEARNING_RULES = (
         "plateau",
         "warning",
         when(
-            "validation_fall > fallen_metric and learnt not> hardly_learnt and epoch > some_epochs"
-            " and step > many_steps"
+            "validation_fall > fallen_metric and learnt not> hardly_learnt"
+            " and relapse not> much_lost and epoch > some_epochs and step > many_steps"
         ),
         "After {epoch:.1f} epochs little is learnt, and validation has only become worse.",
         (
@@ -210,7 +247,8 @@ LEARNING_RULES = (
         "plateau",
         "info",
         when("recent_improvement < standing_still and epoch > some_epochs"),
-        "The loss has not come down within the last epoch.",
+        "The loss has come down by no more than {recent_improvement:.2%} of its start"
+        " within an epoch.",
         (
             'If the metric is good enough, stop: `BestWeightsEarlyStopping(monitor="val_loss")`.',
             "If not, lower the learning rate: `LearningRateDecay()`.",

@@ -12,11 +12,11 @@ _CURE_DEPTH = (
     ),
 )
 _VANISHING = (
-    "The gradient shrinks by 10^{gradient_depth_log10:.1f} from the last hidden layer to the first"
+    "The gradient shrinks by 10^{gradient_depth_log10:a.1f} from the last hidden layer to the first"
     " of {depth:.0f} layers: the first layers do not learn."
 )
 _EXPLODING = (
-    "The gradient grows by 10^{gradient_depth_log10:.1f} from the last hidden layer to the first"
+    "The gradient grows by 10^{gradient_depth_log10:a.1f} from the last hidden layer to the first"
     " of {depth:.0f} layers."
 )
 _DEPTH_SOURCE = "Glorot & Bengio 2010; thresholds measured, see docs/training_doctor.md"
@@ -58,8 +58,9 @@ NETWORK_RULES = (
         "saturated-units",
         "warning",
         when(
-            "saturated_fraction > many_saturated and learnt not> half_learnt"
-            " and early_update_ratio not> large_update and relapse not> much_lost"
+            "saturated_fraction > many_saturated and saturated_at_start > half_saturated"
+            " and learnt not> half_learnt and early_update_ratio not> large_update"
+            " and relapse not> much_lost"
         ),
         "{saturated_fraction:.0%} of the outputs of {layers} stand where the activation is flat.",
         (
@@ -67,7 +68,7 @@ NETWORK_RULES = (
             "Add `WeightInitialization()`, or make the weights before these layers smaller.",
             "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
         ),
-        persistence=3,
+        persistence=2,
         source="Glorot & Bengio 2010",
     ),
     Rule(
@@ -91,7 +92,8 @@ NETWORK_RULES = (
         "error",
         when(
             "gradient_depth_log10 < severe_vanishing_depth"
-            " and weight_growth not< shrunk_weights and early_update_ratio not> large_update"
+            " and gradient_depth_start_log10 not> vanishing_depth"
+            " and weight_growth not< shrunk_weights"
         ),
         _VANISHING,
         _CURE_DEPTH,
@@ -102,9 +104,9 @@ NETWORK_RULES = (
         "vanishing-gradient",
         "warning",
         when(
-            "gradient_depth_log10 < vanishing_depth and epoch > an_epoch"
-            " and learnt not> half_learnt and early_update_ratio not> large_update"
-            " and weight_growth not< shrunk_weights"
+            "gradient_depth_log10 < vanishing_depth"
+            " and gradient_depth_start_log10 not> both_shrink and epoch > an_epoch"
+            " and learnt not> half_learnt and weight_growth not< shrunk_weights"
         ),
         _VANISHING,
         _CURE_DEPTH,
@@ -119,7 +121,7 @@ NETWORK_RULES = (
             " little_learnt"
         ),
         "Over the time steps of a recurrent layer the gradient shrinks by"
-        " 10^{gradient_time_log10:.1f}: what stands at the beginning of a sequence is not learnt.",
+        " 10^{gradient_time_log10:a.1f}: what stands at the beginning of a sequence is not learnt.",
         (
             "Use an LSTM or GRU with a forget bias of 1: `WeightInitialization()` sets it.",
             "Make sequences shorter, or let attention or pooling reach the early steps.",
@@ -135,8 +137,9 @@ NETWORK_RULES = (
             " and epoch > early and learnt not> little_learnt"
             " and weight_growth not< shrunk_weights"
         ),
-        "From layer to layer both shrink: the signal by 10^{activation_depth_log10:.1f} on its way"
-        " to the last hidden layer, the gradient by 10^{gradient_depth_log10:.1f} on its way back.",
+        "From layer to layer both shrink: the signal by 10^{activation_depth_log10:a.1f} on its way"
+        " to the last hidden layer, the gradient by 10^{gradient_depth_log10:a.1f} on"
+        " its way back.",
         _CURE_DEPTH,
         persistence=2,
         source=_DEPTH_SOURCE,
@@ -145,7 +148,8 @@ NETWORK_RULES = (
         "exploding-gradient",
         "error",
         when(
-            "gradient_depth_log10 > severe_exploding_depth and early_update_ratio not> large_update"
+            "gradient_depth_log10 > severe_exploding_depth"
+            " and gradient_depth_start_log10 not< exploding_depth"
         ),
         _EXPLODING,
         _CURE_DEPTH,
@@ -169,7 +173,7 @@ NETWORK_RULES = (
         "warning",
         when("gradient_time_log10 > exploding_time and learnt not> half_learnt"),
         "Over the time steps of a recurrent layer the gradient grows by"
-        " 10^{gradient_time_log10:.1f} on its way back.",
+        " 10^{gradient_time_log10:a.1f} on its way back.",
         (
             'Clip: `GradientClipping(rule="norm", threshold=1.0)`.',
             "Add `WeightInitialization()`: it makes recurrent weights orthogonal.",

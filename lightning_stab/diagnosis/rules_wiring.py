@@ -22,6 +22,24 @@ WIRING_RULES = (
     Rule(
         "non-finite",
         "error",
+        when("nonfinite_gradients > present"),
+        "The run failed with gradients that are NaN or infinite: {layers}.",
+        (
+            (
+                'Add `StepGuard(on_nonfinite="skip")`: a bad step is not taken; with'
+                " `forensics=True` the"
+                " batch is kept for a look."
+            ),
+            (
+                "Look for roots of 0, logarithms of 0 and divisions by 0: their values may be"
+                " finite where"
+                " their derivatives are not."
+            ),
+        ),
+    ),
+    Rule(
+        "non-finite",
+        "error",
         when("nonfinite_losses > no_loss_lost"),
         "The loss is NaN or infinite.",
         (
@@ -140,7 +158,7 @@ WIRING_RULES = (
         "Features enter the network at a size of {input_size}, and it does not learn.",
         (
             "Standardise every feature with the training set's mean and standard deviation.",
-            "Or put a `BatchNorm` layer in front of the first one.",
+            "Or put a normalisation layer in front of the first layer.",
         ),
         persistence=2,
     ),
@@ -171,13 +189,13 @@ WIRING_RULES = (
             "start_loss_ratio > large_start_loss and epoch > some_epochs"
             " and learnt not> hardly_learnt"
         ),
-        "The first loss is {start_loss_ratio} times that of a constant prediction: the"
+        "The first loss is {start_loss_ratio} times that of a blind prediction: the"
         " outputs start"
         " far too large.",
         (
             (
-                "Add `WeightInitialization()`, or scale the output layer's weights down"
-                " {start_loss_ratio:.0f} times."
+                "Add `WeightInitialization()`, or divide the output layer's weights by"
+                " {start_loss_ratio:.0f}."
             ),
         ),
     ),

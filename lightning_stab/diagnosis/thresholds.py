@@ -28,6 +28,7 @@ THRESHOLDS = MappingProxyType(
         # units
         "dead_layer": 0.95,
         "many_dead": 0.8,
+        "half_saturated": 0.5,
         "many_saturated": 0.7,
         "large_attention_logits": 30.0,
         # learning rate
@@ -36,6 +37,7 @@ THRESHOLDS = MappingProxyType(
         "nearly_gone": 0.01,  # of the highest learning rate
         "small_update": 1e-4,
         "risen_loss": 3.0,
+        "sudden_rise": 3.0,
         "worse_than_constant": 1.5,
         "small_improvement": 0.05,
         # loss
