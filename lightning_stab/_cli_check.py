@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_stab._cli_classes import StabCLI
+from lightning_stab._cli_classes import StabCLI, accept_what_fit_saves
 from lightning_stab.arguments import integer
 from lightning_stab.callbacks.checking import check_batches, training_batches
 
@@ -30,10 +30,11 @@ class CheckCLI(StabCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what only the check asks."""
+        """Add what only the check asks, and what a saved configuration of ``fit`` holds."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--batches", type=int, default=1, help="training batches to check")
         parser.add_argument("--json", action="store_true", help="print json instead of a table")
+        accept_what_fit_saves(parser)
 
     def batches(self) -> list[Any]:
         """Return the first training batches."""

@@ -7,6 +7,7 @@ import warnings
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -170,3 +171,13 @@ def own_error(error: BaseException | None) -> StabError | None:
 
 def _class_path(value: Any) -> str | None:
     return value.get("class_path") if isinstance(value, (Namespace, dict)) else None
+
+
+def accept_what_fit_saves(parser: LightningArgumentParser) -> list[str]:
+    """Let a parser take the options that a configuration saved by ``fit`` holds beside the rest.
+
+    Returns:
+        Their names.
+    """
+    bound: set[str | int] = {"model", "train_dataloaders", "val_dataloaders", "datamodule"}
+    return list(parser.add_method_arguments(Trainer, "fit", skip=bound))

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from lightning_stab import TrainingDoctor
-from lightning_stab._cli_classes import StabCLI, own_error
+from lightning_stab._cli_classes import StabCLI, accept_what_fit_saves, own_error
 from lightning_stab._cli_findings import Diagnosis, diagnosis, show
 from lightning_stab.arguments import integer
 from lightning_stab.errors import ConflictError, GradientCheckError, UnstableStepError
@@ -27,7 +27,6 @@ VALIDATION_BATCHES = 50  # of each validation, at most
 # they write files, print, or end the run; everything else may change the training and stays
 LEFT_OUT = (Checkpoint, EarlyStopping, ProgressBar, ModelSummary)
 ENDS = (UnstableStepError, GradientCheckError)  # by which the suite ends a fit
-BOUND_TO_FIT: set[str | int] = {"model", "train_dataloaders", "val_dataloaders", "datamodule"}
 
 
 class DiagnoseCLI(StabCLI):
@@ -58,7 +57,7 @@ class DiagnoseCLI(StabCLI):
             "--steps", type=int, default=200, help="optimizer steps to watch, at most"
         )
         parser.add_argument("--json", action="store_true", help="print json instead of a table")
-        self.from_fit = parser.add_method_arguments(Trainer, "fit", skip=BOUND_TO_FIT)
+        self.from_fit = accept_what_fit_saves(parser)
 
     def before_instantiate_classes(self) -> None:
         """Take the loggers away before they are made: some of them start with that."""

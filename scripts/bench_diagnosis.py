@@ -7,7 +7,7 @@ python scripts/bench_diagnosis.py --small               a few programs
 
 Each program of `diagnosis_corpus` is trained with a real Trainer; seed 0 is watched by every
 detector at once, since none of them changes a run. A sick program counts as found if a detector
-gives an alarm (ours: a warning or an error), as named if the id of its first cause is a right name
+gives an alarm (ours: a warning or an error), as named if the id of its first alarm is a right name
 of the fault. A healthy one with an alarm is a false alarm.
 """
 

@@ -97,3 +97,9 @@ def test_a_config_says_what_is_checked(folder, capsys):
 def test_bad_words_are_one_sentence(folder, capsys, words, sentence):
     assert checked(*words) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_configuration_that_fit_saved_is_taken(folder):
+    saved = folder / "config.yaml"
+    saved.write_text("ckpt_path: null\nseed_everything: 1\n")
+    assert checked("--config", str(saved)) == 0

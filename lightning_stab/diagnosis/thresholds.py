@@ -68,7 +68,6 @@ THRESHOLDS = MappingProxyType(
         # time
         "early": 0.3,  # epochs
         "an_epoch": 0.95,
-        "two_epochs": 1.95,
         "half_the_run": 0.5,
         "far_into_the_run": 0.4,
         "some_epochs": 2.95,

@@ -8,7 +8,6 @@ from diagnosis_baselines import BASELINES
 from lightning.pytorch import Callback
 
 from lightning_stab import TrainingDoctor
-from lightning_stab.diagnosis.rules import CAUSES
 
 OURS = "TrainingDoctor"
 DETECTORS = (OURS, *BASELINES)
@@ -21,12 +20,6 @@ def watch() -> dict[str, Callback]:
 
 
 def alarms(name: str, callback: Any) -> list[tuple[str, int]]:
-    """Return the ids and steps of a detector's alarms, the one that it would be judged by first.
-
-    Ours are told in the order of causes, theirs in the order of time.
-    """
-    if name != OURS:
-        return [(f.id, f.step) for f in callback.findings]
-    told = [f for f in callback.findings if f.is_alarm]
-    told.sort(key=lambda f: (CAUSES[f.id], f.step))
-    return [(f.id, f.step) for f in told]
+    """Return the ids and steps of a detector's alarms in the order in which they were given."""
+    told = callback.findings
+    return [(f.id, f.step) for f in told if name != OURS or f.is_alarm]
