@@ -45,6 +45,7 @@ class StepReader:
         self._norms: list[float] = []
         self._early: list[float] = []
         self._ratios: list[float] = []
+        self._from_zero: set[str] = set()
         self._start_size = math.nan
         self._known: dict[str, Any] = {}
 
@@ -108,16 +109,22 @@ class StepReader:
             self._norms.append(numbers["norm"])
             del self._norms[FIRST_NORMS:-1]
         sizes = {n[5:]: v for n, v in numbers.items() if n.startswith("size:")}
-        known = [v for n, v in numbers.items() if n.startswith("ratio:")]
-        ratios = [ratio for ratio in known if math.isfinite(ratio)]
-        size = math.sqrt(sum(s * s for s in sizes.values() if math.isfinite(s)))
+        known = {n[6:]: v for n, v in numbers.items() if n.startswith("ratio:")}
+        ratios = [ratio for ratio in known.values() if math.isfinite(ratio)]
+        self._from_zero.update(n for n, v in known.items() if math.isnan(v))
+        # what started at zero has grown without bound, in the healthiest run
+        first = [s for n, s in sizes.items() if math.isfinite(s) and n not in self._from_zero]
+        size = math.sqrt(sum(s * s for s in first))
         if sizes and not self._start_size > 0:
             self._start_size = size
         if ratios:
             self._ratios = [*self._ratios[1 - RECENT_RATIOS :], median(ratios)]
             if early:
-                self._early.append(median(ratios))
                 self.early_seen += 1
+                # a weight that started at zero changes by all that it is
+                grown = [v for n, v in known.items() if n not in self._from_zero]
+                usual = [ratio for ratio in grown if math.isfinite(ratio)]
+                self._early += [median(usual)] if usual else []
         bad = {n: 1.0 for n, s in sizes.items() if not math.isfinite(s)}
         identical = {n[10:]: v for n, v in numbers.items() if n.startswith("identical:")}
         if identical:
@@ -142,6 +149,8 @@ class StepReader:
 
     def find_unregistered(self, loss: Tensor, module: LightningModule) -> None:
         """Look for parameters that the loss depends on and the module does not know."""
+        if any(map(is_sharded, module.parameters())):  # the graph knows the whole ones instead
+            return
         known = {id(p) for p in module.parameters()}
         used = {id(p): p for p in leaves_of(loss) if isinstance(p, Parameter)}
         self._known["unregistered"] = float(sum(id_ not in known for id_ in used))
@@ -171,6 +180,7 @@ class StepReader:
             "owner": dict(self._owner),
             "norms": list(self._norms),
             "early": list(self._early),
+            "from_zero": sorted(self._from_zero),
             "ratios": list(self._ratios),
             "start_size": self._start_size,
             "identical_units": dict(self._known.get("identical_units", {})),
@@ -181,7 +191,7 @@ class StepReader:
         self._looks, self._start_size = dict(state["looks"]), state["start_size"]
         self._never, self._owner = dict(state["never"]), dict(state["owner"])
         self._norms, self._early = list(state["norms"]), list(state["early"])
-        self._ratios = list(state["ratios"])
+        self._ratios, self._from_zero = list(state["ratios"]), set(state["from_zero"])
         self.early_seen = len(self._early)
         self._known["identical_units"] = dict(state["identical_units"])
 

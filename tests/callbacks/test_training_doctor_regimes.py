@@ -30,6 +30,7 @@ from lightning_twins import (
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from lightning_stab.callbacks._doctor_report import FACTS
 from lightning_stab.diagnosis import IDS
 
 
@@ -208,9 +209,9 @@ def test_the_sick_twin_really_is_diagnosed():
     run("sick", [watcher])
     assert "bad-initialization" in {f.id for f in watcher.findings}
     logged = run("transformer", [doctor(3)])[1].logger.latest
-    assert "diagnosis/gradient_depth_log10" in logged
-    assert "diagnosis/gradient_time_log10" in run("lstm", [doctor(3)])[1].logger.latest
-    assert "diagnosis/gradient_time_log10" in run("gru-cells", [doctor(3)])[1].logger.latest
+    assert f"{FACTS}/gradient_depth_log10" in logged
+    assert f"{FACTS}/gradient_time_log10" in run("lstm", [doctor(3)])[1].logger.latest
+    assert f"{FACTS}/gradient_time_log10" in run("gru-cells", [doctor(3)])[1].logger.latest
 
 
 def test_the_random_state_is_left_alone():

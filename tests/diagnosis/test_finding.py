@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lightning_stab.diagnosis import RULES, SEVERITIES, Evidence, Finding
 
 TEXTS = st.text(max_size=9)
-NUMBERS = st.floats(allow_nan=False)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 FINDINGS = st.builds(
     Finding,
     id=TEXTS,
@@ -42,6 +42,15 @@ def test_what_a_rule_says_comes_back_from_json(rule):
     assert Finding.from_dict(json.loads(json.dumps(finding.to_dict()))) == finding
     assert isinstance(finding.id, str)
     assert isinstance(finding.severity, str)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_evidence_that_is_not_finite_is_still_json(value):
+    finding = Finding("plateau", "info", 0, (), {"x": Evidence(value, ">", 1.0, "y")}, "", ())
+    text = json.dumps(finding.to_dict(), allow_nan=False)
+    back = Finding.from_dict(json.loads(text))
+    assert not math.isfinite(back.evidence["x"].value)
+    assert back.to_dict() == finding.to_dict()
 
 
 def test_an_alarm_is_more_than_information():
