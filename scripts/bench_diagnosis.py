@@ -51,9 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.small:
         chosen = [p for p in chosen if p.name in SMALL]
     runs: list[Run] = []
-    for run in watched(chosen, options.jobs):
-        runs.append(run)
-        print(f"{run.name:42} {told(run)}", flush=True)
+    for one_run in watched(chosen, options.jobs):
+        runs.append(one_run)
+        print(f"{one_run.name:42} {told(one_run)}", flush=True)
         if options.json:
             options.json.write_text(json.dumps([r.to_dict() for r in runs], indent=1) + "\n")
     for half in ("tune", "report"):
