@@ -112,11 +112,6 @@ class Patient:
         several = "There are several optimizers and no one loss: what the loss does is not judged."
         return tuple(filter(None, (self._hidden, several if self._optimizers > 1 else "")))
 
-    @property
-    def was_full(self) -> bool:
-        """Whether the latest batch was looked at in full, and not for its update alone."""
-        return self._is_full
-
     def before_step(self, optimizer: Optimizer) -> None:
         """Look whether the gradient is this step's alone."""
         self._stale.before_step(optimizer, watch=self.is_looking)
@@ -126,7 +121,7 @@ class Patient:
         self._steps.drop()
 
     def end_batch(self, trainer: Trainer) -> bool:
-        """Take in what the batch showed; say whether it was looked at.
+        """Take in what the batch showed; say whether it was looked at in full.
 
         Of a step that is accumulated over several batches the last one is looked at.
         """
@@ -140,7 +135,7 @@ class Patient:
             return False
         self._cross(is_taken=True)
         self.is_first = self.is_first and not self._has_stepped
-        return True
+        return self._is_full  # an update alone is judged with the next full look
 
     def see_validation(self, trainer: Trainer) -> bool:
         """Take in validation metrics; say whether there were any."""

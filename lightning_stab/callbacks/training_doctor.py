@@ -211,7 +211,7 @@ class TrainingDoctor(Callback):
     def _judge(self, trainer: Trainer, moment: str) -> None:
         facts = self._patient.facts(trainer, moment)
         new = self._engine.update(facts)
-        if moment == "look" and self._patient.was_full:
+        if moment == "look":
             log_facts(trainer, facts)
         if not new:
             return
