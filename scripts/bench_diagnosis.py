@@ -20,13 +20,14 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from diagnosis_bench.detectors import DETECTORS, watch
+from diagnosis_bench.detectors import DETECTORS, OURS, watch
 from diagnosis_bench.score import Run, misses, table
 from diagnosis_corpus import PROGRAMS, Program, run
 from diagnosis_corpus.check import label_problem
@@ -49,7 +50,12 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [p for p in chosen if re.search(options.only, p.name)]
     if options.small:
         chosen = [p for p in chosen if p.name in SMALL]
-    runs = watched(chosen, options.jobs)
+    runs: list[Run] = []
+    for run in watched(chosen, options.jobs):
+        runs.append(run)
+        print(f"{run.name:42} {told(run)}", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps([r.to_dict() for r in runs], indent=1) + "\n")
     for half in ("tune", "report"):
         part = [r for r in runs if r.half == half]
         if part:
@@ -58,8 +64,6 @@ def main(argv: list[str] | None = None) -> int:
     if options.labels:
         print("\n".join(problems) or "labels and outcomes agree")
     print(f"{time.perf_counter() - began:.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps([r.to_dict() for r in runs], indent=1) + "\n")
     return 1 if problems else 0
 
 
@@ -79,13 +83,20 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def watched(programs: list[Program], jobs: int) -> list[Run]:
-    """Train each program with seed 0 under the eyes of every detector."""
+def watched(programs: list[Program], jobs: int) -> Iterator[Run]:
+    """Train each program with seed 0 under the eyes of every detector, and yield what they said."""
     names = [program.name for program in programs]
     if jobs == 1:
-        return [one(name) for name in names]
+        yield from map(one, names)
+        return
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        return list(pool.imap(one, names, chunksize=2))
+        yield from pool.imap(one, names, chunksize=2)
+
+
+def told(run: Run) -> str:
+    """Return the label of a run and what the doctor said of it."""
+    said = ", ".join(id_ for id_, _ in run.alarms[OURS]) or "nothing"
+    return f"{'/'.join(run.names) or 'healthy':40} {said}"
 
 
 def one(name: str) -> Run:

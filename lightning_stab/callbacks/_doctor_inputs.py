@@ -32,7 +32,8 @@ class InputPeaks:
         values = [v for v in tree_leaves(batch) if isinstance(v, Tensor) and _is_plain(v)]
         if values and values[0].numel():
             peaks = [_peak(v) for v in values[:TENSORS] if v.numel()]
-            peaks += [peaks[0]] * (TENSORS - len(peaks))
+            missing = torch.full_like(peaks[0], torch.nan)
+            peaks += [missing] * (TENSORS - len(peaks))
             self._pending.append(torch.stack([p.to(peaks[0].device) for p in peaks]))
 
     def readings(self) -> list[Reading]:
@@ -53,14 +54,13 @@ class InputPeaks:
                 self._highest[column] = max(self._highest[column], value)
 
     def facts(self) -> dict[str, float]:
-        """Return the largest peak over the median one."""
-        pairs = [
-            (highest, median(peaks))
+        """Return the largest peak over the median one, of all tensors and of the second alone."""
+        ratios = [
+            highest / usual if len(peaks) >= LEAST and (usual := median(peaks)) > 0 else math.nan
             for highest, peaks in zip(self._highest, self._peaks, strict=True)
-            if len(peaks) >= LEAST
         ]
-        ratios = [highest / usual for highest, usual in pairs if usual > 0]
-        return {"input_peak": max(ratios)} if ratios else {}
+        known = [ratio for ratio in ratios if math.isfinite(ratio)]
+        return {"input_peak": max(known, default=math.nan), "target_peak": ratios[-1]}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values."""

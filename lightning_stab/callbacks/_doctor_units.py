@@ -23,7 +23,7 @@ class UnitFacts:
         self._probe = ActivationProbe()
         self._looks = 0
         self._samples = 0.0
-        self._known: dict[str, dict[str, float]] = {}
+        self._known: dict[str, Any] = {}
 
     def start(self, module: LightningModule) -> None:
         """Put the hooks on for a batch."""
@@ -66,6 +66,7 @@ class UnitFacts:
                 groups[group][layer] = value
         if self._looks >= LEAST_LOOKS or self._samples >= WINDOW_SAMPLES:
             self._known["dead_fraction"] = groups["dead"]
+        self._known["most_dead"] = max(groups["dead"].values(), default=math.nan)
         self._known["saturated_fraction"] = groups["saturated"]
         self._known.setdefault("saturated_at_start", groups["saturated"])
 

@@ -41,6 +41,7 @@ class Facts:
         rectified_logits: the fraction of zeros among logits that a ReLU makes for a cross-entropy.
         batch_variety: how far the targets differ within a batch, over how far they differ in all:
             near 0 where each batch holds one class.
+        target_peak: the same as the next for the second tensor of a batch alone, its targets.
         input_peak: the largest magnitude in any batch over that of the median batch.
         unregistered: how many parameters the loss depends on that the module does not know.
         stale_gradients: 1 where the gradient of an earlier step is still there when new ones are
@@ -60,6 +61,8 @@ class Facts:
             steps of a recurrent layer, the worst layer's.
         gradient_growth_log10: log10 of the gradient's norm over its median in the first steps.
 
+        most_dead: the largest fraction of units, in any layer, that were zero on the samples seen
+            so far of the window.
         dead_fraction: by layer, the fraction of units that were zero on every sample of the window.
         saturated_at_start: by layer, the next, before the first step.
         saturated_fraction: by layer, the fraction of entries at which the activation is flat.
@@ -118,6 +121,7 @@ class Facts:
     unreachable_targets: float = UNKNOWN
     rectified_logits: float = UNKNOWN
     batch_variety: float = UNKNOWN
+    target_peak: float = UNKNOWN
     input_peak: float = UNKNOWN
     unregistered: float = UNKNOWN
     stale_gradients: float = UNKNOWN
@@ -131,6 +135,7 @@ class Facts:
     gradient_time_log10: float = UNKNOWN
     gradient_growth_log10: float = UNKNOWN
 
+    most_dead: float = UNKNOWN
     dead_fraction: Mapping[str, float] = field(default_factory=dict)
     saturated_at_start: Mapping[str, float] = field(default_factory=dict)
     saturated_fraction: Mapping[str, float] = field(default_factory=dict)

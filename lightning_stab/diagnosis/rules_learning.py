@@ -17,7 +17,11 @@ LEARNING_RULES = (
     Rule(
         "learning-rate-too-high",
         "error",
-        when("loss_ratio > risen_loss and unexplained > worse_than_constant"),
+        when(
+            "loss_ratio > risen_loss and unexplained > worse_than_constant"
+            " and input_peak not> outlying and start_loss_ratio not> large_start_loss"
+            " and input_size not> large_input and target_size not> large_target"
+        ),
         "The loss has risen to {loss_ratio} times its start.",
         _LOWER,
         persistence=2,
@@ -28,7 +32,8 @@ LEARNING_RULES = (
         when(
             "early_update_ratio > large_update and epoch > early"
             " and learnt not> little_learnt and input_peak not> outlying"
-            " and start_loss_ratio not> large_start_loss"
+            " and start_loss_ratio not> large_start_loss and input_size not> large_input"
+            " and target_size not> large_target"
         ),
         "The first steps changed the weights by {early_update_ratio:.0%} of their size"
         " each, and the"
@@ -42,7 +47,8 @@ LEARNING_RULES = (
         when(
             "weight_growth > grown_weights and early_update_ratio not< notable_update"
             " and epoch > early and learnt not> little_learnt and input_peak not> outlying"
-            " and start_loss_ratio not> large_start_loss"
+            " and start_loss_ratio not> large_start_loss and input_size not> large_input"
+            " and target_size not> large_target"
         ),
         "The weights have grown {weight_growth:.0f} times, and the run has not learnt.",
         _LOWER,
@@ -54,6 +60,7 @@ LEARNING_RULES = (
         when(
             "early_rise > sudden_rise and epoch > early and learnt not> little_learnt"
             " and input_peak not> outlying and start_loss_ratio not> large_start_loss"
+            " and input_size not> large_input and target_size not> large_target"
         ),
         "Within the first steps the loss rose to {early_rise} times its start, and the run has not"
         " learnt since.",
@@ -64,10 +71,10 @@ LEARNING_RULES = (
         "learning-rate-too-high",
         "warning",
         when(
-            "gradient_depth_start_log10 > both_shrink and gradient_depth_log10 <"
-            " severe_vanishing_depth"
-            " and learnt not> little_learnt and weight_growth not< shrunk_weights"
-            " and input_peak not> outlying"
+            "gradient_depth_start_log10 > both_shrink"
+            " and gradient_depth_log10 < severe_vanishing_depth and learnt not> little_learnt"
+            " and weight_growth not< shrunk_weights and input_peak not> outlying"
+            " and start_loss_ratio not> large_start_loss and input_size not> large_input"
         ),
         "The gradient reached the first layers when the run began; now it shrinks by"
         " 10^{gradient_depth_log10:a.1f} on its way: the steps have ruined the network.",
@@ -80,6 +87,7 @@ LEARNING_RULES = (
         when(
             "saturated_fraction > many_saturated and saturated_at_start < half_saturated"
             " and learnt not> half_learnt and input_peak not> outlying"
+            " and start_loss_ratio not> large_start_loss and input_size not> large_input"
         ),
         "The units of {layers} were not saturated when the run began, and are now: the steps have"
         " driven them there.",
@@ -89,7 +97,10 @@ LEARNING_RULES = (
     Rule(
         "learning-rate-too-high",
         "warning",
-        when("relapse > much_lost and improvement < half_learnt and epoch > an_epoch"),
+        when(
+            "relapse > much_lost and improvement < half_learnt and epoch > an_epoch"
+            " and input_peak not> outlying and target_size not> large_target"
+        ),
         "The loss has lost {relapse:.0%} of what it had gained: the steps have become too large.",
         _LOWER,
     ),
@@ -129,6 +140,21 @@ LEARNING_RULES = (
                 "Let the schedule last as long as the run: `T_max` or `total_steps` in"
                 " optimizer steps,"
                 ' and `"interval": "step"` or `"epoch"` to match.'
+            ),
+        ),
+        persistence=2,
+    ),
+    Rule(
+        "loss-spike",
+        "warning",
+        when("target_peak > outlying and target_size > present and epoch > early"),
+        "The largest batch holds targets {target_peak:.0f} times those of an ordinary one: a few"
+        " samples decide the loss.",
+        (
+            "Look for broken targets in the data, and remove or clamp them.",
+            (
+                "Use `torch.nn.HuberLoss`, which large errors do not dominate, and"
+                ' `GradientClipping(rule="norm", threshold=1.0)`.'
             ),
         ),
         persistence=2,
@@ -196,7 +222,8 @@ LEARNING_RULES = (
         "warning",
         when(
             "learnt < nothing_learnt and epoch > some_epochs and step > many_steps"
-            " and warming_up not> present"
+            " and warming_up not> present and input_size not> large_input"
+            " and input_size not< small_input"
         ),
         "After {epoch:.1f} epochs the loss is still that of a constant prediction.",
         (
@@ -212,7 +239,10 @@ LEARNING_RULES = (
     Rule(
         "plateau",
         "warning",
-        when("validation_learnt < nothing_learnt and epoch > some_epochs and step > many_steps"),
+        when(
+            "validation_learnt < nothing_learnt and epoch > some_epochs and step > many_steps"
+            " and input_size not> large_input and input_size not< small_input"
+        ),
         "After {epoch:.1f} epochs the validation loss has never been better than that of a constant"
         " prediction.",
         (
@@ -233,8 +263,9 @@ LEARNING_RULES = (
         "plateau",
         "warning",
         when(
-            "validation_fall > fallen_metric and learnt not> hardly_learnt"
-            " and relapse not> much_lost and epoch > some_epochs and step > many_steps"
+            "validation_fall > fallen_metric and validation_rise > risen_validation_loss"
+            " and learnt not> hardly_learnt and relapse not> much_lost and epoch > some_epochs"
+            " and step > many_steps"
         ),
         "After {epoch:.1f} epochs little is learnt, and validation has only become worse.",
         (

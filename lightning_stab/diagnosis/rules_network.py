@@ -93,7 +93,7 @@ NETWORK_RULES = (
         when(
             "gradient_depth_log10 < severe_vanishing_depth"
             " and gradient_depth_start_log10 not> vanishing_depth"
-            " and weight_growth not< shrunk_weights"
+            " and weight_growth not< shrunk_weights and most_dead not> dead_layer"
         ),
         _VANISHING,
         _CURE_DEPTH,
@@ -107,6 +107,7 @@ NETWORK_RULES = (
             "gradient_depth_log10 < vanishing_depth"
             " and gradient_depth_start_log10 not> both_shrink and epoch > an_epoch"
             " and learnt not> half_learnt and weight_growth not< shrunk_weights"
+            " and input_size not> large_input and input_size not< small_input"
         ),
         _VANISHING,
         _CURE_DEPTH,
@@ -134,8 +135,9 @@ NETWORK_RULES = (
         "warning",
         when(
             "gradient_depth_log10 < both_shrink and activation_depth_log10 < both_shrink"
-            " and epoch > early and learnt not> little_learnt"
-            " and weight_growth not< shrunk_weights"
+            " and gradient_depth_start_log10 < both_shrink and epoch > early"
+            " and learnt not> little_learnt and weight_growth not< shrunk_weights"
+            " and input_size not> large_input and input_size not< small_input"
         ),
         "From layer to layer both shrink: the signal by 10^{activation_depth_log10:a.1f} on its way"
         " to the last hidden layer, the gradient by 10^{gradient_depth_log10:a.1f} on"

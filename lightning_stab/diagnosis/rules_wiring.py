@@ -154,8 +154,24 @@ WIRING_RULES = (
     Rule(
         "input-scale",
         "warning",
-        when("input_size > large_input and epoch > some_epochs and learnt not> hardly_learnt"),
+        when("input_size > large_input and epoch > some_epochs and learnt not> half_learnt"),
         "Features enter the network at a size of {input_size}, and it does not learn.",
+        (
+            "Standardise every feature with the training set's mean and standard deviation.",
+            "Or put a normalisation layer in front of the first layer.",
+        ),
+        persistence=2,
+    ),
+    Rule(
+        "input-scale",
+        "error",
+        when(
+            "input_size > large_input and loss_ratio > risen_loss"
+            " and unexplained > worse_than_constant"
+        ),
+        "Features enter the network at a size of {input_size}, and the loss has risen"
+        " to {loss_ratio}"
+        " times its start.",
         (
             "Standardise every feature with the training set's mean and standard deviation.",
             "Or put a normalisation layer in front of the first layer.",

@@ -19,7 +19,7 @@ def encoder(settings: Settings, pre_norm: bool) -> nn.TransformerEncoder:
     width = settings["width"]
     layer = nn.TransformerEncoderLayer(
         width,
-        settings.get("heads", 4),
+        4,
         2 * width,
         dropout=settings.get("dropout", 0.0),
         activation=settings.get("activation", "relu"),
@@ -57,7 +57,7 @@ class RowsTransformer(Classifier):
         """Return the logits."""
         x = self.embed(x) + self.position
         x = self.norm(self.encoder(x)).mean(1)
-        logits = self.head(x.detach() if self.settings.get("detach") else x)
+        logits = self.head(x)
         return logits.softmax(-1) if self.settings.get("output") == "softmax" else logits
 
 
@@ -71,7 +71,7 @@ class LanguageModel(Configured):
         self.places = nn.Embedding(length, width)
         self.encoder = encoder(settings, pre_norm=False)
         self.head = nn.Linear(width, settings.get("vocabulary", 14), bias=False)
-        nn.init.normal_(self.tokens.weight, std=settings.get("embedding", 0.3))
+        nn.init.normal_(self.tokens.weight, std=0.3)
         start(self, settings)
         if settings.get("tied"):
             self.head.weight = self.tokens.weight
@@ -87,8 +87,6 @@ class LanguageModel(Configured):
             x = self.encoder(x, mask=mask.isinf(), src_key_padding_mask=hidden)
         else:
             x = self.encoder(x, mask=mask, is_causal=True)
-        if self.settings.get("detach"):
-            x = x.detach()
         logits = self.head(x)
         return logits.softmax(-1) if self.settings.get("output") == "softmax" else logits
 

@@ -79,8 +79,8 @@ def prepared(split: Split, settings: Settings) -> Split:
     """Do to the data what the program's settings say.
 
     `rows` keeps so many and repeats them, so that an epoch stays as long; `transform` is "log" or
-    "log1p" of the inputs; `input_scale` and `input_shift` hit all inputs, `target_scale` and
-    `target_shift` all targets; `label_noise` shuffles the targets of that share of training rows;
+    "log1p" of the inputs; `input_scale` hits all inputs, `target_scale` and `target_shift`
+    all targets; `label_noise` shuffles the targets of that share of training rows;
     `bad_rows` and `bad_targets` = [count, factor] multiply a few training rows.
     """
     generator = torch.Generator().manual_seed(1)
@@ -91,9 +91,8 @@ def prepared(split: Split, settings: Settings) -> Split:
         x, y = x[again], y[again]
     if transform := settings.get("transform"):
         x, val_x = getattr(torch, transform)(x), getattr(torch, transform)(val_x)
-    scale, shift = settings.get("input_scale", 1.0), settings.get("input_shift", 0.0)
-    if (scale, shift) != (1.0, 0.0):
-        x, val_x = x * scale + shift, val_x * scale + shift
+    if (scale := settings.get("input_scale", 1.0)) != 1.0:
+        x, val_x = x * scale, val_x * scale
     scale, shift = settings.get("target_scale", 1.0), settings.get("target_shift", 0.0)
     if (scale, shift) != (1.0, 0.0):
         y, val_y = y * scale + shift, val_y * scale + shift

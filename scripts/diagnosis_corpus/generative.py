@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from diagnosis_corpus.data import Settings, Split, real
 from diagnosis_corpus.initial import initialise
-from diagnosis_corpus.optimization import optimizer_for
 from diagnosis_corpus.parts import ACTIVATIONS, Configured, Setup, setup_of
 
 
@@ -44,8 +43,6 @@ class AutoEncoder(Configured):
     def forward(self, x: Tensor) -> Tensor:
         """Return the reconstruction."""
         code = self.encoder(x)
-        if self.settings.get("detach"):
-            code = code.detach()
         for layer in self.decoder:
             code = layer(code)
         return self.last(code)
@@ -100,7 +97,7 @@ class GAN(LightningModule):
         self.generator = self.player(4, 2)
         self.discriminator = self.player(2, 1)
         initialise(self.generator, settings)
-        initialise(self.discriminator, {**settings, **settings.get("discriminator", {})})
+        initialise(self.discriminator, settings)
 
     def player(self, inputs: int, outputs: int) -> nn.Sequential:
         """Return one of the two nets."""
@@ -119,8 +116,6 @@ class GAN(LightningModule):
         if self.settings.get("same_twice"):
             owners = (self.discriminator, self.discriminator)
         betas = (self.settings.get("beta", 0.5), 0.99)
-        if self.settings.get("optimizer") == "sgd":
-            return [optimizer_for(owner.parameters(), self.settings) for owner in owners]
         rates = (rate * self.settings.get("generator_rate", 1.0), rate)
         return [
             torch.optim.Adam(owner.parameters(), lr=r, betas=betas)
@@ -129,12 +124,9 @@ class GAN(LightningModule):
 
     def score(self, points: Tensor, truth: float) -> Tensor:
         """Return the discriminator's loss on points that are all true or all false."""
-        logit = self.discriminator(points * self.settings.get("points_scale", 1.0))
+        logit = self.discriminator(points)
         if self.settings.get("output") == "sigmoid":
             logit = logit.sigmoid()
-        if self.settings.get("loss") == "by_hand":  # log(0) once the discriminator is sure
-            p = logit.sigmoid()
-            return -(truth * p.log() + (1 - truth) * (1 - p).log()).mean()
         return functional.binary_cross_entropy_with_logits(logit, torch.full_like(logit, truth))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

@@ -42,10 +42,6 @@ class PlainCNN(Configured):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
         x = self.features(x).flatten(1)
-        if self.settings.get("detach"):
-            x = x.detach()
-        if self.settings.get("feature_norm"):  # no epsilon: an image without any feature has norm 0
-            x = x / x.pow(2).sum(1, keepdim=True).sqrt()
         x = functional.dropout(
             functional.relu(self.hidden(x)), self.settings.get("dropout", 0.0), self.training
         )
@@ -102,8 +98,6 @@ class BatchNormCNN(Classifier):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = activation(norm(conv(x)))
         x = functional.adaptive_avg_pool2d(x, 2).flatten(1)
-        if self.settings.get("detach"):
-            x = x.detach()
         if self.settings.get("output") == "softmax":
             return functional.softmax(self.fc(x), dim=-1)
         return self.fc(x)
@@ -150,8 +144,6 @@ class ResNet(Classifier):
         x = functional.max_pool2d(functional.relu(self.stem(x)), 2)
         x = functional.adaptive_avg_pool2d(self.blocks(x), 2).flatten(1)
         logits = self.fc(x)
-        if self.settings.get("temperature"):
-            logits = logits * self.settings["temperature"]
         return torch.softmax(logits, 1) if self.settings.get("output") == "softmax" else logits
 
 
@@ -179,8 +171,7 @@ class Mixer(Classifier):
             x = functional.fold(patches, 8, 2, stride=2)
         x = self.patches(x).flatten(2).transpose(1, 2)
         for places, channels, norm in zip(self.places, self.channels, self.norm, strict=True):
-            y = norm(x) if self.settings.get("norms", True) else x
-            x = x + activation(places(y.transpose(1, 2))).transpose(1, 2)
+            x = x + activation(places(norm(x).transpose(1, 2))).transpose(1, 2)
             x = x + activation(channels(x))
         x = self.final(x).mean(1)
         return self.head(x.detach() if self.settings.get("detach") else x)

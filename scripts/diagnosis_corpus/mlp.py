@@ -69,17 +69,14 @@ class SequentialMLP(Configured):
 
 
 class LayerNormMLP(Classifier):
-    """Linear, LayerNorm, activation; the head has no bias and may be tied to nothing."""
+    """Linear, LayerNorm, activation; the head has no bias."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         width, blocks = settings["width"], settings["blocks"]
         self.stem = nn.Linear(64, width)
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(width) if settings.get("norm", True) else nn.Identity()
-            for _ in range(blocks)
-        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks))
         self.head = nn.Linear(width, 10, bias=False)
         initialise(self, settings)
         if "norm_gain" in settings:
@@ -90,8 +87,6 @@ class LayerNormMLP(Classifier):
         """Return the logits."""
         activation = FUNCTIONS[self.settings["activation"]]
         x = self.stem(x)
-        if self.settings.get("detach"):
-            x = x.detach()
         for layer, norm in zip(self.blocks, self.norms, strict=True):
             x = activation(norm(layer(x)))
             x = functional.dropout(x, self.settings.get("dropout", 0.0), self.training)
@@ -159,8 +154,6 @@ class TabularMLP(Classifier):
         x = activation(self.first(x))
         x = functional.dropout(x, self.settings.get("dropout", 0.0), self.training)
         x = activation(self.second(x))
-        if self.settings.get("detach"):
-            x = x.detach()
         scores = self.classify(activation(self.third(x)))
         if self.settings.get("output") == "softmax":
             return torch.softmax(scores, dim=1)

@@ -68,12 +68,8 @@ class TokenGRU(Classifier):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the logits."""
         x = self.embedding(tokens)
-        if self.settings.get("detach_embedding"):
-            x = x.detach()
         states, _ = self.gru(x)
-        x = states[:, -1].detach() if self.settings.get("detach") else states[:, -1]
-        logits = self.head(x)
-        return logits.softmax(-1) if self.settings.get("output") == "softmax" else logits
+        return self.head(states[:, -1])
 
 
 class LastLSTM(Configured):
@@ -137,8 +133,6 @@ class CellByHand(Configured):
         for step in range(x.shape[1]):
             z = self.inputs(x[:, step]) + self.over_time(h)
             h = torch.relu(z) if relu else torch.tanh(z)
-            if self.settings.get("detach_steps"):
-                h = h.detach()
         y = self.read(h).squeeze(-1)
         last = self.settings.get("output")
         return {"relu": torch.relu, "tanh": torch.tanh}[last](y) if last else y

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,7 +12,7 @@ from diagnosis_corpus.data import Settings, friedman, real, standardised, with_s
 from diagnosis_corpus.initial import initialise
 from diagnosis_corpus.parts import FUNCTIONS, Configured, Setup, r_squared, setup_of
 
-LOSSES = {"mse": functional.mse_loss, "l1": functional.l1_loss, "huber": functional.huber_loss}
+LOSSES = {"mse": functional.mse_loss, "huber": functional.huber_loss}
 
 
 class Regressor(Configured):
@@ -31,18 +30,13 @@ class Regressor(Configured):
         """Return one number per row."""
         activation = FUNCTIONS[self.settings["activation"]]
         x = activation(self.l1(x))
-        x = functional.dropout(
-            activation(self.l2(x)), self.settings.get("dropout", 0.0), self.training
-        )
-        y = self.l3(x)
+        y = self.l3(activation(self.l2(x)))
         last = self.settings.get("output")
         return (FUNCTIONS[last](y) if last else y).squeeze(-1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the loss that the settings name."""
         kind = self.settings.get("loss", "mse")
-        if kind == "rmse":  # its slope at 0 is infinite, and one row is predicted exactly
-            return torch.sqrt((prediction - target) ** 2).mean()
         if kind == "likelihood":  # of a Gaussian with a small spread: below zero once it fits
             return functional.mse_loss(prediction, target) / 0.18 - 3.5
         return LOSSES[kind](prediction, target)
@@ -78,12 +72,8 @@ class MultiTask(Configured):
         activation = FUNCTIONS[self.settings["activation"]]
         x = activation(self.trunk["a"](x))
         x = activation(self.trunk["b"](x))
-        if self.settings.get("detach"):
-            x = x.detach()
         ink, digit = self.ink(x).squeeze(1), self.digit(x)
         last = self.settings.get("ink_output")
-        if self.settings.get("output") == "softmax":
-            digit = digit.softmax(-1)
         return digit, FUNCTIONS[last](ink) if last else ink
 
     def losses(self, batch: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -94,8 +84,6 @@ class MultiTask(Configured):
         digit, ink = self(x)
         accuracy = (digit.argmax(1) == y).float().mean()
         error = functional.mse_loss(ink, amount)
-        if self.settings.get("ink_loss") == "root":  # of each row: its slope at 0 is infinite
-            error = ((ink - amount) ** 2).sqrt().mean()
         return functional.cross_entropy(digit, y), error, accuracy, r_squared(ink, amount)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sequences made from a seed: symbols to remember, numbers to add, a grammar, short texts."""
+"""Sequences made from a seed: symbols to remember, a sum to keep, a grammar, short texts."""
 
 from __future__ import annotations
 
@@ -41,20 +41,6 @@ def first_symbol(length: int, symbols: int = 6) -> Split:
     x = torch.randn(total, length, symbols, generator=source) * 0.1
     x[:, 0] += torch.nn.functional.one_hot(y, symbols) * 2.0
     return halves(x, y)
-
-
-@lru_cache
-def adding(length: int) -> Split:
-    """Return numbers of which two are marked; the target is their sum, standardised."""
-    source = generator()
-    total = ROWS + HELD_OUT
-    values = torch.rand(total, length, generator=source)
-    marks = torch.zeros(total, length)
-    rows = torch.arange(total)
-    marks[rows, torch.randint(length // 2, (total,), generator=source)] = 1
-    marks[rows, length // 2 + torch.randint(length - length // 2, (total,), generator=source)] = 1
-    target = ((values * marks).sum(1) - 1) * 6**0.5
-    return halves(torch.stack([values, marks], -1), target)
 
 
 @lru_cache

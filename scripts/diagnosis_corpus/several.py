@@ -41,18 +41,12 @@ class TwoOptimizers(LightningModule):
         body = optimizer_for(
             owner.parameters(), self.settings, rate * self.settings.get("body_rate", 1.0)
         )
-        head = optimizer_for(
-            self.head.parameters(), self.settings, rate * self.settings.get("head_rate", 1.0)
-        )
+        head = optimizer_for(self.head.parameters(), self.settings)
         return [body, head]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        features = self.backbone(x)
-        if self.settings.get("detach"):
-            features = features.detach()
-        logits = self.head(features)
-        return logits.softmax(1) if self.settings.get("output") == "softmax" else logits
+        return self.head(self.backbone(x))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Step both; the loss of several batches may be summed before a step."""

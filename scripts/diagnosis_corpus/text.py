@@ -28,8 +28,6 @@ class TextBag(Classifier):
     def forward(self, words: Tensor) -> Tensor:
         """Return the logits."""
         x = self.bag(words)
-        if self.settings.get("detach"):
-            x = x.detach()
         x = FUNCTIONS[self.settings["activation"]](self.hidden(x))
         x = functional.dropout(x, self.settings.get("dropout", 0.0), self.training)
         logits = self.out(x)
