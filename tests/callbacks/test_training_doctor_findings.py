@@ -403,6 +403,18 @@ def test_a_guard_keeps_the_weights_finite_and_the_doctor_sees_it():
     assert not [f for f in findings if "nonfinite_weights" in f.evidence]
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_losses_that_are_not_finite_poison_no_statistic(value):
+    x, y = samples()
+    x[100, 0] = value
+    watcher = doctor()
+    callbacks = [StepGuard("skip")]
+    examined(Program(mlp()), loader(x, y), 2, callbacks=callbacks, watcher=watcher)
+    recent = watcher.state_dict()["patient"]["losses"]["recent"]
+    assert len(recent) == 38
+    assert all(map(math.isfinite, recent))
+
+
 def test_a_spike_is_information_and_found_where_it_was():
     x, y = samples(640)
     x[400:416] *= 300.0
