@@ -104,11 +104,16 @@ class BatchFacts:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values."""
-        return {"known": dict(self.known), "baselines": list(self._baselines)}
+        return {
+            "known": dict(self.known),
+            "baselines": list(self._baselines),
+            "variety": list(self._variety),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved memory."""
         self.known, self._baselines = dict(state["known"]), list(state["baselines"])
+        self._variety = list(state["variety"])
 
 
 def _named(prefix: str, values: Mapping[str, Tensor]) -> Reading:

@@ -149,6 +149,7 @@ class Patient:
             module: the module that was trained.
             alone: whether other ranks may be elsewhere, so that nothing is asked of them.
         """
+        self._stale.forget()
         self._losses.crossed(self._losses.pending().tolist(), epoch=self.epoch)
         made = [(n, p) for n, p in module.named_parameters() if not is_lazy(p)]
         real = [(n, p) for n, p in made if p.is_floating_point() or p.is_complex()]
@@ -197,6 +198,9 @@ class Patient:
             "steps": self._steps.state_dict(),
             "batches": self._batches.state_dict(),
             "validation": self._validation.state_dict(),
+            "inputs": self._inputs.state_dict(),
+            "units": self._units.state_dict(),
+            "highest_rate": self._schedule.highest,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -205,6 +209,9 @@ class Patient:
         self._steps.load_state_dict(state["steps"])
         self._batches.load_state_dict(state["batches"])
         self._validation.load_state_dict(state["validation"])
+        self._inputs.load_state_dict(state["inputs"])
+        self._units.load_state_dict(state["units"])
+        self._schedule.highest = state["highest_rate"]
         self.is_first = False
 
     def _cross(self, *, is_taken: bool) -> None:

@@ -23,7 +23,7 @@ class Schedule:
         self.early = early
         self.rate = float("nan")
         self.is_rising = True
-        self._highest = 0.0
+        self.highest = 0.0
 
     def begin_step(self, trainer: Trainer) -> None:
         """Note the learning rate of the step that begins."""
@@ -31,13 +31,13 @@ class Schedule:
         if groups:  # Lightning's stand-in for no optimizer has none
             before, self.rate = self.rate, float(groups[0]["lr"])
             # a constant rate has no warm-up; the first step of a ramp cannot be told from it
-            self._highest = max(self._highest, self.rate)
+            self.highest = max(self.highest, self.rate)
             self.is_rising = self.rate > before * (1 + 1e-9) or self.rate == 0
 
     @property
     def rate_left(self) -> float:
         """The learning rate over its highest so far."""
-        return self.rate / self._highest if self._highest > 0 else float("nan")
+        return self.rate / self.highest if self.highest > 0 else float("nan")
 
     def is_full(self, step: int) -> bool:
         """Say whether everything is looked at."""

@@ -40,6 +40,10 @@ class StaleGradients:
         if gradient is not None and bool(gradient.any()):
             self._cleared[optimizer] = None
 
+    def forget(self) -> None:
+        """Let go of the optimizers."""
+        self._cleared.clear()
+
     def facts(self) -> dict[str, float]:
         """Return whether the latest gradient that was followed was still there."""
         return {"stale_gradients": self._stale} if self._known else {}

@@ -73,3 +73,11 @@ class UnitFacts:
     def facts(self) -> dict[str, Any]:
         """Return the fractions by layer."""
         return dict(self._known)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is known of the start, as plain values."""
+        return {"saturated_at_start": dict(self._known.get("saturated_at_start", {}))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory."""
+        self._known["saturated_at_start"] = dict(state["saturated_at_start"])
