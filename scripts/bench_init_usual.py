@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from bench_images import Images, load
-from bench_init import accuracy
+from bench_init_training import accuracy
 from torch import Tensor, nn
 
 from lightning_stab import initialize

@@ -5,6 +5,7 @@ import json
 
 import bench_images
 import bench_init
+import bench_init_nets
 import bench_init_usual
 import pytest
 import torch
@@ -26,10 +27,10 @@ def test_it_runs_small_and_goes_on_where_it_stopped(tmp_path, capsys):
 
 def test_the_convolutional_net_and_every_method_start_finite():
     images = bench_images.load("digits", small=True)
-    for method in bench_init.METHODS:
+    for method in bench_init_nets.METHODS:
         for kind in ("mlp", "conv"):
-            net = bench_init.build(kind, "digits", "relu", 6, method == "batch_norm")
-            bench_init.prepare(net, method, "relu", 0, images.train[0][:32])
+            net = bench_init_nets.build(kind, "digits", "relu", 6, method == "batch_norm")
+            bench_init_nets.prepare(net, method, "relu", 0, images.train[0][:32])
             assert bool(net(images.train[0][:8]).isfinite().all())
 
 
