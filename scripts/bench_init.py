@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from bench_images import Images, load
 from bench_init_batched import train_together
-from bench_init_nets import ACTIVATIONS, METHODS, at_start, build, prepare
+from bench_init_nets import ACTIVATIONS, METHODS, WIDTH, at_start, build, prepare
 from bench_init_training import accuracy, train
 from torch import Tensor, nn
 
@@ -52,7 +52,8 @@ def fresh(cell: dict[str, Any], seed: int, batch: Tensor) -> nn.Sequential:
     """Return the cell's net with its first weights."""
     torch.manual_seed(seed)
     method, activation = cell["method"], cell["activation"]
-    net = build(cell["kind"], cell["data"], activation, cell["depth"], method == "batch_norm")
+    shape = cell["depth"], method == "batch_norm", cell.get("width", WIDTH)
+    net = build(cell["kind"], cell["data"], activation, *shape)
     prepare(net, method, activation, seed, batch)
     return net
 
@@ -76,12 +77,13 @@ def run_cell(cell: dict[str, Any], images: Images, options: argparse.Namespace) 
     """Choose the learning rate on the validation images, test it with every seed."""
     started = time.process_time()
     first, grid, seeds = images.train[0][:256], options.grid, range(options.seeds)
-    start = fresh(cell, 0, first)
-    nets = [copy.deepcopy(start) for _ in grid]
-    train_all(nets, images.train, grid, [0] * len(grid), options.epochs)
-    scores = [accuracy(net, images.validation) for net in nets]
-    validation = dict(zip(grid, scores, strict=True))
-    best = max(validation, key=lambda rate: (validation[rate], -rate))
+    start, validation = fresh(cell, 0, first), {}
+    if len(grid) > 1:  # otherwise there is nothing to choose
+        nets = [copy.deepcopy(start) for _ in grid]
+        train_all(nets, images.train, grid, [0] * len(grid), options.epochs)
+        scores = [accuracy(net, images.validation) for net in nets]
+        validation = dict(zip(grid, scores, strict=True))
+    best = max(grid, key=lambda rate: (validation.get(rate, 0.0), -rate))
     both = (torch.cat([images.train[0], images.validation[0]]),
             torch.cat([images.train[1], images.validation[1]]))  # fmt: skip
     nets = [start, *(fresh(cell, seed, first) for seed in seeds[1:])]

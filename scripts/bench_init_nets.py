@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from unittest import mock
 
 import torch
 from bench_images import Images
 from torch import Tensor, nn
 
 from lightning_stab import initialize
+from lightning_stab.functional.initialization import structured
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -21,6 +23,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
 }
 METHODS = ("auto", "default", "xavier", "kaiming", "orthogonal", "lsuv", "batch_norm")
+FAST = "auto, fast draw"  # the draw of large matrices, forced on small ones
 WIDTH, CHANNELS = 128, 32
 
 
@@ -53,6 +56,10 @@ def prepare(net: nn.Module, method: str, activation: str, seed: int, batch: Tens
         return
     if method in ("auto", "lsuv"):
         initialize(net, batch, method, seed=seed)
+        return
+    if method == FAST:
+        with mock.patch.object(structured, "LARGE", 1):
+            initialize(net, batch, seed=seed)
         return
     gain = nn.init.calculate_gain(activation) if activation in ("tanh", "relu", "selu") else 1.0
     for part in net.modules():

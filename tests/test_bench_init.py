@@ -5,6 +5,7 @@ import json
 
 import bench_images
 import bench_init
+import bench_init_fast
 import bench_init_nets
 import bench_init_usual
 import pytest
@@ -62,3 +63,24 @@ def test_the_comparison_with_the_usual_initialisation_runs_small(net, tmp_path):
     result = json.loads(path.read_text())
     assert len(result[net]["auto"]) == len(result[net]["usual"]) == 2
     assert result["time"]["parameters"] == 64 * 64 + 64 + 64 * 10 + 10
+
+
+def test_the_comparison_of_draws_runs_small_and_goes_on_where_it_stopped(tmp_path, capsys):
+    arguments = ["--small", "--json", str(tmp_path / "fast.json")]
+    assert bench_init_fast.main(arguments) == 0
+    first = (tmp_path / "fast.json").read_text()
+    assert [r["method"] for r in json.loads(first)] == ["auto", bench_init_nets.FAST]
+    assert bench_init_fast.main(arguments) == 0
+    assert (tmp_path / "fast.json").read_text() == first
+    assert "| relu | 16 |" in capsys.readouterr().out
+
+
+def test_the_fast_draw_is_another_one():
+    drawn = []
+    for method in ("auto", bench_init_nets.FAST):
+        net = bench_init_nets.build("mlp", "digits", "relu", 2, False, 32)
+        bench_init_nets.prepare(net, method, "relu", 0, torch.randn(8, 64))
+        drawn.append(net[2].weight.detach()[:16, :16])
+    assert not torch.allclose(*drawn)
+    for core in drawn:
+        assert torch.allclose(core @ core.T, torch.eye(16), atol=1e-5)
