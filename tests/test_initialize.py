@@ -120,3 +120,31 @@ def test_a_bad_seed_is_refused():
 def test_bad_wishes_get_one_sentence(arguments, message):
     with pytest.raises(InvalidArgumentError, match=message):
         WeightInitialization(**arguments)
+
+
+def lazy_and_eager():
+    lazy = nn.Sequential(
+        nn.LazyConv2d(6, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(8),
+        nn.Tanh(), nn.Linear(8, 2),
+    )  # fmt: skip
+    eager = nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 8),
+        nn.Tanh(), nn.Linear(8, 2),
+    )  # fmt: skip
+    return lazy, eager
+
+
+def test_lazy_layers_are_drawn_as_if_they_had_had_their_shapes_from_the_start():
+    lazy, eager = lazy_and_eager()
+    held = [id(parameter) for parameter in lazy.parameters()]
+    images = torch.randn(3, 4, 6, 6)
+    state = torch.get_rng_state()
+    records = initialize(lazy, images)
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = initialize(eager, images)
+    assert [(r.name, r.preceding, r.scheme) for r in records] == [
+        (r.name, r.preceding, r.scheme) for r in expected
+    ]
+    torch.testing.assert_close(lazy.state_dict(), eager.state_dict(), rtol=0, atol=0)
+    assert [type(part) for part in lazy] == [type(part) for part in eager]
+    assert [id(parameter) for parameter in lazy.parameters()] == held

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
 from torch.utils._pytree import tree_map
 
 from lightning_stab.callbacks._gradcheck_trainer import (
@@ -63,6 +64,10 @@ class _Twins:
             old = self._parameters.get(id(parameter))
             if old is not None and _alike(old, parameter):
                 memo[id(parameter)] = old.copy_(parameter)
+        for buffer in self.module.buffers():
+            if isinstance(buffer, UninitializedBuffer):  # torch cannot copy it
+                blank: Any = type(buffer)
+                memo[id(buffer)] = blank(False, buffer.device, buffer.dtype)
         twin = copy.deepcopy(self.module, memo)
         self._parameters = {
             id(parameter): memo[id(parameter)]

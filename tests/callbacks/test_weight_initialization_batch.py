@@ -250,3 +250,24 @@ def test_all_ranks_start_from_the_same_weights(tmp_path):
         max_epochs=1,
     ).fit(Ranked())
     assert {p.name for p in tmp_path.glob("rank?")} == {"rank0", "rank1"}  # both have compared
+
+
+class Lazy(Net):
+    def __init__(self):
+        super().__init__(rate=0.1)
+        self.net = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(2))
+
+
+def test_lazy_layers_train_on_from_the_weights_that_were_drawn(tmp_path):
+    class Watch(lightning.Callback):
+        def on_fit_start(self, trainer, module):
+            held = trainer.optimizers[0].param_groups[0]["params"]
+            self.same = [a is b for a, b in zip(held, module.parameters(), strict=True)]
+            self.drawn = [p.detach().clone() for p in module.parameters()]
+
+    watch, callback = Watch(), WeightInitialization(verbose=False)
+    module, _, _ = fitted(tmp_path, [callback, watch], LOADERS["shuffled"], Lazy())
+    assert [r.scheme for r in callback.records] == ["mirrored orthogonal"] * 2
+    assert all(watch.same)
+    for drawn, now in zip(watch.drawn, module.parameters(), strict=True):
+        assert not torch.equal(drawn, now)

@@ -14,6 +14,7 @@ from lightning_stab.functional.initialization.auto import Plan
 from lightning_stab.functional.initialization.data_flow import WeightSite, weight_sites
 from lightning_stab.functional.initialization.driven import Survey, correct_, survey
 from lightning_stab.functional.initialization.fans import weight_shape
+from lightning_stab.functional.initialization.lazy import materialize_
 from lightning_stab.functional.initialization.passes import Program
 from lightning_stab.functional.initialization.policy import (
     EMBEDDING,
@@ -49,8 +50,9 @@ def initialize_(
 
     The numbers come from a generator of its own: torch's global random state is neither read nor
     moved, and the same seed gives the same weights on every device and rank. Biases become zero.
-    Norms, vectors, embeddings, and frozen, excluded, parametrized, lazy, quantised, adapter and
-    sharded weights stay as they are. A weight used in several places is drawn once, by the first.
+    Norms, vectors, embeddings, and frozen, excluded, parametrized, quantised, adapter and sharded
+    weights stay as they are; so do lazy ones, unless a batch gives them their shapes first. A
+    weight used in several places is drawn once, by the first.
 
     Args:
         module: any module.
@@ -76,6 +78,8 @@ def initialize_(
             "`scheme` must be one that needs no data where there is no batch, got "
             f"{settings.scheme!r}. Give a batch, or choose {AUTO!r} or 'orthogonal'."
         )
+    if program is not None:
+        materialize_(module, program)
     places = _places(weight_sites(module))
     _check_patterns(settings, places)
     reasons = [reason_to_leave(settings, sites) for sites in places]
