@@ -144,6 +144,36 @@ def test_the_last_layer_of_a_residual_branch_is_scaled_down():
     assert records["stem.weight"].gain == 1.0
 
 
+def test_a_branch_that_is_added_to_the_raw_input_counts_as_one():
+    net = residual_net()
+    net.stem = nn.Identity()
+    records = {r.name: r for r in initialize_(net, program=program(net, X))}
+    for block in range(4):
+        gain = records[f"blocks.{block}.1.weight"].gain
+        assert gain == pytest.approx(math.sqrt(2) / math.sqrt(4))
+    net = Built(
+        lambda m, x: m.c(F.relu(x + m.b(F.relu(m.a(x))))),
+        **{name: nn.Linear(8, 8) for name in "abc"},
+    )
+    assert found(net, X) == {
+        "a.weight": ("input", "orthogonal"),
+        "b.weight": ("ReLU", "kaiming_normal"),
+        "c.weight": ("ReLU", "kaiming_normal"),
+    }
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (6, 2, 4)])
+def test_the_error_against_the_input_is_no_branch(shape):
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+
+    def loss(twin):
+        x = X.view(shape).flatten(1)
+        return (twin(x) - x).square().mean()
+
+    records = initialize_(net, program=Program(lambda: copy.deepcopy(net), loss))
+    assert [r.scheme for r in records] == ["mirrored orthogonal"] * 2
+
+
 def test_convolutions_transposed_ones_and_pools():
     net = nn.Sequential(
         *(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from lightning_stab.functional.initialization.flow import Flow, Stem, Use, is_transposed
+from lightning_stab.functional.initialization.flow import Flow, is_transposed
 from lightning_stab.functional.initialization.gains import (
     RECTIFIER_GAINS,
     SLOPE_GAINS,
@@ -23,6 +23,7 @@ from lightning_stab.functional.initialization.replay import (
     scalar_law,
 )
 from lightning_stab.functional.initialization.structured import Structure
+from lightning_stab.functional.initialization.uses import Stem, Use
 
 ORTHOGONAL, MIRRORED, BALANCED, HE = (
     "orthogonal",

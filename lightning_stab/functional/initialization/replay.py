@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from lightning_stab.functional.initialization.flow import Flow, Stem, Use, channel_dimension
+from lightning_stab.functional.initialization.flow import Flow, channel_dimension
 from lightning_stab.functional.initialization.tape import Operation
+from lightning_stab.functional.initialization.uses import Stem, Use
 
 Law = Callable[[Tensor], Tensor]
 _POINTWISE = {  # torch does not tag all of them
