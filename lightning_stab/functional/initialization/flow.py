@@ -196,8 +196,6 @@ class Flow:
 
     def _origins(self, operation: Operation) -> list[Operation | int]:
         """Return what feeds an operation with data: operations, and the memory of outside data."""
-        if _only_shaped_like(operation):
-            return []
         found: list[Operation | int] = []
         for tensor, source in zip(operation.tensors, operation.sources, strict=True):
             if source is not None and self._carries[source]:

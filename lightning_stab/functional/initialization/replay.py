@@ -135,9 +135,7 @@ def _constant_mean(tensor: Tensor) -> Tensor:
 def _replay(
     flow: Flow, stem: Stem, values: Tensor, constant: Callable[[Tensor], Tensor], *, shapes: bool
 ) -> Tensor:
-    known: dict[Operation, Tensor] = {}
-    if stem.junction is not None:
-        known[stem.junction] = values
+    known: dict[Operation | None, Tensor] = {stem.junction: values}
     for operation in reversed(stem.operations):
         data = [source for source in flow.data_sources(operation) if source in known]
         if not data:
