@@ -38,8 +38,10 @@ EPOCHS = 8
 # What `--plan` runs, the most telling first: (kind, data, depths, methods, activations).
 BASELINES = METHODS[1:]
 PLAN: list[tuple[str, str, list[int], Sequence[str], Sequence[str]]] = [
-    *(("mlp", "mnist", [depth], ["auto"], list(ACTIVATIONS)) for depth in (50, 100, 200, 20)),
+    ("mlp", "mnist", [50, 100], ["auto"], list(ACTIVATIONS)),
+    ("mlp", "mnist", [200], ["auto"], ["sigmoid", "relu"]),
     ("conv", "digits", [30], ["auto", "default"], ["relu"]),
+    ("mlp", "mnist", [20, 200], ["auto"], list(ACTIVATIONS)),
     ("mlp", "mnist", [50], BASELINES, list(ACTIVATIONS)),
     ("mlp", "digits", [20, 50], METHODS, list(ACTIVATIONS)),
     ("mlp", "mnist", [20, 100], BASELINES, list(ACTIVATIONS)),
