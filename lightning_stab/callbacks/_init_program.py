@@ -63,6 +63,7 @@ class _Twins:
         for parameter in self.module.parameters():
             old = self._parameters.get(id(parameter))
             if old is not None and _alike(old, parameter):
+                old.grad = None
                 memo[id(parameter)] = old.copy_(parameter)
         for buffer in self.module.buffers():
             if isinstance(buffer, UninitializedBuffer):  # torch cannot copy it
