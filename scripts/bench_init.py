@@ -170,11 +170,12 @@ def main(argv: list[str] | None = None) -> int:
     if options.at_start:
         print(at_start(images(options.data), options.data, options.depth, options.activation))
         return 0
-    done = {key(result) for result in results}
+    done = {key(result) for result in results if len(result["test"]) >= options.seeds}
     for cell in [] if options.show else chosen_cells(options):
         if key(cell) in done:
             continue
-        results.append(run_cell(cell, images(cell["data"]), options))
+        new = run_cell(cell, images(cell["data"]), options)
+        results = [*(result for result in results if key(result) != key(cell)), new]
         print(results[-1], flush=True)
         if options.json is not None:
             options.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -24,6 +24,11 @@ def test_it_runs_small_and_goes_on_where_it_stopped(tmp_path, capsys):
     assert second[0] == first[0]
     assert [r["method"] for r in second] == ["auto", "default"]
     assert "not run" in capsys.readouterr().out
+    second[0]["test"] = second[0]["test"][:1]  # fewer seeds than are asked for: run again
+    (tmp_path / "results.json").write_text(json.dumps(second))
+    assert bench_init.main([*arguments, "--method", "auto", "default"]) == 0
+    third = json.loads((tmp_path / "results.json").read_text())
+    assert [(r["method"], len(r["test"])) for r in third] == [("default", 2), ("auto", 2)]
 
 
 def test_the_convolutional_net_and_every_method_start_finite():
