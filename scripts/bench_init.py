@@ -176,6 +176,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         new = run_cell(cell, images(cell["data"]), options)
         results = [*(result for result in results if key(result) != key(cell)), new]
+        done.add(key(cell))
         print(results[-1], flush=True)
         if options.json is not None:
             options.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -31,6 +31,20 @@ def test_it_runs_small_and_goes_on_where_it_stopped(tmp_path, capsys):
     assert [(r["method"], len(r["test"])) for r in third] == [("default", 2), ("auto", 2)]
 
 
+def test_a_cell_that_is_asked_for_twice_runs_once(tmp_path, monkeypatch):
+    entry = ("mlp", "digits", [3], ["auto"], ["relu"])
+    monkeypatch.setattr(bench_init, "PLAN", [entry, entry])
+    runs = []
+
+    def run(cell, *_):
+        runs.append(cell)
+        return {**cell, "test": [1.0, 1.0], "mean": 1.0}
+
+    monkeypatch.setattr(bench_init, "run_cell", run)
+    assert bench_init.main(["--small", "--plan", "--json", str(tmp_path / "a.json")]) == 0
+    assert len(runs) == len(json.loads((tmp_path / "a.json").read_text())) == 1
+
+
 def test_the_convolutional_net_and_every_method_start_finite():
     images = bench_images.load("digits", small=True)
     for method in bench_init_nets.METHODS:
