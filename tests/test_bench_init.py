@@ -5,6 +5,8 @@ import json
 
 import bench_images
 import bench_init
+import bench_init_fast
+import bench_init_nets
 import bench_init_usual
 import pytest
 import torch
@@ -22,14 +24,33 @@ def test_it_runs_small_and_goes_on_where_it_stopped(tmp_path, capsys):
     assert second[0] == first[0]
     assert [r["method"] for r in second] == ["auto", "default"]
     assert "not run" in capsys.readouterr().out
+    second[0]["test"] = second[0]["test"][:1]  # fewer seeds than are asked for: run again
+    (tmp_path / "results.json").write_text(json.dumps(second))
+    assert bench_init.main([*arguments, "--method", "auto", "default"]) == 0
+    third = json.loads((tmp_path / "results.json").read_text())
+    assert [(r["method"], len(r["test"])) for r in third] == [("default", 2), ("auto", 2)]
+
+
+def test_a_cell_that_is_asked_for_twice_runs_once(tmp_path, monkeypatch):
+    entry = ("mlp", "digits", [3], ["auto"], ["relu"])
+    monkeypatch.setattr(bench_init, "PLAN", [entry, entry])
+    runs = []
+
+    def run(cell, *_):
+        runs.append(cell)
+        return {**cell, "test": [1.0, 1.0], "mean": 1.0}
+
+    monkeypatch.setattr(bench_init, "run_cell", run)
+    assert bench_init.main(["--small", "--plan", "--json", str(tmp_path / "a.json")]) == 0
+    assert len(runs) == len(json.loads((tmp_path / "a.json").read_text())) == 1
 
 
 def test_the_convolutional_net_and_every_method_start_finite():
     images = bench_images.load("digits", small=True)
-    for method in bench_init.METHODS:
+    for method in bench_init_nets.METHODS:
         for kind in ("mlp", "conv"):
-            net = bench_init.build(kind, "digits", "relu", 6, method == "batch_norm")
-            bench_init.prepare(net, method, "relu", 0, images.train[0][:32])
+            net = bench_init_nets.build(kind, "digits", "relu", 6, method == "batch_norm")
+            bench_init_nets.prepare(net, method, "relu", 0, images.train[0][:32])
             assert bool(net(images.train[0][:8]).isfinite().all())
 
 
@@ -61,3 +82,24 @@ def test_the_comparison_with_the_usual_initialisation_runs_small(net, tmp_path):
     result = json.loads(path.read_text())
     assert len(result[net]["auto"]) == len(result[net]["usual"]) == 2
     assert result["time"]["parameters"] == 64 * 64 + 64 + 64 * 10 + 10
+
+
+def test_the_comparison_of_draws_runs_small_and_goes_on_where_it_stopped(tmp_path, capsys):
+    arguments = ["--small", "--json", str(tmp_path / "fast.json")]
+    assert bench_init_fast.main(arguments) == 0
+    first = (tmp_path / "fast.json").read_text()
+    assert [r["method"] for r in json.loads(first)] == ["auto", bench_init_nets.FAST]
+    assert bench_init_fast.main(arguments) == 0
+    assert (tmp_path / "fast.json").read_text() == first
+    assert "| relu | 16 |" in capsys.readouterr().out
+
+
+def test_the_fast_draw_is_another_one():
+    drawn = []
+    for method in ("auto", bench_init_nets.FAST):
+        net = bench_init_nets.build("mlp", "digits", "relu", 2, False, 32)
+        bench_init_nets.prepare(net, method, "relu", 0, torch.randn(8, 64))
+        drawn.append(net[2].weight.detach()[:16, :16])
+    assert not torch.allclose(*drawn)
+    for core in drawn:
+        assert torch.allclose(core @ core.T, torch.eye(16), atol=1e-5)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lightning_stab import WeightInitialization, initialize
+from lightning_stab.callbacks._init_program import program_of
 from lightning_stab.errors import InvalidArgumentError
 
 
@@ -120,3 +121,62 @@ def test_a_bad_seed_is_refused():
 def test_bad_wishes_get_one_sentence(arguments, message):
     with pytest.raises(InvalidArgumentError, match=message):
         WeightInitialization(**arguments)
+
+
+def lazy_and_eager():
+    lazy = nn.Sequential(
+        nn.LazyConv2d(6, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(8),
+        nn.Tanh(), nn.Linear(8, 2),
+    )  # fmt: skip
+    eager = nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 8),
+        nn.Tanh(), nn.Linear(8, 2),
+    )  # fmt: skip
+    return lazy, eager
+
+
+def test_lazy_layers_are_drawn_as_if_they_had_had_their_shapes_from_the_start():
+    lazy, eager = lazy_and_eager()
+    held = [id(parameter) for parameter in lazy.parameters()]
+    images = torch.randn(3, 4, 6, 6)
+    state = torch.get_rng_state()
+    records = initialize(lazy, images)
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = initialize(eager, images)
+    assert [(r.name, r.preceding, r.scheme) for r in records] == [
+        (r.name, r.preceding, r.scheme) for r in expected
+    ]
+    torch.testing.assert_close(lazy.state_dict(), eager.state_dict(), rtol=0, atol=0)
+    assert [type(part) for part in lazy] == [type(part) for part in eager]
+    assert [id(parameter) for parameter in lazy.parameters()] == held
+
+
+def test_a_second_copy_takes_the_memory_of_the_first_and_the_values_of_now():
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.LazyLinear(2))
+    program = program_of(net, torch.randn(5, 4))
+    first = program.copy()
+    program.loss(first).backward()
+    places = [parameter.data_ptr() for parameter in first[0].parameters()]
+    initialize(net, torch.randn(5, 4))
+    net[1].running_mean.fill_(2.0)
+    second = program.copy()
+    assert [parameter.data_ptr() for parameter in second[0].parameters()] == places
+    assert net[0].weight.data_ptr() not in places
+    torch.testing.assert_close(second.state_dict(), net.state_dict(), rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in second.parameters())
+
+
+def test_a_module_that_returns_no_tensor_is_read_forwards_only():
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.unused = nn.LazyLinear(3)
+
+        def forward(self, x):
+            return {"result": self.layer(x)}
+
+    record, unused = initialize(Several(), torch.randn(5, 4))
+    assert unused.reason.startswith("lazy")
+    assert record.activation_std_after == pytest.approx(1.0, rel=0.6)
+    assert record.gradient_rms_after is None

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
 from torch.utils._pytree import tree_map
 
 from lightning_stab.callbacks._gradcheck_trainer import (
@@ -34,29 +35,64 @@ def program_of(module: nn.Module, batch: Any, loss_fn: LossFunction | None = Non
         loss_fn: called with a copy of the module and the batch. Without it, the training step's
             loss counts, and for a plain module its result along a random direction.
     """
+    twins = _Twins(module)
     if loss_fn is not None:
-        return Program(lambda: _copy(module, []), lambda twin: loss_fn(twin, _apart(batch)))
+        return Program(twins.new, lambda twin: loss_fn(twin, _apart(batch)))
     if hasattr(module, "training_step"):
-        optimizers: list[IdleOptimizer] = []
-        return Program(
-            lambda: _copy(module, optimizers),
-            lambda twin: _training_loss(twin, _apart(batch), optimizers, module),
-        )
-    return Program(lambda: _copy(module, []), lambda twin: _random_direction(twin, _apart(batch)))
+        return Program(twins.new, lambda twin: _training_loss(twin, _apart(batch), twins))
+    return Program(twins.new, lambda twin: _random_direction(twin, _apart(batch)))
 
 
-def _copy(module: nn.Module, optimizers: list[IdleOptimizer]) -> nn.Module:
-    trainer = getattr(module, "_trainer", None)
-    memo: dict[int, Any] = {} if trainer is None else {id(trainer): trainer}
-    twin = copy.deepcopy(module, memo)
-    stand_in = TrainerStandIn(trainer, optimizers)
-    real = _configured(twin) if trainer is None else trainer.optimizers
-    optimizers[:] = idle_optimizers(real, memo)
-    for part in twin.modules():
-        # Ask for behaviour, because two packages define a LightningModule.
-        if hasattr(part, "training_step") and hasattr(part, "manual_backward"):
-            part.__dict__.update(_trainer=stand_in, _fabric=None, **dict.fromkeys(_MUTED, ignore))
-    return twin
+class _Twins:
+    """Makes copies of a module that share nothing with it, one after another.
+
+    A new copy takes over the memory of the last one's parameters, which saves a large model the
+    time of being given new memory.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.optimizers: list[IdleOptimizer] = []
+        self._parameters: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def new(self) -> nn.Module:
+        """Return a copy of the module as it is now."""
+        trainer = getattr(self.module, "_trainer", None)
+        memo: dict[int, Any] = {} if trainer is None else {id(trainer): trainer}
+        for parameter in self.module.parameters():
+            old = self._parameters.get(id(parameter))
+            if old is not None and _alike(old, parameter):
+                old.grad = None
+                memo[id(parameter)] = old.copy_(parameter)
+        for buffer in self.module.buffers():
+            if isinstance(buffer, UninitializedBuffer):  # torch cannot copy it
+                blank: Any = type(buffer)
+                memo[id(buffer)] = blank(False, buffer.device, buffer.dtype)
+        twin = copy.deepcopy(self.module, memo)
+        self._parameters = {
+            id(parameter): memo[id(parameter)]
+            for parameter in self.module.parameters()
+            if id(parameter) in memo
+        }
+        stand_in = TrainerStandIn(trainer, self.optimizers)
+        real = _configured(twin) if trainer is None else trainer.optimizers
+        self.optimizers[:] = idle_optimizers(real, memo)
+        for part in twin.modules():
+            # Ask for behaviour, because two packages define a LightningModule.
+            if hasattr(part, "training_step") and hasattr(part, "manual_backward"):
+                muted = dict.fromkeys(_MUTED, ignore)
+                part.__dict__.update(_trainer=stand_in, _fabric=None, **muted)
+        return twin
+
+
+def _alike(old: Tensor, parameter: Tensor) -> bool:
+    """Return whether one can hold the values of the other; a lazy one has no shape to compare."""
+    if nn.parameter.is_lazy(old) or nn.parameter.is_lazy(parameter):
+        return False
+    kinds = (old.shape, old.dtype, old.device, old.stride(), old.requires_grad)
+    mine = parameter
+    return kinds == (mine.shape, mine.dtype, mine.device, mine.stride(), mine.requires_grad)
 
 
 def _configured(twin: Any) -> list[Any]:
@@ -74,10 +110,9 @@ def _schedulers(module: Any) -> Any:
     return (found[0] if len(found) == 1 else found) or None
 
 
-def _training_loss(
-    twin: Any, batch: Any, optimizers: list[IdleOptimizer], module: nn.Module
-) -> Tensor | None:
+def _training_loss(twin: Any, batch: Any, twins: _Twins) -> Tensor | None:
     losses: list[Tensor] = []
+    module, optimizers = twins.module, twins.optimizers
     twin.__dict__["manual_backward"] = lambda loss, *_, **__: losses.append(loss)
     twin.__dict__["optimizers"] = lambda use_pl_optimizer=True: (
         optimizers[0] if len(optimizers) == 1 else optimizers

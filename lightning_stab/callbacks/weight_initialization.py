@@ -45,9 +45,10 @@ class WeightInitialization(Callback):
     It works in ``on_fit_start``: the module is built (``configure_model`` too) and on its device.
     Weights that come from a checkpoint are not touched: not when the Trainer resumes, not when
     this callback's restored state says that they were drawn before, not in a second ``fit`` of the
-    same module. Norms, vectors, embeddings, and frozen, excluded, parametrized, lazy, quantised
-    and adapter weights stay as they are; `records` gives the reason for each. The order of the
-    batches, the buffers and all random states stay as they were.
+    same module. Norms, vectors, embeddings, and frozen, excluded, parametrized, quantised and
+    adapter weights stay as they are; `records` gives the reason for each. Lazy layers get their
+    shapes from the batch first. The order of the batches, the buffers and all random states stay
+    as they were.
 
     Args:
         scheme: ``auto``, ``xavier_normal``, ``xavier_uniform``, ``kaiming_normal``,

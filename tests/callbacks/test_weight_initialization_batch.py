@@ -57,6 +57,21 @@ class Stream(IterableDataset):
         yield from map(Numbers().__getitem__, range(12))
 
 
+class Batches(Numbers):
+    """Whole batches, for a loader that puts none together."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return torch.rand(4, 4), torch.arange(4) % 2
+
+
+class BatchStream(IterableDataset):
+    def __iter__(self):
+        yield from map(Batches().__getitem__, range(3))
+
+
 def trainer(tmp_path, callbacks, **arguments):
     return lightning.Trainer(
         accelerator="cpu",
@@ -82,6 +97,8 @@ LOADERS = {
         Numbers(), 4, shuffle=True, generator=torch.Generator().manual_seed(5)
     ),
     "stream": lambda: DataLoader(Stream(), 4),
+    "whole batches": lambda: DataLoader(Batches(), batch_size=None, shuffle=True),
+    "stream of batches": lambda: DataLoader(BatchStream(), batch_size=None),
     "several": lambda: [DataLoader(Numbers(), 4), DataLoader(Numbers(), 4, shuffle=True)],
 }
 
@@ -132,10 +149,15 @@ class Once:
         return self.left.pop(0)
 
 
-def test_a_loader_that_would_lose_the_batch_is_left_alone_with_a_warning(tmp_path):
+class OnceStream(Once, IterableDataset):
+    pass
+
+
+@pytest.mark.parametrize("loader", [Once, lambda: DataLoader(OnceStream(), batch_size=None)])
+def test_a_loader_that_would_lose_the_batch_is_left_alone_with_a_warning(tmp_path, loader):
     module, callback = Net(), WeightInitialization(verbose=False)
     with pytest.warns(UserWarning, match="found no first batch that it could look at"):
-        trainer(tmp_path, callback, max_epochs=1).fit(module, Once())
+        trainer(tmp_path, callback, max_epochs=1).fit(module, loader())
     assert module.calls == 3
     assert callback.records[-1].scheme == "kaiming_normal"
 
@@ -250,3 +272,24 @@ def test_all_ranks_start_from_the_same_weights(tmp_path):
         max_epochs=1,
     ).fit(Ranked())
     assert {p.name for p in tmp_path.glob("rank?")} == {"rank0", "rank1"}  # both have compared
+
+
+class Lazy(Net):
+    def __init__(self):
+        super().__init__(rate=0.1)
+        self.net = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(2))
+
+
+def test_lazy_layers_train_on_from_the_weights_that_were_drawn(tmp_path):
+    class Watch(lightning.Callback):
+        def on_fit_start(self, trainer, module):
+            held = trainer.optimizers[0].param_groups[0]["params"]
+            self.same = [a is b for a, b in zip(held, module.parameters(), strict=True)]
+            self.drawn = [p.detach().clone() for p in module.parameters()]
+
+    watch, callback = Watch(), WeightInitialization(verbose=False)
+    module, _, _ = fitted(tmp_path, [callback, watch], LOADERS["shuffled"], Lazy())
+    assert [r.scheme for r in callback.records] == ["mirrored orthogonal"] * 2
+    assert all(watch.same)
+    for drawn, now in zip(watch.drawn, module.parameters(), strict=True):
+        assert not torch.equal(drawn, now)

@@ -118,6 +118,12 @@ def test_embeddings_are_drawn_when_asked_for_and_keep_their_padding_row():
     assert (record.scheme, record.gain) == ("embedding", None)
 
 
+def test_an_embedding_without_a_padding_row_is_drawn_whole():
+    embedding = nn.Embedding(40, 10)
+    initialize_(embedding, options(embedding_std=0.02))
+    assert (embedding.weight != 0).all()
+
+
 def test_a_head_tied_to_an_embedding_counts_as_the_embedding():
     net = nn.ModuleDict({"head": nn.Linear(3, 5, bias=False), "embedding": nn.Embedding(5, 3)})
     net["head"].weight = net["embedding"].weight

@@ -144,6 +144,68 @@ def test_the_last_layer_of_a_residual_branch_is_scaled_down():
     assert records["stem.weight"].gain == 1.0
 
 
+def test_a_branch_that_is_added_to_the_raw_input_counts_as_one():
+    net = residual_net()
+    net.stem = nn.Identity()
+    records = {r.name: r for r in initialize_(net, program=program(net, X))}
+    for block in range(4):
+        gain = records[f"blocks.{block}.1.weight"].gain
+        assert gain == pytest.approx(math.sqrt(2) / math.sqrt(4))
+    net = Built(
+        lambda m, x: m.c(F.relu(x + m.b(F.relu(m.a(x))))),
+        **{name: nn.Linear(8, 8) for name in "abc"},
+    )
+    assert found(net, X) == {
+        "a.weight": ("input", "orthogonal"),
+        "b.weight": ("ReLU", "kaiming_normal"),
+        "c.weight": ("ReLU", "kaiming_normal"),
+    }
+
+
+def test_noise_of_the_shape_of_the_data_makes_no_branch():
+    def forward(m, x):
+        h = m.stem(x)
+        for block in m.blocks:
+            h = h + block[1](F.relu(block[0](torch.rand_like(h))))
+        return m.head(h)
+
+    net = residual_net()
+    net.run = forward
+    records = {r.name: r for r in initialize_(net, program=program(net, X))}
+    assert records["blocks.2.1.weight"].scheme == "mirrored orthogonal"
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (6, 2, 4)])
+def test_the_error_against_the_input_is_no_branch(shape):
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+
+    def loss(twin):
+        x = X.view(shape).flatten(1)
+        return (twin(x) - x).square().mean()
+
+    records = initialize_(net, program=Program(lambda: copy.deepcopy(net), loss))
+    assert [r.scheme for r in records] == ["mirrored orthogonal"] * 2
+
+
+class PassingNorm(nn.Module):
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    "first",
+    [PassingNorm(), nn.Tanh(), nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Flatten(), nn.Tanh())],
+)
+def test_whatever_is_done_to_the_raw_input_it_stays_the_input(first):
+    net = nn.Sequential(first, nn.Linear(8, 2))
+    assert found(net, X) == {"1.weight": ("input", "orthogonal")}
+
+
+def test_a_saturating_activation_after_a_norm():
+    net = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2))
+    assert found(net, X)["3.weight"] == ("Tanh", "xavier_normal")
+
+
 def test_convolutions_transposed_ones_and_pools():
     net = nn.Sequential(
         *(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),

@@ -11,7 +11,7 @@ from torch import nn
 from lightning_stab.functional.initialization.laws import Activation
 from lightning_stab.functional.initialization.structured import (
     Structure,
-    draw_structured,
+    draw_structured_,
     fast_orthogonal,
 )
 
@@ -28,8 +28,8 @@ def seeded(seed=0):
 def test_structured_weights_keep_the_variance_of_each_unit(
     rows, columns, gain, mirror_in, mirror_out
 ):
-    like = torch.empty(2 * rows, 2 * columns, dtype=torch.float64)
-    new = draw_structured(like, Structure(mirror_in, mirror_out), gain, seeded())
+    new = torch.empty(2 * rows, 2 * columns, dtype=torch.float64)
+    draw_structured_(new, Structure(mirror_in, mirror_out), gain, seeded())
     core = new[: rows if mirror_out else 2 * rows, : columns if mirror_in else 2 * columns]
     mean_row = core.square().sum(1).mean().sqrt().item()
     assert mean_row == pytest.approx(gain, rel=1e-9)
@@ -37,11 +37,26 @@ def test_structured_weights_keep_the_variance_of_each_unit(
     assert not mirror_out or torch.equal(new[:rows], -new[rows:])
 
 
-@pytest.mark.parametrize("side", [1, 2, 7, 100, 131])
-def test_the_fast_orthogonal_matrix_is_exactly_orthogonal_and_full(side):
-    new = fast_orthogonal(side, torch.float64, seeded())
-    assert torch.allclose(new @ new.T, torch.eye(side, dtype=torch.float64), atol=1e-12)
-    assert side < 100 or (new == 0).double().mean().item() < 0.05
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(1, 1), (2, 2), (7, 7), (100, 100), (131, 131), (131, 40), (40, 131)]
+)
+def test_the_fast_orthogonal_matrix_is_exactly_orthogonal_and_full(rows, columns):
+    new = fast_orthogonal(rows, columns, torch.float64, seeded(), 3.0)
+    assert new.shape == (rows, columns)
+    gram = new @ new.T if rows <= columns else new.T @ new
+    assert torch.allclose(gram, 9 * torch.eye(len(gram), dtype=torch.float64), atol=1e-12)
+    assert max(rows, columns) < 100 or (new == 0).double().mean().item() < 0.05
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_order_of_a_weight_in_memory_does_not_matter(kernel):
+    drawn = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        new = torch.empty(8, 6, kernel, kernel).to(memory_format=memory_format)
+        draw_structured_(new, Structure(), 1.0, seeded())
+        drawn.append(new)
+    assert torch.equal(*drawn)
+    assert torch.allclose(drawn[1].flatten(1).square().sum(1).mean(), torch.tensor(1.0))
 
 
 @pytest.mark.parametrize(
@@ -87,5 +102,6 @@ def test_large_matrices_are_orthogonal_too(monkeypatch):
     from lightning_stab.functional.initialization import structured
 
     monkeypatch.setattr(structured, "LARGE", 16)
-    new = draw_structured(torch.empty(40, 30, dtype=torch.float64), Structure(), 1.5, seeded())
+    new = torch.empty(40, 30, dtype=torch.float64)
+    draw_structured_(new, Structure(), 1.5, seeded())
     assert torch.allclose(new.T @ new, 1.5**2 * 40 / 30 * torch.eye(30).double(), atol=1e-9)

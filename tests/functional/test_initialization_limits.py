@@ -186,9 +186,9 @@ def test_a_sparse_input_is_followed():
     assert {r.name: r.preceding for r in records}["b.weight"] == "ReLU"
 
 
-def test_a_lazy_layer_stays_lazy_and_the_next_one_is_drawn():
-    net = nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.Linear(8, 2))
+def test_a_lazy_layer_that_the_batch_does_not_reach_stays_lazy():
+    net = Built(lambda m, x: m.b(x), a=nn.LazyLinear(8), b=nn.Linear(8, 2))
     result = found(net, X)
-    assert result["0.weight"][1].startswith("lazy")
-    assert result["2.weight"] == ("Tanh", "balanced orthogonal")
-    assert isinstance(net[0].weight, nn.UninitializedParameter)
+    assert result["a.weight"][1].startswith("lazy")
+    assert result["b.weight"] == ("input", "orthogonal")
+    assert isinstance(net.a.weight, nn.UninitializedParameter)

@@ -14,6 +14,7 @@ from lightning_stab.functional.initialization.auto import Plan
 from lightning_stab.functional.initialization.data_flow import WeightSite, weight_sites
 from lightning_stab.functional.initialization.driven import Survey, correct_, survey
 from lightning_stab.functional.initialization.fans import weight_shape
+from lightning_stab.functional.initialization.lazy import materialize_
 from lightning_stab.functional.initialization.passes import Program
 from lightning_stab.functional.initialization.policy import (
     EMBEDDING,
@@ -27,11 +28,11 @@ from lightning_stab.functional.initialization.policy import (
 from lightning_stab.functional.initialization.records import WeightRecord, shape_of, std_of
 from lightning_stab.functional.initialization.recurrent import (
     ORTHOGONAL_GATES,
-    draw_gates,
+    draw_gates_,
     open_forget_gate_,
 )
 from lightning_stab.functional.initialization.schemes import AUTO, draw
-from lightning_stab.functional.initialization.structured import draw_structured
+from lightning_stab.functional.initialization.structured import draw_structured_
 from lightning_stab.functional.initialization.tape import RECURRENT
 
 
@@ -49,8 +50,9 @@ def initialize_(
 
     The numbers come from a generator of its own: torch's global random state is neither read nor
     moved, and the same seed gives the same weights on every device and rank. Biases become zero.
-    Norms, vectors, embeddings, and frozen, excluded, parametrized, lazy, quantised, adapter and
-    sharded weights stay as they are. A weight used in several places is drawn once, by the first.
+    Norms, vectors, embeddings, and frozen, excluded, parametrized, quantised, adapter and sharded
+    weights stay as they are; so do lazy ones, unless a batch gives them their shapes first. A
+    weight used in several places is drawn once, by the first.
 
     Args:
         module: any module.
@@ -76,6 +78,8 @@ def initialize_(
             "`scheme` must be one that needs no data where there is no batch, got "
             f"{settings.scheme!r}. Give a batch, or choose {AUTO!r} or 'orthogonal'."
         )
+    if program is not None:
+        materialize_(module, program)
     places = _places(weight_sites(module))
     _check_patterns(settings, places)
     reasons = [reason_to_leave(settings, sites) for sites in places]
@@ -88,16 +92,14 @@ def initialize_(
         for sites, reason in zip(places, reasons, strict=True)
     ]
     _set_output_prior_(settings, places, found)
-    if program is None:
-        return records
-    after = correct_(program, places, records, found)
+    if program is not None:
+        after = correct_(program, places, records, found)
+        records = [record.with_readings(found.readings, after) for record in records]
     return [
-        replace(r, std_after=std_of(sites[0].weight))
-        if r.scheme and sites[0].weight is not None
-        else r
-        for r, sites in zip(
-            (record.with_readings(found.readings, after) for record in records), places, strict=True
-        )
+        replace(record, std_after=std_of(sites[0].weight))
+        if record.scheme and sites[0].weight is not None
+        else record
+        for record, sites in zip(records, places, strict=True)
     ]
 
 
@@ -123,8 +125,7 @@ class _Drawing:
         scheme, gain = self._fill_(sites, weight, plan)
         if self.settings.bias == "zeros":
             self._set_biases_(sites, weight, plan)
-        after = std_of(weight)
-        return replace(record, scheme=scheme, gain=gain, std_before=before, std_after=after)
+        return replace(record, scheme=scheme, gain=gain, std_before=before)
 
     def _fill_(
         self, sites: Sequence[WeightSite], weight: Tensor, plan: Plan | None
@@ -135,7 +136,7 @@ class _Drawing:
             return EMBEDDING, None
         if isinstance(site.owner, RECURRENT):
             attribute = site.name.rpartition(".")[2]
-            weight.copy_(draw_gates(site.owner, attribute, weight, self.generator))
+            draw_gates_(site.owner, attribute, weight, self.generator)
             return ORTHOGONAL_GATES, 1.0
         if plan is None:
             scheme, gain = choose(settings, site)
@@ -146,7 +147,7 @@ class _Drawing:
             return (asked if asked.startswith("lsuv") else scheme), gain
         gain = plan.gain if settings.gain is None else settings.gain
         if plan.structure is not None:
-            weight.copy_(draw_structured(weight, plan.structure, gain, self.generator))
+            draw_structured_(weight, plan.structure, gain, self.generator)
         else:
             shape = weight_shape(site.owner, weight)
             weight.copy_(draw(plan.scheme, weight, shape, gain, self.generator))

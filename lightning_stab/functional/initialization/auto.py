@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from lightning_stab.functional.initialization.flow import Flow, Stem, Use, is_transposed
+from lightning_stab.functional.initialization.flow import Flow, is_transposed
 from lightning_stab.functional.initialization.gains import (
     RECTIFIER_GAINS,
     SLOPE_GAINS,
@@ -23,6 +23,8 @@ from lightning_stab.functional.initialization.replay import (
     scalar_law,
 )
 from lightning_stab.functional.initialization.structured import Structure
+from lightning_stab.functional.initialization.tape import Operation
+from lightning_stab.functional.initialization.uses import Stem, Use
 
 ORTHOGONAL, MIRRORED, BALANCED, HE = (
     "orthogonal",
@@ -148,11 +150,11 @@ class AutomaticPolicy:
         return Structure(delta=delta, blocks=3 if packed else getattr(owner, "groups", 1))
 
     def _activation(self, stem: Stem) -> tuple[str, Activation | None]:
-        if self._flow.normalizes(stem.operations):
-            return "", None
+        if stem.junction is None or self._flow.normalizes(stem.operations):
+            return "", None  # what the raw input is like, its batch tells
         name = activation_name(self._flow, stem)
-        if not name and stem.kind == "other" and stem.junction is not None:
-            return self._activation_of_branch(stem)
+        if not name and stem.kind == "other":
+            return self._activation_of_branch(stem.junction)
         if not name:
             return "", None
         law = Activation(scalar_law(self._flow, stem))
@@ -170,8 +172,8 @@ class AutomaticPolicy:
             self._slopes[law] = law.mirror_slope()
         return self._slopes[law]
 
-    def _activation_of_branch(self, stem: Stem) -> tuple[str, Activation | None]:
-        branches = self._flow.data_sources(stem.junction) if stem.junction is not None else []
+    def _activation_of_branch(self, junction: Operation) -> tuple[str, Activation | None]:
+        branches = self._flow.data_sources(junction)
         inner = self._flow.stem(branches[0]) if branches else Stem(None, [], "input")
         return ("", None) if inner.kind == "other" else self._activation(inner)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_stab.functional.initialization.tape import Operation, Tape, storage_of
+from lightning_stab.functional.initialization.uses import Stem, Use
 
 PRODUCTS = {
     *("addmm", "mm", "linear", "convolution", "_convolution", "bmm", "baddbmm", "addbmm", "mv"),
@@ -26,48 +26,6 @@ _NORMS = ("native_", "_native_", "cudnn_", "miopen_", "_fused_", "_batch_")
 _SHAPED_LIKE = ("_like", "bernoulli")
 _REDUCTIONS = {"mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "sum", "norm"}
 _SUMS = {"add", "sub"}
-
-
-@dataclass(eq=False)
-class Stem:
-    """The way from a value back to the nearest place that everything in it comes from.
-
-    Attributes:
-        junction: the operation there; None where the value comes from outside.
-        operations: those between, the latest first.
-        kind: what the junction is: ``input``, ``weight``, ``norm``, ``recurrent``, ``attention``,
-            ``sum``, or ``other``.
-    """
-
-    junction: Operation | None
-    operations: list[Operation]
-    kind: str
-
-
-@dataclass(eq=False)
-class Use:
-    """One product of a weight with data.
-
-    Attributes:
-        operation: the product.
-        index: its place among all operations.
-        stem: the way back from its data.
-        data: the data.
-        consumers: the uses whose data come from it alone, each with its own stem.
-        ends_branch: whether its result is added to something that it was computed from.
-        joins_sum: whether its result is added to other data.
-        leaks: whether its result reaches another layer in another way as well.
-        reaches_weight: whether its result reaches another layer at all.
-    """
-
-    operation: Operation
-    stem: Stem
-    data: Tensor
-    consumers: list[Use] = field(default_factory=list)
-    ends_branch: bool = False
-    joins_sum: bool = False
-    leaks: bool = False
-    reaches_weight: bool = False
 
 
 class Flow:
@@ -139,7 +97,16 @@ class Flow:
         name = operation.name
         if name.startswith(_NORMS) and name.endswith(("_norm", "_norm_legit", "_functional")):
             return "norm"
+        if name in _SUMS and self._joins_input(operation):
+            return "sum"
         return "attention" if name in _MIXERS else ""
+
+    def _joins_input(self, operation: Operation) -> bool:
+        """Return whether a raw input is added to what was computed from it."""
+        sides = self._origins(operation)
+        outside = [side for side in sides if not isinstance(side, Operation)]
+        inner = [side for side in sides if isinstance(side, Operation)]
+        return any(self._depends(op, raw) for op in inner for raw in outside)
 
     def _carries_data(self, operation: Operation) -> bool:
         if operation in self._by_operation:
@@ -197,7 +164,8 @@ class Flow:
                     others = [o for o in operation.consumers if o in reaches and o not in inside]
                     feeder.leaks |= any(operation in self.data_sources(o) for o in others)
         for operation in self.operations:
-            self._find_branch(operation)
+            if operation.name in _SUMS:
+                self._find_branch(operation, operation in reaches)
 
     def _reaching(self) -> set[Operation]:
         """Return the operations from which a weight is reached."""
@@ -207,27 +175,46 @@ class Flow:
                 reaching.add(operation)
         return reaching
 
-    def _find_branch(self, operation: Operation) -> None:
-        sources = list(dict.fromkeys(self.data_sources(operation)))
-        if operation.name not in _SUMS or len(sources) != 2:
-            return
-        for branch, other in (sources, sources[::-1]):
-            junction = self.stem(branch).junction
-            use = self._by_operation.get(junction) if junction is not None else None
-            if use is not None:
-                use.joins_sum = True
-            if use is not None and self._depends(use.operation, other):
-                use.ends_branch = True
+    def _find_branch(self, operation: Operation, goes_on: bool) -> None:
+        """Find out which side of a sum is computed from the other.
 
-    def _depends(self, operation: Operation, ancestor: Operation) -> bool:
+        What nothing follows may be an error, such as the one of an autoencoder against its own
+        input, so that a difference and a sum with the raw input count only on the way to a layer.
+        """
+        sides = list(dict.fromkeys(self._origins(operation)))
+        if len(sides) != 2:
+            return
+        for branch, other in (sides, sides[::-1]):
+            junction = self.stem(branch).junction if isinstance(branch, Operation) else None
+            use = self._by_operation.get(junction) if junction is not None else None
+            if use is None:
+                continue
+            inner = isinstance(other, Operation)
+            depends = self._depends(use.operation, other)
+            use.joins_sum |= inner or (depends and goes_on)
+            use.ends_branch |= depends and (goes_on or (inner and operation.name != "sub"))
+
+    def _origins(self, operation: Operation) -> list[Operation | int]:
+        """Return what feeds an operation with data: operations, and the memory of outside data."""
+        found: list[Operation | int] = []
+        for tensor, source in zip(operation.tensors, operation.sources, strict=True):
+            if source is not None and self._carries[source]:
+                found.append(source)
+            elif source is None and storage_of(tensor) not in self._known:
+                found.append(storage_of(tensor))
+        return found
+
+    def _depends(self, operation: Operation, ancestor: Operation | int) -> bool:
+        first = self._index[ancestor] if isinstance(ancestor, Operation) else -1
         waiting, seen = [operation], {operation}
         while waiting:
-            for before in self.data_sources(waiting.pop()):
-                if before is ancestor:
+            for before in self._origins(waiting.pop()):
+                if before == ancestor:
                     return True
-                if before not in seen and self._index[before] > self._index[ancestor]:
+                if isinstance(before, Operation) and before not in seen:
+                    if self._index[before] > first:
+                        waiting.append(before)
                     seen.add(before)
-                    waiting.append(before)
         return False
 
 

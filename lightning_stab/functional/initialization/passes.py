@@ -23,7 +23,8 @@ class Program:
     """What a batch does to a module.
 
     Args:
-        copy: returns a copy of the module that shares nothing with it.
+        copy: returns a copy of the module that shares nothing with it; a second call may take
+            the memory of the first copy.
         loss: runs the batch through such a copy; returns the loss, or None if there is none.
     """
 

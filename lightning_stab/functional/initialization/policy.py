@@ -150,7 +150,7 @@ def _matches(patterns: Sequence[str], names: Collection[str]) -> bool:
 
 def _reason_of_tensor(weight: Tensor) -> str:
     if isinstance(weight, nn.parameter.UninitializedParameter):
-        return "lazy: it has no shape before the first batch"
+        return "lazy: no batch has given it a shape"
     if weight.is_meta:
         return "on the meta device: it has no values"
     if not weight.is_floating_point():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_stab.functional.initialization.structured import Structure, draw_structured
+from lightning_stab.functional.initialization.structured import Structure, draw_structured_
 
 ORTHOGONAL_GATES = "orthogonal gates"
 FORGET_BIAS = 1.0
@@ -23,13 +23,13 @@ def num_gates(owner: nn.Module) -> int:
     return 3 if isinstance(owner, (nn.GRU, nn.GRUCell)) else 1
 
 
-def draw_gates(owner: nn.Module, name: str, weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one weight of a recurrent layer with each gate's block orthogonal.
+def draw_gates_(owner: nn.Module, name: str, weight: Tensor, generator: torch.Generator) -> None:
+    """Draw one weight of a recurrent layer with each gate's block orthogonal.
 
     Source: Saxe et al. 2014; Le et al. 2015.
     """
     blocks = 1 if name.startswith("weight_hr") else num_gates(owner)
-    return draw_structured(weight, Structure(blocks=blocks), 1.0, generator)
+    draw_structured_(weight, Structure(blocks=blocks), 1.0, generator)
 
 
 def open_forget_gate_(owner: nn.Module, name: str, bias: Tensor) -> None:

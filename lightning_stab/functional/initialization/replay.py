@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from lightning_stab.functional.initialization.flow import Flow, Stem, Use, channel_dimension
+from lightning_stab.functional.initialization.flow import Flow, channel_dimension
 from lightning_stab.functional.initialization.tape import Operation
+from lightning_stab.functional.initialization.uses import Stem, Use
 
 Law = Callable[[Tensor], Tensor]
 _POINTWISE = {  # torch does not tag all of them
@@ -134,9 +135,7 @@ def _constant_mean(tensor: Tensor) -> Tensor:
 def _replay(
     flow: Flow, stem: Stem, values: Tensor, constant: Callable[[Tensor], Tensor], *, shapes: bool
 ) -> Tensor:
-    known: dict[Operation, Tensor] = {}
-    if stem.junction is not None:
-        known[stem.junction] = values
+    known: dict[Operation | None, Tensor] = {stem.junction: values}
     for operation in reversed(stem.operations):
         data = [source for source in flow.data_sources(operation) if source in known]
         if not data:
