@@ -100,6 +100,7 @@ LEARNING_RULES = (
         when(
             "relapse > much_lost and improvement < half_learnt and epoch > an_epoch"
             " and input_peak not> outlying and target_size not> large_target"
+            " and batch_variety not< one_class_batches"
         ),
         "The loss has lost {relapse:.0%} of what it had gained: the steps have become too large.",
         _LOWER,

@@ -27,7 +27,7 @@ NETWORK_RULES = (
         "error",
         when(
             "dead_fraction > dead_layer and learnt not> well_learnt"
-            " and early_update_ratio not> large_update"
+            " and early_update_ratio not> large_update and input_size not> large_input"
         ),
         "{dead_fraction:.0%} of the units of {layers} are zero on every sample: no"
         " gradient passes.",
@@ -44,7 +44,7 @@ NETWORK_RULES = (
         "warning",
         when(
             "dead_fraction > many_dead and learnt not> half_learnt and epoch > an_epoch"
-            " and early_update_ratio not> large_update"
+            " and early_update_ratio not> large_update and input_size not> large_input"
         ),
         "{dead_fraction:.0%} of the units of {layers} are zero on every sample.",
         (

@@ -203,7 +203,7 @@ WIRING_RULES = (
         "warning",
         when(
             "start_loss_ratio > large_start_loss and epoch > some_epochs"
-            " and learnt not> hardly_learnt"
+            " and learnt not> hardly_learnt and input_size not> large_input"
         ),
         "The first loss is {start_loss_ratio} times that of a blind prediction: the"
         " outputs start"
