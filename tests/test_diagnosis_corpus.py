@@ -18,9 +18,24 @@ from diagnosis_corpus.check import (
 from lightning.pytorch import Callback
 
 BY_NAME = {program.name: program for program in PROGRAMS}
-IDS = """vanishing-gradient exploding-gradient dead-units saturated-units bad-initialization
-learning-rate-too-high learning-rate-too-low loss-spike non-finite oscillating-loss plateau
-overfitting input-scale target-scale output-activation unused-parameters""".split()
+IDS = [
+    "vanishing-gradient",
+    "exploding-gradient",
+    "dead-units",
+    "saturated-units",
+    "bad-initialization",
+    "learning-rate-too-high",
+    "learning-rate-too-low",
+    "loss-spike",
+    "non-finite",
+    "oscillating-loss",
+    "plateau",
+    "overfitting",
+    "input-scale",
+    "target-scale",
+    "output-activation",
+    "unused-parameters",
+]
 SAMPLE = (
     "mlp_digits/base",
     "mlp_digits/constant",
