@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diagnosis_corpus.data import Settings, Split, real
+from diagnosis_corpus.data import Settings, Split, real, standardised
 from diagnosis_corpus.initial import initialise
 from diagnosis_corpus.parts import ACTIVATIONS, Configured, Setup, setup_of
 
@@ -52,11 +52,6 @@ class AutoEncoder(Configured):
         seen = x + torch.randn_like(x) * self.settings.get("corruption", 0.0)
         back = self(seen)
         explained = 1 - functional.mse_loss(back, x) / (x - x.mean(0)).pow(2).mean()
-        if kind := self.settings.get(
-            "loss"
-        ):  # "log1p", or "log", which a black pixel makes infinite
-            logarithm = getattr(torch, kind)
-            return functional.mse_loss(logarithm(back), logarithm(x)), explained
         return functional.mse_loss(back, x), explained
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -161,10 +156,15 @@ class GAN(LightningModule):
 
 
 def autoencoder(settings: Settings) -> Setup:
-    """Build the autoencoder on digits, some of them standardised."""
-    split = real("digits")
-    if settings.get("centre"):
+    """Build the autoencoder on digits: pixels 0 to 1, -1 to 1, or standardised."""
+    split, features = real("digits"), settings.get("features")
+    if features == "centred":
         split = replace(split, inputs=split.inputs * 2 - 1, val_inputs=split.val_inputs * 2 - 1)
+    elif features == "standardised":
+        split = standardised(split)
+    elif features == "divided":  # by 0, for pixels that are always white
+        std = split.inputs.std(0)
+        split = replace(split, inputs=split.inputs / std, val_inputs=split.val_inputs / std)
     return setup_of(AutoEncoder(settings), split, settings, "val_r2")
 
 
