@@ -58,7 +58,7 @@ class BatchFacts:
         }
         readings = [_named(f"{group}:", values) for group, values in groups.items() if values]
         for name, pair in probe.time_ratios().items():
-            readings.append(Reading(pair, lambda v, n=name: {f"time:{n}": log_ratio(v[0], v[1])}))  # type: ignore[misc]
+            readings.append(Reading(pair, lambda v, n=name: {f"time:{n}": _ratio(v[0], v[1])}))  # type: ignore[misc]
         if probe.inputs is not None and "input_size" not in self.known:
             ends = torch.stack([probe.inputs.max(), probe.inputs.min()])
             readings.append(Reading(ends, lambda v: {"input_size": v[0], "input_least": v[1]}))

@@ -112,8 +112,11 @@ class Patient:
         several = "There are several optimizers and no one loss: what the loss does is not judged."
         return tuple(filter(None, (self._hidden, several if self._optimizers > 1 else "")))
 
-    def before_step(self, optimizer: Optimizer) -> None:
-        """Look whether the gradient is this step's alone."""
+    def before_step(self, trainer: Trainer, optimizer: Optimizer) -> None:
+        """Look whether there is a gradient, and whether it is this step's alone."""
+        if self.is_looking and self.module is not None:
+            places = (str(i) for i, o in enumerate(trainer.optimizers) if _is_same(o, optimizer))
+            self._steps.count_missing(self.module, optimizer, next(places, "0"))
         self._stale.before_step(optimizer, watch=self.is_looking)
 
     def drop_step(self) -> None:
@@ -237,6 +240,10 @@ class Patient:
 def _nonfinite(names: list[str], tensors: list[Tensor]) -> dict[str, float]:
     norms = tensor_norms(tensors).tolist()
     return {n: 1.0 for n, v in zip(names, norms, strict=True) if not math.isfinite(v)}
+
+
+def _is_same(known: Any, optimizer: Optimizer) -> bool:
+    return known is optimizer or getattr(known, "optimizer", None) is optimizer
 
 
 def _epoch_batches(trainer: Trainer) -> int:

@@ -175,6 +175,7 @@ class _Hook:
     def __init__(self, probe: DoctorProbe | None, name: str) -> None:
         self.probe = probe
         self.name = name
+        self.calls = 0
 
     def __reduce__(self) -> Any:
         return _Hook, (None, self.name)
@@ -196,7 +197,10 @@ class _Hook:
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
         probe = self._sees
         if probe is not None:
+            self.calls += 1
             probe.see_output(self.name, output)
+            if self.calls > 1 and isinstance(output, Tensor):  # a recurrence written by hand
+                probe.watch_cell(self.name, output)
 
     def enter(self, module: nn.Module, args: Any) -> None:
         if self.probe is not None:

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from lightning_stab.callbacks._logging import plain_name
 from lightning_stab.callbacks._probe import WEIGHT_LAYERS
@@ -56,16 +57,7 @@ class StepReader:
             step: the step.
             first: whether it is the run's first, at which identical units are looked for.
         """
-        place = str(step.index)
-        self._looks[place] = self._looks.get(place, 0) + 1
         names = step.names()
-        held = {id(p) for p in step.params}
-        for name, parameter in step.module.named_parameters():
-            if parameter.requires_grad and id(parameter) not in held:
-                plain = plain_name(name)
-                if _is_in(step, parameter):
-                    self._never[plain] = self._never.get(plain, 0) + 1
-                    self._owner[plain] = place
         if step.index == 0:
             self._readings.append(Reading(step.total.reshape(1), lambda v: {"norm": v[0]}))
         if first:
@@ -75,6 +67,22 @@ class StepReader:
         copies = [_sample(p).clone() for p in params]
         if params:
             self._copies.append((tuple(names[i] for i in chosen), copies, params))
+
+    def count_missing(self, module: LightningModule, optimizer: Optimizer, place: str) -> None:
+        """Note which parameters of an optimizer have no gradient at its step.
+
+        Args:
+            module: whose names they have.
+            optimizer: that is about to step, also if none has a gradient.
+            place: what tells it from other optimizers.
+        """
+        self._looks[place] = self._looks.get(place, 0) + 1
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad and parameter.grad is None and id(parameter) in held:
+                plain = plain_name(name)
+                self._never[plain] = self._never.get(plain, 0) + 1
+                self._owner[plain] = place
 
     def drop(self) -> None:
         """Forget the copies of a step that is not taken."""
@@ -216,10 +224,6 @@ def _is_matrix(part: nn.Module, name: str, parameter: Parameter) -> bool:
     known = isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention))
     usable = parameter.grad is not None and not is_sharded(parameter)
     return known and usable and parameter.dim() > 1 and len(parameter) > 1 and "weight" in name
-
-
-def _is_in(step: OptimizerStep, parameter: Parameter) -> bool:
-    return any(parameter is p for group in step.optimizer.param_groups for p in group["params"])
 
 
 def _sample(parameter: Parameter) -> Tensor:

@@ -44,6 +44,9 @@ class ValidationHistory:
             baseline: the training loss of the best constant prediction, NaN if unknown.
         """
         facts = {}
+        latest = [values[-1] for values in (self._loss, self._metric) if values]
+        if latest:
+            facts["validation_nonfinite"] = float(not all(map(math.isfinite, latest)))
         metric = [m for m in self._metric if math.isfinite(m)]
         if len(metric) > 1:
             best = max(metric)

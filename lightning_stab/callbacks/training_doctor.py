@@ -138,7 +138,7 @@ class TrainingDoctor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Take part in the phases of the step."""
-        self._patient.before_step(optimizer)
+        self._patient.before_step(trainer, optimizer)
         run_phases(self, trainer, pl_module, optimizer)
 
     def wants_step(self, trainer: Trainer) -> bool:

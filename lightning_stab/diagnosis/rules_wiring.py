@@ -40,6 +40,17 @@ WIRING_RULES = (
     Rule(
         "non-finite",
         "error",
+        when("validation_nonfinite > present"),
+        "The validation loss or metric is NaN or infinite, although training goes on.",
+        (
+            ("Look for what differs in validation: `eval` mode, masks that hide everything, empty"
+            " classes, samples of length 0."),
+            "Compare one validation batch in `train` and in `eval` mode.",
+        ),
+    ),
+    Rule(
+        "non-finite",
+        "error",
         when("nonfinite_losses > no_loss_lost"),
         "The loss is NaN or infinite.",
         (
