@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_stab.callbacks._readings import Reading
 
 TENSORS = 2  # of a batch: its inputs and its targets
-SAMPLED = 8192  # entries of each, spread evenly, so that every sample is among them
+SAMPLED = 65536  # entries of each at most, spread evenly, so that every sample is among them
 REMEMBERED, LEAST = 500, 20  # batches
 
 
@@ -23,25 +23,26 @@ class InputPeaks:
     """The largest magnitude of inputs and targets, batch by batch; it stays on the device."""
 
     def __init__(self) -> None:
-        self._pending: list[Tensor] = []
+        self._pending: list[list[Tensor]] = []
         self._peaks: list[deque[float]] = [deque(maxlen=REMEMBERED) for _ in range(TENSORS)]
         self._highest = [0.0] * TENSORS
 
     def add(self, batch: Any) -> None:
         """Note a batch's largest values."""
-        values = [v for v in tree_leaves(batch) if isinstance(v, Tensor) and _is_plain(v)]
-        if values and values[0].numel():
-            peaks = [_peak(v) for v in values[:TENSORS] if v.numel()]
-            missing = torch.full_like(peaks[0], torch.nan)
-            peaks += [missing] * (TENSORS - len(peaks))
-            self._pending.append(torch.stack([p.to(peaks[0].device) for p in peaks]))
+        leaves = batch if _is_flat(batch) else tree_leaves(batch)
+        peaks = [_peak(v) for v in leaves if _is_measured(v)][:TENSORS]
+        if peaks:
+            self._pending.append(peaks)
 
     def readings(self) -> list[Reading]:
         """Return what has not crossed yet, and forget it."""
         pending, self._pending = self._pending, []
         if not pending:
             return []
-        values = torch.stack(pending).flatten()
+        device = pending[0][0].device
+        missing = torch.full((), torch.nan, device=device)
+        rows = [[*peaks, *[missing] * (TENSORS - len(peaks))] for peaks in pending]
+        values = torch.stack([peak.to(device, torch.float32) for row in rows for peak in row])
         return [Reading(values, lambda v: {f"peak:{i}": x for i, x in enumerate(v)})]
 
     def crossed(self, numbers: Mapping[str, float]) -> None:
@@ -77,6 +78,15 @@ def _is_plain(values: Tensor) -> bool:
     return is_dense and values.is_floating_point()
 
 
+def _is_flat(batch: Any) -> bool:
+    return type(batch) in (list, tuple) and all(isinstance(v, Tensor) for v in batch)
+
+
+def _is_measured(value: Any) -> bool:
+    usable = isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0
+    return usable and value.layout is torch.strided
+
+
 def _peak(values: Tensor) -> Tensor:
     flat = values.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // SAMPLED)].abs().amax().float()
+    return flat[:: -(-flat.numel() // SAMPLED)].abs().amax()

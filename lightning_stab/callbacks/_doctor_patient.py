@@ -62,7 +62,8 @@ class Patient:
     def begin_batch(self, trainer: Trainer, module: LightningModule, batch: Any, step: int) -> None:
         """Decide whether this batch is looked at, and put the hooks on if so."""
         self.leave()
-        self._inputs.add(batch)
+        if self._schedule.takes_input(step):
+            self._inputs.add(batch)
         self.module, self._loss, self._has_stepped = module, None, False
         self._losses.epoch_steps = _epoch_batches(trainer)
         self.epoch = _epoch(trainer)

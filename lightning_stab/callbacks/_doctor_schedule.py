@@ -8,6 +8,7 @@ from lightning_stab.callbacks._intervals import is_due
 
 STARTING = (0, 4, 9, 19)  # steps that are looked at in full whatever the interval
 YOUNG, YOUNG_INTERVAL = 500, 50  # a run is looked at more often while it is young
+INPUT_INTERVAL = 8  # of a grown run's batches, whose largest values are noted
 
 
 class Schedule:
@@ -43,6 +44,10 @@ class Schedule:
         """Say whether everything is looked at."""
         every = min(self.every_n_steps, YOUNG_INTERVAL) if step < YOUNG else self.every_n_steps
         return step in STARTING or is_due(step, every)
+
+    def takes_input(self, step: int) -> bool:
+        """Say whether the largest values of this step's batch are noted."""
+        return step < YOUNG or is_due(step, INPUT_INTERVAL)
 
     def is_early(self, seen: int) -> bool:
         """Say whether this is one of the first steps after the warm-up.

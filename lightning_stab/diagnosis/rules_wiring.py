@@ -43,8 +43,11 @@ WIRING_RULES = (
         when("validation_nonfinite > present"),
         "The validation loss or metric is NaN or infinite, although training goes on.",
         (
-            ("Look for what differs in validation: `eval` mode, masks that hide everything, empty"
-            " classes, samples of length 0."),
+            (
+                "Look for what differs in validation: `eval` mode, masks that hide everything,"
+                " empty"
+                " classes, samples of length 0."
+            ),
             "Compare one validation batch in `train` and in `eval` mode.",
         ),
     ),
