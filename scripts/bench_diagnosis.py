@@ -36,7 +36,7 @@ from diagnosis_corpus.labels import BY_NAME, measured, with_twins
 SMALL = (
     "mlp_digits/base",
     "mlp_digits/constant",
-    "regression_mlp/target_sgd",
+    "regression_mlp/targets_sgd",
     "regression_mlp/base",
     "binary_mlp/zero",
 )
