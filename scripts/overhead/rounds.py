@@ -94,4 +94,4 @@ def added_seconds(contender: Contender, base: Contender) -> float:
     pairs = zip(contender.seconds, base.seconds, strict=True)
     differences = [own - other for own, other in pairs]
     places = [differences[start :: contender.period] for start in range(contender.period)]
-    return statistics.fmean(statistics.median(place) for place in places)
+    return statistics.fmean(statistics.median(place) for place in places if place)
