@@ -44,9 +44,8 @@ class ValidationHistory:
             baseline: the training loss of the best constant prediction, NaN if unknown.
         """
         facts = {}
-        latest = [values[-1] for values in (self._loss, self._metric) if values]
-        if latest:
-            facts["validation_nonfinite"] = float(not all(map(math.isfinite, latest)))
+        if self._loss:  # a metric may be undefined, such as the area under a curve of one class
+            facts["validation_nonfinite"] = float(not math.isfinite(self._loss[-1]))
         metric = [m for m in self._metric if math.isfinite(m)]
         if len(metric) > 1:
             best = max(metric)

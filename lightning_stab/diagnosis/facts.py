@@ -92,7 +92,7 @@ class Facts:
             when the run failed.
         nonfinite_weights: by parameter, 1 for one that has a NaN or an infinite entry.
 
-        validation_nonfinite: 1 where the latest validation loss or metric is NaN or infinite.
+        validation_nonfinite: 1 where the latest validation loss is NaN or infinite.
         validation_learnt: 1 - the best validation loss over that of the best constant prediction.
         generalization_gap: the best validation loss minus the recent training loss, over that of
             the best constant prediction.

@@ -41,7 +41,7 @@ WIRING_RULES = (
         "non-finite",
         "error",
         when("validation_nonfinite > present"),
-        "The validation loss or metric is NaN or infinite, although training goes on.",
+        "The validation loss is NaN or infinite, although training goes on.",
         (
             (
                 "Look for what differs in validation: `eval` mode, masks that hide everything,"

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lightning_stab.functional.gradcheck.differences import (
@@ -65,6 +65,9 @@ def test_the_noise_estimate_finds_the_level_of_the_noise(exponent, seed):
 
 @given(st.floats(-1, 1), st.floats(0.2, 2))
 def test_a_right_derivative_is_ok_and_a_wrong_one_is_wrong(start, slope):
+    # at one step the error of the difference itself may be the very one that is planted below
+    assume(all(abs((h * slope) ** 2 / 6 - 1e-5) > 1e-6 for h in STEPS))
+
     def loss(t):
         return math.exp(start + slope * t)
 
