@@ -15,8 +15,8 @@ from lightning_stab.callbacks import (
     TrainingDoctor,
     WeightInitialization,
 )
-from lightning_stab.callbacks.checking import check_gradients
-from lightning_stab.callbacks.initializing import initialize
+from lightning_stab.callbacks.gradcheck.check_gradients import check_gradients
+from lightning_stab.callbacks.initialization.initialize import initialize
 
 __all__ = [
     "ActivationMonitor",

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_stab._cli_logs import tensorboard_command
 from lightning_stab.cli import StabCLI, run
+from lightning_stab.cli.run_folder import tensorboard_command
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = (CONFIGS / "base.yaml", CONFIGS / "experiment" / "digits.yaml")

@@ -24,7 +24,7 @@ warnings.simplefilter("ignore")
 logging.disable(logging.INFO)
 import torch, lightning.pytorch as lightning
 from torch import nn
-from lightning_twins import Classifier, RecordingLogger, batches, built
+from helpers.lightning_twins import Classifier, RecordingLogger, batches, built
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard
 from lightning_stab.errors import UnstableStepError
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning_twins import Classifier, SmallGAN, batches, built, fit, hooks_of
+from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, hooks_of
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_stab import GradientMonitor, StepGuard

@@ -6,7 +6,7 @@ from functools import partial
 import lightning.pytorch as lightning
 import pytest
 import torch
-from lightning_twins import (
+from helpers.lightning_twins import (
     Classifier,
     SmallGAN,
     all_finite,
@@ -21,7 +21,7 @@ from lightning_twins import (
 from torch import nn
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard
-from lightning_stab.callbacks.gradient_monitor import STATISTICS
+from lightning_stab.callbacks.gradients.gradient_monitor import STATISTICS
 
 
 def whole_compiled():

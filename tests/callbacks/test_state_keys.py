@@ -1,7 +1,7 @@
 """Two of a kind in one list are told apart in a checkpoint, where Lightning would refuse them."""
 
 import pytest
-from lightning_twins import built, fit
+from helpers.lightning_twins import built, fit
 
 from lightning_stab import GradientClipping, GradientMonitor
 

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from diagnosis_moments import HEALTHY, SICK, is_by_layer, moment, rule_names, told_by_all
+from helpers.diagnosis_moments import HEALTHY, SICK, is_by_layer, moment, rule_names, told_by_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ import math
 from dataclasses import FrozenInstanceError
 
 import pytest
-from diagnosis_moments import moment, rule_names, told
+from helpers.diagnosis_moments import moment, rule_names, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from diagnosis_moments import (
+from helpers.diagnosis_moments import (
     ALWAYS_KNOWN,
     HEALTHY,
     SICK,

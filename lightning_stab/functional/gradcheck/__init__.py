@@ -5,12 +5,12 @@ into losses of parameters, `differences` and `verdicts` measure and judge, `repo
 """
 
 from lightning_stab.functional.gradcheck.check import check_problem
-from lightning_stab.functional.gradcheck.copying import double_copy
+from lightning_stab.functional.gradcheck.double_precision import double_copy
 from lightning_stab.functional.gradcheck.problem import Problem
-from lightning_stab.functional.gradcheck.randomness import kept_random_states
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord, describe
 from lightning_stab.functional.gradcheck.settings import MODES, CheckSettings
 from lightning_stab.functional.gradcheck.verdicts import TOLERANCE, VERDICTS
+from lightning_stab.functional.random_states import kept_random_states
 
 __all__ = [
     "MODES",

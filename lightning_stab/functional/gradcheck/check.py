@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
+from lightning_stab.functional.gradcheck.custom_functions import watched_functions
 from lightning_stab.functional.gradcheck.examination import Examination
 from lightning_stab.functional.gradcheck.low_precision import noted_low_precision
-from lightning_stab.functional.gradcheck.own_functions import watched_functions
 from lightning_stab.functional.gradcheck.parts import largest_norm, parts_of, small_groups
 from lightning_stab.functional.gradcheck.point import Point, found_point
 from lightning_stab.functional.gradcheck.problem import Problem

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_stab.functional.gradcheck.branches import Branches, check_sum
+from lightning_stab.functional.gradcheck.custom_functions import Depth
 from lightning_stab.functional.gradcheck.frozen import FrozenBranches, Held
-from lightning_stab.functional.gradcheck.own_functions import Depth
-from lightning_stab.functional.gradcheck.randomness import random_states, set_random_states
 from lightning_stab.functional.gradcheck.state import ModuleState
 from lightning_stab.functional.gradcheck.stops import Interception, Recording
+from lightning_stab.functional.random_states import random_states, set_random_states
 
 OnLoss = Callable[[Tensor], None]
 Program = Callable[..., None]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from lightning_stab.functional.gradcheck.copying import double_dtype
+from lightning_stab.functional.gradcheck.double_precision import double_dtype
 
 LOW_PRECISION = (torch.float16, torch.bfloat16, torch.float32, torch.complex32, torch.complex64)
 _CASTS = {

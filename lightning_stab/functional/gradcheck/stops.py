@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from lightning_stab.functional.gradcheck.own_functions import Depth
+from lightning_stab.functional.gradcheck.custom_functions import Depth
 from lightning_stab.functional.gradcheck.promotion import call_in_double, changes
 
 _TO_PYTHON = {"item", "tolist", "numpy", "__float__", "__int__", "__bool__", "__index__"}

@@ -5,13 +5,13 @@ drawn or why it is left alone, `fans` and `schemes` draw it, `apply` writes it a
 """
 
 from lightning_stab.functional.initialization.apply import initialize_
-from lightning_stab.functional.initialization.data_flow import WeightSite, weight_sites
 from lightning_stab.functional.initialization.fans import WeightShape, weight_shape
 from lightning_stab.functional.initialization.gains import Preceding, preceding_of
 from lightning_stab.functional.initialization.passes import Program
 from lightning_stab.functional.initialization.policy import InitializationSettings
 from lightning_stab.functional.initialization.records import WeightRecord
 from lightning_stab.functional.initialization.schemes import draw, scheme_std
+from lightning_stab.functional.initialization.sites import WeightSite, weight_sites
 
 __all__ = [
     "InitializationSettings",

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.initialization.auto import Plan
-from lightning_stab.functional.initialization.data_flow import WeightSite, weight_sites
 from lightning_stab.functional.initialization.driven import Survey, correct_, survey
 from lightning_stab.functional.initialization.fans import weight_shape
 from lightning_stab.functional.initialization.lazy import materialize_
@@ -32,6 +31,7 @@ from lightning_stab.functional.initialization.recurrent import (
     open_forget_gate_,
 )
 from lightning_stab.functional.initialization.schemes import AUTO, draw
+from lightning_stab.functional.initialization.sites import WeightSite, weight_sites
 from lightning_stab.functional.initialization.structured import draw_structured_
 from lightning_stab.functional.initialization.tape import RECURRENT
 

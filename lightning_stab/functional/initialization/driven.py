@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from lightning_stab.functional.initialization.auto import AutomaticPolicy, Plan
-from lightning_stab.functional.initialization.data_flow import WeightSite
 from lightning_stab.functional.initialization.flow import Flow
 from lightning_stab.functional.initialization.passes import Program, Readings, measure, trace
 from lightning_stab.functional.initialization.policy import (
@@ -19,6 +18,7 @@ from lightning_stab.functional.initialization.policy import (
 )
 from lightning_stab.functional.initialization.records import WeightRecord
 from lightning_stab.functional.initialization.schemes import AUTO, DATA_SCHEMES
+from lightning_stab.functional.initialization.sites import WeightSite
 from lightning_stab.functional.initialization.tape import RECURRENT
 from lightning_stab.functional.initialization.uses import Use
 

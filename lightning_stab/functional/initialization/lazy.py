@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from lightning_stab.functional.gradcheck.randomness import kept_random_states
 from lightning_stab.functional.initialization.passes import Program
+from lightning_stab.functional.random_states import kept_random_states
 
 
 def materialize_(module: nn.Module, program: Program) -> None:

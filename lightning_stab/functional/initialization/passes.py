@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_stab.functional.gradcheck.randomness import kept_random_states
 from lightning_stab.functional.initialization.flow import Flow
 from lightning_stab.functional.initialization.tape import Tape
+from lightning_stab.functional.random_states import kept_random_states
 
 LSUV, LSUV_CENTERED, RESCALE, INPUT_RANGE = "lsuv", "lsuv_centered", "rescale", "input range"
 _HEALTHY = (0.5, 2.0)

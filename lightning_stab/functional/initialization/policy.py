@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lightning_stab.arguments import one_of, real
 from lightning_stab.errors import InvalidArgumentError
-from lightning_stab.functional.initialization.data_flow import EMBEDDINGS, WeightSite
 from lightning_stab.functional.initialization.fans import DENSE
 from lightning_stab.functional.initialization.schemes import (
     AUTO,
@@ -19,6 +18,7 @@ from lightning_stab.functional.initialization.schemes import (
     SCHEMES,
     check_random,
 )
+from lightning_stab.functional.initialization.sites import EMBEDDINGS, WeightSite
 from lightning_stab.functional.initialization.tape import RECURRENT
 
 EMBEDDING = "embedding"

@@ -1,0 +1,1 @@
+"""Poisoned batches against `StepGuard`."""

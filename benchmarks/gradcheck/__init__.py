@@ -1,0 +1,1 @@
+"""Gradient checking: wrong and right modules, and what the check says of them."""

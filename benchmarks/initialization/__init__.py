@@ -1,0 +1,1 @@
+"""What deep nets reach from several initialisations."""

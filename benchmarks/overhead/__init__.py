@@ -1,0 +1,1 @@
+"""What callbacks add to a training step, beside Lightning's own way and peers."""

@@ -1,0 +1,87 @@
+"""What watching, clipping and guarding cost: tables on the terminal, and `--json FILE`.
+
+All ways of training run in one process and take their steps in turn, in a new random order each
+round. A figure is the median over rounds of the difference to a step of plain Lightning, in CPU
+time of the whole process. The row `nothing, again` shows the noise of the method itself.
+
+    python -m benchmarks.overhead.run [--rounds 500] [--small] [--json overhead.json]
+
+Peers are in the table where they are installed: `pip install wandb smartclip`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.overhead.contenders import contenders
+from benchmarks.overhead.rounds import added_seconds, run_rounds
+from benchmarks.overhead.scaling import scaling_rows
+from benchmarks.overhead.subjects import subjects
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=500, help="counted steps of each way")
+    parser.add_argument("--subject", choices=["MLP", "transformer"], action="append")
+    parser.add_argument("--small", action="store_true", help="a few seconds, to try it out")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args(argv)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    rounds = 50 if options.small else options.rounds
+    results: dict[str, Any] = {"rounds": rounds, "torch": torch.__version__}
+    for name in options.subject or ["MLP", "transformer"]:
+        share = rounds if name == "MLP" else max(50, rounds // 5)
+        results[name] = _subject_rows(name, share, options.small)
+        _print(results[name], f"{name}: added to a step, median of {share} paired rounds")
+    counts = [10, 100] if options.small else [10, 100, 1000, 5000]
+    results["scaling"] = scaling_rows(counts, [64, 4096], repeats=5 if options.small else 41)
+    _print(results["scaling"], "measure and clip by norm, beside torch's clip_grad_norm_")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+def _subject_rows(name: str, rounds: int, small: bool) -> list[dict[str, Any]]:
+    make_net, batches = subjects(small)[name]
+    everyone = contenders(make_net, batches)
+    run_rounds(everyone, rounds, warmup=3 if small else 20)
+    base = everyone[0]
+    step = statistics.median(base.seconds)
+    added = {c.name: added_seconds(c, base) for c in everyone}
+    clip = added["torch clip_grad_norm_"]
+    return [
+        {
+            "way": way,
+            "added_us": seconds * 1e6,
+            "percent_of_step": 100 * seconds / step,
+            "times_torch_clip": seconds / clip,
+        }
+        for way, seconds in added.items()
+        if way != base.name
+    ] + [{"way": "a step of plain Lightning", "added_us": step * 1e6}]
+
+
+def _print(rows: list[dict[str, Any]], title: str) -> None:
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), justify="left" if column == "way" else "right")
+    for row in rows:
+        cells = [row.get(column, "") for column in rows[0]]
+        table.add_row(*(f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

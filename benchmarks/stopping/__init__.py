@@ -1,0 +1,1 @@
+"""Stopping and decay against keeping every checkpoint: tasks, training, kills."""

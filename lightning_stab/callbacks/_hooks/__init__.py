@@ -1,0 +1,1 @@
+"""Hooks on modules and on torch functions, once for all callbacks."""

@@ -1,0 +1,213 @@
+"""One optimizer step, measured once, in fixed phases: measure, guard, clip, record.
+
+Whoever of the suite stands first in the Trainer's list runs the phases for all of them, so that the
+order of the list does not matter and the gradients are measured once. A callback takes part by
+having methods with the names of the phases and by calling :func:`run_phases` from
+``on_before_optimizer_step``, where Lightning shows the unscaled, accumulated gradients. One that
+looks at some steps only says so with ``wants_step(trainer)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import LBFGS, Optimizer
+
+from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor_norms, total_norm
+
+PHASES = ("measure_step", "guard_step", "clip_step", "record_step")
+
+_rejected: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+_evaluated: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
+# the parameters are held beside their names, so that an identity cannot be taken by another object
+_names: WeakKeyDictionary[LightningModule, dict[int, tuple[str, Parameter]]] = WeakKeyDictionary()
+
+
+class OptimizerStep:
+    """What the callbacks know of the step that an optimizer is about to take.
+
+    Attributes:
+        trainer: the Trainer.
+        module: the LightningModule.
+        optimizer: the optimizer whose parameters are read; stale gradients of others are not.
+        params: its parameters that have a gradient, in the order of its groups.
+        rejected: whether a guard has decided that this step is not taken.
+        clipped: whether a clipper of the suite has looked at this step.
+        is_line_search: whether LBFGS evaluates again within a step that was seen already.
+    """
+
+    def __init__(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.optimizer = optimizer
+        self.groups = [
+            [p for p in group["params"] if p.grad is not None] for group in optimizer.param_groups
+        ]
+        self.params: list[Parameter] = [p for group in self.groups for p in group]
+        self.rejected = False
+        self.clipped = False
+        now = trainer.global_step
+        self.is_line_search = isinstance(optimizer, LBFGS) and _evaluated.get(optimizer) == now
+        _evaluated[optimizer] = now
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """The gradients as they stand now, in the order of ``params``."""
+        return [p.grad for p in self.params if p.grad is not None]
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """The 2-norm of each parameter's gradient before clipping, on the device."""
+        return self.norms_now()
+
+    def norms_now(self) -> Tensor:
+        """Measure the 2-norm of each parameter's gradient as it stands now.
+
+        Parameters that share memory have one gradient, the sum of theirs; it counts at the first
+        of them, and the others count 0.
+        """
+        gradients = self.gradients
+        for first, *others in _sharing(self.params):
+            gradients[first] = sum((gradients[i] for i in others), start=gradients[first])
+            for i in others:
+                gradients[i] = gradients[i].new_zeros(0)
+        return tensor_norms(gradients)
+
+    @cached_property
+    def total(self) -> Tensor:
+        """The 2-norm of the whole gradient before clipping, a scalar on the device."""
+        return total_norm(self.norms)
+
+    @cached_property
+    def total_value(self) -> float:
+        """The same on the host; exact also where float32 overflows although the entries do not."""
+        value = float(self.total)
+        return exact_total_norm(self.gradients) if value == float("inf") else value
+
+    def total_of(self, params: Sequence[Parameter], norms: Tensor) -> Tensor:
+        """Return the norm over some of the parameters, from the norms of all."""
+        if len(params) == len(self.params):
+            return self.total if norms is self.norms else total_norm(norms)
+        wanted = {id(p) for p in params}
+        places = [i for i, p in enumerate(self.params) if id(p) in wanted]
+        return total_norm(norms[torch.tensor(places, device=norms.device)])
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of ``params``, those of ``named_parameters()``."""
+        known = _names.get(self.module)
+        if known is None or any(id(p) not in known for p in self.params):
+            named = self.module.named_parameters()
+            known = {id(p): (plain_name(n), p) for n, p in named}
+            for i, p in enumerate(self.params):  # an optimizer may hold what the module does not
+                known.setdefault(id(p), (f"parameter_{i}", p))
+            _names[self.module] = known
+        return tuple(known[id(p)][0] for p in self.params)
+
+    @cached_property
+    def index(self) -> int:
+        """The optimizer's place in the Trainer's list, the key of per-optimizer state."""
+        places = (i for i, o in enumerate(self.trainer.optimizers) if o is self.optimizer)
+        return next(places, 0)
+
+    @property
+    def suffix(self) -> str:
+        """What tells this optimizer's totals from others': nothing where it is alone."""
+        return f"_opt{self.index}" if len(self.trainer.optimizers) > 1 else ""
+
+    def reject(self) -> None:
+        """Let the optimizer pass over this step: weights, moments and step counts stay."""
+        for p in self.params:
+            p.grad = None
+        self.rejected = True
+
+
+def run_phases(
+    caller: Any, trainer: Trainer, module: LightningModule, optimizer: Optimizer
+) -> None:
+    """Run the phases of this step for every callback that takes part, once.
+
+    Does nothing unless ``caller`` stands first among them, or if none of them wants this step.
+    """
+    members = step_members(trainer) or [caller]
+    if caller is not members[0]:
+        return
+    _rejected[optimizer] = False
+    if not any(_wants(member, trainer) for member in members):
+        return
+    with torch.no_grad():
+        step = OptimizerStep(trainer, module, optimizer)
+        if not step.params:  # training_step returned None: there is nothing to judge or to unscale
+            return
+        _unscale(trainer, optimizer)
+        for phase in PHASES:
+            for member in members:
+                act = getattr(member, phase, None)
+                if act is not None:
+                    act(step)
+    _rejected[optimizer] = step.rejected
+
+
+def _wants(member: Any, trainer: Trainer) -> bool:
+    """Ask a callback that looks at some steps only; the others look at all."""
+    ask = getattr(member, "wants_step", None)
+    return ask is None or bool(ask(trainer))
+
+
+def step_members(trainer: Trainer) -> list[Any]:
+    """Return the Trainer's callbacks that take part in the phases, in the order of its list."""
+    return [c for c in trainer.callbacks if any(hasattr(type(c), phase) for phase in PHASES)]  # type: ignore[attr-defined]
+
+
+def was_rejected(optimizer: Optimizer) -> bool:
+    """Say whether a guard rejected this optimizer's latest step."""
+    return _rejected.get(optimizer, False)
+
+
+def gradient_scaler(trainer: Trainer) -> Any | None:
+    """Return the precision plugin's enabled ``GradScaler``, or None.
+
+    Asked by behaviour, because the two Lightning packages define different plugin classes.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+def scaler_will_cure(step: OptimizerStep) -> bool:
+    """Say whether the loss scaler found an overflow, passes over this step, and can go lower.
+
+    Its first steps overflow by design, until the scale has come down to what the gradients allow.
+    """
+    scaler = gradient_scaler(step.trainer)
+    if scaler is None:
+        return False
+    found = scaler._per_optimizer_states[id(step.optimizer)]["found_inf_per_device"]
+    return any(float(value) > 0 for value in found.values()) and scaler.get_scale() > 1.0
+
+
+def _unscale(trainer: Trainer, optimizer: Optimizer) -> None:
+    """Unscale where Lightning leaves it to a fused optimizer, so that true gradients are seen."""
+    scaler = gradient_scaler(trainer)
+    if scaler is None:
+        return
+    if scaler._per_optimizer_states[id(optimizer)]["stage"].name == "READY":
+        scaler.unscale_(optimizer)
+
+
+def _sharing(params: list[Parameter]) -> Iterator[list[int]]:
+    """Yield the places of parameters that are one memory under several objects."""
+    addresses = [0 if is_sharded(p) else p.data_ptr() for p in params]
+    if len(set(addresses)) == len(params):
+        return
+    places: dict[tuple[int, torch.Size], list[int]] = {}
+    for i, (p, address) in enumerate(zip(params, addresses, strict=True)):
+        if address:
+            places.setdefault((address, p.shape), []).append(i)
+    yield from (same for same in places.values() if len(same) > 1)

@@ -1,0 +1,1 @@
+"""Clipping rules at work on an optimizer step: `GradientClipping`."""

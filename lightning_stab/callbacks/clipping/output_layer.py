@@ -1,0 +1,59 @@
+"""Which layer is the output layer: the last one that runs, whatever the order of declaration."""
+
+from __future__ import annotations
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+
+from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS, LayerProbe, is_compiled
+from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.callbacks._trainer.step import OptimizerStep
+
+
+class OutputLayer:
+    """Find each optimizer's output layer in the first batch of a fit, with hooks for that batch."""
+
+    def __init__(self) -> None:
+        self._probe: LayerProbe | None = None
+        self._found: dict[int, set[int]] = {}
+
+    def watch(self, module: nn.Module) -> None:
+        """Put hooks on for the first batch, where the module runs its layers one by one."""
+        if self._probe is None and not is_compiled(module):
+            self._probe = LayerProbe()
+            self._probe.install(module, gradients=False)
+
+    def stop(self) -> None:
+        """Take the hooks off; the order that they saw stays."""
+        if self._probe is not None:
+            self._probe.remove()
+
+    def parameters(self, step: OptimizerStep) -> set[int]:
+        """Return the identities of the parameters of the last layer that this optimizer trains."""
+        if step.index not in self._found:
+            self._found[step.index] = self._last(step)
+        return self._found[step.index]
+
+    def _last(self, step: OptimizerStep) -> set[int]:
+        layers = {plain_name(n): m for n, m in step.module.named_modules()}
+        order = self._probe.order if self._probe is not None else []
+        own = {id(p) for p in step.params}
+        for name in reversed(order or [n for n, m in layers.items() if _has_weights(m)]):
+            found = {id(p) for p in layers[name].parameters()}
+            if found & own:
+                _say_if_guessed(name, seen=bool(order))
+                return found
+        return set()
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return isinstance(module, WEIGHT_LAYERS)
+
+
+def _say_if_guessed(name: str, *, seen: bool) -> None:
+    if not seen:
+        rank_zero_info(
+            "`GradientClipping`: the layers were not seen running (compiled or functional code);"
+            f" the last one declared, {name!r}, counts as the output layer and is not clipped."
+            " Name others with `exclude`."
+        )

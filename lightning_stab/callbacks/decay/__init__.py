@@ -1,0 +1,1 @@
+"""Learning-rate schedules of epoch, step and loss: `LearningRateDecay`."""

@@ -1,0 +1,140 @@
+"""Writing factors into the param groups of one optimizer, and seeing which steps it took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_stab.callbacks.decay.rules import DecayClock
+
+
+class GroupRates:
+    """The first learning rate of every param group, and what was last written there.
+
+    A rate that somebody else changed meanwhile is not overwritten: the change is taken as one of
+    the first rate, in proportion. So is the rate of a group that was added meanwhile.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._first: list[float] = []
+        self._written: list[float] = []
+        self._before: list[float] = []
+        self._factor = 1.0
+
+    def write(self, factor: float) -> None:
+        """Set every group to its first rate times ``factor``."""
+        for i, group in enumerate(self._optimizer.param_groups):
+            self._notice(i, float(group["lr"]))
+            self._before[i] = self._written[i]
+            self._written[i] = _set_rate(group, self._first[i] * factor)
+        self._factor = factor
+
+    def _notice(self, i: int, found: float) -> None:
+        if i == len(self._first):
+            self._first.append(found / self._factor if self._factor else found)
+            self._written.append(found)
+            self._before.append(found)
+        # The rate before the last one comes back when somebody undoes a step.
+        elif found not in (self._written[i], self._before[i]):
+            was = self._written[i]
+            self._first[i] = self._first[i] * found / was if was else found
+
+    def scale(self, factor: float) -> None:
+        """Scale the first rates, and take the rates as they are found for written here."""
+        self._first = [rate * factor for rate in self._first]
+        self._written = rates(self._optimizer)[: len(self._first)]
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as plain numbers."""
+        return {
+            "first": list(self._first),
+            "written": list(self._written),
+            "before": list(self._before),
+            "factor": self._factor,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state` described; the optimizer's own rates are restored already."""
+        self._first, self._written = list(state["first"]), list(state["written"])
+        self._before, self._factor = list(state["before"]), state["factor"]
+
+
+def rates(optimizer: Optimizer) -> list[float]:
+    """Return the learning rate of every param group."""
+    return [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def group_names(optimizers: list[Optimizer]) -> list[str]:
+    """Return a name for every param group: its own if it has one, else its place.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.nn.Parameter(torch.zeros(1))
+        >>> group_names([torch.optim.SGD([{"params": [weight], "name": "head"}], lr=1.0)])
+        ['head']
+    """
+    several = len(optimizers) > 1
+    names = []
+    for k, optimizer in enumerate(optimizers):
+        for i, group in enumerate(optimizer.param_groups):
+            name = str(group.get("name", f"group{i}"))
+            names.append(f"opt{k}/{name}" if several else name)
+    return names
+
+
+def took_step(optimizer: Optimizer) -> bool:
+    """Say whether the step that just ran could change anything.
+
+    A guard skips a step by taking every gradient away; a loss scaler does not call the optimizer
+    at all, or tells a fused one of the overflow.
+    """
+    overflow = getattr(optimizer, "found_inf", None)
+    if overflow is not None and bool(overflow):
+        return False
+    return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+
+
+def on_taken_step(optimizer: Optimizer, act: Callable[[], None]) -> RemovableHandle:
+    """Call ``act`` after every step that the optimizer really takes."""
+
+    def hook(stepped: Optimizer, args: Any, kwargs: Any) -> None:
+        if took_step(stepped):
+            act()
+
+    return optimizer.register_step_post_hook(hook)
+
+
+def scaled_during_steps(optimizer: Optimizer, clock: DecayClock) -> list[RemovableHandle]:
+    """Multiply the rates by the clock's factor while the optimizer steps, and only then.
+
+    In between, the module's own scheduler finds the rates as it left them.
+    """
+    kept: list[float | Tensor] = []
+
+    def before(stepped: Optimizer, args: Any, kwargs: Any) -> None:
+        kept[:] = [_copy_of(group["lr"]) for group in stepped.param_groups]
+        for group in stepped.param_groups:
+            _set_rate(group, float(group["lr"]) * clock.factor)
+
+    def after(stepped: Optimizer, args: Any, kwargs: Any) -> None:
+        for group, rate in zip(stepped.param_groups, kept, strict=True):
+            _set_rate(group, rate)
+
+    return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+
+
+def _copy_of(rate: float | Tensor) -> float | Tensor:
+    return rate.clone() if isinstance(rate, Tensor) else rate
+
+
+def _set_rate(group: dict[str, Any], rate: float | Tensor) -> float:
+    if isinstance(group["lr"], Tensor):  # as capturable optimizers want it
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = float(rate)
+    return float(group["lr"])

@@ -1,0 +1,1 @@
+"""Facts of a run gathered for the rules of `diagnosis`: `TrainingDoctor`."""

@@ -1,0 +1,80 @@
+"""Where findings go: the terminal, the loggers, a json file in the run's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_stab.callbacks._trainer.logging import log_scalars, log_text, tag
+from lightning_stab.diagnosis import SEVERITIES, Facts, Finding
+from lightning_stab.diagnosis.facts import BY_LAYER
+
+FILE_NAME = "findings.json"
+SECTION, FACTS = "diagnosis", "diagnosis_facts"
+COLOURS = {"info": "cyan", "warning": "yellow", "error": "red"}
+NOT_LOGGED = ("moment", "step", "epoch", "learning_rate", "warming_up")
+
+
+def print_finding(finding: Finding) -> None:
+    """Print one finding to the terminal's error stream."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    lines = [
+        (
+            f"[bold {COLOURS[finding.severity]}]{finding.severity}: {finding.id}[/]"
+            f" (step {finding.step})"
+        ),
+        escape(finding.message),
+    ]
+    lines += [f"  {place}. {escape(line)}" for place, line in enumerate(finding.advice, start=1)]
+    Console(stderr=True, soft_wrap=True, highlight=False).print("\n".join(lines))
+
+
+def log_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:
+    """Send findings to the loggers: text, and the severity (1, 2, 3) as a scalar by id."""
+    for finding in findings:
+        log_text(trainer, tag(SECTION, finding.id), markdown(finding))
+    severities = {tag(SECTION, f.id): float(SEVERITIES.index(f.severity) + 1) for f in findings}
+    log_scalars(trainer, severities)
+
+
+def log_facts(trainer: Trainer, facts: Facts) -> None:
+    """Send the facts of the whole run that are known to the loggers, as one event."""
+    names = [f.name for f in fields(Facts) if f.name not in BY_LAYER and f.name not in NOT_LOGGED]
+    values = {tag(FACTS, name): float(getattr(facts, name)) for name in names}
+    log_scalars(trainer, {name: value for name, value in values.items() if value == value})
+
+
+def markdown(finding: Finding) -> str:
+    """Return a finding as Markdown."""
+    advice = "\n".join(f"{place}. {line}" for place, line in enumerate(finding.advice, start=1))
+    numbers = "\n".join(
+        f"- `{name}` = {e.value:.4g} (threshold `{e.name}`: {e.threshold:g})"
+        for name, e in finding.evidence.items()
+    )
+    layers = ", ".join(f"`{name}`" for name in finding.layers) or "the whole run"
+    return (
+        f"**{finding.severity}**, step {finding.step}, {layers}\n\n{finding.message}\n\n"
+        f"{advice}\n\n{numbers}"
+    )
+
+
+def write_findings(folder: Path, findings: Sequence[Finding], place: Mapping[str, Any]) -> None:
+    """Write everything that was found as json, replacing the file at once.
+
+    Args:
+        folder: of the run's logs; made where it is missing.
+        findings: in the order in which they were found.
+        place: what else belongs into the file, such as the step.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**place, "findings": [f.to_dict() for f in findings]}, indent=1)
+    draft = folder / (FILE_NAME + ".new")
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(folder / FILE_NAME)

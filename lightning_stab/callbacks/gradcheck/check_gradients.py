@@ -1,0 +1,137 @@
+"""`check_gradients`: the gradient check as a plain function."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
+from itertools import islice
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+
+from lightning_stab.arguments import integer
+from lightning_stab.callbacks.gradcheck.batch import first_samples
+from lightning_stab.callbacks.gradcheck.training_step import loss_problem, shards, step_problem
+from lightning_stab.errors import ConflictError, InvalidArgumentError
+from lightning_stab.functional.gradcheck import (
+    TOLERANCE,
+    CheckSettings,
+    GradientReport,
+    Problem,
+    check_problem,
+    kept_random_states,
+)
+
+LossFunction = Callable[[nn.Module, Any], Tensor]
+
+
+def check_gradients(
+    module: nn.Module,
+    batch: Any,
+    loss_fn: LossFunction | None = None,
+    *,
+    mode: str = "auto",
+    coordinates: int | str | None = None,
+    num_directions: int = 2,
+    tolerance: float = TOLERANCE,
+    max_samples: int | None = None,
+    seed: int = 0,
+    settings: CheckSettings | None = None,
+) -> GradientReport:
+    """Compare autograd's gradients of ``module`` with central differences, in double precision.
+
+    (L(theta + h v) - L(theta - h v)) / 2h against the gradient along v, on a copy: the module, its
+    buffers and every random state stay as they are. A right gradient agrees within 1e-7.
+
+    Args:
+        module: a LightningModule, or any module together with ``loss_fn``.
+        batch: what its ``training_step``, or ``loss_fn``, takes.
+        loss_fn: called with a module and the batch; returns a scalar loss. Without it the loss
+            of ``training_step`` is used, each one of several under manual optimisation.
+        mode: what one random direction v spans: each ``"tensor"``, a ``"group"`` of tensors, or
+            the whole ``"model"``, from thorough to cheap; ``"auto"`` takes tensors for up to 32
+            of them and groups beyond.
+        coordinates: ``"all"``, or a number of sampled ones in each tensor, for the plain formula
+            one coordinate after another: for teaching, and for small modules.
+        num_directions: how many directions each part gets; one may miss a fault by chance.
+        tolerance: the largest relative error of a right gradient.
+        max_samples: take only so many samples of the batch; None takes all.
+        seed: of the private generator that draws point and directions.
+        settings: all of the above but ``max_samples`` in one; overrides them.
+
+    Returns:
+        A report; ``passed`` means that no parameter's gradient is wrong.
+
+    Raises:
+        InvalidArgumentError: for an argument out of range, or without ``loss_fn`` for a module that
+            has no ``training_step``.
+        ConflictError: for a module whose parameters are sharded.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Linear(3, 1)
+        >>> report = check_gradients(net, torch.ones(2, 3), lambda net, x: net(x).square().mean())
+        >>> report.passed, [record.verdict for record in report.parameters]
+        (True, ['ok', 'ok'])
+    """
+    settings = settings or CheckSettings(mode, coordinates, num_directions, tolerance, seed)
+    sharded = shards(module)
+    if sharded:
+        raise ConflictError(sharded)
+    if max_samples is not None:
+        batch = first_samples(batch, integer("max_samples", max_samples, minimum=1))
+    with kept_random_states(), redirect_stdout(io.StringIO()):
+        return check_problem(_problem(module, batch, loss_fn), settings)
+
+
+def check_batches(
+    module: nn.Module, batches: Iterable[Any], *, as_json: bool = False, **arguments: Any
+) -> int:
+    """Check the gradients on each batch, print the reports, and return an exit code.
+
+    Args:
+        module: a LightningModule.
+        batches: as its ``training_step`` takes them; see `training_batches`.
+        as_json: print one json list instead of tables.
+        arguments: for `check_gradients`.
+
+    Returns:
+        0 if no gradient is wrong on any batch, 1 otherwise.
+    """
+    reports = [check_gradients(module, batch, **arguments) for batch in batches]
+    told = [json.dumps([r.to_dict() for r in reports], indent=1)] if as_json else reports
+    for each in told:
+        print(each)  # noqa: T201  # the command's output
+    return 0 if all(report.passed for report in reports) else 1
+
+
+def training_batches(data: LightningDataModule, number: int = 1) -> list[Any]:
+    """Return the first training batches of a data module that no Trainer has prepared.
+
+    Args:
+        data: the data module; its ``prepare_data`` and ``setup("fit")`` are called.
+        number: how many batches.
+    """
+    integer("number", number, minimum=1)
+    data.prepare_data()
+    data.setup("fit")
+    return list(islice(data.train_dataloader(), number))
+
+
+def skipped_check(why: str) -> GradientReport:
+    """Return the report of a check that could not be made."""
+    return GradientReport((), notes=(why,), skipped=True)
+
+
+def _problem(module: nn.Module, batch: Any, loss_fn: LossFunction | None) -> Problem:
+    if loss_fn is not None:
+        return loss_problem(module, batch, loss_fn)
+    if not hasattr(module, "training_step"):
+        raise InvalidArgumentError(
+            "`loss_fn` must be given for a module without a `training_step`, got None. "
+            "Pass a function of the module and the batch that returns the loss."
+        )
+    return step_problem(module, batch)

@@ -1,0 +1,1 @@
+"""Gradient norms and the statistics made of them: `GradientMonitor`."""

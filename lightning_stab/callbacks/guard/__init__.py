@@ -1,0 +1,1 @@
+"""Bad steps: recognised, skipped, taken back, explained: `StepGuard`."""

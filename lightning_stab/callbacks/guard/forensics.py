@@ -1,0 +1,221 @@
+"""After a non-finite step: the same batch and random state once more, watched module by module."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_stab.callbacks._trainer.logging import log_folder, plain_name
+
+
+@dataclasses.dataclass
+class _Remembered:
+    batch: Any
+    batch_idx: int
+    random_states: dict[str, Any]
+
+
+class Forensics:
+    """Remembers the batches of an accumulation window, and finds where a bad one went wrong."""
+
+    def __init__(self) -> None:
+        self._window: list[_Remembered] = []
+        self.done = False
+
+    def remember(self, batch: Any, batch_idx: int, *, begins: bool) -> None:
+        """Keep a batch with the random state that its forward pass starts from."""
+        if begins:
+            self._window.clear()
+        self._window.append(_Remembered(batch, batch_idx, _collect_rng_states()))
+
+    def investigate(self, trainer: Trainer, module: LightningModule) -> str:
+        """Return one or two sentences: the first bad module, and where the batch was saved."""
+        self.done = True
+        if not module.automatic_optimization:
+            return " The batch cannot be run again under manual optimisation."
+        place, culprit = "", self._window[-1]
+        for remembered in self._window:
+            found = _first_bad_place(trainer, module, remembered)
+            if found and not place:
+                place, culprit = found, remembered
+            if place and trainer.world_size == 1:  # several ranks look at equally many batches
+                break
+        place = _of_any_rank(place)
+        if not place:
+            place = "Running the batch again named no module: it came out finite."
+        return f" {place} {_save(trainer, culprit)}".rstrip()
+
+
+def plain_batch(value: Any) -> Any:
+    """Return a batch as nested lists, dicts, tensors and plain values, for ``weights_only`` loads.
+
+    Named tuples and dataclasses become dicts; what has no plain form becomes its ``repr``.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain_batch(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {str(key): plain_batch(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [plain_batch(item) for item in value]
+    return repr(value)
+
+
+def _of_any_rank(place: str) -> str:
+    """Return what the first rank that found something found; the others looked at other batches."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return place
+    places = [""] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(places, place)
+    return next((f"On rank {rank}: {found}" for rank, found in enumerate(places) if found), "")
+
+
+def _save(trainer: Trainer, remembered: _Remembered) -> str:
+    folder = log_folder(trainer)
+    if folder is None:
+        return ""
+    name = f"nonfinite_batch_step{trainer.global_step}_rank{trainer.global_rank}.pt"
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {
+            "batch": plain_batch(remembered.batch),
+            "batch_idx": remembered.batch_idx,
+            "epoch": trainer.current_epoch,
+            "global_step": trainer.global_step,
+            "random_state": remembered.random_states["torch"],
+        },
+        path,
+    )
+    return f"The batch is in {path} (open it with `torch.load`)."
+
+
+def _first_bad_place(trainer: Trainer, module: LightningModule, remembered: _Remembered) -> str:
+    watch = _Watch(module)
+    eager = torch.compiler.set_stance("force_eager")  # compiled code would not run the hooks
+    with _undisturbed(module, remembered.random_states), eager:
+        try:
+            with trainer.precision_plugin.train_step_context(), torch.enable_grad():
+                loss = _loss(module.training_step(*_arguments(module, remembered)))
+            if loss is not None:
+                watch.note(loss, "Every module's output is finite; the loss made of them is not.")
+                # sharded layers wait for each other on the way back: all ranks go it, or none
+                if not watch.found or trainer.world_size > 1:
+                    loss.backward()  # type: ignore[no-untyped-call]
+        except Exception as error:  # the original failure matters more than this second look
+            return f"Running the batch again failed ({type(error).__name__}: {error})."
+        finally:
+            watch.remove()
+    return watch.found
+
+
+def _arguments(module: LightningModule, remembered: _Remembered) -> tuple[Any, ...]:
+    import inspect
+
+    if len(inspect.signature(module.training_step).parameters) == 1:
+        return (remembered.batch,)
+    return (remembered.batch, remembered.batch_idx)
+
+
+def _loss(output: Any) -> Tensor | None:
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    return loss if isinstance(loss, Tensor) else None
+
+
+class _Watch:
+    """Hooks on every module that note the first non-finite output, and then gradient."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self.found = ""
+        self._handles = [
+            m.register_forward_hook(self._hook(plain_name(n), type(m).__name__))
+            for n, m in root.named_modules()
+            if n and not isinstance(m, Metric)
+        ]
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, name: str, kind: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            for tensor in _tensors(output):
+                self.note(tensor, f"The first non-finite output is that of {name!r} ({kind}).")
+                if tensor.requires_grad:
+                    sentence = (
+                        "Every output is finite; the first non-finite gradient on the way back"
+                        f" is that of the output of {name!r} ({kind})."
+                    )
+                    tensor.register_hook(lambda g, sentence=sentence: self.note(g, sentence))  # type: ignore[no-untyped-call]
+
+        return hook
+
+    def note(self, tensor: Tensor, sentence: str) -> None:
+        if not self.found and not bool(torch.isfinite(tensor.detach()).all()):
+            self.found = sentence
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point() or value.is_complex():
+            yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+@contextmanager
+def _undisturbed(module: LightningModule, random_states: dict[str, Any]) -> Iterator[None]:
+    """Run a second forward and backward pass without a trace in logs, metrics or gradients."""
+    gradients = [(p, p.grad) for p in module.parameters()]
+    buffers = [(b, b.detach().clone()) for b in module.buffers()]
+    metrics = [(m, _metric_state(m)) for m in module.modules() if isinstance(m, Metric)]
+    for p, _ in gradients:
+        p.grad = None
+    silence = {"log": lambda *_, **__: None, "log_dict": lambda *_, **__: None}
+    module.__dict__.update(silence)
+    outer = _collect_rng_states()
+    try:
+        _set_rng_states(random_states)
+        yield
+    finally:
+        _set_rng_states(outer)
+        for name in silence:
+            del module.__dict__[name]
+        for p, gradient in gradients:
+            p.grad = gradient
+        with torch.no_grad():
+            for buffer, copy in buffers:
+                buffer.copy_(copy)
+        for metric, state in metrics:
+            metric.__dict__.update(state)
+
+
+def _metric_state(metric: Metric) -> dict[str, Any]:
+    names = [*metric._defaults, "_update_count", "_computed"]
+    values = {name: getattr(metric, name) for name in names}
+    return {
+        name: value.clone() if isinstance(value, Tensor) else _copied(value)
+        for name, value in values.items()
+    }
+
+
+def _copied(value: Any) -> Any:
+    return list(value) if isinstance(value, list) else value

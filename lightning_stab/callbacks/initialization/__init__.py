@@ -1,0 +1,1 @@
+"""Weights drawn at the start of a fit: `WeightInitialization`, `initialize`."""

@@ -1,0 +1,206 @@
+"""`WeightInitialization`: draws the module's weights anew when a fit starts."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_stab.arguments import integer
+from lightning_stab.callbacks._trainer.lightning_classes import Callback
+from lightning_stab.callbacks._trainer.logging import log_text
+from lightning_stab.callbacks.initialization.figure import log_profile
+from lightning_stab.callbacks.initialization.first_batch import first_batch
+from lightning_stab.callbacks.initialization.program import program_of
+from lightning_stab.callbacks.initialization.report import markdown_table, print_table
+from lightning_stab.errors import ConflictError, StabError
+from lightning_stab.functional.initialization import (
+    InitializationSettings,
+    Program,
+    WeightRecord,
+    initialize_,
+)
+
+DEFAULT_SEED = 0
+_SHARDED = {"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"}
+
+
+class WeightInitialization(Callback):
+    """Draw the weights anew at the start of a fit, with the gain of the activation before each.
+
+    ``auto`` makes very deep plain networks trainable. From one real batch, run through a copy of
+    the module, it finds what really precedes each weight, and draws orthogonal weights to match:
+    mirrored ones after a function with f(x) - f(-x) = kx (ReLU, LeakyReLU, GELU, SiLU, softplus),
+    which make the net exactly linear at the start; ones with a gain that balances signal and
+    gradient over the depth after sigmoid, tanh, SELU, ELU and unknown functions, with a bias that
+    centres a sigmoid; gain 1 after the input or a norm; 1/sqrt(branches) at the end of a residual
+    branch; recurrent gates one by one. Another scheme draws every weight with standard deviation
+    ``gain * sqrt(2 / (fan_in + fan_out))`` (Xavier) or ``gain / sqrt(fan_in)`` (the others).
+
+    It works in ``on_fit_start``: the module is built (``configure_model`` too) and on its device.
+    Weights that come from a checkpoint are not touched: not when the Trainer resumes, not when
+    this callback's restored state says that they were drawn before, not in a second ``fit`` of the
+    same module. Norms, vectors, embeddings, and frozen, excluded, parametrized, quantised and
+    adapter weights stay as they are; `records` gives the reason for each. Lazy layers get their
+    shapes from the batch first. The order of the batches, the buffers and all random states stay
+    as they were.
+
+    Args:
+        scheme: ``auto``, ``xavier_normal``, ``xavier_uniform``, ``kaiming_normal``,
+            ``kaiming_uniform``, ``lecun_normal``, ``lecun_uniform``, ``orthogonal``,
+            ``trunc_normal`` (cut off at two standard deviations), ``lsuv`` (orthonormal, then each
+            layer's result scaled to standard deviation 1 on the batch) or ``lsuv_centered`` (also
+            to mean 0 for each unit).
+        gain: above 0; replaces every gain. None (default) takes each one's own; LeCun's is 1.
+        bias: ``zeros`` (default, because random offsets carry no signal) or ``keep``.
+        exclude: shell patterns of parameter or layer names that stay as they are, for example
+            ``["backbone.*"]`` for pretrained weights. A pattern without a match is an error.
+        embedding_std: above 0; draws embeddings from N(0, std^2), with zeros in the padding row.
+            None (default) leaves them alone: no activation says what their scale should be.
+        seed: at least 0, of the generator, which is the callback's own: no other random number of
+            the run changes. None (default) takes the seed of ``seed_everything`` (the variable
+            ``PL_GLOBAL_SEED``), or 0 without one. All ranks use the seed of rank 0.
+        verbose: print a compact table of what was done, on rank 0.
+        include: patterns of names; if any are given, all other weights stay as they are.
+        schemes: a scheme or ``keep`` for patterns of parameter names, layer names or class names,
+            such as ``{"Conv2d": "kaiming_normal"}``; the first match counts.
+        output_prior: the frequency of each class; the output layer's bias becomes its logarithm.
+        use_batch: whether one real training batch is looked at. Without it, what precedes a weight
+            is taken from the order in which the modules are declared, and ``auto`` is Kaiming
+            normal after a ReLU-like activation and Xavier normal otherwise.
+        on_resume: whether weights that come from a checkpoint are drawn anew all the same.
+
+    Attributes:
+        records: one `WeightRecord` for each weight of the last initialised module.
+
+    Raises:
+        InvalidArgumentError: if an argument breaks its rule; a scheme of equal weights (``zeros``,
+            ``ones``, ``constant``) is refused because all units would stay identical.
+        ConflictError: at fit start, if the strategy shards the weights, or if a weight that is to
+            stay is all zero and feeds another layer.
+
+    Example:
+        >>> WeightInitialization("orthogonal", gain=1.2, exclude=["head.*"]).settings.scheme
+        'orthogonal'
+
+    Sources: Glorot & Bengio 2010; Saxe et al. 2014; He et al. 2015; Mishkin & Matas 2016;
+    Balduzzi et al. 2017; Xiao et al. 2018.
+    """
+
+    def __init__(
+        self,
+        scheme: str = "auto",
+        gain: float | None = None,
+        bias: str = "zeros",
+        exclude: Sequence[str] = (),
+        embedding_std: float | None = None,
+        seed: int | None = None,
+        verbose: bool = True,
+        include: Sequence[str] = (),
+        schemes: Mapping[str, str] | None = None,
+        output_prior: Sequence[float] | None = None,
+        use_batch: bool = True,
+        on_resume: bool = False,
+    ) -> None:
+        exclude = exclude if isinstance(exclude, str) else tuple(exclude)
+        include = include if isinstance(include, str) else tuple(include)
+        prior = None if output_prior is None else tuple(output_prior)
+        self.settings = InitializationSettings(
+            scheme, gain, bias, exclude, embedding_std, include, dict(schemes or {}), prior
+        )
+        self.seed = seed if seed is None else integer("seed", seed, minimum=0)
+        self.verbose, self.use_batch, self.on_resume = verbose, use_batch, on_resume
+        self.records: list[WeightRecord] = []
+        self._restored = False
+        self._module: weakref.ref[LightningModule] | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Initialise, unless the weights come from a checkpoint or were initialised before."""
+        resumed = (trainer.ckpt_path is not None or self._restored) and not self.on_resume
+        again = self._module is not None and self._module() is pl_module
+        self._restored, self._module = False, weakref.ref(pl_module)
+        if resumed or again:
+            return
+        _refuse_sharding(trainer)
+        seed = trainer.strategy.broadcast(_process_seed() if self.seed is None else self.seed)
+        self.records = self._initialized(pl_module, seed, self._program(trainer, pl_module))
+        _same_on_all_ranks_(trainer, pl_module)
+        log_text(trainer, "weight_initialization", markdown_table(self.records))
+        log_profile(trainer, self.records)
+        if self.verbose and trainer.is_global_zero:
+            print_table(self.records)
+
+    def _program(self, trainer: Trainer, module: LightningModule) -> Program | None:
+        """Return the first batch as a program; None where there is no safe way to one."""
+        if not self.use_batch:
+            return None
+        batch = first_batch(trainer, module)
+        if batch is None:
+            rank_zero_warn(
+                "`WeightInitialization` found no first batch that it could look at without using "
+                "it up, so it goes by the order in which the modules are declared. "
+                "Call `lightning_stab.initialize(module, batch)` yourself for the full choice."
+            )
+            return None
+        return program_of(module, batch)
+
+    def _initialized(
+        self, module: LightningModule, seed: int, program: Program | None
+    ) -> list[WeightRecord]:
+        """Initialise; without the batch if the training step does not run on a copy."""
+        try:
+            return initialize_(module, self.settings, seed, program)
+        except StabError:
+            raise
+        except Exception as error:  # whatever user code raises before its fit has begun
+            if program is None:
+                raise
+            rank_zero_warn(
+                "`WeightInitialization` could not run the training step on a copy of the module "
+                f"({type(error).__name__}: {error}), so it goes by the order in which the modules "
+                "are declared. `use_batch=False` says so without this warning."
+            )
+            return initialize_(module, self.settings, seed)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget a restored mark when its fit is over: the next module may be a fresh one."""
+        self._restored = self._restored and stage != "fit"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Mark the checkpoint: its weights have been initialised."""
+        return {"initialized": self._restored or self._module is not None}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Remember that the weights to come have been initialised before."""
+        self._restored = bool(state_dict["initialized"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_module": None}
+
+
+def _process_seed() -> int:
+    """Return the seed that ``seed_everything`` left in the environment, or a fixed one."""
+    text = os.environ.get("PL_GLOBAL_SEED", "")
+    return int(text) if text.isdecimal() else DEFAULT_SEED
+
+
+def _same_on_all_ranks_(trainer: Trainer, module: LightningModule) -> None:
+    """Copy the parameters of rank 0 to all others, whose first batches were different ones."""
+    if trainer.world_size > 1:
+        for parameter in module.parameters():
+            torch.distributed.broadcast(parameter.detach(), 0)
+
+
+def _refuse_sharding(trainer: Trainer) -> None:
+    names = {base.__name__ for base in type(trainer.strategy).__mro__} & _SHARDED
+    if names:
+        raise ConflictError(
+            f"`WeightInitialization` cannot work with `{names.pop()}`, which shards the weights "
+            "before the fit starts. Call `lightning_stab.initialize` on the module "
+            "before you hand it to the Trainer, and leave the callback out."
+        )

@@ -1,0 +1,1 @@
+"""Early stopping with the best weights kept: `BestWeightsEarlyStopping`."""

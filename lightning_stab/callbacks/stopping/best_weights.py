@@ -1,0 +1,162 @@
+"""A copy of the best weights and buffers, on the CPU or on disk, and its way back."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.errors import ConflictError
+from lightning_stab.functional.norms import is_sharded, local
+
+_CHECKPOINT_KEY = "lightning_stab.best_weights"
+
+
+@dataclass
+class BestWeights:
+    """One copy of the module's parameters and buffers, those outside its state dict too.
+
+    With Lightning's ``WeightAveraging`` it is the averaged model's, because validation uses that.
+    Under sharding each process keeps its own shard.
+
+    Attributes:
+        folder: where the copy is kept as a file; None keeps it in memory on the CPU.
+    """
+
+    folder: Path | None = None
+    _copy: dict[str, Tensor] = field(default_factory=dict)
+    _file: Path | None = None
+    _loaded: dict[str, Tensor] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self._copy) or self._file is not None
+
+    @torch.no_grad()
+    def keep(self, trainer: Trainer) -> None:
+        """Copy the weights and buffers as they are; an earlier copy is written over."""
+        if trainer.lightning_module is None:  # a Trainer that has never run
+            return
+        tensors = list(_named_tensors(_validated_module(trainer)))
+        if self.folder is not None:
+            self._write({name: local(tensor).cpu() for name, tensor in tensors})
+            return
+        for name, tensor in tensors:
+            own, kept = local(tensor), self._copy.get(name)
+            if kept is None or kept.shape != own.shape or kept.dtype != own.dtype:
+                self._copy[name] = own.to("cpu", copy=True)
+            else:
+                kept.copy_(own)
+
+    @torch.no_grad()
+    def restore(self, trainer: Trainer) -> None:
+        """Copy the kept values back, in place, into the module and its averaged twin.
+
+        Raises:
+            ConflictError: if the module has got other tensors since.
+        """
+        kept = self._read()
+        average = _averaged_model(trainer)
+        twins = [trainer.lightning_module, *([] if average is None else [average.module])]
+        for name, tensor in chain.from_iterable(_named_tensors(m) for m in twins):
+            own = local(tensor)
+            if name not in kept or kept[name].shape != own.shape:
+                raise ConflictError(
+                    f"The best weights cannot be restored, because {name!r} is new or has another "
+                    "shape than when they were kept; do not change the module during training."
+                )
+            own.copy_(kept[name])
+
+    def save_to(self, checkpoint: dict[str, Any], key: str, trainer: Trainer) -> None:
+        """Add the copy, unsharded, to a checkpoint; every process must call it."""
+        if self:
+            kept = self._read()
+            tensors = _named_tensors(_validated_module(trainer))
+            whole = {n: _gather(kept[n], t) for n, t in tensors if n in kept}
+            checkpoint.setdefault(_CHECKPOINT_KEY, {})[key] = whole
+
+    def read_from(self, checkpoint: dict[str, Any], key: str) -> None:
+        """Remember what a checkpoint holds until the module is ready for :meth:`take_up`."""
+        self._loaded = checkpoint.get(_CHECKPOINT_KEY, {}).get(key, {})
+
+    def take_up(self, trainer: Trainer) -> bool:
+        """Keep what the checkpoint held, if anything; every process must call it."""
+        if not self._loaded:
+            return False
+        tensors = _named_tensors(_validated_module(trainer))
+        own = {n: _shard(self._loaded[n], t) for n, t in tensors if n in self._loaded}
+        self._loaded = {}
+        if self.folder is not None:
+            self._write(own)
+        else:
+            self._copy = own
+        return True
+
+    def discard(self) -> None:
+        """Forget the copy and remove its file."""
+        self._copy = {}
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+            self._file = None
+
+    def _read(self) -> dict[str, Tensor]:
+        if self._file is None:
+            return self._copy
+        return dict(torch.load(self._file, map_location="cpu", weights_only=True))
+
+    def _write(self, values: dict[str, Tensor]) -> None:
+        # First beside the old file, then over it: a process killed meanwhile leaves one whole.
+        assert self.folder is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(".pt", "best_weights_", self.folder)
+        with os.fdopen(handle, "wb") as file:
+            torch.save(values, file)
+        if self._file is None:
+            self._file = Path(name)
+        else:
+            os.replace(name, self._file)
+
+
+def _validated_module(trainer: Trainer) -> nn.Module:
+    average = _averaged_model(trainer)
+    return trainer.lightning_module if average is None else average.module
+
+
+def _averaged_model(trainer: Trainer) -> AveragedModel | None:
+    models = (getattr(c, "_average_model", None) for c in trainer.callbacks)  # type: ignore[attr-defined]
+    return next((m for m in models if isinstance(m, AveragedModel)), None)
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        yield plain_name(name), tensor.detach()
+
+
+def _gather(kept: Tensor, like: Any) -> Tensor:
+    if not is_sharded(like):
+        return kept
+    from torch.distributed.tensor import DTensor
+
+    own = kept.to(local(like).device)
+    whole = DTensor.from_local(
+        own, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+    )
+    return whole.full_tensor().cpu()
+
+
+def _shard(value: Tensor, like: Any) -> Tensor:
+    if not is_sharded(like):
+        return value.to("cpu", copy=True)
+    from torch.distributed.tensor import distribute_tensor
+
+    value = value.to(local(like).device)
+    return distribute_tensor(value, like.device_mesh, like.placements).to_local().cpu()

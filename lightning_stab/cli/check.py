@@ -1,0 +1,59 @@
+"""``lightning-stab check``: the gradient check alone, with an exit code."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from itertools import islice
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_stab.arguments import integer
+from lightning_stab.callbacks.gradcheck.check_gradients import check_batches, training_batches
+from lightning_stab.cli.parser import StabCLI, accept_what_fit_saves
+
+
+class CheckCLI(StabCLI):
+    """Builds module and data as ``fit`` does, and runs nothing.
+
+    Args:
+        args: the words after ``check``.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            args,
+            run=False,
+            save_config_callback=None,
+            parser_kwargs={"prog": "lightning-stab check"},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what only the check asks, and what a saved configuration of ``fit`` holds."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--batches", type=int, default=1, help="training batches to check")
+        parser.add_argument("--json", action="store_true", help="print json instead of a table")
+        accept_what_fit_saves(parser)
+
+    def batches(self) -> list[Any]:
+        """Return the first training batches."""
+        number = integer("batches", self.config["batches"], minimum=1)
+        if self.datamodule is not None:
+            return training_batches(self.datamodule, number)
+        return list(islice(self.model.train_dataloader(), number))
+
+
+def check(args: list[str]) -> int:
+    """Check the gradients of a module on its first training batches.
+
+    Args:
+        args: the words after ``check``.
+
+    Returns:
+        0 if no gradient is wrong, 1 otherwise.
+    """
+    with redirect_stdout(sys.stderr):  # what Lightning says must not stand between the json
+        cli = CheckCLI(args)
+        batches = cli.batches()
+    return check_batches(cli.model, batches, as_json=cli.config["json"])

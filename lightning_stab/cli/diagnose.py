@@ -1,0 +1,189 @@
+"""``lightning-stab diagnose``: a short watched fit that saves nothing, then what was found."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelSummary, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+from lightning_stab import TrainingDoctor
+from lightning_stab.arguments import integer
+from lightning_stab.cli.diagnosis_report import Diagnosis, diagnosis, show
+from lightning_stab.cli.parser import StabCLI, accept_what_fit_saves, own_error
+from lightning_stab.errors import ConflictError, GradientCheckError, UnstableStepError
+
+EVERY = 10  # optimizer steps between two looks
+VALIDATION_BATCHES = 50  # of each validation, at most
+# they write files, print, or end the run; everything else may change the training and stays
+LEFT_OUT = (Checkpoint, EarlyStopping, ProgressBar, ModelSummary)
+ENDS = (UnstableStepError, GradientCheckError)  # by which the suite ends a fit
+
+
+class DiagnoseCLI(StabCLI):
+    """Builds module, data and Trainer as ``fit`` does, with a doctor and without traces.
+
+    Args:
+        args: the words after ``diagnose``.
+        folder: an empty folder that is thrown away, for whatever writes all the same.
+    """
+
+    def __init__(self, args: list[str], folder: str) -> None:
+        self.folder = folder
+        self.doctor: TrainingDoctor | None = None
+        super().__init__(
+            args,
+            run=False,
+            save_config_callback=None,
+            parser_kwargs={
+                "prog": "lightning-stab diagnose",
+                "description": "Watch a short fit that saves nothing, and say what is wrong.",
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what only the diagnosis asks, and what a saved configuration of ``fit`` holds."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--steps", type=int, default=200, help="optimizer steps to watch, at most"
+        )
+        parser.add_argument("--json", action="store_true", help="print json instead of a table")
+        self.from_fit = accept_what_fit_saves(parser)
+
+    def before_instantiate_classes(self) -> None:
+        """Take the loggers away before they are made: some of them start with that."""
+        self._end = _EndAfter(integer("steps", self.config["steps"], minimum=1))
+        self.config["trainer"]["logger"] = False
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer of the configuration, watched and without traces.
+
+        The length of the run stays as it is, because schedules depend on it.
+        """
+        given = self.config_init["trainer"]
+        callbacks = self._kept(given["callbacks"] or [])
+        if self.doctor is None:
+            callbacks = [*callbacks, *self._kept(TrainingDoctor())]
+        most = given["limit_val_batches"]
+        trainer = super().instantiate_trainer(
+            callbacks=[*callbacks, self._end],
+            logger=DummyLogger(),  # takes what a module says to `self.logger.experiment`
+            default_root_dir=self.folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=VALIDATION_BATCHES if most in (None, 1.0) else most,
+            **dict.fromkeys(("min_epochs", "min_steps", "max_time", "profiler")),
+            **dict.fromkeys(("fast_dev_run", "barebones"), False),
+        )
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            raise ConflictError(
+                "`strategy` must not start processes that keep the findings to themselves. "
+                "Diagnose with --trainer.devices=1, or with --trainer.strategy=ddp."
+            )
+        return trainer
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse what cannot run, and sort the module's own callbacks too."""
+        super().after_instantiate_classes()
+        own = self.model.configure_callbacks
+        self.model.configure_callbacks = lambda: self._kept(own())
+
+    def watch(self) -> Diagnosis:
+        """Fit, and return what was found, also where the fit fails."""
+        arguments = {name: self.config_init[name] for name in self.from_fit}
+        failure: BaseException | None = None
+        own = None
+        try:
+            self.trainer.fit(self.model, datamodule=self.datamodule, **arguments)
+        except (Exception, SystemExit) as error:  # Lightning leaves so when it is interrupted
+            own = own_error(error)
+            if own is not None and not isinstance(own, ENDS):
+                raise
+            failure = own or error
+        steps = self.trainer.global_step - self._end.start
+        assert self.doctor is not None
+        if isinstance(failure, Exception) and not (own or steps or self.doctor.findings):
+            raise failure  # a fault of the program, before there was anything to judge
+        if failure is None and not steps:
+            raise ConflictError(
+                "There must be steps to watch, and the fit took none: look at max_epochs, "
+                "max_steps and limit_train_batches, the data, and the checkpoint."
+            )
+        return diagnosis(self.trainer, self.doctor, steps, failure)
+
+    def _kept(self, callbacks: Callback | Sequence[Callback]) -> list[Callback]:
+        """Return the callbacks that stay; a doctor is replaced by one that looks more often."""
+        listed = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+        kept = [each for each in listed if not isinstance(each, LEFT_OUT)]
+        for place, each in enumerate(kept):
+            if isinstance(each, TrainingDoctor):
+                kept[place] = self.doctor = TrainingDoctor(
+                    ignore=each.ignore,
+                    thresholds=each.thresholds,
+                    every_n_steps=min(EVERY, each.every_n_steps),
+                    print_findings=False,
+                )
+        return kept
+
+
+class _EndAfter(Callback):
+    """Ends a fit after some optimizer steps; the schedules do not know of it."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.start = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step - self.start >= self.steps:
+            trainer.should_stop = True
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep the standard output free, and leave out what Lightning says of a usual start."""
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def diagnose(args: list[str]) -> int:
+    """Watch a short fit and print what was found.
+
+    Args:
+        args: the words after ``diagnose``.
+
+    Returns:
+        1 if there is an error among the findings or the fit failed, 0 otherwise.
+    """
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder, _quietly():
+        cli = DiagnoseCLI(args, folder)
+        if cli.trainer.is_global_zero:
+            sys.stderr.write(f"Watching at most {cli.config['steps']} optimizer steps ...\n")
+        found = cli.watch()
+    if cli.trainer.is_global_zero:
+        show(found, as_json=cli.config["json"])
+    if found.failure is not None and not isinstance(found.failure, ENDS):
+        raise found.failure
+    return int(found.is_sick)

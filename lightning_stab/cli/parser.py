@@ -1,0 +1,183 @@
+"""The classes behind the command line: a parser with short errors, LightningCLI with defaults."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+import lightning_stab.callbacks
+import lightning_stab.data
+import lightning_stab.models  # noqa: F401  # short names are those of imported classes
+from lightning_stab.cli import defaults as _cli_defaults
+from lightning_stab.cli.run_folder import ConfigSaver, claim_folders, tensorboard_command
+from lightning_stab.errors import InvalidArgumentError, StabError
+
+OTHER_COMMANDS = (
+    "Beside these there are `check` (is any gradient wrong?) and `diagnose` (what is wrong with"
+    " this training?), which take the options of `fit` and save nothing."
+)
+LOADERS = {
+    "fit": "train_dataloader",
+    "validate": "val_dataloader",
+    "test": "test_dataloader",
+    "predict": "predict_dataloader",
+}
+
+
+class StabArgumentParser(LightningArgumentParser):
+    """A parser whose errors are the sentence that matters, without pages of usage before it."""
+
+    def add_lightning_class_args(
+        self,
+        lightning_class: Any,
+        nested_key: str,
+        subclass_mode: bool = False,
+        required: bool = True,
+    ) -> list[str]:
+        """Add a class; none is required, because the defaults are chosen after a first look."""
+        return super().add_lightning_class_args(
+            lightning_class, nested_key, subclass_mode, required=False
+        )
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong and where help is, then leave with code 2."""
+        if not self.exit_on_error:
+            raise ArgumentError(None, message) from ex
+        own = own_error(ex)
+        name = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
+        sys.stderr.write(f"{name}: {own or message}\n")
+        if own is None:
+            sys.stderr.write(f"All options: {name} --help\n")
+        self.exit(2)
+
+
+class StabCLI(LightningCLI):
+    """LightningCLI with the suite's defaults, which depend on whose module is trained.
+
+    Args:
+        args: the words of the command line; those of the process by default.
+        settings: for `LightningCLI`, in place of the usual ones.
+    """
+
+    def __init__(self, args: list[str] | None = None, **settings: Any) -> None:
+        self._parsers: list[LightningArgumentParser] = []
+        usual: dict[str, Any] = {
+            "save_config_callback": ConfigSaver,
+            "seed_everything_default": _cli_defaults.SEED,
+            "parser_class": StabArgumentParser,
+            "parser_kwargs": {"prog": "lightning-stab", "epilog": OTHER_COMMANDS},
+        }
+        super().__init__(args=args, **{**usual, **settings})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Give a subcommand its defaults."""
+        self._parsers.append(parser)
+        parser.set_defaults(_cli_defaults.settings())
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse twice: first to see whose classes are meant, then with the defaults for them."""
+        words = sys.argv[1:] if args is None else list(args)
+        chosen = self._first_look(parser, words)
+        if chosen is not None:
+            settings = _cli_defaults.settings(*chosen)
+            for subcommand_parser in self._parsers:
+                subcommand_parser.set_defaults(settings)
+        self.config = parser.parse_args(words)
+
+    def _first_look(
+        self, parser: LightningArgumentParser, words: list[str]
+    ) -> tuple[str, str | None] | None:
+        """Return the class paths of model and data, or None where the real parse must answer."""
+        if any(word == "-h" or word.split("=")[0].endswith("help") for word in words):
+            return None
+        parsers = [parser, *self._parsers]
+        for each in parsers:
+            each.exit_on_error = False
+        try:
+            config = parser.parse_args([w for w in words if not w.startswith("--print_config")])
+        except (ArgumentError, SystemExit):
+            return None
+        finally:
+            for each in parsers:
+                each.exit_on_error = True
+        chosen = config[config.subcommand] if "subcommand" in config else config
+        model, data = _class_path(chosen.get("model")), _class_path(chosen.get("data"))
+        return (model, data) if model else None
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse what cannot run, then claim the folder of the logs."""
+        if self.model is None:
+            raise InvalidArgumentError(
+                "`model` must be a module, got null. Name its class: --model my_package.MyModule"
+            )
+        loader = LOADERS.get(self.subcommand or "fit")
+        if self.datamodule is None and loader and not is_overridden(loader, self.model):
+            raise InvalidArgumentError(
+                f"`data` must name a data module, because {type(self.model).__name__} has no "
+                f"`{loader}`. Add for example --data my_package.MyData or --data DigitsDataModule"
+            )
+        if self.subcommand is not None:
+            claim_folders(self.trainer)
+
+    def after_fit(self) -> None:
+        """Say where the run is to be found."""
+        if self.trainer.loggers and self.trainer.log_dir:
+            folder = self.trainer.log_dir
+            rank_zero_info(f"The run is in {folder}. To see it: {tensorboard_command(folder)}")
+
+    def before_validate(self) -> None:
+        """Look at the weights before they are measured."""
+        self._before_measuring()
+
+    def before_test(self) -> None:
+        """Look at the weights before they are measured."""
+        self._before_measuring()
+
+    def before_predict(self) -> None:
+        """Look at the weights before they predict."""
+        self._before_measuring()
+
+    def _before_measuring(self) -> None:
+        # Where nothing is saved, it does not matter that checkpoints would go to a new folder.
+        warnings.filterwarnings("ignore", "The dirpath has changed from")
+        if not self._get(self.config, "ckpt_path"):
+            rank_zero_warn(
+                f"`{self.subcommand}` without --ckpt_path uses the weights that the module starts "
+                "with. Name a checkpoint: --ckpt_path RUN_DIR/checkpoints/NAME.ckpt"
+            )
+
+
+def own_error(error: BaseException | None) -> StabError | None:
+    """Return the suite's own error that ``error`` is or was raised from, if there is one.
+
+    Example:
+        >>> try:
+        ...     raise ValueError("a parser's wrapping") from StabError("the sentence")
+        ... except ValueError as error:
+        ...     own_error(error)
+        StabError('the sentence')
+    """
+    while error is not None and not isinstance(error, StabError):
+        error = error.__cause__
+    return error
+
+
+def _class_path(value: Any) -> str | None:
+    return value.get("class_path") if isinstance(value, (Namespace, dict)) else None
+
+
+def accept_what_fit_saves(parser: LightningArgumentParser) -> list[str]:
+    """Let a parser take the options that a configuration saved by ``fit`` holds beside the rest.
+
+    Returns:
+        Their names.
+    """
+    bound: set[str | int] = {"model", "train_dataloaders", "val_dataloaders", "datamodule"}
+    return list(parser.add_method_arguments(Trainer, "fit", skip=bound))

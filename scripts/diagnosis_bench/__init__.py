@@ -1,1 +1,0 @@
-"""What `bench_diagnosis.py` consists of: the detectors, and how they are scored."""

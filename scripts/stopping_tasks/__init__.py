@@ -1,1 +1,0 @@
-"""What `bench_stopping.py` trains, how it trains it, and how it kills it."""

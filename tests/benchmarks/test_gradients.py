@@ -1,0 +1,61 @@
+"""The benchmarks of the gradient callbacks run in a small size and say what they measured."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.faults import run as bench_faults
+from benchmarks.overhead import run as bench_overhead
+from benchmarks.overhead.rounds import Contender, added_seconds
+
+
+@pytest.mark.slow
+def test_the_overhead_is_measured_for_every_way(tmp_path):
+    out = tmp_path / "overhead.json"
+    assert bench_overhead.main(["--small", "--subject", "MLP", "--json", str(out)]) == 0
+    results = json.loads(out.read_text())
+    added = {row["way"]: row["added_us"] for row in results["MLP"]}
+    assert added["a step of plain Lightning"] > 0
+    assert added["Lightning grad_norm + log_dict"] > added["GradientMonitor, norms every step"]
+    assert {row["tensors"] for row in results["scaling"]} == {10, 100}
+
+
+def test_costs_at_intervals_are_spread_over_the_period():
+    base = Contender("base", lambda turn: None, seconds=[1.0] * 8)
+    own = Contender("own", lambda turn: None, period=4, seconds=[1.0, 1.0, 1.0, 5.0] * 2)
+    assert added_seconds(own, base) == 1.0
+    every = Contender("every", lambda turn: None, seconds=[1.5, 1.5, 9.0, 1.5])
+    assert added_seconds(every, Contender("b", base.fit, seconds=[1.0] * 4)) == 0.5
+
+
+def test_poison_is_put_between_the_good_batches_once_early():
+    good, _ = bench_faults.digit_batches(seed=0, steps=100)
+    for kind in bench_faults.KINDS:
+        sequence = bench_faults.poisoned(good, kind, 0.05, seed=0)
+        kept = [b for b in sequence if any(b is g for g in good)]
+        bad = [i for i, b in enumerate(sequence) if not any(b is g for g in good)]
+        assert len(kept) == 100
+        assert len(bad) == 5
+        assert min(bad) < 30
+        assert all(a is b for a, b in zip(kept, good, strict=True))
+
+
+@pytest.mark.slow
+def test_poisoned_runs_end_like_their_twins(tmp_path):
+    out = tmp_path / "faults.json"
+    assert bench_faults.main(["--small", "--json", str(out)]) == 0
+    runs = json.loads(out.read_text())["runs"]
+    nonfinite = [r for r in runs if r["kind"] in ("nan", "inf")]
+    assert all(r["bit_identical"] and r["skipped"] == r["planted"] for r in nonfinite)
+    assert all(r["finite"] and not r["raised"] for r in runs)
+    assert all(r["points"] >= -2 for r in runs)
+
+
+def test_an_unguarded_poisoned_run_is_ruined():
+    torch.set_num_threads(1)
+    good, test = bench_faults.digit_batches(seed=0, steps=60)
+    bad = bench_faults.poisoned(good, "nan", 0.05, seed=0)
+    module, _ = bench_faults.fit("Adam", 0, bad, 60, guard=None)
+    assert not all(bool(torch.isfinite(t.double()).all()) for t in bench_faults.state_of(module))
+    assert bench_faults.accuracy(module, test) < 0.2

@@ -1,0 +1,374 @@
+"""What the doctor says and keeps: arguments, terminal, loggers, file, restart."""
+
+import copy
+import io
+import json
+import pickle
+
+import pytest
+import torch
+from helpers.doctor_programs import (
+    CLASSES,
+    Program,
+    alarms,
+    doctor,
+    examined,
+    hopeless,
+    ids,
+    initialized,
+    learnable,
+    mlp,
+)
+from helpers.lightning_twins import events, fit, packed_events
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from lightning_stab import TrainingDoctor
+from lightning_stab.callbacks.doctor.report import FACTS
+from lightning_stab.diagnosis import IDS, RULES, SEVERITIES, THRESHOLDS, Finding
+from lightning_stab.errors import ConflictError, InvalidArgumentError
+
+
+def zero_net():
+    return initialized(mlp(3), lambda layer: nn.init.zeros_(layer.weight))
+
+
+class Sick(Program):
+    """Is told of two sicknesses, before the first step and later."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(mlp(3), nn.Softmax(1)))
+        self.idle = nn.Linear(2, 2)
+
+
+# arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"treat": True}, r"`treat` must be False, got True: .*Leave it out"),
+        ({"ignore": ["dead-unit"]}, r"`ignore` must be one of .*Did you mean 'dead-units'\?"),
+        ({"ignore": ["dead:net.*"]}, r"`ignore` must be one of .*, got 'dead'"),
+        ({"ignore": "plateau"}, r"`ignore` must be a list of strings, got 'plateau'"),
+        ({"ignore": [3]}, r"`ignore` must be a list of strings"),
+        ({"thresholds": {"dead_layers": 0.5}}, r"`thresholds` must be one of .*'dead_layer'\?"),
+        ({"thresholds": {"dead_layer": "high"}}, r"'dead_layer'\]` must be a number.*got 'high'"),
+        ({"thresholds": {"dead_layer": None}}, r"'dead_layer'\]` must be a number.*got None"),
+        ({"thresholds": {"dead_layer": True}}, r"'dead_layer'\]` must be a number.*got True"),
+        ({"thresholds": {"dead_layer": float("nan")}}, r"'dead_layer'\]` must be finite, got nan"),
+        ({"every_n_steps": 0}, r"`every_n_steps` must be an integer >= 1, got 0"),
+        ({"every_n_steps": 2.5}, r"`every_n_steps` must be an integer >= 1, got 2.5"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_sentence(arguments, sentence):
+    known = set(THRESHOLDS)
+    if "thresholds" in arguments and "dead_layer" not in known:
+        pytest.skip("the rules have no threshold of this name any more")
+    with pytest.raises(InvalidArgumentError, match=sentence) as caught:
+        TrainingDoctor(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", ["DeepSpeedStrategy", "FSDPStrategy"])
+def test_strategies_that_hide_gradients_are_refused_before_the_first_step(strategy):
+    class Hiding:
+        strategy_class = type(strategy, (), {})
+
+    trainer = type("Trainer", (), {"strategy": Hiding.strategy_class()})()
+    with pytest.raises(ConflictError, match="TrainingDoctor"):
+        TrainingDoctor().setup(trainer, Program(mlp()), "fit")
+
+
+def test_every_id_and_every_threshold_may_be_named():
+    watcher = TrainingDoctor(
+        ignore=[*IDS, *(f"{i}:head.*" for i in IDS)], thresholds=dict(THRESHOLDS)
+    )
+    assert watcher.findings == []
+    assert ids(examined(Sick(), watcher=watcher)) == set()
+
+
+def test_arguments_are_copied():
+    ignore, thresholds = ["plateau"], {next(iter(THRESHOLDS)): 1.0}
+    watcher = TrainingDoctor(ignore=ignore, thresholds=thresholds)
+    ignore.append("x")
+    thresholds["y"] = 2.0
+    assert watcher.ignore == ("plateau",)
+    assert "y" not in watcher.thresholds
+
+
+def test_an_id_is_ignored_and_a_layer_is():
+    assert "bad-initialization" not in ids(
+        examined(Program(zero_net()), watcher=doctor(ignore=["bad-initialization"]))
+    )
+    watcher = doctor(ignore=["bad-initialization:net.2"])
+    program = Program(initialized(mlp(4), lambda layer: nn.init.zeros_(layer.weight)))
+    (finding,) = [f for f in examined(program, watcher=watcher) if f.step == 0]
+    assert finding.id == "bad-initialization"
+    assert "net.4" in finding.layers
+    assert "net.2" not in finding.layers
+
+
+def test_thresholds_replace_the_defaults():
+    def outcome(**thresholds):
+        return alarms(examined(Program(mlp()), watcher=doctor(thresholds=thresholds)))
+
+    assert outcome() == set()
+    conditions = [c for rule in RULES for c in rule.conditions if c.fact == "identical_units"]
+    assert "bad-initialization" in outcome(**{conditions[0].threshold: -0.5})
+
+
+# what is said
+
+
+def test_each_finding_is_printed_once_to_the_error_stream(capsys):
+    watcher = doctor(print_findings=True)
+    examined(Sick(), epochs=2, watcher=watcher)
+    printed = capsys.readouterr()
+    assert "output-activation" not in printed.out
+    for finding in watcher.findings:
+        assert printed.err.count(f"{finding.severity}: {finding.id} (step {finding.step})") == 1
+        assert printed.err.count(finding.message) == 1
+        assert all(f"{n}. {line}" in printed.err for n, line in enumerate(finding.advice, 1))
+    assert len(watcher.findings) >= 1
+
+
+def test_nothing_is_printed_of_a_healthy_run_or_on_request(capsys):
+    examined(Program(mlp()), watcher=doctor(print_findings=True))
+    examined(Sick(), watcher=doctor(print_findings=False))
+    assert "output-activation" not in capsys.readouterr().err
+
+
+def test_layer_names_in_brackets_are_printed_as_they_are(capsys):
+    class Bracketed(Program):
+        def __init__(self):
+            super().__init__(mlp())
+            self.add_module("[bold]extra", nn.Linear(2, 2))
+
+        def configure_optimizers(self):
+            return self.optimizer(self.net.parameters())
+
+    examined(Bracketed(), watcher=doctor(print_findings=True))
+    assert "[bold]extra" in capsys.readouterr().err
+
+
+def text_events(folder):
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    tags = accumulator.Tags()["tensors"]
+    return {t: [(e.step, e.tensor_proto.string_val[0].decode()) for e in accumulator.Tensors(t)]
+            for t in tags}  # fmt: skip
+
+
+def test_tensorboard_shows_findings_as_text_and_facts_as_scalars(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    findings = examined(Sick(), epochs=2, logger=logger)
+    texts, (scalars, _) = text_events(logger.log_dir), events(logger.log_dir)
+    assert findings
+    for finding in findings:
+        ((step, text),) = texts[f"diagnosis/{finding.id}/text_summary"]
+        assert step in (finding.step, finding.step - 1)  # Lightning's own logging step
+        assert finding.message in text
+        assert all(line in text for line in finding.advice)
+        assert all(name in text for name in finding.evidence)
+        assert scalars[f"diagnosis/{finding.id}"][0][1] == 1 + SEVERITIES.index(finding.severity)
+    assert len(scalars[f"{FACTS}/loss_ratio"]) >= 3
+    packed = packed_events(tmp_path, f"{FACTS}/loss_ratio")
+    assert all(len(names) > 3 for _, names in packed), "the facts of a look leave as one event"
+
+
+def test_the_file_holds_every_finding(tmp_path):
+    for logger in (TensorBoardLogger(tmp_path / "board"), CSVLogger(tmp_path / "table")):
+        watcher = doctor()
+        examined(Sick(), epochs=2, watcher=watcher, logger=logger)
+        (path,) = tmp_path.joinpath(logger.save_dir).rglob("findings.json")
+        assert str(path.parent) == logger.log_dir
+        written = json.loads(path.read_text())
+        assert [Finding.from_dict(plain) for plain in written["findings"]] == watcher.findings
+        assert written["step"] == 40
+        assert list(path.parent.glob("findings.json?*")) == []
+
+
+def test_the_file_of_a_healthy_run_says_so(tmp_path):
+    examined(Program(mlp()), logger=CSVLogger(tmp_path))
+    (path,) = tmp_path.rglob("findings.json")
+    assert json.loads(path.read_text())["findings"] == []
+
+
+def test_the_file_is_there_although_the_run_failed(tmp_path):
+    class Fails(Sick):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 7:
+                raise KeyError("mine")
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(KeyError, match="mine"):
+        examined(Fails(), logger=CSVLogger(tmp_path))
+    (path,) = tmp_path.rglob("findings.json")
+    assert "output-activation" in path.read_text()
+
+
+def test_without_a_logger_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert examined(Sick(), logger=False) != []
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_compiled_module_is_told_what_cannot_be_seen(tmp_path):
+    module = torch.compile(Program(mlp()), backend="eager")
+    examined(module, logger=CSVLogger(tmp_path))
+    (path,) = tmp_path.rglob("findings.json")
+    assert "compiled" in " ".join(json.loads(path.read_text())["unseen"])
+    torch._dynamo.reset()
+
+
+# memory
+
+
+def plain(value):
+    """Say whether a state holds plain values and tensors only."""
+    if isinstance(value, dict):
+        return all(isinstance(k, (str, int)) and plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(plain(v) for v in value)
+    return value is None or type(value) in (str, int, float, bool, torch.Tensor)
+
+
+@pytest.mark.parametrize("make", [Sick, lambda: Program(mlp()), lambda: Program(zero_net())])
+def test_the_state_is_plain_and_comes_back(make):
+    watcher = doctor()
+    examined(make(), epochs=2, watcher=watcher)
+    state = watcher.state_dict()
+    assert plain(state)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    other = doctor()
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert other.findings == watcher.findings
+    assert json.dumps(other.state_dict()) == json.dumps(state)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
+def test_a_doctor_can_be_copied_before_and_after_a_fit(copied):
+    watcher = doctor()
+    assert copied(watcher).findings == []
+    examined(Sick(), watcher=watcher)
+    assert copied(watcher).findings == watcher.findings != []
+
+
+def test_findings_outlive_the_fit_and_a_second_fit_forgets_the_first():
+    watcher = doctor()
+    examined(Sick(), watcher=watcher)
+    assert "output-activation" in ids(watcher.findings)
+    examined(Program(mlp()), watcher=watcher)
+    assert alarms(watcher.findings) == set()
+    examined(Sick(), watcher=watcher)
+    assert "output-activation" in ids(watcher.findings)
+
+
+def test_a_second_fit_is_judged_like_a_first():
+    used, fresh = doctor(), doctor()
+    examined(Program(zero_net()), watcher=used)
+    for watcher in (used, fresh):
+        torch.manual_seed(0)
+        examined(Sick(), hopeless(), epochs=3, watcher=watcher)
+    assert json.dumps(used.state_dict()) == json.dumps(fresh.state_dict())
+
+
+def saver(tmp_path):
+    """Save at the end of each epoch, as the same callback in each run."""
+    return ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
+
+
+def saving(tmp_path, program, data, epochs, watcher=None, ckpt_path=None):
+    watcher = watcher or doctor()
+    options = {"enable_checkpointing": True, "ckpt_path": ckpt_path}
+    fit(program, [watcher, saver(tmp_path)], data, epochs=epochs, **options)
+    return watcher, tmp_path / f"epoch={epochs - 1}.ckpt"
+
+
+def test_a_run_that_goes_on_tells_nothing_twice(tmp_path, capsys):
+    first, path = saving(tmp_path, Sick(), learnable(), 2)
+    told = list(first.findings)
+    assert told
+    capsys.readouterr()
+    watcher = doctor(print_findings=True)
+    saving(tmp_path, Sick(), learnable(), 4, watcher, path)
+    assert watcher.findings[: len(told)] == told
+    assert "output-activation" not in capsys.readouterr().err
+    assert len([f for f in watcher.findings if f.id == "output-activation"]) == 1
+
+
+def test_a_run_that_is_restarted_each_epoch_is_judged_like_a_whole_one(tmp_path):
+    """Streaks and histories go on: the findings are those of the run that was never stopped."""
+
+    def make():
+        torch.manual_seed(0)
+        return Program(nn.Linear(8, CLASSES))
+
+    whole, _ = saving(tmp_path / "whole", make(), hopeless(), 6)
+    path = None
+    for epoch in range(1, 7):
+        part, path = saving(tmp_path / "parts", make(), hopeless(), epoch, ckpt_path=path)
+    assert ids(part.findings) == ids(whole.findings) != set()
+    histories = [d.state_dict()["patient"]["losses"]["recent"] for d in (whole, part)]
+    assert histories[1] == pytest.approx(histories[0])
+
+
+def test_a_fit_that_is_continued_by_the_same_trainer_keeps_its_findings():
+    watcher = doctor()
+    module = Sick()
+    trainer = fit(module, [watcher], learnable())
+    told = list(watcher.findings)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, learnable())
+    assert watcher.findings[: len(told)] == told != []
+
+
+def test_a_resumed_run_does_not_take_up_the_findings_of_another(tmp_path):
+    """The checkpoint was made without a doctor; the doctor has served another fit."""
+    watcher = doctor()
+    examined(Sick(), watcher=watcher)
+    trainer = fit(Program(mlp()), [], learnable())
+    trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    fit(Program(mlp()), [watcher], learnable(), epochs=2, ckpt_path=tmp_path / "plain.ckpt")
+    assert alarms(watcher.findings) == set()
+
+
+def test_a_validation_outside_of_a_fit_changes_nothing():
+    class Validated(Program):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", self.loss(self(batch[0]), batch[1]))
+
+    watcher, module = doctor(), Validated(mlp())
+    trainer = fit(module, [watcher], learnable(), limit_val_batches=0)
+    before = json.dumps(watcher.state_dict())
+    trainer.limit_val_batches = 2
+    for seed in range(3):
+        trainer.validate(module, hopeless(64, seed=seed), verbose=False)
+    assert json.dumps(watcher.state_dict()) == before
+    fresh = doctor()
+    trainer.callbacks = [fresh]
+    trainer.validate(module, hopeless(64), verbose=False)
+    assert fresh.findings == []
+
+
+def test_a_doctor_looks_seldom_in_a_long_run():
+    """Between its looks it does nothing but keep the loss."""
+    looks = []
+
+    class Spied(TrainingDoctor):
+        def wants_step(self, trainer):
+            wants = super().wants_step(trainer)
+            looks.append(wants)
+            return wants
+
+    watcher = Spied(print_findings=False, every_n_steps=50)
+    examined(Program(mlp()), learnable(800, size=2), watcher=watcher)
+    assert len(looks) == 400
+    assert sum(looks) < 40
+    assert looks[0]
+    assert sum(looks[100:]) <= 8

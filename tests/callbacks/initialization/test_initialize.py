@@ -1,0 +1,182 @@
+"""`initialize`: the same choice for everyone without a Trainer."""
+
+import lightning.pytorch as lightning
+import pytest
+import torch
+from torch import nn
+
+from lightning_stab import WeightInitialization, initialize
+from lightning_stab.callbacks.initialization.program import program_of
+from lightning_stab.errors import InvalidArgumentError
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+
+
+X = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(16) % 2
+
+
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def training_step(self, batch, batch_idx):
+        self.log("loss", 0.0)  # heard by nobody here
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def values(module):
+    return [p.detach() for p in module.parameters()]
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(values(a), values(b), strict=True))
+
+
+def test_every_form_of_batch_leads_to_the_same_weights():
+    forms = [
+        (net(), X, None),
+        (net(), (X, Y), None),
+        (net(), (X, Y), lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1])),
+        (Named(), {"x": X}, None),
+        (Module(), (X, Y), None),
+    ]
+    for module, batch, loss_fn in forms:
+        records = initialize(module, batch, loss_fn=loss_fn, seed=4)
+        assert [r.preceding for r in records] == ["input", "ReLU", "Tanh"]
+        assert all(r.gradient_rms_after > 0 for r in records)
+        assert equal(module, forms[0][0])
+
+
+def test_it_is_what_the_callback_does(tmp_path):
+    plain, fitted = Module(), Module()
+    initialize(plain, (X, Y), seed=7)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), 16)
+    lightning.Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", max_epochs=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=WeightInitialization(seed=7, verbose=False),
+    ).fit(fitted, loader)  # fmt: skip
+    assert equal(plain, fitted)
+
+
+def test_without_a_batch_the_order_of_declaration_counts():
+    assert [r.scheme for r in initialize(net())] == [
+        "xavier_normal", "kaiming_normal", "xavier_normal",
+    ]  # fmt: skip
+
+
+def test_the_batch_and_the_module_stay_apart_from_the_copy():
+    class Careless(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.calls = net(), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return self.inner(x.mul_(2))
+
+    module, batch = Careless(), X.clone()
+    initialize(module, batch)
+    assert module.calls == 0
+    assert torch.equal(batch, X)
+
+
+def test_compiled_parts_run_as_they_were_written():
+    module = net()
+    module[2] = torch.compile(module[2], backend="eager")
+    assert [r.preceding for r in initialize(module, X)] == ["input", "ReLU", "Tanh"]
+
+
+def test_a_bad_seed_is_refused():
+    with pytest.raises(InvalidArgumentError, match="`seed` must be an integer >= 0"):
+        initialize(net(), seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"include": "head.*"}, "`include` must be a list"),
+        ({"schemes": {"a": "zeros"}}, "stay identical for ever"),
+        ({"schemes": {"a": "xavier"}}, "`schemes` must be one of"),
+        ({"output_prior": [0.0, 1.0]}, "`output_prior` must be > 0"),
+    ],
+)
+def test_bad_wishes_get_one_sentence(arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        WeightInitialization(**arguments)
+
+
+def lazy_and_eager():
+    lazy = nn.Sequential(
+        nn.LazyConv2d(6, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(8),
+        nn.Tanh(), nn.Linear(8, 2),
+    )  # fmt: skip
+    eager = nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 8),
+        nn.Tanh(), nn.Linear(8, 2),
+    )  # fmt: skip
+    return lazy, eager
+
+
+def test_lazy_layers_are_drawn_as_if_they_had_had_their_shapes_from_the_start():
+    lazy, eager = lazy_and_eager()
+    held = [id(parameter) for parameter in lazy.parameters()]
+    images = torch.randn(3, 4, 6, 6)
+    state = torch.get_rng_state()
+    records = initialize(lazy, images)
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = initialize(eager, images)
+    assert [(r.name, r.preceding, r.scheme) for r in records] == [
+        (r.name, r.preceding, r.scheme) for r in expected
+    ]
+    torch.testing.assert_close(lazy.state_dict(), eager.state_dict(), rtol=0, atol=0)
+    assert [type(part) for part in lazy] == [type(part) for part in eager]
+    assert [id(parameter) for parameter in lazy.parameters()] == held
+
+
+def test_a_second_copy_takes_the_memory_of_the_first_and_the_values_of_now():
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.LazyLinear(2))
+    program = program_of(net, torch.randn(5, 4))
+    first = program.copy()
+    program.loss(first).backward()
+    places = [parameter.data_ptr() for parameter in first[0].parameters()]
+    initialize(net, torch.randn(5, 4))
+    net[1].running_mean.fill_(2.0)
+    second = program.copy()
+    assert [parameter.data_ptr() for parameter in second[0].parameters()] == places
+    assert net[0].weight.data_ptr() not in places
+    torch.testing.assert_close(second.state_dict(), net.state_dict(), rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in second.parameters())
+
+
+def test_a_module_that_returns_no_tensor_is_read_forwards_only():
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.unused = nn.LazyLinear(3)
+
+        def forward(self, x):
+            return {"result": self.layer(x)}
+
+    record, unused = initialize(Several(), torch.randn(5, 4))
+    assert unused.reason.startswith("lazy")
+    assert record.activation_std_after == pytest.approx(1.0, rel=0.6)
+    assert record.gradient_rms_after is None

@@ -1,0 +1,338 @@
+"""The command line: defaults, one's own classes, folders that never collide, clear errors."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+import lightning_stab.callbacks
+from lightning_stab.cli import StabCLI, main, own_error, run
+from lightning_stab.cli import defaults as _cli_defaults
+from lightning_stab.cli.run_folder import claim_folders
+from lightning_stab.errors import StabError
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.limit_train_batches=2",
+    "--trainer.limit_val_batches=1",
+    "--trainer.limit_test_batches=1",
+    "--trainer.limit_predict_batches=1",
+    "--trainer.max_epochs=1",
+    "--trainer.num_sanity_val_steps=0",
+]
+SMALL = ["--model.depth=1", "--model.width=8"]
+BARE = ["--trainer.callbacks=[]"]
+THEIRS = """
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+
+class MyModule(LightningModule):
+    def __init__(self, depth: int = 7, fails: bool = False):
+        super().__init__()
+        self.depth, self.fails = depth, fails
+        self.layer = torch.nn.Linear(4, 1)
+        torch.nn.init.constant_(self.layer.weight, 0.25)
+
+    def training_step(self, batch, batch_idx):
+        if self.fails:
+            raise KeyError("a fault of the module's own")
+        return self.layer(batch).square().mean()
+
+    def test_step(self, batch, batch_idx):
+        return None
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+class MyData(LightningDataModule):
+    def __init__(self, batch_size: int = 2):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(8, 4), self.batch_size)
+
+class MyModuleWithLoader(MyModule):
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(8, 4), 2)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Work in an empty folder, and leave neither seed nor search path behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    # Lightning itself calls what newer releases of jsonargparse rename.
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    monkeypatch.delitem(sys.modules, "their_package", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def their_package(folder):
+    (folder / "their_package.py").write_text(THEIRS)
+    yield
+    sys.modules.pop("their_package", None)
+
+
+def fit(*words):
+    return run(["fit", *TINY, *words])
+
+
+def printed_config(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        run([*words, "--print_config"])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *words):
+    """Return what stands on stderr after a run that ended with code 2 and no traceback."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        run(list(words))
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+def class_names(callbacks):
+    return [callback["class_path"].split(".")[-1] for callback in callbacks]
+
+
+def test_fit_trains_the_digits_with_the_whole_suite(folder):
+    cli = fit(*SMALL)
+    run_folder = folder / "runs" / "version_0"
+    assert list(run_folder.glob("events.out.tfevents.*"))
+    assert list((run_folder / "checkpoints").glob("*.ckpt"))
+    saved = yaml.safe_load((run_folder / "config.yaml").read_text())
+    assert saved["seed_everything"] == _cli_defaults.SEED
+    assert saved["model"]["class_path"] == "lightning_stab.models.MLPClassifier"
+    assert saved["model"]["init_args"]["batch_norm"] is True
+    wanted = lightning_stab.callbacks.__all__
+    assert sorted(class_names(saved["trainer"]["callbacks"])) == sorted(wanted)
+    attached = {type(callback).__name__ for callback in cli.trainer.callbacks}
+    assert attached >= set(wanted)
+
+
+def test_the_same_seed_gives_the_same_run(folder):
+    first, second = (fit(*SMALL).trainer.callback_metrics["train_loss"] for _ in range(2))
+    assert first == second
+    other = fit(*SMALL, "--seed_everything=7").trainer.callback_metrics["train_loss"]
+    assert other != first
+
+
+def test_two_runs_never_share_a_folder(folder):
+    kept = fit(*SMALL, *BARE).trainer.log_dir
+    before = Path(kept, "config.yaml").read_text()
+    assert fit(*SMALL, *BARE, "--model.activation=tanh").trainer.log_dir != kept
+    assert Path(kept, "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("logger_class", [TensorBoardLogger, CSVLogger])
+def test_runs_that_start_together_never_share_a_folder(folder, logger_class):
+    start = Barrier(4)
+
+    class Simultaneous(logger_class):
+        def _get_next_version(self):
+            version = super()._get_next_version()
+            if version == 0:
+                start.wait(timeout=30)  # now all have chosen the same number
+            return version
+
+    trainers = [
+        Trainer(logger=Simultaneous("runs", name=""), enable_progress_bar=False, accelerator="cpu")
+        for _ in range(4)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(claim_folders, trainers))
+    assert len({trainer.logger.log_dir for trainer in trainers}) == 4
+    assert len(list((folder / "runs").iterdir())) == 4
+
+
+def test_the_folder_is_claimed_before_the_run_begins(folder):
+    class Watched(StabCLI):
+        def before_fit(self):
+            self.seen = list(Path("runs").iterdir())
+
+    assert Watched(["fit", *TINY, *SMALL, *BARE]).seen == [Path("runs", "version_0")]
+
+
+def test_a_folder_of_the_users_choice_keeps_every_config(folder):
+    for depth in (1, 2):
+        fit(*BARE, "--model.width=8", f"--model.depth={depth}", "--trainer.logger.version=mine")
+    run_folder = folder / "runs" / "mine"
+    depths = [
+        yaml.safe_load((run_folder / name).read_text())["model"]["init_args"]["depth"]
+        for name in ("config.yaml", "config_1.yaml")
+    ]
+    assert depths == [1, 2]
+
+
+def test_without_a_logger_no_config_lands_in_the_working_folder(folder):
+    fit(*SMALL, *BARE, "--trainer.logger=false", "--trainer.enable_checkpointing=false")
+    assert list(folder.iterdir()) == []
+
+
+def test_the_saved_config_repeats_the_run(folder, capsys):
+    first = fit(*SMALL)
+    saved = Path(first.trainer.log_dir, "config.yaml")
+    capsys.readouterr()
+    assert printed_config(capsys, "fit", "--config", str(saved)) == saved.read_text()
+    again = run(["fit", "--config", str(saved)])
+    assert again.trainer.log_dir != first.trainer.log_dir
+    assert (
+        again.trainer.callback_metrics["train_loss"]
+        == (first.trainer.callback_metrics["train_loss"])
+    )
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_the_printed_config_round_trips(folder, capsys, subcommand):
+    first = printed_config(capsys, subcommand)
+    (folder / "printed.yaml").write_text(first)
+    assert printed_config(capsys, subcommand, "--config", "printed.yaml") == first
+
+
+@pytest.mark.parametrize("name", lightning_stab.callbacks.__all__)
+def test_callbacks_go_by_their_short_names(folder, capsys, name):
+    words = ["fit", f"--trainer.callbacks={name}"]
+    if name == "BestWeightsEarlyStopping":
+        words.append("--trainer.callbacks.monitor=val_loss")
+    given = yaml.safe_load(printed_config(capsys, *words))["trainer"]["callbacks"]
+    assert class_names(given if isinstance(given, list) else [given]) == [name]
+
+
+def test_another_model_gets_its_own_defaults(folder, capsys):
+    config = yaml.safe_load(printed_config(capsys, "fit", "--model=ConvClassifier"))
+    alone = lightning_stab.models.ConvClassifier().hparams
+    assert config["model"]["init_args"] == dict(alone)
+    assert config["data"]["class_path"].endswith("DigitsDataModule")
+
+
+def test_other_data_gets_its_own_defaults(folder, capsys):
+    config = yaml.safe_load(printed_config(capsys, "fit", "--data=MNISTDataModule"))
+    assert config["data"]["init_args"]["val_fraction"] == 0.1
+
+
+@pytest.mark.usefixtures("their_package")
+def test_a_module_of_ones_own_is_watched_and_not_changed(folder):
+    cli = fit("--model=their_package.MyModule", "--data=their_package.MyData")
+    assert (cli.model.depth, cli.datamodule.batch_size) == (7, 2)
+    assert torch.all(cli.model.layer.weight == 0.25)
+    saved = yaml.safe_load(Path(cli.trainer.log_dir, "config.yaml").read_text())
+    watching = [name for name, _ in _cli_defaults.WATCHING]
+    assert class_names(saved["trainer"]["callbacks"]) == watching
+    assert {"GradientMonitor", "StepGuard", "TrainingDoctor"} <= set(watching)
+
+
+@pytest.mark.usefixtures("their_package")
+def test_a_module_of_ones_own_keeps_its_own_loader(folder):
+    cli = fit("--model=their_package.MyModuleWithLoader")
+    assert cli.datamodule is None
+    assert cli.trainer.global_step == 2
+
+
+@pytest.mark.usefixtures("their_package")
+def test_a_module_without_data_is_refused(capsys):
+    said = refused(capsys, "fit", *TINY, "--model=their_package.MyModule")
+    assert "`data` must name a data module, because MyModule has no `train_dataloader`" in said
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("their_package")
+def test_a_fault_of_the_module_keeps_its_traceback():
+    words = ["--model=their_package.MyModule", "--data=their_package.MyData"]
+    with pytest.raises(KeyError, match="of the module's own"):
+        fit(*words, "--model.fails=true")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--model.activation=rleu"], "Did you mean 'relu'?"),
+        (["--model.depth=0"], "`depth` must be an integer >= 1, got 0."),
+        (["--data.batch_size=0"], "`batch_size` must be an integer >= 1, got 0."),
+        (["--data=MNISTDataModule", "--data.data_dir=nowhere"], "nowhere"),
+        (["--trainer.callbacks=GradientClipping", "--trainer.callbacks.threshold=-1"], "threshold"),
+        (["--trainer.callbacks=WeightInitialization", "--trainer.callbacks.scheme=zeros"], "zeros"),
+        (["--trainer.gradient_clip_val=1"], "gradient_clip_val"),
+        (["--model=null"], "`model` must be a module, got null."),
+    ],
+)
+def test_what_the_user_can_put_right_is_one_sentence(capsys, words, sentence):
+    said = refused(capsys, "fit", *TINY, *words)
+    lines = [line for line in said.splitlines() if line.startswith("lightning-stab")]
+    assert len(lines) == 1, said
+    assert sentence in lines[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fti"],
+        ["fit", "--model.depht=3"],
+        ["fit", "--trainer.max_epochs=many"],
+        ["fit", "--config=nowhere.yaml"],
+        ["fit", "--model=NoSuchModel"],
+    ],
+)
+def test_a_word_that_is_not_understood_is_told_without_pages_of_usage(capsys, words):
+    said = refused(capsys, *words)
+    assert "--help" in said.splitlines()[-1]
+    assert len(said.splitlines()) < 15
+    assert words[-1].split("=")[-1].split(".")[-1] in said
+
+
+def test_the_checkpoint_is_tested(folder, capsys):
+    trained = fit(*SMALL)
+    checkpoint = next(Path(trained.trainer.log_dir, "checkpoints").glob("*.ckpt"))
+    direct = trained.trainer.test(trained.model, trained.datamodule, verbose=False)
+    loaded = run(["test", *TINY, *SMALL, f"--ckpt_path={checkpoint}"])
+    assert loaded.trainer.callback_metrics["test_loss"].item() == pytest.approx(
+        direct[0]["test_loss"]
+    )
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_measuring_untrained_weights_is_pointed_out(folder, subcommand):
+    with pytest.warns(UserWarning, match=f"`{subcommand}` without --ckpt_path uses the weights"):
+        run([subcommand, *TINY, *SMALL])
+
+
+def test_the_installed_script_ends_with_code_0(folder):
+    assert main(["fit", *TINY, *SMALL, *BARE]) is None  # what it returns goes to sys.exit
+
+
+def test_only_the_suites_own_errors_become_sentences():
+    assert own_error(ValueError("not ours")) is None
+    assert own_error(None) is None
+    ours = StabError("ours")
+    assert own_error(ours) is ours
+
+
+def test_the_package_runs_as_a_module_from_anywhere(folder):
+    said = subprocess.run(
+        [sys.executable, "-m", "lightning_stab", "--help"],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert all(name in said for name in ("lightning-stab", "fit", "validate", "test", "predict"))
