@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from difflib import get_close_matches
+from typing import Any, TypeVar
 
 from lightning_stab.errors import InvalidArgumentError
+
+Options = TypeVar("Options")
 
 
 def one_of(name: str, value: str, valid: Collection[str]) -> str:
@@ -90,6 +94,31 @@ def real(
     rule = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in given) or "finite"
     rule = rule if is_number else f"a number {rule}"
     raise InvalidArgumentError(_sentence(name, rule, value, hint))
+
+
+def options_from(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """Return the dataclass ``kind``, made of a constructor's ``locals()``; it checks its fields.
+
+    Entries that are no field, such as ``self``, are left out.
+    """
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: value for name, value in given.items() if name in names})
+
+
+def call_text(name: str, options: Any) -> str:
+    """Return the call of ``name`` with the options that differ from their defaults.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Options:
+        ...     rule: str = "norm"
+        ...     threshold: float | None = None
+        >>> call_text("GradientClipping", Options(threshold=0.5))
+        'GradientClipping(threshold=0.5)'
+    """
+    given = [(f.name, getattr(options, f.name), f.default) for f in fields(options)]
+    return f"{name}({', '.join(f'{n}={v!r}' for n, v, default in given if v != default)})"
 
 
 def _sentence(name: str, rule: str, value: object, hint: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,38 +10,39 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Measured values, still on the device, and what they are called once they are numbers.
+class DeviceScalars:
+    """Measured values, still on the device, and who gets them once they are numbers.
 
     Attributes:
         values: shape ``[n]``, real.
-        to_scalars: from the ``n`` numbers to named scalars.
+        update: takes the ``n`` numbers; it keeps them, or returns named scalars to be logged.
     """
 
     values: Tensor
-    to_scalars: Callable[[list[float]], Mapping[str, float]]
+    update: Callable[[list[float]], Mapping[str, float] | None]
 
 
-def named(name: str, value: Tensor) -> Reading:
-    """Return the reading of one scalar."""
-    return Reading(value.detach().reshape(1), lambda numbers: {name: numbers[0]})
+def named(name: str, value: Tensor) -> DeviceScalars:
+    """Return one scalar, to be logged under a name."""
+    return DeviceScalars(value.detach().reshape(1), lambda numbers: {name: numbers[0]})
 
 
-def cross(readings: Sequence[Reading]) -> dict[str, float]:
-    """Return the named scalars of all readings, moved to the host in one transfer.
+def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:
+    """Move all values to the host in one transfer; return the named scalars among them.
 
     Example:
-        >>> cross([named("a", torch.tensor(1.0)), named("b", torch.tensor(2.0))])
+        >>> to_host([named("a", torch.tensor(1.0)), named("b", torch.tensor(2.0))])
         {'a': 1.0, 'b': 2.0}
     """
-    if not readings:
+    waiting = list(waiting)
+    if not waiting:
         return {}
-    device = readings[0].values.device
-    packed = torch.cat([r.values.detach().to(device, torch.float64) for r in readings]).tolist()
+    device = waiting[0].values.device
+    packed = torch.cat([w.values.detach().to(device, torch.float64) for w in waiting]).tolist()
     scalars: dict[str, float] = {}
     start = 0
-    for reading in readings:
-        end = start + reading.values.numel()
-        scalars.update(reading.to_scalars(packed[start:end]))
+    for each in waiting:
+        end = start + each.values.numel()
+        scalars.update(each.update(packed[start:end]) or {})
         start = end
     return scalars

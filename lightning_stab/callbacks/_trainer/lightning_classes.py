@@ -3,19 +3,80 @@
 They define different classes of the same names, and each Trainer looks for its own. A class that
 inherits from both `Callback` classes is accepted by both Trainers. ``pytorch_lightning`` is
 inherited from only where it is imported already, because importing it costs over 100 ms.
+Inheriting from both packages' ``EarlyStopping`` fails on construction, so there of
+``pytorch_lightning`` only the plain ``Callback`` is a base.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback as _LightningCallback
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping as _LightningEarlyStopping
+
+from lightning_stab.arguments import call_text
 
 if TYPE_CHECKING or "pytorch_lightning" not in sys.modules:
-    Callback = _LightningCallback
+    _Callback = _LightningCallback
+    _EarlyStopping = _LightningEarlyStopping
 else:
     import pytorch_lightning
 
-    class Callback(_LightningCallback, pytorch_lightning.Callback):
+    class _Callback(_LightningCallback, pytorch_lightning.Callback):
         """A callback that the Trainers of both packages accept."""
+
+    class _EarlyStopping(_LightningEarlyStopping, pytorch_lightning.Callback):
+        """An early stopping callback that the Trainers of both packages accept."""
+
+
+class Callback(_Callback):
+    """A callback whose options are one frozen dataclass: ``class X(Callback, options=XOptions)``.
+
+    A subclass keeps an instance of it as ``self.options``; each field can also be read, and not
+    written, as an attribute of the callback. ``repr`` shows the call that makes the same callback.
+    """
+
+    options: Any
+
+    def __init_subclass__(cls, options: type | None = None, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for field in fields(options) if options is not None else ():
+            if not hasattr(cls, field.name):
+                setattr(cls, field.name, property(attrgetter(f"options.{field.name}")))
+
+    def __repr__(self) -> str:
+        own = self.__dict__.get("options")
+        return super().__repr__() if own is None else call_text(type(self).__name__, own)
+
+
+class EarlyStopping(_EarlyStopping):
+    """Lightning's `EarlyStopping`, with the options of a subclass in one frozen dataclass."""
+
+    options: Any
+
+    def __repr__(self) -> str:
+        own = self.__dict__.get("options")
+        return super().__repr__() if own is None else call_text(type(self).__name__, own)
+
+
+def callbacks_of(trainer: Trainer) -> list[Any]:
+    """Return the Trainer's callbacks, in the order of its list."""
+    attributes: Any = trainer  # Lightning sets the list where a type checker does not see it
+    return list(attributes.callbacks)
+
+
+def inherits(thing: object, *class_names: str) -> str:
+    """Return which of the named classes ``thing`` is an instance of, or nothing.
+
+    By name, because the two Lightning packages define different classes of the same names.
+
+    Example:
+        >>> inherits(EarlyStopping("loss"), "ModelCheckpoint", "EarlyStopping")
+        'EarlyStopping'
+    """
+    names = [base.__name__ for base in type(thing).__mro__]
+    return next((name for name in names if name in class_names), "")

@@ -37,7 +37,20 @@ def log_step(trainer: Trainer) -> int:
 
     It counts batches that stepped, once per batch however many optimizers there are.
     """
-    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+    counted = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+    return int(counted)
+
+
+def is_due(step: int, every_n_steps: int) -> bool:
+    """Say whether the ``step``-th step, counted from 0, ends an interval.
+
+    Lightning's own logging counts the same way, so points stand at the same places of the x axis.
+
+    Example:
+        >>> [step for step in range(10) if is_due(step, 4)]
+        [3, 7]
+    """
+    return (step + 1) % every_n_steps == 0
 
 
 def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int | None = None) -> None:

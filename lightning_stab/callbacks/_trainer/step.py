@@ -1,17 +1,16 @@
 """One optimizer step, measured once, in fixed phases: measure, guard, clip, record.
 
-Whoever of the suite stands first in the Trainer's list runs the phases for all of them, so that the
+The first :class:`StepMember` in the Trainer's list runs the phases for all members, so that the
 order of the list does not matter and the gradients are measured once. A callback takes part by
-having methods with the names of the phases and by calling :func:`run_phases` from
-``on_before_optimizer_step``, where Lightning shows the unscaled, accumulated gradients. One that
-looks at some steps only says so with ``wants_step(trainer)``.
+inheriting from it and calling :func:`run_phases` from ``on_before_optimizer_step``, where Lightning
+shows the unscaled, accumulated gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,12 +19,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import LBFGS, Optimizer
 
+from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
 from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor_norms, total_norm
 
-PHASES = ("measure_step", "guard_step", "clip_step", "record_step")
-
-_rejected: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
 _evaluated: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
 # the parameters are held beside their names, so that an identity cannot be taken by another object
 _names: WeakKeyDictionary[LightningModule, dict[int, tuple[str, Parameter]]] = WeakKeyDictionary()
@@ -129,46 +126,67 @@ class OptimizerStep:
         self.rejected = True
 
 
-def run_phases(
-    caller: Any, trainer: Trainer, module: LightningModule, optimizer: Optimizer
-) -> None:
-    """Run the phases of this step for every callback that takes part, once.
+class StepMember(Protocol):
+    """A callback that takes part in the phases of an optimizer step; each does nothing here."""
 
-    Does nothing unless ``caller`` stands first among them, or if none of them wants this step.
+    def wants_step(self, trainer: Trainer) -> bool:
+        """Say whether this callback needs the coming step; where none does, it costs nothing."""
+        return True
+
+    def measure_step(self, step: OptimizerStep) -> None:
+        """Read the gradients as they are."""
+        return
+
+    def guard_step(self, step: OptimizerStep) -> None:
+        """Decide whether the step is taken."""
+        return
+
+    def clip_step(self, step: OptimizerStep) -> None:
+        """Change the gradients."""
+        return
+
+    def record_step(self, step: OptimizerStep) -> None:
+        """Read what became of them."""
+        return
+
+
+def run_phases(
+    caller: StepMember, trainer: Trainer, module: LightningModule, optimizer: Optimizer
+) -> None:
+    """Run the phases of this step for every member, once.
+
+    Does nothing unless ``caller`` stands first among the members, or if none of them wants this
+    step.
     """
     members = step_members(trainer) or [caller]
-    if caller is not members[0]:
-        return
-    _rejected[optimizer] = False
-    if not any(_wants(member, trainer) for member in members):
+    if caller is not members[0] or not any(member.wants_step(trainer) for member in members):
         return
     with torch.no_grad():
         step = OptimizerStep(trainer, module, optimizer)
         if not step.params:  # training_step returned None: there is nothing to judge or to unscale
             return
         _unscale(trainer, optimizer)
-        for phase in PHASES:
-            for member in members:
-                act = getattr(member, phase, None)
-                if act is not None:
-                    act(step)
-    _rejected[optimizer] = step.rejected
-
-
-def _wants(member: Any, trainer: Trainer) -> bool:
-    """Ask a callback that looks at some steps only; the others look at all."""
-    ask = getattr(member, "wants_step", None)
-    return ask is None or bool(ask(trainer))
+        for member in members:
+            member.measure_step(step)
+        for member in members:
+            member.guard_step(step)
+        for member in members:
+            member.clip_step(step)
+        for member in members:
+            member.record_step(step)
 
 
 def step_members(trainer: Trainer) -> list[Any]:
-    """Return the Trainer's callbacks that take part in the phases, in the order of its list."""
-    return [c for c in trainer.callbacks if any(hasattr(type(c), phase) for phase in PHASES)]  # type: ignore[attr-defined]
+    """Return the members among the Trainer's callbacks, in the order of its list."""
+    return [c for c in callbacks_of(trainer) if StepMember in type(c).__mro__]
 
 
-def was_rejected(optimizer: Optimizer) -> bool:
-    """Say whether a guard rejected this optimizer's latest step."""
-    return _rejected.get(optimizer, False)
+def will_step(trainer: Trainer) -> bool:
+    """Say whether the present batch ends an accumulation window, so that its optimizer steps."""
+    ready = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    is_last = trainer.is_last_batch or ready == trainer.num_training_batches
+    accumulates = trainer.strategy.handles_gradient_accumulation or not is_last
+    return ready % trainer.accumulate_grad_batches == 0 or not accumulates
 
 
 def gradient_scaler(trainer: Trainer) -> Any | None:

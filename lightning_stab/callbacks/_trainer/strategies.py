@@ -1,10 +1,14 @@
-"""Where a callback cannot work, it says so before the first step."""
+"""Which strategy trains, and what is refused under it, before the first step."""
 
 from __future__ import annotations
 
 from lightning.pytorch import Trainer
+from torch import nn
 
+from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, inherits
 from lightning_stab.errors import ConflictError
+
+DEEPSPEED, FSDP1, FSDP2 = "DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy"
 
 
 def refuse_hidden_gradients(trainer: Trainer, callback: object) -> None:
@@ -13,16 +17,16 @@ def refuse_hidden_gradients(trainer: Trainer, callback: object) -> None:
     Raises:
         ConflictError: under DeepSpeed, whose engine holds the gradients.
     """
-    if _strategy(trainer) == "DeepSpeedStrategy":
+    if inherits(trainer.strategy, DEEPSPEED):
         raise ConflictError(
             f"`{type(callback).__name__}` cannot work under DeepSpeed, got"
-            " `strategy=DeepSpeedStrategy`: its engine keeps the gradients to itself. Use DDP or"
-            " `ModelParallelStrategy` (FSDP2), or DeepSpeed's own settings."
+            f" `strategy={DEEPSPEED}`: its engine keeps the gradients to itself. Use DDP or"
+            f" `{FSDP2}` (FSDP2), or DeepSpeed's own settings."
         )
 
 
-def refuse_flat_shards(trainer: Trainer, callback: object, what: str) -> None:
-    """Refuse FSDP1, where each rank sees flat pieces of parameters and no whole norm.
+def refuse_partial_norms(trainer: Trainer, callback: object, what: str) -> None:
+    """Refuse every strategy under which the norms of whole gradients cannot be measured.
 
     Args:
         trainer: the Trainer that is about to start.
@@ -30,27 +34,62 @@ def refuse_flat_shards(trainer: Trainer, callback: object, what: str) -> None:
         what: what needs whole norms, for the message.
 
     Raises:
-        ConflictError: under ``FSDPStrategy``.
+        ConflictError: under DeepSpeed, and under FSDP1, where each rank sees flat pieces.
     """
-    if _strategy(trainer) == "FSDPStrategy":
+    refuse_hidden_gradients(trainer, callback)
+    if inherits(trainer.strategy, FSDP1):
         raise ConflictError(
             f"`{type(callback).__name__}` ({what}) needs the norm of whole gradients, got"
-            " `strategy=FSDPStrategy`, where each rank holds flat pieces of them. Use"
-            " `ModelParallelStrategy` (FSDP2)."
+            f" `strategy={FSDP1}`, where each rank holds flat pieces of them. Use"
+            f" `{FSDP2}` (FSDP2)."
         )
 
 
-def refuse_unseen_norms(trainer: Trainer, callback: object, what: str) -> None:
-    """Refuse every strategy under which the norms of whole gradients cannot be seen.
+def refuse_sharded_weights(trainer: Trainer, callback: object) -> None:
+    """Refuse strategies that shard the weights before the fit starts.
 
     Raises:
-        ConflictError: under DeepSpeed and FSDP1.
+        ConflictError: under FSDP1, FSDP2 and DeepSpeed.
     """
-    refuse_hidden_gradients(trainer, callback)
-    refuse_flat_shards(trainer, callback, what)
+    name = inherits(trainer.strategy, FSDP1, FSDP2, DEEPSPEED)
+    if name:
+        raise ConflictError(
+            f"`{type(callback).__name__}` cannot work with `{name}`, which shards the weights "
+            "before the fit starts. Call `lightning_stab.initialize` on the module "
+            "before you hand it to the Trainer, and leave the callback out."
+        )
 
 
-def _strategy(trainer: Trainer) -> str:
-    names = [base.__name__ for base in type(trainer.strategy).__mro__]
-    known = ("DeepSpeedStrategy", "FSDPStrategy")
-    return next((name for name in names if name in known), "")
+def refuse_unrestorable_weights(trainer: Trainer) -> None:
+    """Refuse what keeps the best weights from being restored.
+
+    Raises:
+        ConflictError: with FSDP1, DeepSpeed and stochastic weight averaging.
+    """
+    name = inherits(trainer.strategy, FSDP1, DEEPSPEED)
+    if name:
+        raise ConflictError(
+            f"`restore_best` cannot work with {name}, which hides the weights in its own flat "
+            f"shards; use {FSDP2} (FSDP2) or set `restore_best=False`."
+        )
+    if any(inherits(c, "StochasticWeightAveraging") for c in callbacks_of(trainer)):
+        raise ConflictError(
+            "`restore_best` would throw away the averaged weights with which "
+            "StochasticWeightAveraging ends the run; use WeightAveraging instead, or set "
+            "`restore_best=False`."
+        )
+
+
+def averages_weights(trainer: Trainer) -> bool:
+    """Say whether a ``WeightAveraging`` callback is there, also before it has made its model."""
+    return any(inherits(c, "WeightAveraging") for c in callbacks_of(trainer))
+
+
+def is_sharded_module(module: nn.Module) -> bool:
+    """Say whether the module's parameters are sharded over processes."""
+    wrapped = any(
+        inherits(m, "FullyShardedDataParallel", "DeepSpeedEngine") for m in module.modules()
+    )
+    return wrapped or any(
+        hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in module.parameters()
+    )

@@ -10,9 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lightning_stab.arguments import integer, strings
-from lightning_stab.callbacks._trainer.intervals import is_due
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
-from lightning_stab.callbacks._trainer.logging import log_scalars, log_step
+from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step
 from lightning_stab.callbacks.activations.window import ActivationWindow
 
 

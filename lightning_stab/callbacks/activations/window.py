@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import compress
 
-from lightning_stab.callbacks._trainer.device_values import Reading, cross
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.callbacks.activations.probe import ActivationProbe
 from lightning_stab.callbacks.activations.record import LayerSeen
@@ -83,7 +83,7 @@ class ActivationWindow:
             ]
             return {**scalars, **self._dead(layers, dead, certain, again=statistics)}
 
-        scalars = cross([Reading(table.flatten(), to_scalars)])
+        scalars = to_host([DeviceScalars(table.flatten(), to_scalars)])
         still_open = {layer.name for layer in layers} - self._decided
         self.is_over = not still_open
         self.probe.narrow(still_open)

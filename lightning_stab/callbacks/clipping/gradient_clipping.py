@@ -11,12 +11,14 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, strings
-from lightning_stab.callbacks._trainer.device_values import Reading, cross
-from lightning_stab.callbacks._trainer.intervals import is_due
-from lightning_stab.callbacks._trainer.lightning_classes import Callback
-from lightning_stab.callbacks._trainer.logging import log_scalars, log_step, plain_name
-from lightning_stab.callbacks._trainer.step import OptimizerStep, run_phases
-from lightning_stab.callbacks._trainer.strategies import refuse_flat_shards, refuse_hidden_gradients
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
+from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
+from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step, plain_name
+from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
+from lightning_stab.callbacks._trainer.strategies import (
+    refuse_hidden_gradients,
+    refuse_partial_norms,
+)
 from lightning_stab.callbacks.clipping.output_layer import OutputLayer
 from lightning_stab.callbacks.clipping.rules import (
     Clipped,
@@ -36,7 +38,7 @@ RULES = {"value": 100.0, "norm": 1.0, "adaptive": 0.01, "history": None}
 METHODS = {"zscore": 2.5, "percentile": 10.0}
 
 
-class GradientClipping(Callback):
+class GradientClipping(StepMember, Callback):
     """Bound the gradients right before the optimizer step, by one of four rules.
 
     ============ ======================================================= ==================
@@ -104,7 +106,7 @@ class GradientClipping(Callback):
         self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
         self._histories: dict[str, NormHistory] = {}
         self._summaries: dict[str, ClipSummary] = {}
-        self._readings: list[Reading] = []
+        self._readings: list[DeviceScalars] = []
         self._output = OutputLayer()
         self._unit_dims: dict[int, int] = {}
         self._excluded: set[int] = set()
@@ -127,9 +129,10 @@ class GradientClipping(Callback):
                 "`GradientClipping` and the Trainer's `gradient_clip_val` would both clip, got"
                 f" `gradient_clip_val={trainer.gradient_clip_val}`. Remove one of them."
             )
-        refuse_hidden_gradients(trainer, self)
-        if self.rule != "value":
-            refuse_flat_shards(trainer, self, f'rule="{self.rule}"')
+        if self.rule == "value":
+            refuse_hidden_gradients(trainer, self)
+        else:
+            refuse_partial_norms(trainer, self, f'rule="{self.rule}"')
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up the parameters once: they are built and moved by now."""
@@ -178,7 +181,7 @@ class GradientClipping(Callback):
         self._output.stop()
         if self._readings:
             readings, self._readings = self._readings, []
-            log_scalars(trainer, cross(readings))
+            log_scalars(trainer, to_host(readings))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -232,7 +235,7 @@ class GradientClipping(Callback):
 
     def _place_among(self, trainer: Trainer) -> str:
         """Return what tells this clipper's values from another's: nothing where it is alone."""
-        clippers = [c for c in trainer.callbacks if isinstance(c, GradientClipping)]  # type: ignore[attr-defined]
+        clippers = [c for c in callbacks_of(trainer) if isinstance(c, GradientClipping)]
         return f"_{clippers.index(self)}_{self.rule}" if len(clippers) > 1 else ""
 
 

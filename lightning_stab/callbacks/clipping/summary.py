@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lightning_stab.callbacks._trainer.device_values import Reading
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.callbacks.clipping.rules import Clipped
 from lightning_stab.functional.norms import whole
@@ -31,7 +31,9 @@ class ClipSummary:
         if self.per_step and clipped.fraction is not None:
             self._clipped = self._clipped + clipped.fraction
 
-    def reading(self, suffix: str, before: Tensor, after: Tensor, clipped: Clipped) -> Reading:
+    def reading(
+        self, suffix: str, before: Tensor, after: Tensor, clipped: Clipped
+    ) -> DeviceScalars:
         """Return the values of an interval's last step with the interval's fraction; start anew."""
         fraction = self._clipped / self.num_steps if self.per_step else clipped.fraction
         values = [before, after, _scalar(clipped.coefficient, before), _scalar(fraction, before)]
@@ -42,7 +44,7 @@ class ClipSummary:
             named = zip(names, numbers, strict=True)
             return {tag("clip", name + suffix): v for name, v in named if v == v}
 
-        return Reading(
+        return DeviceScalars(
             torch.stack([v.to(before.device, torch.float64) for v in values]), to_scalars
         )
 

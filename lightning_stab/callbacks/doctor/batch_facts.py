@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_stab.callbacks._hooks.layer_outputs import first_and_last_hidden
-from lightning_stab.callbacks._trainer.device_values import Reading
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.doctor.loss_functions import Targets
 from lightning_stab.callbacks.doctor.probe import DoctorProbe
 from lightning_stab.functional.gradient_statistics import log_ratio
@@ -43,7 +44,7 @@ class BatchFacts:
         known = [pair[column] for pair in self._baselines if math.isfinite(pair[column])]
         return sum(known) / len(known) if len(known) == len(self._baselines) > 0 else math.nan
 
-    def readings(self, probe: DoctorProbe, loss: Tensor | None) -> list[Reading]:
+    def readings(self, probe: DoctorProbe, loss: Tensor | None) -> list[DeviceScalars]:
         """Return what a probe measured, still on the device.
 
         Args:
@@ -58,13 +59,16 @@ class BatchFacts:
         }
         readings = [_named(f"{group}:", values) for group, values in groups.items() if values]
         for name, pair in probe.time_ratios().items():
-            readings.append(Reading(pair, lambda v, n=name: {f"time:{n}": _ratio(v[0], v[1])}))  # type: ignore[misc]
+            update = partial(_time_ratio, name)
+            readings.append(DeviceScalars(pair, update))
         if probe.inputs is not None and "input_size" not in self.known:
             ends = torch.stack([probe.inputs.max(), probe.inputs.min()])
-            readings.append(Reading(ends, lambda v: {"input_size": v[0], "input_least": v[1]}))
+            readings.append(
+                DeviceScalars(ends, lambda v: {"input_size": v[0], "input_least": v[1]})
+            )
         if loss is not None:
             pair = probe.losses.baseline_of(loss)
-            readings.append(Reading(pair, lambda v: {"baseline": v[0], "blind": v[1]}))
+            readings.append(DeviceScalars(pair, lambda v: {"baseline": v[0], "blind": v[1]}))
         return readings
 
     def crossed(self, numbers: Mapping[str, float]) -> None:
@@ -116,10 +120,14 @@ class BatchFacts:
         self._variety = list(state["variety"])
 
 
-def _named(prefix: str, values: Mapping[str, Tensor]) -> Reading:
+def _named(prefix: str, values: Mapping[str, Tensor]) -> DeviceScalars:
     names = [prefix + name for name in values]
     packed = torch.stack([v.detach().double() for v in values.values()])
-    return Reading(packed, lambda numbers: dict(zip(names, numbers, strict=True)))
+    return DeviceScalars(packed, lambda numbers: dict(zip(names, numbers, strict=True)))
+
+
+def _time_ratio(name: str, pair: list[float]) -> dict[str, float]:
+    return {f"time:{name}": _ratio(pair[0], pair[1])}
 
 
 def _ratio(numerator: float, denominator: float) -> float:

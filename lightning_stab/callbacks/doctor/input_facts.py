@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lightning_stab.callbacks._trainer.device_values import Reading
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 
 TENSORS = 2  # of a batch: its inputs and its targets
 SAMPLED = 65536  # entries of each at most, spread evenly, so that every sample is among them
@@ -34,7 +34,7 @@ class InputPeaks:
         if peaks:
             self._pending.append(peaks)
 
-    def readings(self) -> list[Reading]:
+    def readings(self) -> list[DeviceScalars]:
         """Return what has not crossed yet, and forget it."""
         pending, self._pending = self._pending, []
         if not pending:
@@ -43,7 +43,7 @@ class InputPeaks:
         missing = torch.full((), torch.nan, device=device)
         rows = [[*peaks, *[missing] * (TENSORS - len(peaks))] for peaks in pending]
         values = torch.stack([peak.to(device, torch.float32) for row in rows for peak in row])
-        return [Reading(values, lambda v: {f"peak:{i}": x for i, x in enumerate(v)})]
+        return [DeviceScalars(values, lambda v: {f"peak:{i}": x for i, x in enumerate(v)})]
 
     def crossed(self, numbers: Mapping[str, float]) -> None:
         """Take in the numbers that have crossed."""

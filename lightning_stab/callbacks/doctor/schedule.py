@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import Trainer
 
-from lightning_stab.callbacks._trainer.intervals import is_due
+from lightning_stab.callbacks._trainer.logging import is_due
 
 STARTING = (0, 4, 9, 19)  # steps that are looked at in full whatever the interval
 YOUNG, YOUNG_INTERVAL = 500, 50  # a run is looked at more often while it is young

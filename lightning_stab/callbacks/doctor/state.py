@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from lightning_stab.callbacks._trainer.device_values import Reading, cross
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
 from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts
@@ -220,7 +220,7 @@ class Patient:
 
     def _cross(self, *, is_taken: bool) -> None:
         """Move everything that was measured to the host, in one transfer."""
-        readings: list[Reading] = []
+        readings: list[DeviceScalars] = []
         probe, self._probe = self._probe, None
         if probe is not None:
             probe.remove()
@@ -229,8 +229,8 @@ class Patient:
         losses: list[float] = []
         readings += self._inputs.readings()
         pending = self._losses.pending()
-        readings.append(Reading(pending, lambda values: losses.extend(values) or {}))  # type: ignore[func-returns-value]
-        numbers = cross(readings)
+        readings.append(DeviceScalars(pending, lambda values: losses.extend(values) or {}))  # type: ignore[func-returns-value]
+        numbers = to_host(readings)
         self._batches.crossed(numbers)
         self._inputs.crossed(numbers)
         self._units.crossed(numbers)

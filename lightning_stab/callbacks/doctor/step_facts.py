@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS
-from lightning_stab.callbacks._trainer.device_values import Reading
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.functional.autograd_graph import leaves_of
@@ -38,7 +38,7 @@ class StepReader:
     def __init__(self) -> None:
         self.early_seen = 0
         self._copies: list[tuple[tuple[str, ...], list[Tensor], list[Parameter]]] = []
-        self._readings: list[Reading] = []
+        self._readings: list[DeviceScalars] = []
         self._looks: dict[str, int] = {}  # steps seen, by the optimizer's place
         self._never: dict[str, int] = {}
         self._owner: dict[str, str] = {}  # of the parameters in _never, the optimizer's place
@@ -59,7 +59,7 @@ class StepReader:
         """
         names = step.names()
         if step.index == 0:
-            self._readings.append(Reading(step.total.reshape(1), lambda v: {"norm": v[0]}))
+            self._readings.append(DeviceScalars(step.total.reshape(1), lambda v: {"norm": v[0]}))
         if first:
             self._read_units(step.module)
         chosen = [i for i, p in enumerate(step.params) if p.dim() > 1]
@@ -88,7 +88,7 @@ class StepReader:
         """Forget the copies of a step that is not taken."""
         self._copies.clear()
 
-    def readings(self, *, is_taken: bool) -> list[Reading]:
+    def readings(self, *, is_taken: bool) -> list[DeviceScalars]:
         """Return everything that was read.
 
         Args:
@@ -101,7 +101,7 @@ class StepReader:
             change, size = change_and_size(copies, [_sample(p) for p in params])
             norms = tensor_norms([p.detach() for p in params])
             numbers = torch.cat([change.to(norms), size.to(norms), norms])
-            self._readings.append(Reading(numbers, lambda v, n=names: _by_name(n, v)))  # type: ignore[misc]
+            self._readings.append(DeviceScalars(numbers, lambda v, n=names: _by_name(n, v)))  # type: ignore[misc]
         self._copies.clear()
         readings, self._readings = self._readings, []
         return readings
@@ -214,7 +214,7 @@ class StepReader:
         if values:
             packed = torch.stack([v.to(values[0].device) for v in values])
             self._readings.append(
-                Reading(
+                DeviceScalars(
                     packed, lambda v: {f"identical:{n}": x for n, x in zip(names, v, strict=True)}
                 )
             )

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from lightning_stab.arguments import integer, one_of, real, strings
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_folder, log_step
-from lightning_stab.callbacks._trainer.step import OptimizerStep, run_phases
-from lightning_stab.callbacks._trainer.strategies import refuse_unseen_norms
+from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
+from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.doctor.report import (
     log_facts,
     log_findings,
@@ -26,7 +26,7 @@ from lightning_stab.diagnosis import IDS, THRESHOLDS, Engine, Finding
 from lightning_stab.errors import InvalidArgumentError
 
 
-class TrainingDoctor(Callback):
+class TrainingDoctor(StepMember, Callback):
     """Name sick training runs by their cause, with layers, numbers and advice; change nothing.
 
     It looks at the first steps, every 50 up to step 500, then every ``every_n_steps``: at what
@@ -109,7 +109,7 @@ class TrainingDoctor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen."""
         if stage == "fit":
-            refuse_unseen_norms(trainer, self, "diagnosis")
+            refuse_partial_norms(trainer, self, "diagnosis")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""

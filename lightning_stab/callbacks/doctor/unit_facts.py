@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from lightning_stab.callbacks._trainer.device_values import Reading
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.activations.probe import ActivationProbe
 
 WINDOW_SAMPLES = 1000.0  # on all of which a dead unit is zero
@@ -37,7 +37,7 @@ class UnitFacts:
         """Take the hooks off."""
         self._probe.remove()
 
-    def readings(self) -> list[Reading]:
+    def readings(self) -> list[DeviceScalars]:
         """Return what was seen of each layer, still on the device."""
         layers = self._probe.layers
         if not layers:
@@ -52,7 +52,7 @@ class UnitFacts:
             numbers |= {f"saturated:{n}": row[1] for n, row in zip(names, rows, strict=True)}
             return numbers | {"samples": min(row[2] for row in rows)}
 
-        return [Reading(columns, named)]
+        return [DeviceScalars(columns, named)]
 
     def crossed(self, numbers: Mapping[str, float]) -> None:
         """Take in the numbers that have crossed."""

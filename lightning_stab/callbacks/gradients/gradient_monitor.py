@@ -9,17 +9,17 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, strings
-from lightning_stab.callbacks._trainer.device_values import Reading, cross
-from lightning_stab.callbacks._trainer.intervals import is_due
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import (
+    is_due,
     log_scalars,
     log_step,
     tag,
     tensorboard_writers,
 )
-from lightning_stab.callbacks._trainer.step import OptimizerStep, run_phases
-from lightning_stab.callbacks._trainer.strategies import refuse_unseen_norms
+from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
+from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.gradients.noise_scale import NoiseScale
 from lightning_stab.callbacks.gradients.statistics import (
     DepthProfile,
@@ -42,7 +42,7 @@ STATISTICS = (
 )
 
 
-class GradientMonitor(Callback):
+class GradientMonitor(StepMember, Callback):
     """Log the norms of the gradients that the optimizer really gets, a few values per layer.
 
     It reads unscaled, accumulated gradients before and after the suite's own clipping, and never
@@ -113,7 +113,7 @@ class GradientMonitor(Callback):
         if histogram_every_n_steps is not None:
             integer("histogram_every_n_steps", histogram_every_n_steps, minimum=1)
         self.progress_bar = progress_bar
-        self._readings: list[Reading] = []
+        self._readings: list[DeviceScalars] = []
         self._update_ratio = UpdateRatio()
         self._cosine = GradientCosine()
         self._depth = DepthProfile()
@@ -130,7 +130,7 @@ class GradientMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen."""
         if stage == "fit":
-            refuse_unseen_norms(trainer, self, "gradient norms")
+            refuse_partial_norms(trainer, self, "gradient norms")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
@@ -228,7 +228,7 @@ class GradientMonitor(Callback):
 
     def _emit(self, trainer: Trainer) -> None:
         readings, self._readings = self._readings, []
-        scalars = cross(readings)
+        scalars = to_host(readings)
         totals = {k: v for k, v in scalars.items() if k.startswith(tag("grad_norm", "total"))}
         log_scalars(trainer, scalars)
         if self.progress_bar:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 from torch.nn import Module
 
-from lightning_stab.callbacks._trainer.device_values import Reading
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
 from lightning_stab.functional.gradient_noise import noise_and_signal
@@ -47,7 +47,7 @@ class NoiseScale:
             scale = scaler.get_scale() if scaler is not None else 1.0
             self._first = total_norm(tensor_norms(gradients)) / scale
 
-    def readings(self, step: OptimizerStep) -> list[Reading]:
+    def readings(self, step: OptimizerStep) -> list[DeviceScalars]:
         """Read noise, signal and their ratio from a window of at least two micro-batches."""
         first, sizes = self._first, self._sizes
         self.forget()
@@ -56,7 +56,7 @@ class NoiseScale:
         share = step.trainer.accumulate_grad_batches
         pair = torch.stack([first.to(step.total) * share, step.total * share / len(sizes)])
         large = sum(sizes) * step.trainer.world_size
-        return [Reading(pair, lambda norms: self._learn(norms, sizes[0], large))]
+        return [DeviceScalars(pair, lambda norms: self._learn(norms, sizes[0], large))]
 
     def forget(self) -> None:
         """Drop an unfinished window."""

@@ -18,7 +18,7 @@ from lightning_stab.callbacks._hooks.layer_outputs import (
     first_and_last_hidden,
     is_compiled,
 )
-from lightning_stab.callbacks._trainer.device_values import Reading, named
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, named
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
 from lightning_stab.functional.gradient_statistics import (
@@ -38,7 +38,7 @@ COUNTED = ("zero_fraction", "nonfinite_fraction")
 
 def norm_reading(
     step: OptimizerStep, norms: Tensor, section: str, per_parameter: Sequence[str]
-) -> Reading:
+) -> DeviceScalars:
     """Read the norms as totals, by layer, and by parameter where a name pattern asks for it."""
     names = step.names()
 
@@ -52,7 +52,7 @@ def norm_reading(
                 scalars[tag(section, name)] = norm
         return scalars
 
-    return Reading(norms, to_scalars)
+    return DeviceScalars(norms, to_scalars)
 
 
 @lru_cache(maxsize=64)
@@ -63,21 +63,21 @@ def _layer_tags(names: tuple[str, ...], section: str) -> tuple[str, ...]:
     return tuple(tag(section, layer + "_" * layer.startswith("total")) for layer in layers)
 
 
-def entry_readings(step: OptimizerStep, statistics: Sequence[str]) -> list[Reading]:
+def entry_readings(step: OptimizerStep, statistics: Sequence[str]) -> list[DeviceScalars]:
     """Read what looks at single entries: RMS, greatest magnitude, zero and non-finite fractions."""
     names = step.names()
     layers = [layer_of(name) for name in names]
     sizes = _sums(layers, [float(p.numel()) for p in step.params])
     readings = []
     if "rms" in statistics:
-        readings.append(Reading(step.norms, lambda v: _rms(layers, v, sizes)))
+        readings.append(DeviceScalars(step.norms, lambda v: _rms(layers, v, sizes)))
     if "max_abs" in statistics:
         largest = largest_magnitudes(step.gradients)
-        readings.append(Reading(largest, lambda v: _largest(layers, v)))
+        readings.append(DeviceScalars(largest, lambda v: _largest(layers, v)))
     finite = bool(torch.isfinite(step.norms).all())  # then so is every entry
     if "nonfinite_fraction" in statistics and finite:
         zeros = {tag("grad_nonfinite_fraction", layer): 0.0 for layer in layers}
-        readings.append(Reading(step.norms[:0], lambda _: zeros))
+        readings.append(DeviceScalars(step.norms[:0], lambda _: zeros))
     counted = [s for s in statistics if s == "zero_fraction" or (s in COUNTED and not finite)]
     if counted:
         counts = count_zero_and_nonfinite(step.gradients)
@@ -106,13 +106,13 @@ class UpdateRatio:
         """Forget the copies of a step that is not taken and so changes nothing."""
         self._copies = [c for c in self._copies if c[1][0] is not step.params[0]]
 
-    def readings(self) -> list[Reading]:
+    def readings(self) -> list[DeviceScalars]:
         """Compare with the weights after the step, and forget the copies."""
         readings = []
         for names, params, copies in self._copies:
             change, size = change_and_size(copies, [p.detach() for p in params])
             pair = torch.cat([change, size])
-            readings.append(Reading(pair, lambda v, names=names: _update_ratios(names, v)))  # type: ignore[misc]
+            readings.append(DeviceScalars(pair, lambda v, names=names: _update_ratios(names, v)))  # type: ignore[misc]
         self._copies.clear()
         return readings
 
@@ -128,7 +128,7 @@ class GradientCosine:
         copies = [g.detach().clone() for g in step.gradients]
         self._previous[id(step.optimizer)] = ([id(p) for p in step.params], copies)
 
-    def readings(self, step: OptimizerStep) -> list[Reading]:
+    def readings(self, step: OptimizerStep) -> list[DeviceScalars]:
         """Compare with the remembered gradient, if it is of the same parameters."""
         remembered = self._previous.pop(id(step.optimizer), None)
         if remembered is None or remembered[0] != [id(p) for p in step.params]:
@@ -164,7 +164,7 @@ class DepthProfile:
             probe.remove()
         return probe
 
-    def readings(self, trainer: Trainer) -> list[Reading]:
+    def readings(self, trainer: Trainer) -> list[DeviceScalars]:
         """Take the hooks off and read the profile and its first/last log-ratio."""
         probe = self.stop()
         measured = probe.gradient_rms() if probe is not None else {}
@@ -181,7 +181,7 @@ class DepthProfile:
             scalars[tag("depth", "first_last_log10")] = log_ratio(*first_and_last_hidden(profile))
             return scalars
 
-        return [Reading(torch.stack(list(measured.values())), to_scalars)]
+        return [DeviceScalars(torch.stack(list(measured.values())), to_scalars)]
 
 
 def write_histograms(step: OptimizerStep, writers: Sequence[Any], at: int) -> None:
@@ -217,12 +217,12 @@ def _largest(layers: list[str], values: list[float]) -> Mapping[str, float]:
 
 def _fraction_reading(
     name: str, layers: list[str], counts: Tensor, sizes: dict[str, float]
-) -> Reading:
+) -> DeviceScalars:
     def to_scalars(values: list[float]) -> Mapping[str, float]:
         sums = _sums(layers, values)
         return {tag(f"grad_{name}", layer): n / max(sizes[layer], 1.0) for layer, n in sums.items()}
 
-    return Reading(counts, to_scalars)
+    return DeviceScalars(counts, to_scalars)
 
 
 def _sums(keys: Sequence[str], values: Sequence[float]) -> dict[str, float]:

@@ -12,8 +12,13 @@ from torch.optim import Optimizer
 from lightning_stab.arguments import integer, one_of, real
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
-from lightning_stab.callbacks._trainer.step import OptimizerStep, run_phases, scaler_will_cure
-from lightning_stab.callbacks._trainer.strategies import refuse_unseen_norms
+from lightning_stab.callbacks._trainer.step import (
+    OptimizerStep,
+    StepMember,
+    run_phases,
+    scaler_will_cure,
+)
+from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.guard import messages as messages
 from lightning_stab.callbacks.guard.schedulers import scale_learning_rates
 from lightning_stab.callbacks.guard.state import GuardRun
@@ -29,7 +34,7 @@ from lightning_stab.errors import InvalidArgumentError, UnstableStepError
 POLICIES = ("ignore", "raise", "skip", "rewind")
 
 
-class StepGuard(Callback):
+class StepGuard(StepMember, Callback):
     """Keep one bad batch from ruining a run: at most the bad step is lost.
 
     Before each optimizer step it judges the loss, the norm of the true gradient, and the running
@@ -120,7 +125,7 @@ class StepGuard(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen whole."""
         if stage == "fit":
-            refuse_unseen_norms(trainer, self, "the gradient's norm")
+            refuse_partial_norms(trainer, self, "the gradient's norm")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with empty hands, and a first snapshot where rewinding may need one."""

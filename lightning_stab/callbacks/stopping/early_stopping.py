@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
-from lightning_stab.callbacks._trainer.lightning_early_stopping import EarlyStopping
+from lightning_stab.callbacks._trainer.lightning_classes import EarlyStopping
 from lightning_stab.callbacks.stopping.rules import StoppingRecord, StoppingRules
 from lightning_stab.callbacks.stopping.trainer import (
     agree_on_improvement,

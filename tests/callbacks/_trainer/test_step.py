@@ -18,7 +18,7 @@ from helpers.lightning_twins import (
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard
 from lightning_stab.callbacks._trainer import step as _step
-from lightning_stab.callbacks._trainer.step import run_phases, was_rejected
+from lightning_stab.callbacks._trainer.step import run_phases
 
 NAMES = ("monitor", "clip", "guard")
 
@@ -142,19 +142,6 @@ def test_a_clipper_learns_nothing_from_a_rejected_step():
         (history,) = members["clip"].state_dict()["histories"].values()
         assert len(history["values"]) == 9
         assert history["num_nonfinite"] == 0
-
-
-def test_others_can_ask_whether_the_step_was_rejected():
-    class Asking(lightning.Callback):
-        def __init__(self):
-            self.answers = []
-
-        def on_train_batch_end(self, trainer, *rest):
-            self.answers.append(was_rejected(trainer.optimizers[0]))
-
-    asking = Asking()
-    fit(built(Classifier), [StepGuard("skip"), asking], batches(4, poison=[1, 2]))
-    assert asking.answers == [False, True, True, False]
 
 
 def test_only_the_optimizers_own_parameters_are_read():
