@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lightning_stab.functional.norms import local, plain_values, tensor_norms, total_norm
+from lightning_stab.functional.norms import local_shard, plain_values, tensor_norms, total_norm
 
 
 def largest_magnitudes(tensors: Sequence[Tensor]) -> Tensor:
@@ -32,7 +32,7 @@ def count_zero_and_nonfinite(tensors: Sequence[Tensor]) -> Tensor:
     """
     rows = []
     for tensor in tensors:
-        shard = local(tensor)
+        shard = local_shard(tensor)
         values = plain_values(shard)
         nonzero = torch.count_nonzero(values)
         nonfinite = values.numel() - torch.count_nonzero(torch.isfinite(values))

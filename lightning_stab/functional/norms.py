@@ -77,7 +77,7 @@ def exact_total_norm(tensors: Sequence[Tensor]) -> float:
         >>> exact_total_norm([torch.full((4,), 1e30)])  # in float32 the squares overflow
         2.0...e+30
     """
-    magnitudes = [_wide_magnitudes(t) for t in map(whole, tensors) if t.numel()]
+    magnitudes = [_wide_magnitudes(t) for t in map(full_tensor, tensors) if t.numel()]
     peaks = [float(m.max()) for m in magnitudes if m.numel()]
     if not all(map(math.isfinite, peaks)):
         return math.inf
@@ -95,7 +95,7 @@ def first_nonfinite(tensors: Iterable[Tensor]) -> int | None:
         1
     """
     for index, tensor in enumerate(tensors):
-        if not bool(torch.isfinite(plain_values(local(tensor))).all()):
+        if not bool(torch.isfinite(plain_values(local_shard(tensor))).all()):
             return index
     return None
 
@@ -105,7 +105,7 @@ def plain_values(tensor: Tensor) -> Tensor:
     return tensor.coalesce().values() if tensor.is_sparse else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """Return this rank's shard of a sharded tensor, and any other tensor as it is."""
     if not is_sharded(tensor):
         return tensor
@@ -118,7 +118,7 @@ def is_sharded(tensor: Tensor) -> bool:
     return DTensor is not None and isinstance(tensor, DTensor)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return a sharded tensor put together, which all of its ranks must ask for; others as is."""
     if not is_sharded(tensor):
         return tensor

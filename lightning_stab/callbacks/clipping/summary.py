@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.callbacks.clipping.rules import Clipped
-from lightning_stab.functional.norms import whole
+from lightning_stab.functional.norms import full_tensor
 
 
 class ClipSummary:
@@ -51,5 +51,5 @@ class ClipSummary:
 
 def _scalar(value: Tensor | float | None, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
-        return whole(value.detach()).reshape(())
+        return full_tensor(value.detach()).reshape(())
     return torch.tensor(float("nan") if value is None else value, device=like.device)

@@ -31,7 +31,7 @@ from lightning_stab.functional.gradient_statistics import (
     log_ratio,
     ratios,
 )
-from lightning_stab.functional.norms import local, tensor_norms, total_norm
+from lightning_stab.functional.norms import local_shard, tensor_norms, total_norm
 
 COUNTED = ("zero_fraction", "nonfinite_fraction")
 
@@ -233,4 +233,4 @@ def _sums(keys: Sequence[str], values: Sequence[float]) -> dict[str, float]:
 
 
 def _local_sizes(gradients: Sequence[Tensor]) -> list[float]:
-    return [float(local(g).numel()) for g in gradients]
+    return [float(local_shard(g).numel()) for g in gradients]
