@@ -31,7 +31,7 @@ def clip_by_value_(gradients: Sequence[Tensor], threshold: float) -> None:
         >>> g.tolist()
         [100.0, -0.5]
     """
-    for same_kind in _groups([_stored(g) for g in gradients]):
+    for same_kind in _groups(gradients):
         torch._foreach_clamp_min_(same_kind, -threshold)
         torch._foreach_clamp_max_(same_kind, threshold)
 
@@ -82,7 +82,7 @@ def scale_(gradients: Sequence[Tensor], coefficient: Tensor | float) -> None:
         >>> g.tolist()
         [1.5, 2.0]
     """
-    for same_kind in _groups([_stored(g) for g in gradients]):
+    for same_kind in _groups(gradients):
         factor = coefficient
         if isinstance(factor, Tensor):
             factor = local_shard(factor).to(same_kind[0].device)
@@ -182,6 +182,14 @@ def unit_norms(tensor: Tensor, unit_dim: int = 0) -> Tensor:
     return norms
 
 
+def _groups(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Return the stored entries of the gradients, those of one kind together."""
+    groups: dict[tuple[object, ...], list[Tensor]] = {}
+    for entries in map(_stored, gradients):
+        groups.setdefault((entries.dtype, entries.layout, entries.device), []).append(entries)
+    return list(groups.values())
+
+
 def _stored(gradient: Tensor) -> Tensor:
     """Return the real, strided entries of a gradient; writing to them writes to the gradient."""
     gradient = local_shard(gradient)
@@ -189,10 +197,3 @@ def _stored(gradient: Tensor) -> Tensor:
         gradient.copy_(gradient.coalesce())  # a duplicated row is one row of the true gradient
     values = plain_values(gradient)
     return torch.view_as_real(values) if values.is_complex() else values
-
-
-def _groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    groups: dict[tuple[object, ...], list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault((tensor.dtype, tensor.layout, tensor.device), []).append(tensor)
-    return list(groups.values())

@@ -104,7 +104,7 @@ class GradientClipping(StepMember, Callback):
         self.exclude = strings("exclude", exclude)
         self.exclude_output = exclude_output
         self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
-        self._histories: dict[str, NormHistory] = {}
+        self._histories: dict[str, NormHistory[Any]] = {}
         self._summaries: dict[str, ClipSummary] = {}
         self._readings: list[DeviceScalars] = []
         self._output = OutputLayer()
@@ -229,7 +229,7 @@ class GradientClipping(StepMember, Callback):
             return clip_units(self._unit_dims)
         return clip_values if self.rule == "value" else clip_norm
 
-    def _history(self, key: str) -> NormHistory:
+    def _history(self, key: str) -> NormHistory[Any]:
         kind = ZScoreHistory if self.method == "zscore" else PercentileHistory
         return self._histories.setdefault(key, kind(self._threshold_at(0)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ def clip_norm(target: Target) -> Clipped:
     return _bound_norm(target, target.threshold)
 
 
-def clip_by_history(history: NormHistory, *, learns: bool) -> Callable[[Target], Clipped]:
+def clip_by_history(history: NormHistory[Any], *, learns: bool) -> Callable[[Target], Clipped]:
     """Return the rule that bounds the norm by its own past; a non-finite norm is left alone.
 
     Args:

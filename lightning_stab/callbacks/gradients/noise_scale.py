@@ -15,7 +15,7 @@ from torch.nn import Module
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
-from lightning_stab.functional.gradient_noise import noise_and_signal
+from lightning_stab.functional.gradient_statistics import noise_and_signal
 from lightning_stab.functional.norms import tensor_norms, total_norm
 from lightning_stab.functional.statistics import ExponentialStatistics
 
