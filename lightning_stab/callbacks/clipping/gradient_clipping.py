@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
-from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew, note_restore
+from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step, plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember
@@ -130,12 +130,6 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
             refuse_hidden_gradients(trainer, self)
         else:
             refuse_partial_norms(trainer, self, f'rule="{self.options.rule}"')
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Note that the fit is resumed."""
-        note_restore(trainer, checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up the parameters once: they are built and moved by now."""

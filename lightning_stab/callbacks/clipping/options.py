@@ -16,11 +16,7 @@ HINT = "To switch clipping off, leave the callback out."
 
 @dataclass(frozen=True, kw_only=True)
 class ClippingOptions:
-    """The arguments of `GradientClipping`, where each is explained.
-
-    Raises:
-        InvalidArgumentError: for an unknown rule or method, a threshold that is not > 0, a table of
-            thresholds without step 0, or a method or schedule that the rule does not take.
+    """The arguments of `GradientClipping`, where each is explained; checked as it says.
 
     Example:
         >>> options = ClippingOptions(threshold={0: 10.0, 1000: 1.0})

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_stab.arguments import integer, one_of, options_from, strings
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
-from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew, note_restore
+from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import (
     is_due,
@@ -37,12 +37,7 @@ STATISTICS = ("rms", "max_abs", "zero_fraction", *DEFAULT_STATISTICS)
 
 @dataclass(frozen=True, kw_only=True)
 class GradientMonitorOptions:
-    """The arguments of `GradientMonitor`, where each is explained.
-
-    Raises:
-        InvalidArgumentError: if an interval is below 1, ``dense_steps`` below 0, or a statistic is
-            not known.
-    """
+    """The arguments of `GradientMonitor`, where each is explained; checked as it says."""
 
     every_n_steps: int = 50
     dense_steps: int = 10
@@ -140,12 +135,6 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
             self._loaded = False
             refuse_partial_norms(trainer, self, "gradient norms")
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Note that the fit is resumed."""
-        note_restore(trainer, checkpoint)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
         if begins_anew(trainer, loaded=self._loaded):
@@ -231,10 +220,11 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     def _emit(self, trainer: Trainer) -> None:
         pending, self._pending = self._pending, []
         scalars = to_host(pending)
-        totals = {k: v for k, v in scalars.items() if k.startswith(tag("grad_norm", "total"))}
         log_scalars(trainer, scalars)
         if self.options.progress_bar:
-            trainer.progress_bar_metrics.update(totals)
+            total = tag("grad_norm", "total")
+            shown = {name: v for name, v in scalars.items() if name.startswith(total)}
+            trainer.progress_bar_metrics.update(shown)
 
     def _clear(self) -> None:
         self._pending = []

@@ -12,11 +12,7 @@ POLICIES = ("ignore", "raise", "skip", "rewind")
 
 @dataclass(frozen=True, kw_only=True)
 class GuardOptions:
-    """The arguments of `StepGuard`, where each is explained.
-
-    Raises:
-        InvalidArgumentError: for an unknown policy or a number outside its range.
-    """
+    """The arguments of `StepGuard`, where each is explained; checked as it says."""
 
     on_nonfinite: str = "raise"
     on_spike: str = "ignore"

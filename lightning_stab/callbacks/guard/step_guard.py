@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import options_from
-from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew, note_restore
+from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, scaler_will_cure
@@ -109,12 +109,6 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
             begin_fit(trainer, stage)
             self._loaded = False
             refuse_partial_norms(trainer, self, "the gradient's norm")
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Note that the fit is resumed."""
-        note_restore(trainer, checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it; take a snapshot of the start."""
