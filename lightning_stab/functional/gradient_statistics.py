@@ -89,7 +89,7 @@ def change_and_size(
     """Return the norms of each tensor's change and of what it was, two tensors of shape ``[n]``.
 
     Their ratio is the update-to-weight ratio: about 1e-3 in healthy training, and a relative
-    learning rate that the weights really feel, whatever the optimizer.
+    learning rate that the weights really feel, with any optimizer.
 
     Args:
         before: from :func:`copy_entries`, with the same ``sample``.

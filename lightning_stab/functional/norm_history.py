@@ -1,4 +1,4 @@
-"""How large a gradient norm may be, judged by the norms before it."""
+"""How large a gradient norm may be, given the norms before it."""
 
 from __future__ import annotations
 

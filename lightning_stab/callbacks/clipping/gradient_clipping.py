@@ -60,7 +60,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         rule: ``value``, ``norm``, ``adaptive`` or ``history``.
         threshold: in the unit of the rule, > 0: a number, a table from step to number such as
             ``{0: 10.0, 1000: 1.0}``, or a function of the optimizer step. None: the rule's default.
-        method: how ``history`` judges, ``zscore`` or ``percentile``.
+        method: how ``history`` finds the bound, ``zscore`` or ``percentile``.
         per_parameter_group: apply the rule to each parameter group of an optimizer by itself.
         exclude: patterns of parameter names that are not clipped and count for no norm.
         exclude_output: whether ``adaptive`` leaves the output layer alone, as its source does;
@@ -111,7 +111,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
 
     @property
     def state_key(self) -> str:
-        """Tell clippers of different rules or parameters apart in a checkpoint."""
+        """Distinguish clippers of different rules or parameters in a checkpoint."""
         own = self.options
         return self._generate_state_key(rule=own.rule, method=own.method, exclude=list(own.exclude))
 
@@ -142,27 +142,27 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         if begins_anew(trainer, loaded=self._loaded):
             self._histories = {}
         clippers = [c for c in callbacks_of(trainer) if isinstance(c, GradientClipping)]
-        several = len(clippers) > 1  # then their logged values are told apart
+        several = len(clippers) > 1  # their logged values need different names
         self._suffix = f"_{clippers.index(self)}_{self.options.rule}" if several else ""
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Watch the first batch for the output layers, where the rule leaves them alone."""
-        if self._spares_output:
+        if self._excludes_output:
             self._output.watch(pl_module)
 
     def clip_step(self, step: OptimizerStep) -> None:
         """Clip the gradients of a step that no guard rejected."""
         if step.rejected:
             return
-        spared = self._excluded
-        if self._spares_output:
-            spared = spared | self._output.parameters(step)
+        excluded = self._excluded
+        if self._excludes_output:
+            excluded = excluded | self._output.parameters(step)
         again, step.clipped = step.clipped, True
         by_group = self.options.per_parameter_group
         for number, params in enumerate(step.groups if by_group else [step.params]):
-            kept = [p for p in params if id(p) not in spared]
+            kept = [p for p in params if id(p) not in excluded]
             if kept:
                 group = f"_group{number}" if by_group else ""
                 self._clip(step, kept, self._suffix + step.suffix + group, again=again)
@@ -197,7 +197,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
             self._history(key).load_state_dict(state)
 
     @property
-    def _spares_output(self) -> bool:
+    def _excludes_output(self) -> bool:
         return self.options.rule == "adaptive" and self.options.exclude_output
 
     def _clip(

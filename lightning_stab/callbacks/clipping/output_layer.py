@@ -1,4 +1,4 @@
-"""Which layer is the output layer: the last one that runs, whatever the order of declaration."""
+"""Which layer is the output layer: the last one that runs, not the last one declared."""
 
 from __future__ import annotations
 

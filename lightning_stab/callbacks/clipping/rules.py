@@ -157,10 +157,10 @@ class ClipSummary:
     def scalars(
         self, suffix: str, before: Tensor, after: Tensor, result: ClipResult
     ) -> DeviceScalars:
-        """Return the values of an interval's last step, with the interval's fraction; count afresh.
+        """Return the values of an interval's last step, with the interval's fraction.
 
         Args:
-            suffix: what tells the values from those of other clippers, optimizers and groups.
+            suffix: distinguishes the values from those of other clippers, optimizers and groups.
             before: the norm before clipping.
             after: the norm after it.
             result: what the rule did at this step.

@@ -89,7 +89,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         per_parameter: patterns of parameter names whose own norms are logged, e.g. ``["*"]``.
         statistics: what is logged besides norms, any of ``rms``, ``max_abs``, ``zero_fraction``,
             ``nonfinite_fraction``, ``update_ratio``, ``cosine``, ``depth``, ``noise_scale``.
-        histogram_every_n_steps: interval of TensorBoard histograms, which are dear; None: never.
+        histogram_every_n_steps: interval of TensorBoard histograms (expensive); None: never.
         progress_bar: show the total norm in the progress bar.
 
     Raises:
@@ -124,7 +124,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
 
     @property
     def state_key(self) -> str:
-        """Tell monitors of different intervals apart in a checkpoint."""
+        """Distinguish monitors of different intervals in a checkpoint."""
         intervals = {n: getattr(self.options, n) for n in ("every_n_steps", "dense_steps")}
         return self._generate_state_key(**intervals)
 

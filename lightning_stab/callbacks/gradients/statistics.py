@@ -71,7 +71,7 @@ def _layer_tags(names: tuple[str, ...], section: str) -> tuple[str, ...]:
 
 
 def entry_scalars(step: OptimizerStep, statistics: Sequence[str]) -> list[DeviceScalars]:
-    """Return what looks at entries: RMS, greatest magnitude, zero and non-finite fractions."""
+    """Return statistics of entries: RMS, greatest magnitude, zero and non-finite fractions."""
     layers = [layer_of(name) for name in step.names()]
     scalars = []
 

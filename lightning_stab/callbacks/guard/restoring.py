@@ -105,7 +105,7 @@ class SchedulerHold:
                 self._held.append(config)
 
     def release(self, *, plateaus: bool) -> None:
-        """Let them advance again; those on a plateau, which advance last in a batch, if said so."""
+        """Let them advance again; those on a plateau, which advance last, with ``plateaus``."""
         waiting = [c for c in self._held if c.reduce_on_plateau and not plateaus]
         for config in self._held:
             config.interval = "held" if config in waiting else "step"

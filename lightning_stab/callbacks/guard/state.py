@@ -1,4 +1,4 @@
-"""What the guard holds during one fit: the latest loss, what can be put back, what was decided."""
+"""The state of a guard during one fit: the latest loss, what can be put back, what is due."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lightning_stab.callbacks.guard.verdicts import StepFacts, Verdict, gather_f
 
 
 class GuardState:
-    """The guard's working memory of one fit.
+    """What the guard holds during one fit.
 
     Args:
         module: the module in training.
@@ -57,7 +57,7 @@ class GuardState:
         self._window_is_open = True
 
     def end_window(self) -> None:
-        """Note that this batch steps, whatever becomes of the step: the next begins a window."""
+        """Note that this batch steps, taken or not: the next one begins a window."""
         self._window_is_open = False
 
     def add_loss(self, trainer: Trainer, loss: Tensor) -> None:
@@ -70,7 +70,7 @@ class GuardState:
         if step.is_line_search:
             return None
         if len(step.trainer.optimizers) > 1:
-            losses = []  # whose loss it was, nobody can tell: the gradient decides
+            losses = []  # whose losses they are is not known: the gradient decides
         means = [loss.float().mean() for loss in losses]
         loss = torch.stack(means).sum() if means else None
         return gather_facts(step, loss, self.buffers.running_norm())

@@ -32,7 +32,7 @@ from lightning_stab.errors import UnstableStepError
 class StepGuard(StepMember, Callback, options=GuardOptions):
     """Keep one bad batch from ruining a run: at most the bad step is lost.
 
-    Before each optimizer step it judges the loss, the norm of the true gradient, and the running
+    Before each optimizer step it examines the loss, the norm of the true gradient, and the running
     statistics of batch normalisation, which a batch can ruin although its loss is finite. A step is
     bad if one of them is NaN or infinite, or a spike: out of line with the last accepted steps.
 
@@ -47,10 +47,10 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
 
     Args:
         on_nonfinite: the policy for NaN and infinities in loss or gradient.
-        on_spike: the policy for spikes; no rule tells every rare good step from a bad one.
+        on_spike: the policy for spikes; no rule separates every rare good step from a bad one.
         max_consecutive: bad steps in a row that stop the fit; scattered ones never add up.
-        window: accepted steps that are remembered; ``min_window`` of them are needed to judge by.
-        min_window: see ``window``; before that, only ``early_factor`` tells.
+        window: accepted steps that are remembered; the rule needs ``min_window`` of them.
+        min_window: see ``window``; before that, only ``early_factor`` counts.
         deviations: standard deviations above the mean that make a spike, > 0.
         loss_jump: the least rise of a loss that matters, in units of the first loss, >= 0.
         gradient_factor: the least ratio of a gradient norm to the window's median that matters.
@@ -127,7 +127,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember what the batch may spoil."""
+        """Keep what a bad batch would change."""
         self._fit.schedulers.release(plateaus=True)
         self._fit.begin_batch(batch, batch_idx)
 
@@ -145,7 +145,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         self._fit.end_window()
 
     def guard_step(self, step: OptimizerStep) -> None:
-        """Judge the step, and let it pass, pass over it, or stop."""
+        """Examine the step, and let it be taken, skip it, or stop the fit."""
         state, detects = self._fit, self.options.on_spike != "ignore"
         facts = state.facts(step)
         if facts is None:
@@ -159,7 +159,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         if bad is not None:
             policy = self.options.on_spike if bad.is_spike else self.options.on_nonfinite
             if policy != "ignore":
-                self._refuse(step, bad, facts, policy)
+                self._handle_bad_step(step, bad, facts, policy)
                 return
         elif detects:
             self._spike_detectors[step.index].learn(facts)
@@ -182,11 +182,11 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Let go of what was held back."""
+        """End the fit, which a failure leaves without a ``teardown``."""
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of what was held back; a checkpoint saved after the fit still has the snapshot."""
+        """Release the schedulers; a checkpoint saved after the fit still has the snapshot."""
         if self._state is not None:
             self._state.schedulers.release(plateaus=True)
             self._saved_snapshot = self._state.newest_snapshot()
@@ -219,7 +219,9 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         assert self._state is not None  # every hook that asks comes after ``on_train_start``
         return self._state
 
-    def _refuse(self, step: OptimizerStep, bad: Verdict, facts: StepFacts, policy: str) -> None:
+    def _handle_bad_step(
+        self, step: OptimizerStep, bad: Verdict, facts: StepFacts, policy: str
+    ) -> None:
         state = self._fit
         consecutive = self._consecutive.get(step.index, 0) + 1
         self._consecutive[step.index] = consecutive

@@ -16,7 +16,7 @@ from lightning_stab.callbacks.guard.restoring import BufferKeeper
 from lightning_stab.functional.norms import first_nonfinite
 from lightning_stab.functional.spikes import SpikeDetector
 
-NAMES = {  # of what is judged: itself, when it is not finite, when it is a spike
+NAMES = {  # of a quantity: its own, that of a non-finite value, that of a spike
     "loss": ("loss", "non-finite loss", "loss spike"),
     "norm": ("gradient norm", "non-finite gradient", "gradient spike"),
     "running": (
@@ -44,8 +44,8 @@ class StepFacts:
     running: float
     has_loss: bool
 
-    def judged(self) -> dict[str, float]:
-        """Return what is judged, the loss before the gradient that it spoils."""
+    def quantities(self) -> dict[str, float]:
+        """Return what is examined, the loss before the gradient, which it makes non-finite."""
         loss = {"loss": self.loss} if self.has_loss else {}
         return {**loss, "norm": self.norm, "running": self.running}
 
@@ -90,7 +90,7 @@ class Verdict:
 
 
 class OptimizerSpikeDetector:
-    """Judges the finite steps of one optimizer by loss, gradient norm and running statistics."""
+    """Finds the spikes of one optimizer's loss, gradient norm and running statistics."""
 
     def __init__(self, options: GuardOptions) -> None:
         detector = partial(
@@ -108,14 +108,14 @@ class OptimizerSpikeDetector:
 
     def verdict(self, facts: StepFacts) -> Verdict | None:
         """Return the spike that a finite step shows, None for a good one."""
-        for name, value in facts.judged().items():
+        for name, value in facts.quantities().items():
             if self._detectors[name].is_spike(value):
                 return Verdict(name, value, self._detectors[name].limit())
         return None
 
     def learn(self, facts: StepFacts) -> None:
         """Learn from a step that is taken."""
-        for name, value in facts.judged().items():
+        for name, value in facts.quantities().items():
             self._detectors[name].accept(value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class OptimizerSpikeDetector:
 
 def nonfinite_verdict(facts: StepFacts) -> Verdict | None:
     """Return what is not finite, None where all is."""
-    bad = (Verdict(n, value) for n, value in facts.judged().items() if not math.isfinite(value))
+    bad = (Verdict(n, value) for n, value in facts.quantities().items() if not math.isfinite(value))
     return next(bad, None)
 
 
