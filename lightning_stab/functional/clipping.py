@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_stab.functional.norms import is_sharded, local, plain_values, whole
+from lightning_stab.functional.norms import full_tensor, is_sharded, local_shard, plain_values
 
 NORM_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same, so results agree with it
 
@@ -31,7 +31,7 @@ def clip_by_value_(gradients: Sequence[Tensor], threshold: float) -> None:
         >>> g.tolist()
         [100.0, -0.5]
     """
-    for same_kind in _groups([_stored(g) for g in gradients]):
+    for same_kind in _groups(gradients):
         torch._foreach_clamp_min_(same_kind, -threshold)
         torch._foreach_clamp_max_(same_kind, threshold)
 
@@ -43,7 +43,7 @@ def fraction_beyond(gradients: Sequence[Tensor], threshold: float) -> Tensor:
         >>> fraction_beyond([torch.tensor([3000.0, -0.5])], 100.0).item()
         0.5
     """
-    stored = [plain_values(local(g)) for g in gradients]
+    stored = [plain_values(local_shard(g)) for g in gradients]
     size = sum(g.numel() for g in stored)
     if not size:
         return torch.zeros(())
@@ -82,10 +82,10 @@ def scale_(gradients: Sequence[Tensor], coefficient: Tensor | float) -> None:
         >>> g.tolist()
         [1.5, 2.0]
     """
-    for same_kind in _groups([_stored(g) for g in gradients]):
+    for same_kind in _groups(gradients):
         factor = coefficient
         if isinstance(factor, Tensor):
-            factor = local(factor).to(same_kind[0].device)
+            factor = local_shard(factor).to(same_kind[0].device)
         torch._foreach_mul_(same_kind, factor)
 
 
@@ -164,7 +164,7 @@ def clip_adaptively_(
     if not clipped:
         return torch.zeros((), dtype=torch.long), units
     if len({is_sharded(c) for c in clipped}) > 1:  # sharded and plain numbers do not stack
-        clipped = [whole(c) for c in clipped]
+        clipped = [full_tensor(c) for c in clipped]
     return torch.stack([c.to(clipped[0].device) for c in clipped]).sum(), units
 
 
@@ -182,17 +182,18 @@ def unit_norms(tensor: Tensor, unit_dim: int = 0) -> Tensor:
     return norms
 
 
+def _groups(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Return the stored entries of the gradients, those of one kind together."""
+    groups: dict[tuple[object, ...], list[Tensor]] = {}
+    for entries in map(_stored, gradients):
+        groups.setdefault((entries.dtype, entries.layout, entries.device), []).append(entries)
+    return list(groups.values())
+
+
 def _stored(gradient: Tensor) -> Tensor:
     """Return the real, strided entries of a gradient; writing to them writes to the gradient."""
-    gradient = local(gradient)
+    gradient = local_shard(gradient)
     if gradient.is_sparse and not gradient.is_coalesced():
         gradient.copy_(gradient.coalesce())  # a duplicated row is one row of the true gradient
     values = plain_values(gradient)
     return torch.view_as_real(values) if values.is_complex() else values
-
-
-def _groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    groups: dict[tuple[object, ...], list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault((tensor.dtype, tensor.layout, tensor.device), []).append(tensor)
-    return list(groups.values())

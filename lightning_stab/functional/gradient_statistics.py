@@ -1,4 +1,4 @@
-"""Statistics of gradients and weight changes beyond their norms, on the device."""
+"""Statistics of gradients and weight changes beyond their norms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lightning_stab.functional.norms import local, plain_values, tensor_norms, total_norm
+from lightning_stab.functional.norms import (
+    full_tensor,
+    local_shard,
+    plain_values,
+    tensor_norms,
+    total_norm,
+)
 
 
 def largest_magnitudes(tensors: Sequence[Tensor]) -> Tensor:
@@ -32,7 +38,7 @@ def count_zero_and_nonfinite(tensors: Sequence[Tensor]) -> Tensor:
     """
     rows = []
     for tensor in tensors:
-        shard = local(tensor)
+        shard = local_shard(tensor)
         values = plain_values(shard)
         nonzero = torch.count_nonzero(values)
         nonfinite = values.numel() - torch.count_nonzero(torch.isfinite(values))
@@ -63,19 +69,42 @@ def cosine(
     return torch.where(norms > 0, inner / norms.clamp(min=torch.finfo(norms.dtype).tiny), 0.0)
 
 
-def change_and_size(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def copy_entries(tensors: Sequence[Tensor], sample: int | None = None) -> list[Tensor]:
+    """Return a copy of each tensor's entries, to be compared with the entries later.
+
+    Args:
+        tensors: any shapes.
+        sample: about how many evenly spread entries of this rank's shard are enough; None: all.
+
+    Example:
+        >>> copy_entries([torch.arange(6.0)], sample=3)
+        [tensor([0., 2., 4.])]
+    """
+    return [entries.clone() for entries in _entries(tensors, sample)]
+
+
+def change_and_size(
+    before: Sequence[Tensor], after: Sequence[Tensor], sample: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the norms of each tensor's change and of what it was, two tensors of shape ``[n]``.
 
     Their ratio is the update-to-weight ratio: about 1e-3 in healthy training, and a relative
-    learning rate that the weights really feel, whatever the optimizer.
+    learning rate that the weights really feel, with any optimizer.
+
+    Args:
+        before: from :func:`copy_entries`, with the same ``sample``.
+        after: the tensors as they are now.
+        sample: about how many entries of each are compared; None: all.
 
     Example:
-        >>> change, size = change_and_size([torch.tensor([3.0, 4.0])], [torch.tensor([3.0, 4.5])])
+        >>> weight = torch.tensor([3.0, 4.0])
+        >>> before = copy_entries([weight])
+        >>> change, size = change_and_size(before, [weight + 0.3])
         >>> (change / size).item()
-        0.1...
+        0.0848...
     """
-    differences = [_wide(a) - _wide(b) for a, b in zip(after, before, strict=True)]
-    return tensor_norms(differences), tensor_norms(before)
+    pairs = zip(_entries(after, sample), before, strict=True)
+    return tensor_norms([_wide(now) - _wide(was) for now, was in pairs]), tensor_norms(before)
 
 
 def by_layer(names: Sequence[str], norms: Sequence[float]) -> dict[str, float]:
@@ -126,6 +155,42 @@ def ratios(numerators: Mapping[str, float], denominators: Mapping[str, float]) -
     return {name: n / denominators[name] for name, n in numerators.items() if denominators[name]}
 
 
+def noise_and_signal(
+    small_norm: float, large_norm: float, small_size: float, large_size: float
+) -> tuple[float, float]:
+    """Return unbiased estimates of the gradient's noise ``tr(S)`` and signal ``|G|^2``.
+
+    ``|G|^2 = (B |g_B|^2 - b |g_b|^2) / (B - b)`` and
+    ``tr(S) = (|g_b|^2 - |g_B|^2) / (1/b - 1/B)``, from the norms of the mean gradient over ``b``
+    and over ``B > b`` examples. A single pair is noisy and may be negative: average both numbers
+    over steps before taking their ratio, the noise scale ``tr(S) / |G|^2`` in examples.
+
+    Args:
+        small_norm: ``|g_b|``, the norm over the small batch.
+        large_norm: ``|g_B|``, the norm over the large batch.
+        small_size: ``b``, examples in the small batch, > 0.
+        large_size: ``B``, examples in the large batch, > ``b``.
+
+    Example:
+        >>> noise_and_signal(small_norm=2.0, large_norm=1.0, small_size=1, large_size=4)
+        (4.0, 0.0)
+
+    Source: McCandlish, Kaplan, Amodei and others, 2018, appendix A.1.
+    """
+    small, large = small_norm * small_norm, large_norm * large_norm
+    signal = (large_size * large - small_size * small) / (large_size - small_size)
+    noise = (small - large) / (1.0 / small_size - 1.0 / large_size)
+    return noise, signal
+
+
+def _entries(tensors: Sequence[Tensor], sample: int | None) -> list[Tensor]:
+    detached = [tensor.detach() for tensor in tensors]
+    if sample is None:
+        return detached
+    flat = [local_shard(tensor).reshape(-1) for tensor in detached]
+    return [entries[:: max(1, entries.numel() // sample)] for entries in flat]
+
+
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -136,8 +201,8 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
     if a.is_sparse or b.is_sparse:
         a, b = a.to_dense(), b.to_dense()
     product = (_wide(a) * _wide(b).conj()).sum()
-    whole: Tensor = product.full_tensor() if hasattr(product, "full_tensor") else product
-    return whole.real if whole.is_complex() else whole
+    product = full_tensor(product)
+    return product.real if product.is_complex() else product
 
 
 def _dense(*tensors: Tensor) -> bool:

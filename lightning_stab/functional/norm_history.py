@@ -1,30 +1,46 @@
-"""How large a gradient norm may be, judged by the norms before it."""
+"""How large a gradient norm may be, given the norms before it."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, Generic, TypeVar
 
 from lightning_stab.functional.statistics import ExponentialStatistics, RollingWindow
 
+Past = TypeVar("Past", bound=ExponentialStatistics | RollingWindow)
 
-class NormHistory(Protocol):
-    """A rule that bounds a norm by its own past."""
 
+class NormHistory(ABC, Generic[Past]):
+    """A rule that bounds a norm by its own past.
+
+    Args:
+        threshold: in the unit of the rule.
+        statistics: the past.
+    """
+
+    def __init__(self, threshold: float, statistics: Past) -> None:
+        self.threshold = threshold
+        self.statistics = statistics
+
+    @abstractmethod
     def limit(self, norm: float) -> float:
         """Return the largest norm that may remain; infinity while too little is known."""
 
+    @abstractmethod
     def learn(self, norm: float, allowed: float) -> None:
         """Learn from a step that was taken, with its norm before and after clipping."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the past as plain values."""
+        return self.statistics.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved past."""
+        self.statistics.load_state_dict(state)
 
 
-class ZScoreHistory:
+class ZScoreHistory(NormHistory[ExponentialStatistics]):
     """Bound outliers by how many deviations they lie above an exponential mean.
 
     ``z = (norm - mean) / (deviation + 1e-6)``; if ``z > threshold`` the norm is reduced to
@@ -48,8 +64,7 @@ class ZScoreHistory:
     """
 
     def __init__(self, threshold: float = 2.5, *, decay: float = 0.97, warmup: int = 25) -> None:
-        self.threshold = threshold
-        self.statistics = ExponentialStatistics(decay, warmup)
+        super().__init__(threshold, ExponentialStatistics(decay, warmup))
 
     def limit(self, norm: float) -> float:
         """Return the largest norm that may remain."""
@@ -66,16 +81,8 @@ class ZScoreHistory:
         """Learn the norm that was left after clipping."""
         self.statistics.add(allowed)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the past as plain values."""
-        return self.statistics.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved past."""
-        self.statistics.load_state_dict(state)
-
-
-class PercentileHistory:
+class PercentileHistory(NormHistory[RollingWindow]):
     """Bound every norm by a percentile of the norms before it.
 
     Args:
@@ -95,25 +102,16 @@ class PercentileHistory:
     """
 
     def __init__(self, threshold: float = 10.0, *, size: int = 10_000, warmup: int = 1) -> None:
-        self.threshold = threshold
+        super().__init__(threshold, RollingWindow(size))
         self.warmup = warmup
-        self.window = RollingWindow(size)
 
     def limit(self, norm: float) -> float:
         """Return the percentile of the past."""
-        if len(self.window) < self.warmup:
+        if len(self.statistics) < self.warmup:
             return math.inf
         # a past of zero gradients must not forbid all others
-        return self.window.quantile(self.threshold / 100.0) or math.inf
+        return self.statistics.quantile(self.threshold / 100.0) or math.inf
 
     def learn(self, norm: float, allowed: float) -> None:
         """Learn the norm before clipping, as the source does."""
-        self.window.add(norm)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the past as plain values."""
-        return self.window.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved past."""
-        self.window.load_state_dict(state)
+        self.statistics.add(norm)

@@ -7,15 +7,18 @@ stays double. Sparse, empty, complex and sharded (DTensor) tensors are handled.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
-try:
+_SHARDED: tuple[type[Tensor], ...] = ()
+with suppress(ImportError):  # a torch built without distributed support has no sharded tensors
     from torch.distributed.tensor import DTensor
-except ImportError:  # a torch built without distributed support
-    DTensor = None  # type: ignore[misc, assignment]
+
+    _SHARDED = (DTensor,)
 
 
 def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -39,11 +42,20 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """
     if not tensors:
         return torch.zeros(0)
-    if len({_kind(t) for t in tensors}) == 1 and _is_plain(tensors[0]) and norm_type != math.inf:
-        return torch.stack(
-            torch._foreach_norm(list(tensors), norm_type, dtype=_sum_dtype(tensors[0]))
-        )
-    return _norms_by_kind(tensors, norm_type)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        mesh = tensor.device_mesh if is_sharded(tensor) else None
+        kind = (type(tensor), tensor.dtype, tensor.layout, tensor.device, mesh)
+        groups.setdefault(kind, []).append(index)
+    if len(groups) == 1:
+        return _group_norms(tensors, norm_type)
+    norms = [_group_norms([tensors[i] for i in group], norm_type) for group in groups.values()]
+    wide = any(each.dtype is torch.float64 for each in norms)
+    dtype = torch.float64 if wide else torch.float32
+    result = torch.zeros(len(tensors), dtype=dtype, device=tensors[0].device)
+    for group, each in zip(groups.values(), norms, strict=True):
+        result[torch.tensor(group, device=result.device)] = each.to(result)
+    return result
 
 
 def total_norm(norms: Tensor, norm_type: float = 2.0) -> Tensor:
@@ -77,8 +89,12 @@ def exact_total_norm(tensors: Sequence[Tensor]) -> float:
         >>> exact_total_norm([torch.full((4,), 1e30)])  # in float32 the squares overflow
         2.0...e+30
     """
-    magnitudes = [_wide_magnitudes(t) for t in map(whole, tensors) if t.numel()]
-    peaks = [float(m.max()) for m in magnitudes if m.numel()]
+    magnitudes = [
+        values.to(torch.complex128 if values.is_complex() else torch.float64).abs()
+        for values in (plain_values(full_tensor(t)) for t in tensors)
+        if values.numel()
+    ]
+    peaks = [float(m.max()) for m in magnitudes]
     if not all(map(math.isfinite, peaks)):
         return math.inf
     peak = max(peaks, default=0.0)
@@ -95,7 +111,7 @@ def first_nonfinite(tensors: Iterable[Tensor]) -> int | None:
         1
     """
     for index, tensor in enumerate(tensors):
-        if not bool(torch.isfinite(plain_values(local(tensor))).all()):
+        if not bool(torch.isfinite(plain_values(local_shard(tensor))).all()):
             return index
     return None
 
@@ -105,77 +121,31 @@ def plain_values(tensor: Tensor) -> Tensor:
     return tensor.coalesce().values() if tensor.is_sparse else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
-    """Return this rank's shard of a sharded tensor, and any other tensor as it is."""
-    if not is_sharded(tensor):
-        return tensor
-    shard: Tensor = tensor.to_local()  # type: ignore[attr-defined]
-    return shard
-
-
-def is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
     """Say whether the tensor is a DTensor."""
-    return DTensor is not None and isinstance(tensor, DTensor)
+    return isinstance(tensor, _SHARDED)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return this rank's shard of a sharded tensor, and any other tensor as it is."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return a sharded tensor put together, which all of its ranks must ask for; others as is."""
-    if not is_sharded(tensor):
-        return tensor
-    full: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
-    return full
-
-
-def _wide_magnitudes(tensor: Tensor) -> Tensor:
-    values = plain_values(tensor)
-    return values.to(torch.complex128 if values.is_complex() else torch.float64).abs()
-
-
-def _kind(tensor: Tensor) -> tuple[object, ...]:
-    return (type(tensor), tensor.dtype, tensor.layout, tensor.device)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and not (tensor.is_complex() or is_sharded(tensor))
-
-
-def _sum_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
-
-
-def _norms_by_kind(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
-    """Measure in groups that one fused call can take, and put the results back in order."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, tensor in enumerate(tensors):
-        mesh = tensor.device_mesh if is_sharded(tensor) else None  # type: ignore[attr-defined]
-        groups.setdefault((mesh, *_kind(tensor)), []).append(index)
-    wide = any(_sum_dtype(t) is torch.float64 for t in tensors)
-    dtype = torch.float64 if wide else torch.float32
-    result = torch.zeros(len(tensors), dtype=dtype, device=tensors[0].device)
-    for indices in groups.values():
-        members = [tensors[i] for i in indices]
-        norms = _group_norms(members, norm_type)
-        where = torch.tensor(indices, device=result.device)
-        result[where] = norms.to(result)
-    return result
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def _group_norms(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
-    if is_sharded(tensors[0]):
-        return _sharded_norms(tensors, norm_type)
-    values = [_real(plain_values(t), norm_type) for t in tensors]
-    filled = [v for v in values if v.numel()]
-    norms = iter(
-        torch._foreach_norm(filled, norm_type, dtype=_sum_dtype(tensors[0])) if filled else ()
-    )
-    zero = torch.zeros((), dtype=_sum_dtype(tensors[0]), device=tensors[0].device)
-    return torch.stack([next(norms) if v.numel() else zero for v in values])
-
-
-def _sharded_norms(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
-    norms = torch._foreach_norm(list(tensors), norm_type, dtype=_sum_dtype(tensors[0]))
-    reduce: Callable[[], Tensor] = torch.stack(norms).full_tensor  # type: ignore[attr-defined]
-    return reduce()
+    """Measure tensors of one type, precision, layout, device and mesh by one fused call."""
+    first, values = tensors[0], list(tensors)
+    if first.is_sparse or first.is_complex():
+        values = [_real(plain_values(t), norm_type) for t in tensors]
+    if norm_type == math.inf and not is_sharded(first):  # the greatest of nothing is no number
+        values = [v if v.numel() else v.new_zeros(1) for v in values]
+    wide = first.dtype in (torch.float64, torch.complex128)
+    dtype = torch.float64 if wide else torch.float32
+    return full_tensor(torch.stack(torch._foreach_norm(values, norm_type, dtype=dtype)))
 
 
 def _real(values: Tensor, norm_type: float) -> Tensor:

@@ -1,7 +1,7 @@
 """When a loss or a gradient norm is out of line with the run's own recent past.
 
 A value is a spike if it lies far above the window's mean AND the jump matters: deviations alone
-accuse healthy runs, whose losses have heavy tails.
+reject steps of healthy runs, whose losses have heavy tails.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SpikeDetector:
         self.window.add(value)
 
     def is_spike(self, value: float) -> bool:
-        """Say whether a finite value is a spike; a non-finite one is not this rule's business."""
+        """Say whether a finite value is a spike; a non-finite one is none."""
         return math.isfinite(value) and value > self.limit()
 
     def limit(self) -> float:
@@ -90,10 +90,10 @@ class SpikeDetector:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the detector's memory as plain values."""
+        """Return what was learned, as plain values."""
         return {"first": self.first, "window": self.window.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved memory."""
+        """Continue from what was saved."""
         self.first = state["first"]
         self.window.load_state_dict(state["window"])

@@ -1,8 +1,8 @@
 """Statistics of a run's own past that one bad observation cannot poison.
 
 An observation that is not finite, or beyond 1e150, whose square is not, is counted and never
-enters. Everything is kept as plain Python numbers,
-so that a checkpoint holds it and a restart goes on with it.
+enters. Everything is kept as plain Python numbers, so that a checkpoint holds it and a restart goes
+on with it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from lightning_stab.functional.clipping import (
     scale_,
     unit_norms,
 )
-from lightning_stab.functional.norms import tensor_norms, total_norm, whole
+from lightning_stab.functional.norms import full_tensor, tensor_norms, total_norm
 
 SEEDS = st.integers(0, 1000)
 SIZES = st.floats(1e-4, 1e6)
@@ -284,8 +284,8 @@ def test_sharded_units_are_clipped_and_counted_like_whole_ones(tmp_path):
         split = [distribute_tensor(t.clone(), mesh, [Shard(0)]) for t in (gradient, weight)]
         expected = clip_adaptively_([plain], [weight])
         count, units = clip_adaptively_(split[:1], split[1:])
-        assert (int(whole(count)), units) == (int(expected[0]), expected[1])
-        torch.testing.assert_close(whole(split[0]), plain)
+        assert (int(full_tensor(count)), units) == (int(expected[0]), expected[1])
+        torch.testing.assert_close(full_tensor(split[0]), plain)
         count, units = clip_adaptively_([split[0], gradient], [split[1], weight])
         assert units == 8
         assert 4 <= int(count) <= 8

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from lightning_stab.functional.gradient_statistics import (
     by_layer,
     change_and_size,
+    copy_entries,
     cosine,
     count_zero_and_nonfinite,
     largest_magnitudes,
     layer_of,
     log_ratio,
+    noise_and_signal,
     ratios,
 )
 
@@ -107,6 +109,26 @@ def test_a_change_below_bfloat16s_resolution_of_the_sum_is_seen():
     assert change.item() == pytest.approx(2 * 2**-7, rel=1e-6)
 
 
+@given(SEEDS, st.integers(1, 100))
+def test_a_sample_of_the_entries_tells_the_size_of_a_change(seed, sample):
+    before = [torch.randn(40, 50, generator=torch.Generator().manual_seed(seed)), torch.ones(())]
+    copies = copy_entries(before, sample)
+    assert all(sample <= c.numel() <= 2 * sample for c in copies[:1])
+    expected = [t.reshape(-1)[:: max(1, t.numel() // sample)] for t in before]
+    assert all(map(torch.equal, copies, expected))
+    change, size = change_and_size(copies, [1.5 * t for t in before], sample)
+    torch.testing.assert_close(change / size, torch.full((2,), 0.5))
+
+
+def test_copies_do_not_follow_the_weights():
+    weight = torch.nn.Parameter(torch.ones(3))
+    (copy,) = copy_entries([weight])
+    with torch.no_grad():
+        weight.mul_(2.0)
+    assert copy.tolist() == [1.0, 1.0, 1.0]
+    assert not copy.requires_grad
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=8))
 def test_layers_keep_the_total_norm(norms):
     names = [f"layer{i % 3}.{i}" for i in range(len(norms))]
@@ -140,3 +162,38 @@ def test_log_ratio_of_the_farthest_values():
 
 def test_ratios_leave_out_zero_denominators():
     assert ratios({"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 0.0}) == {"a": 0.25}
+
+
+# --- the noise scale ------------------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 100), st.floats(0.01, 100), st.integers(1, 64), st.integers(2, 9))
+def test_expected_norms_give_noise_and_signal_back(noise, signal, small, ratio):
+    """E|g_B|^2 = |G|^2 + tr(S) / B."""
+    large = small * ratio
+    norms = [math.sqrt(signal + noise / size) for size in (small, large)]
+    assert noise_and_signal(*norms, small, large) == pytest.approx((noise, signal), rel=1e-6)
+
+
+def test_the_estimates_are_unbiased_for_real_noise():
+    generator = torch.Generator().manual_seed(0)
+    true_gradient = torch.full((10,), 0.5, dtype=torch.float64)
+    estimates = []
+    for _ in range(2000):
+        examples = true_gradient + torch.randn(8, 10, generator=generator, dtype=torch.float64)
+        small, large = examples[:2].mean(0).norm().item(), examples.mean(0).norm().item()
+        estimates.append(noise_and_signal(small, large, 2, 8))
+    noise, signal = (sum(column) / len(column) for column in zip(*estimates, strict=True))
+    assert noise == pytest.approx(10.0, rel=0.05)
+    assert signal == pytest.approx(2.5, rel=0.05)
+
+
+@given(st.floats(0.1, 10.0))
+def test_both_scale_with_the_square_of_the_gradient(factor):
+    plain, scaled = noise_and_signal(3.0, 2.0, 1, 4), noise_and_signal(3 * factor, 2 * factor, 1, 4)
+    assert scaled == pytest.approx([factor**2 * value for value in plain])
+
+
+def test_huge_and_nonfinite_norms_raise_nothing():
+    for norm in (1e200, math.inf, math.nan):
+        assert not any(map(math.isfinite, noise_and_signal(norm, 1.0, 1, 4)))

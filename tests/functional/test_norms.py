@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from lightning_stab.functional.norms import (
     exact_total_norm,
     first_nonfinite,
+    full_tensor,
     is_sharded,
-    local,
+    local_shard,
     plain_values,
     tensor_norms,
     total_norm,
 )
-from lightning_stab.functional.norms import whole as whole_of
 
 SHAPES = st.lists(
     st.sampled_from([(), (0,), (1,), (7,), (3, 4), (2, 3, 5), (0, 4)]), min_size=1, max_size=8
@@ -164,7 +164,7 @@ def test_the_exact_norm_of_complex_and_sparse_gradients():
 
 def test_a_whole_tensor_is_its_own_shard():
     tensor = torch.ones(2)
-    assert local(tensor) is tensor
+    assert local_shard(tensor) is tensor
     assert not is_sharded(tensor)
     assert plain_values(tensor) is tensor
 
@@ -193,9 +193,9 @@ def test_sharded_tensors_have_the_norm_of_the_whole(mesh, order):
     assert torch.equal(tensor_norms(shards), tensor_norms(whole))
     assert exact_total_norm(shards) == exact_total_norm(whole)
     assert is_sharded(shards[0])
-    assert torch.equal(whole_of(shards[0]), whole[0])
-    assert whole_of(whole[0]) is whole[0]
-    assert torch.equal(local(shards[0]), whole[0])
+    assert torch.equal(full_tensor(shards[0]), whole[0])
+    assert full_tensor(whole[0]) is whole[0]
+    assert torch.equal(local_shard(shards[0]), whole[0])
     assert first_nonfinite([shards[0], shards[1] / 0]) == 1
 
 

@@ -15,10 +15,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback as _LightningCallback
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping as _LightningEarlyStopping
 
 from lightning_stab.arguments import call_text
+from lightning_stab.callbacks._trainer.fit_state import note_restore
 
 if TYPE_CHECKING or "pytorch_lightning" not in sys.modules:
     _Callback = _LightningCallback
@@ -47,6 +48,12 @@ class Callback(_Callback):
         for field in fields(options) if options is not None else ():
             if not hasattr(cls, field.name):
                 setattr(cls, field.name, property(attrgetter(f"options.{field.name}")))
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note that a checkpoint is being loaded, for those who ask how the fit began."""
+        note_restore(trainer, checkpoint)
 
     def __repr__(self) -> str:
         own = self.__dict__.get("options")

@@ -2,8 +2,8 @@
 
 The first :class:`StepMember` in the Trainer's list runs the phases for all members, so that the
 order of the list does not matter and the gradients are measured once. A callback takes part by
-inheriting from it and calling :func:`run_phases` from ``on_before_optimizer_step``, where Lightning
-shows the unscaled, accumulated gradients.
+inheriting from it: the phases run in ``on_before_optimizer_step``, where Lightning shows the
+unscaled, accumulated gradients.
 """
 
 from __future__ import annotations
@@ -127,7 +127,13 @@ class OptimizerStep:
 
 
 class StepMember(Protocol):
-    """A callback that takes part in the phases of an optimizer step; each does nothing here."""
+    """A callback that takes part in the phases of an optimizer step, which do nothing here."""
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Run the phases of this step for all members, where this is the first of them."""
+        run_phases(self, trainer, pl_module, optimizer)
 
     def wants_step(self, trainer: Trainer) -> bool:
         """Say whether this callback needs the coming step; where none does, it costs nothing."""

@@ -24,7 +24,7 @@ from lightning_stab.callbacks.activations.recognition import (
 )
 from lightning_stab.callbacks.activations.record import ActivationRecord, Pending, Site
 from lightning_stab.functional.activation_kinds import ActivationKind
-from lightning_stab.functional.norms import local
+from lightning_stab.functional.norms import local_shard
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,6 @@ def _usable(value: Any) -> Tensor | None:
     """Return the values to look at: real numbers in memory, with a batch and a unit dimension."""
     if not isinstance(value, Tensor):
         return None
-    values = local(value.detach())
+    values = local_shard(value.detach())
     fits = values.layout is torch.strided and values.is_floating_point()
     return values if fits and values.dim() > 1 and values.numel() and not values.is_meta else None

@@ -8,37 +8,34 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch.nn import Parameter
-from torch.optim import Optimizer
 
-from lightning_stab.arguments import integer, one_of, strings
+from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
+from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step, plain_name
-from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
+from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember
 from lightning_stab.callbacks._trainer.strategies import (
     refuse_hidden_gradients,
     refuse_partial_norms,
 )
+from lightning_stab.callbacks.clipping.options import ClippingOptions, Threshold
 from lightning_stab.callbacks.clipping.output_layer import OutputLayer
 from lightning_stab.callbacks.clipping.rules import (
-    Clipped,
-    Target,
+    ClipInput,
+    ClipResult,
+    ClipSummary,
     clip_by_history,
     clip_norm,
     clip_units,
     clip_values,
     transposed_unit_dims,
 )
-from lightning_stab.callbacks.clipping.summary import ClipSummary
-from lightning_stab.callbacks.clipping.thresholds import checked_method, checked_threshold
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.norm_history import NormHistory, PercentileHistory, ZScoreHistory
 
-RULES = {"value": 100.0, "norm": 1.0, "adaptive": 0.01, "history": None}
-METHODS = {"zscore": 2.5, "percentile": 10.0}
 
-
-class GradientClipping(StepMember, Callback):
+class GradientClipping(StepMember, Callback, options=ClippingOptions):
     """Bound the gradients right before the optimizer step, by one of four rules.
 
     ============ ======================================================= ==================
@@ -63,7 +60,7 @@ class GradientClipping(StepMember, Callback):
         rule: ``value``, ``norm``, ``adaptive`` or ``history``.
         threshold: in the unit of the rule, > 0: a number, a table from step to number such as
             ``{0: 10.0, 1000: 1.0}``, or a function of the optimizer step. None: the rule's default.
-        method: how ``history`` judges, ``zscore`` or ``percentile``.
+        method: how ``history`` finds the bound, ``zscore`` or ``percentile``.
         per_parameter_group: apply the rule to each parameter group of an optimizer by itself.
         exclude: patterns of parameter names that are not clipped and count for no norm.
         exclude_output: whether ``adaptive`` leaves the output layer alone, as its source does;
@@ -84,6 +81,8 @@ class GradientClipping(StepMember, Callback):
     and Kumar et al., 2025 (history).
     """
 
+    options: ClippingOptions
+
     def __init__(
         self,
         rule: str = "norm",
@@ -95,18 +94,10 @@ class GradientClipping(StepMember, Callback):
         exclude_output: bool = True,
         every_n_steps: int = 50,
     ) -> None:
-        self.rule = one_of("rule", rule, RULES)
-        self.method = one_of("method", method, METHODS)
-        self.threshold = _default(rule, method) if threshold is None else threshold
-        self._threshold_at = checked_threshold(self.threshold)
-        checked_method(rule, method, self.threshold)
-        self.per_parameter_group = per_parameter_group
-        self.exclude = strings("exclude", exclude)
-        self.exclude_output = exclude_output
-        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
-        self._histories: dict[str, NormHistory] = {}
+        self.options = options_from(ClippingOptions, locals())
+        self._histories: dict[str, NormHistory[Any]] = {}
         self._summaries: dict[str, ClipSummary] = {}
-        self._readings: list[DeviceScalars] = []
+        self._pending: list[DeviceScalars] = []
         self._output = OutputLayer()
         self._unit_dims: dict[int, int] = {}
         self._excluded: set[int] = set()
@@ -114,64 +105,66 @@ class GradientClipping(StepMember, Callback):
         self._loaded = False
 
     @property
+    def threshold(self) -> Threshold:
+        """What was given, or the default of the rule."""
+        return self.options.threshold_or_default
+
+    @property
     def state_key(self) -> str:
-        """Tell clippers of different rules or parameters apart in a checkpoint."""
-        return self._generate_state_key(
-            rule=self.rule, method=self.method, exclude=list(self.exclude)
-        )
+        """Distinguish clippers of different rules or parameters in a checkpoint."""
+        own = self.options
+        return self._generate_state_key(rule=own.rule, method=own.method, exclude=list(own.exclude))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse to clip beside the Trainer, or where whole norms cannot be had."""
         if stage != "fit":
             return
+        begin_fit(trainer, stage)
+        self._loaded = False
         if trainer.gradient_clip_val:
             raise ConflictError(
                 "`GradientClipping` and the Trainer's `gradient_clip_val` would both clip, got"
                 f" `gradient_clip_val={trainer.gradient_clip_val}`. Remove one of them."
             )
-        if self.rule == "value":
+        if self.options.rule == "value":
             refuse_hidden_gradients(trainer, self)
         else:
-            refuse_partial_norms(trainer, self, f'rule="{self.rule}"')
+            refuse_partial_norms(trainer, self, f'rule="{self.options.rule}"')
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up the parameters once: they are built and moved by now."""
         named = [(plain_name(n), p) for n, p in pl_module.named_parameters()]
-        self._excluded = {id(p) for n, p in named if any(fnmatchcase(n, x) for x in self.exclude)}
+        patterns = self.options.exclude
+        self._excluded = {id(p) for n, p in named if any(fnmatchcase(n, x) for x in patterns)}
         self._unit_dims = transposed_unit_dims(pl_module)
         self._output = OutputLayer()
-        self._readings, self._summaries = [], {}  # of an earlier fit that failed
-        if not self._loaded and trainer.global_step == 0:
+        self._pending, self._summaries = [], {}  # of an earlier fit that failed
+        if begins_anew(trainer, loaded=self._loaded):
             self._histories = {}
-        self._loaded = False
-        self._suffix = self._place_among(trainer)
+        clippers = [c for c in callbacks_of(trainer) if isinstance(c, GradientClipping)]
+        several = len(clippers) > 1  # their logged values need different names
+        self._suffix = f"_{clippers.index(self)}_{self.options.rule}" if several else ""
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Watch the first batch for the output layers, where the rule leaves them alone."""
-        if self.rule == "adaptive" and self.exclude_output:
+        if self._excludes_output:
             self._output.watch(pl_module)
-
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
-        """Take part in the phases of the step."""
-        run_phases(self, trainer, pl_module, optimizer)
 
     def clip_step(self, step: OptimizerStep) -> None:
         """Clip the gradients of a step that no guard rejected."""
         if step.rejected:
             return
-        spared = self._excluded
-        if self.rule == "adaptive" and self.exclude_output:
-            spared = spared | self._output.parameters(step)
+        excluded = self._excluded
+        if self._excludes_output:
+            excluded = excluded | self._output.parameters(step)
         again, step.clipped = step.clipped, True
-        groups = step.groups if self.per_parameter_group else [step.params]
-        for number, params in enumerate(groups):
-            kept = [p for p in params if id(p) not in spared]
+        by_group = self.options.per_parameter_group
+        for number, params in enumerate(step.groups if by_group else [step.params]):
+            kept = [p for p in params if id(p) not in excluded]
             if kept:
-                group = f"_group{number}" if self.per_parameter_group else ""
+                group = f"_group{number}" if by_group else ""
                 self._clip(step, kept, self._suffix + step.suffix + group, again=again)
 
     def on_train_batch_end(
@@ -179,9 +172,8 @@ class GradientClipping(StepMember, Callback):
     ) -> None:
         """Log what an interval's last step gave, as one event, and take the hooks off."""
         self._output.stop()
-        if self._readings:
-            readings, self._readings = self._readings, []
-            log_scalars(trainer, to_host(readings))
+        pending, self._pending = self._pending, []
+        log_scalars(trainer, to_host(pending))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -204,41 +196,35 @@ class GradientClipping(StepMember, Callback):
         for key, state in state_dict["histories"].items():
             self._history(key).load_state_dict(state)
 
+    @property
+    def _excludes_output(self) -> bool:
+        return self.options.rule == "adaptive" and self.options.exclude_output
+
     def _clip(
         self, step: OptimizerStep, params: Sequence[Parameter], key: str, *, again: bool
     ) -> None:
         at = log_step(step.trainer)
-        measure = is_due(at, self.every_n_steps)
-        bounds_norm = self.rule in ("norm", "history")
+        measure = is_due(at, self.options.every_n_steps)
+        bounds_norm = self.options.rule in ("norm", "history")
         total = None
         if measure or bounds_norm:  # another clipper may have changed what was measured first
             total = step.total_of(params, step.norms_now() if again else step.norms)
-        rule = self._rule_of(key, learns=not step.is_line_search)
-        clipped = rule(Target(params, total, self._threshold_at(at), measure))
+        given = ClipInput(params, total, self.options.threshold_at(at), measure)
+        result = self._apply_rule(given, key, learns=not step.is_line_search)
         summary = self._summaries.setdefault(key, ClipSummary(per_step=bounds_norm))
         if not step.is_line_search:
-            summary.add(clipped)
+            summary.add(result)
         if measure and total is not None and summary.num_steps:
             after = step.total_of(params, step.norms_now())
-            self._readings.append(summary.reading(key, total, after, clipped))
+            self._pending.append(summary.scalars(key, total, after, result))
 
-    def _rule_of(self, key: str, *, learns: bool) -> Callable[[Target], Clipped]:
-        if self.rule == "history":
-            return clip_by_history(self._history(key), learns=learns)
-        if self.rule == "adaptive":
-            return clip_units(self._unit_dims)
-        return clip_values if self.rule == "value" else clip_norm
+    def _apply_rule(self, given: ClipInput, key: str, *, learns: bool) -> ClipResult:
+        if self.options.rule == "history":
+            return clip_by_history(given, self._history(key), learns=learns)
+        if self.options.rule == "adaptive":
+            return clip_units(given, self._unit_dims)
+        return clip_values(given) if self.options.rule == "value" else clip_norm(given)
 
-    def _history(self, key: str) -> NormHistory:
-        kind = ZScoreHistory if self.method == "zscore" else PercentileHistory
-        return self._histories.setdefault(key, kind(self._threshold_at(0)))
-
-    def _place_among(self, trainer: Trainer) -> str:
-        """Return what tells this clipper's values from another's: nothing where it is alone."""
-        clippers = [c for c in callbacks_of(trainer) if isinstance(c, GradientClipping)]
-        return f"_{clippers.index(self)}_{self.rule}" if len(clippers) > 1 else ""
-
-
-def _default(rule: str, method: str) -> float:
-    threshold = RULES[rule]
-    return METHODS[method] if threshold is None else threshold
+    def _history(self, key: str) -> NormHistory[Any]:
+        kind = ZScoreHistory if self.options.method == "zscore" else PercentileHistory
+        return self._histories.setdefault(key, kind(self.options.threshold_at(0)))

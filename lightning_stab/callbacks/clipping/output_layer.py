@@ -1,4 +1,4 @@
-"""Which layer is the output layer: the last one that runs, whatever the order of declaration."""
+"""Which layer is the output layer: the last one that runs, not the last one declared."""
 
 from __future__ import annotations
 
@@ -36,24 +36,17 @@ class OutputLayer:
 
     def _last(self, step: OptimizerStep) -> set[int]:
         layers = {plain_name(n): m for n, m in step.module.named_modules()}
-        order = self._probe.order if self._probe is not None else []
+        seen = self._probe.order if self._probe is not None else []
+        declared = [n for n, m in layers.items() if isinstance(m, WEIGHT_LAYERS)]
         own = {id(p) for p in step.params}
-        for name in reversed(order or [n for n, m in layers.items() if _has_weights(m)]):
+        for name in reversed(seen or declared):
             found = {id(p) for p in layers[name].parameters()}
             if found & own:
-                _say_if_guessed(name, seen=bool(order))
+                if not seen:
+                    rank_zero_info(
+                        "`GradientClipping`: the layers were not seen running (compiled or"
+                        f" functional code); the last one declared, {name!r}, counts as the output"
+                        " layer and is not clipped. Name others with `exclude`."
+                    )
                 return found
         return set()
-
-
-def _has_weights(module: nn.Module) -> bool:
-    return isinstance(module, WEIGHT_LAYERS)
-
-
-def _say_if_guessed(name: str, *, seen: bool) -> None:
-    if not seen:
-        rank_zero_info(
-            "`GradientClipping`: the layers were not seen running (compiled or functional code);"
-            f" the last one declared, {name!r}, counts as the output layer and is not clipped."
-            " Name others with `exclude`."
-        )

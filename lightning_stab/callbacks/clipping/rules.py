@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
-from torch.nn.modules.conv import _ConvTransposeNd
 
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars
+from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.functional.clipping import (
     clip_adaptively_,
     clip_by_value_,
@@ -19,11 +21,14 @@ from lightning_stab.functional.clipping import (
     scale_,
 )
 from lightning_stab.functional.norm_history import NormHistory
-from lightning_stab.functional.norms import exact_total_norm
+from lightning_stab.functional.norms import exact_total_norm, full_tensor
+
+LOGGED = ("norm_before", "norm_after", "coefficient", "fraction")
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass
-class Target:
+class ClipInput:
     """The gradients that one application of a rule works on.
 
     Attributes:
@@ -57,84 +62,120 @@ class Target:
 
 
 @dataclass
-class Clipped:
-    """What a rule did: device scalars or numbers.
+class ClipResult:
+    """What a rule did: device scalars or numbers, NaN for what was not measured or has no meaning.
 
     Attributes:
-        coefficient: the factor applied; None where there is no single one.
         fraction: of elements (value), of units (adaptive) or 1/0 for the step (norm, history).
+        coefficient: the one factor that was applied.
     """
 
-    coefficient: Tensor | float | None
-    fraction: Tensor | float | None
+    fraction: Tensor | float = math.nan
+    coefficient: Tensor | float = math.nan
 
 
-def clip_values(target: Target) -> Clipped:
+UNCLIPPED = ClipResult(fraction=0.0, coefficient=1.0)
+
+
+def clip_values(given: ClipInput) -> ClipResult:
     """Bound every entry by the threshold."""
-    fraction = fraction_beyond(target.gradients, target.threshold) if target.measure else None
-    clip_by_value_(target.gradients, target.threshold)
-    return Clipped(None, fraction)
+    fraction = fraction_beyond(given.gradients, given.threshold) if given.measure else math.nan
+    clip_by_value_(given.gradients, given.threshold)
+    return ClipResult(fraction)
 
 
-def clip_norm(target: Target) -> Clipped:
+def clip_norm(given: ClipInput) -> ClipResult:
     """Bound the norm of all gradients together by the threshold."""
-    return _bound_norm(target, target.threshold)
+    total = given.norm
+    if total.device.type != "cpu":  # reading the norm would wait for the device
+        coefficient = norm_coefficient(total, given.threshold)
+        scale_(given.gradients, coefficient)
+        return ClipResult((coefficient < 1.0).float(), coefficient)
+    if float(total) == math.inf:  # float32 overflowed: the entries may well be finite
+        total = torch.tensor(given.norm_value(), dtype=torch.float64)
+        if not math.isfinite(float(total)):
+            return UNCLIPPED
+    coefficient = norm_coefficient(total, given.threshold)
+    if float(coefficient) < 1.0:
+        scale_(given.gradients, coefficient)
+    return ClipResult(float(coefficient < 1.0), float(coefficient))
 
 
-def clip_by_history(history: NormHistory, *, learns: bool) -> Callable[[Target], Clipped]:
-    """Return the rule that bounds the norm by its own past; a non-finite norm is left alone.
+def clip_by_history(given: ClipInput, history: NormHistory[Any], *, learns: bool) -> ClipResult:
+    """Bound the norm by its own past; a norm that is not finite is left alone.
 
     Args:
+        given: the gradients.
         history: the past.
         learns: whether this norm becomes part of it.
     """
-
-    def clip(target: Target) -> Clipped:
-        norm = target.norm_value()
-        if not math.isfinite(norm):
-            return Clipped(1.0, 0.0)
-        limit = history.limit(norm)
-        if learns:
-            history.learn(norm, min(norm, limit))
-        return _bound_norm(target, limit) if limit < norm else Clipped(1.0, 0.0)
-
-    return clip
+    norm = given.norm_value()
+    if not math.isfinite(norm):
+        return UNCLIPPED
+    limit = history.limit(norm)
+    if learns:
+        history.learn(norm, min(norm, limit))
+    return clip_norm(replace(given, threshold=limit)) if limit < norm else UNCLIPPED
 
 
-def clip_units(unit_dims: dict[int, int]) -> Callable[[Target], Clipped]:
-    """Return the rule that bounds each unit's gradient by its weights.
+def clip_units(given: ClipInput, unit_dims: Mapping[int, int]) -> ClipResult:
+    """Bound each unit's gradient by its weights.
 
     Args:
+        given: the gradients.
         unit_dims: the unit dimension by identity of the parameter; 0 where it is not named.
     """
-
-    def clip(target: Target) -> Clipped:
-        weights = [p.detach() for p in target.params]
-        dims = [unit_dims.get(id(p), 0) for p in target.params]
-        clipped, units = clip_adaptively_(
-            target.gradients, weights, target.threshold, unit_dims=dims
-        )
-        return Clipped(None, clipped / max(units, 1))
-
-    return clip
+    weights = [p.detach() for p in given.params]
+    dims = [unit_dims.get(id(p), 0) for p in given.params]
+    clipped, units = clip_adaptively_(given.gradients, weights, given.threshold, unit_dims=dims)
+    return ClipResult(clipped / max(units, 1))
 
 
 def transposed_unit_dims(module: nn.Module) -> dict[int, int]:
     """Return the unit dimension of the weights whose output channels stand second."""
-    return {id(m.weight): 1 for m in module.modules() if isinstance(m, _ConvTransposeNd)}
+    return {id(m.weight): 1 for m in module.modules() if isinstance(m, TRANSPOSED_CONVOLUTIONS)}
 
 
-def _bound_norm(target: Target, threshold: float) -> Clipped:
-    if target.norm.device.type != "cpu":  # reading the norm would wait for the device
-        coefficient = norm_coefficient(target.norm, threshold)
-        scale_(target.gradients, coefficient)
-        return Clipped(coefficient, (coefficient < 1.0).float())
-    total = target.norm
-    if float(total) == math.inf:  # float32 overflowed: the entries may well be finite
-        total = torch.tensor(target.norm_value(), dtype=torch.float64)
-        if not math.isfinite(float(total)):
-            return Clipped(1.0, 0.0)
-    coefficient = norm_coefficient(total, threshold)
-    if float(coefficient) < 1.0:
-        scale_(target.gradients, coefficient)
-    return Clipped(float(coefficient), float(coefficient < 1.0))
+class ClipSummary:
+    """Counts the clipped steps of one optimizer or group, on the device where they are there.
+
+    Args:
+        per_step: whether the fraction is of the interval's steps, not of elements or units.
+    """
+
+    def __init__(self, *, per_step: bool) -> None:
+        self.num_steps = 0
+        self._per_step = per_step
+        self._clipped: Tensor | float = 0.0
+
+    def add(self, result: ClipResult) -> None:
+        """Count one step."""
+        self.num_steps += 1
+        if self._per_step:
+            self._clipped = self._clipped + result.fraction
+
+    def scalars(
+        self, suffix: str, before: Tensor, after: Tensor, result: ClipResult
+    ) -> DeviceScalars:
+        """Return the values of an interval's last step, with the interval's fraction.
+
+        Args:
+            suffix: distinguishes the values from those of other clippers, optimizers and groups.
+            before: the norm before clipping.
+            after: the norm after it.
+            result: what the rule did at this step.
+        """
+        fraction = self._clipped / self.num_steps if self._per_step else result.fraction
+        values = [before, after, *(_scalar(v, before) for v in (result.coefficient, fraction))]
+        tags = [tag("clip", name + suffix) for name in LOGGED]
+        self.num_steps, self._clipped = 0, 0.0
+        return DeviceScalars(
+            torch.stack([v.to(before.device, torch.float64) for v in values]),
+            lambda numbers: {t: v for t, v in zip(tags, numbers, strict=True) if v == v},
+        )
+
+
+def _scalar(value: Tensor | float, like: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return full_tensor(value.detach()).reshape(())
+    return torch.tensor(value, device=like.device)

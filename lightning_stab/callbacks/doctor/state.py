@@ -24,7 +24,7 @@ from lightning_stab.callbacks.doctor.uncleared_gradients import StaleGradients
 from lightning_stab.callbacks.doctor.unit_facts import UnitFacts
 from lightning_stab.callbacks.doctor.validation_facts import ValidationHistory
 from lightning_stab.diagnosis.facts import NAMES, Facts
-from lightning_stab.functional.norms import local, tensor_norms
+from lightning_stab.functional.norms import local_shard, tensor_norms
 
 
 class Patient:
@@ -158,10 +158,10 @@ class Patient:
         made = [(n, p) for n, p in module.named_parameters() if not is_lazy(p)]
         real = [(n, p) for n, p in made if p.is_floating_point() or p.is_complex()]
         named = [(plain_name(n), p) for n, p in real if p.numel()]
-        weights = [local(p.detach()) if alone else p.detach() for _, p in named]
+        weights = [local_shard(p.detach()) if alone else p.detach() for _, p in named]
         self._steps.know("nonfinite_weights", _nonfinite([n for n, _ in named], weights))
         if alone:  # the run has failed, and its last gradients are still there
-            left = [(n, local(p.grad)) for n, p in named if p.grad is not None]
+            left = [(n, local_shard(p.grad)) for n, p in named if p.grad is not None]
             bad = _nonfinite([n for n, _ in left], [g for _, g in left])
             self._steps.know("nonfinite_gradients", bad)
 

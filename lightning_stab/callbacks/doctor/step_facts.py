@@ -20,7 +20,7 @@ from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.functional.autograd_graph import leaves_of
 from lightning_stab.functional.gradient_statistics import change_and_size
 from lightning_stab.functional.identical_units import identical_fraction
-from lightning_stab.functional.norms import is_sharded, local, tensor_norms
+from lightning_stab.functional.norms import is_sharded, local_shard, tensor_norms
 
 EARLY = 10  # steps after the warm-up at which every update is looked at
 FIRST_NORMS = 10  # gradient norms whose median is the start
@@ -228,7 +228,7 @@ def _is_matrix(part: nn.Module, name: str, parameter: Parameter) -> bool:
 
 def _sample(parameter: Parameter) -> Tensor:
     """Return evenly spread entries of a parameter, enough for the norm of its change."""
-    flat = local(parameter.detach()).reshape(-1)
+    flat = local_shard(parameter.detach()).reshape(-1)
     return flat[:: max(1, flat.numel() // SAMPLED)]
 
 

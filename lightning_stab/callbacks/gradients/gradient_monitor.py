@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from torch.optim import Optimizer
 
-from lightning_stab.arguments import integer, one_of, strings
+from lightning_stab.arguments import integer, one_of, options_from, strings
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
+from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import (
     is_due,
@@ -18,31 +19,45 @@ from lightning_stab.callbacks._trainer.logging import (
     tag,
     tensorboard_writers,
 )
-from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
+from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
-from lightning_stab.callbacks.gradients.noise_scale import NoiseScale
 from lightning_stab.callbacks.gradients.statistics import (
     DepthProfile,
     GradientCosine,
+    NoiseScale,
     UpdateRatio,
-    entry_readings,
-    norm_reading,
+    entry_scalars,
+    norm_scalars,
     write_histograms,
 )
 
-STATISTICS = (
-    "rms",
-    "max_abs",
-    "zero_fraction",
-    "nonfinite_fraction",
-    "update_ratio",
-    "cosine",
-    "depth",
-    "noise_scale",
-)
+DEFAULT_STATISTICS = ("nonfinite_fraction", "update_ratio", "cosine", "depth", "noise_scale")
+STATISTICS = ("rms", "max_abs", "zero_fraction", *DEFAULT_STATISTICS)
 
 
-class GradientMonitor(StepMember, Callback):
+@dataclass(frozen=True, kw_only=True)
+class GradientMonitorOptions:
+    """The arguments of `GradientMonitor`, where each is explained; checked as it says."""
+
+    every_n_steps: int = 50
+    dense_steps: int = 10
+    per_parameter: Sequence[str] = ()
+    statistics: Sequence[str] = DEFAULT_STATISTICS
+    histogram_every_n_steps: int | None = None
+    progress_bar: bool = False
+
+    def __post_init__(self) -> None:
+        integer("every_n_steps", self.every_n_steps, minimum=1)
+        integer("dense_steps", self.dense_steps, minimum=0)
+        for name in ("per_parameter", "statistics"):
+            object.__setattr__(self, name, strings(name, getattr(self, name)))
+        for name in self.statistics:
+            one_of("statistics", name, STATISTICS)
+        if self.histogram_every_n_steps is not None:
+            integer("histogram_every_n_steps", self.histogram_every_n_steps, minimum=1)
+
+
+class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     """Log the norms of the gradients that the optimizer really gets, a few values per layer.
 
     It reads unscaled, accumulated gradients before and after the suite's own clipping, and never
@@ -74,7 +89,7 @@ class GradientMonitor(StepMember, Callback):
         per_parameter: patterns of parameter names whose own norms are logged, e.g. ``["*"]``.
         statistics: what is logged besides norms, any of ``rms``, ``max_abs``, ``zero_fraction``,
             ``nonfinite_fraction``, ``update_ratio``, ``cosine``, ``depth``, ``noise_scale``.
-        histogram_every_n_steps: interval of TensorBoard histograms, which are dear; None: never.
+        histogram_every_n_steps: interval of TensorBoard histograms (expensive); None: never.
         progress_bar: show the total norm in the progress bar.
 
     Raises:
@@ -87,33 +102,20 @@ class GradientMonitor(StepMember, Callback):
         >>> trainer = Trainer(callbacks=[GradientMonitor(every_n_steps=10)], logger=False)
     """
 
+    options: GradientMonitorOptions
+
     def __init__(
         self,
         every_n_steps: int = 50,
         dense_steps: int = 10,
         *,
         per_parameter: Sequence[str] = (),
-        statistics: Sequence[str] = (
-            "nonfinite_fraction",
-            "update_ratio",
-            "cosine",
-            "depth",
-            "noise_scale",
-        ),
+        statistics: Sequence[str] = DEFAULT_STATISTICS,
         histogram_every_n_steps: int | None = None,
         progress_bar: bool = False,
     ) -> None:
-        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
-        self.dense_steps = integer("dense_steps", dense_steps, minimum=0)
-        self.per_parameter = strings("per_parameter", per_parameter)
-        self.statistics = tuple(
-            one_of("statistics", name, STATISTICS) for name in strings("statistics", statistics)
-        )
-        self.histogram_every_n_steps = histogram_every_n_steps
-        if histogram_every_n_steps is not None:
-            integer("histogram_every_n_steps", histogram_every_n_steps, minimum=1)
-        self.progress_bar = progress_bar
-        self._readings: list[DeviceScalars] = []
+        self.options = options_from(GradientMonitorOptions, locals())
+        self._pending: list[DeviceScalars] = []
         self._update_ratio = UpdateRatio()
         self._cosine = GradientCosine()
         self._depth = DepthProfile()
@@ -122,21 +124,21 @@ class GradientMonitor(StepMember, Callback):
 
     @property
     def state_key(self) -> str:
-        """Tell monitors of different intervals apart in a checkpoint."""
-        return self._generate_state_key(
-            every_n_steps=self.every_n_steps, dense_steps=self.dense_steps
-        )
+        """Distinguish monitors of different intervals in a checkpoint."""
+        intervals = {n: getattr(self.options, n) for n in ("every_n_steps", "dense_steps")}
+        return self._generate_state_key(**intervals)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen."""
         if stage == "fit":
+            begin_fit(trainer, stage)
+            self._loaded = False
             refuse_partial_norms(trainer, self, "gradient norms")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
-        if not self._loaded and trainer.global_step == 0:
+        if begins_anew(trainer, loaded=self._loaded):
             self._noise = NoiseScale()
-        self._loaded = False
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -153,12 +155,6 @@ class GradientMonitor(StepMember, Callback):
         """Read the first micro-batch of a window."""
         self._noise.after_backward(trainer, pl_module)
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
-        """Take part in the phases of the step."""
-        run_phases(self, trainer, pl_module, optimizer)
-
     def wants_step(self, trainer: Trainer) -> bool:
         """Say whether this step, or the next one's cosine with it, is read."""
         at = log_step(trainer)
@@ -169,10 +165,16 @@ class GradientMonitor(StepMember, Callback):
         """Read the gradients as they are before anything guards or clips them."""
         at = log_step(step.trainer)
         if self._is_due(at):
-            self._readings.append(norm_reading(step, step.norms, "grad_norm", self.per_parameter))
+            patterns = self.options.per_parameter
+            self._pending.append(norm_scalars(step, step.norms, "grad_norm", patterns))
         if self._is_full(at):
-            self._measure_in_full(step)
-        elif self._wants("cosine") and self._is_full(at + 1):
+            self._pending.extend(entry_scalars(step, self.options.statistics))
+            if self._wants("cosine"):
+                self._pending.extend(self._cosine.scalars(step))
+            self._pending.extend(self._noise.scalars(step))
+            if self._wants("update_ratio"):
+                self._update_ratio.before_step(step)
+        if self._wants("cosine") and self._is_full(at + 1):
             self._cosine.remember(step)
         if self._wants_histogram(at):
             write_histograms(step, list(tensorboard_writers(step.trainer)), at)
@@ -181,19 +183,18 @@ class GradientMonitor(StepMember, Callback):
         """Read the norms after clipping, if a clipper was there and the step stands."""
         if step.rejected:
             self._update_ratio.drop(step)
-        if self._is_due(log_step(step.trainer)) and step.clipped and not step.rejected:
-            norms = step.norms_now()
-            self._readings.append(norm_reading(step, norms, "grad_norm_clipped", ()))
+        elif step.clipped and self._is_due(log_step(step.trainer)):
+            self._pending.append(norm_scalars(step, step.norms_now(), "grad_norm_clipped"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Log everything that this batch's steps gave, as one event."""
-        if not (self._readings or self._depth.is_on):
+        if not (self._pending or self._depth.is_on):
             return
-        later = self._update_ratio.readings() + self._depth.readings(trainer)
-        if self._readings:  # a batch without a step takes the hooks off all the same
-            self._readings.extend(later)
+        later = self._update_ratio.scalars() + self._depth.scalars(trainer)
+        if self._pending:  # a batch without a step takes the hooks off all the same
+            self._pending.extend(later)
         self._emit(trainer)
 
     def on_exception(
@@ -216,40 +217,31 @@ class GradientMonitor(StepMember, Callback):
         self._noise.load_state_dict(state_dict["noise_scale"])
         self._loaded = True
 
-    def _measure_in_full(self, step: OptimizerStep) -> None:
-        self._readings.extend(entry_readings(step, self.statistics))
-        if self._wants("cosine"):
-            self._readings.extend(self._cosine.readings(step))
-            if self._is_full(log_step(step.trainer) + 1):
-                self._cosine.remember(step)
-        self._readings.extend(self._noise.readings(step))
-        if self._wants("update_ratio"):
-            self._update_ratio.before_step(step)
-
     def _emit(self, trainer: Trainer) -> None:
-        readings, self._readings = self._readings, []
-        scalars = to_host(readings)
-        totals = {k: v for k, v in scalars.items() if k.startswith(tag("grad_norm", "total"))}
+        pending, self._pending = self._pending, []
+        scalars = to_host(pending)
         log_scalars(trainer, scalars)
-        if self.progress_bar:
-            trainer.progress_bar_metrics.update(totals)
+        if self.options.progress_bar:
+            total = tag("grad_norm", "total")
+            shown = {name: v for name, v in scalars.items() if name.startswith(total)}
+            trainer.progress_bar_metrics.update(shown)
 
     def _clear(self) -> None:
-        self._readings = []
+        self._pending = []
         self._depth.stop()
         self._noise.forget()
         self._update_ratio = UpdateRatio()
         self._cosine = GradientCosine()
 
     def _wants(self, statistic: str) -> bool:
-        return statistic in self.statistics
+        return statistic in self.options.statistics
 
     def _is_full(self, step: int) -> bool:
-        return is_due(step, self.every_n_steps)
+        return is_due(step, self.options.every_n_steps)
 
     def _is_due(self, step: int) -> bool:
-        return step < self.dense_steps or self._is_full(step)
+        return step < self.options.dense_steps or self._is_full(step)
 
     def _wants_histogram(self, step: int) -> bool:
-        every = self.histogram_every_n_steps
+        every = self.options.histogram_every_n_steps
         return every is not None and is_due(step, every)

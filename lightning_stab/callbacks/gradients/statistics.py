@@ -1,15 +1,18 @@
-"""What `GradientMonitor` measures, one small class for each statistic that needs its own hooks."""
+"""What `GradientMonitor` measures: norms, entries, and what compares two moments of a step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 from torch.optim import LBFGS
 
@@ -24,25 +27,29 @@ from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scale
 from lightning_stab.functional.gradient_statistics import (
     by_layer,
     change_and_size,
+    copy_entries,
     cosine,
     count_zero_and_nonfinite,
     largest_magnitudes,
     layer_of,
     log_ratio,
+    noise_and_signal,
     ratios,
 )
-from lightning_stab.functional.norms import local, tensor_norms, total_norm
+from lightning_stab.functional.norms import local_shard, tensor_norms, total_norm
+from lightning_stab.functional.statistics import ExponentialStatistics
 
+PerLayer = Callable[[list[float]], Mapping[str, float]]  # from the parameters' numbers
 COUNTED = ("zero_fraction", "nonfinite_fraction")
 
 
-def norm_reading(
-    step: OptimizerStep, norms: Tensor, section: str, per_parameter: Sequence[str]
+def norm_scalars(
+    step: OptimizerStep, norms: Tensor, section: str, per_parameter: Sequence[str] = ()
 ) -> DeviceScalars:
-    """Read the norms as totals, by layer, and by parameter where a name pattern asks for it."""
+    """Return the norms as totals, by layer, and by parameter where a name pattern asks for it."""
     names = step.names()
 
-    def to_scalars(values: list[float]) -> Mapping[str, float]:
+    def update(values: list[float]) -> Mapping[str, float]:
         squares = [value * value for value in values]
         layers = _sums(_layer_tags(names, section), squares)
         scalars = {name: math.sqrt(square) for name, square in layers.items()}
@@ -52,7 +59,7 @@ def norm_reading(
                 scalars[tag(section, name)] = norm
         return scalars
 
-    return DeviceScalars(norms, to_scalars)
+    return DeviceScalars(norms, update)
 
 
 @lru_cache(maxsize=64)
@@ -63,29 +70,33 @@ def _layer_tags(names: tuple[str, ...], section: str) -> tuple[str, ...]:
     return tuple(tag(section, layer + "_" * layer.startswith("total")) for layer in layers)
 
 
-def entry_readings(step: OptimizerStep, statistics: Sequence[str]) -> list[DeviceScalars]:
-    """Read what looks at single entries: RMS, greatest magnitude, zero and non-finite fractions."""
-    names = step.names()
-    layers = [layer_of(name) for name in names]
-    sizes = _sums(layers, [float(p.numel()) for p in step.params])
-    readings = []
+def entry_scalars(step: OptimizerStep, statistics: Sequence[str]) -> list[DeviceScalars]:
+    """Return statistics of entries: RMS, greatest magnitude, zero and non-finite fractions."""
+    layers = [layer_of(name) for name in step.names()]
+    scalars = []
+
+    def add(name: str, values: Tensor, per_layer: PerLayer) -> None:
+        def update(numbers: list[float]) -> Mapping[str, float]:
+            return {tag(f"grad_{name}", layer): v for layer, v in per_layer(numbers).items()}
+
+        scalars.append(DeviceScalars(values, update))
+
     if "rms" in statistics:
-        readings.append(DeviceScalars(step.norms, lambda v: _rms(layers, v, sizes)))
+        sizes = [p.numel() for p in step.params]
+        add("rms", step.norms, partial(_rms, layers, sizes))
     if "max_abs" in statistics:
-        largest = largest_magnitudes(step.gradients)
-        readings.append(DeviceScalars(largest, lambda v: _largest(layers, v)))
+        add("max_abs", largest_magnitudes(step.gradients), partial(_largest, layers))
     finite = bool(torch.isfinite(step.norms).all())  # then so is every entry
     if "nonfinite_fraction" in statistics and finite:
-        zeros = {tag("grad_nonfinite_fraction", layer): 0.0 for layer in layers}
-        readings.append(DeviceScalars(step.norms[:0], lambda _: zeros))
+        add("nonfinite_fraction", step.norms[:0], lambda _: dict.fromkeys(layers, 0.0))
     counted = [s for s in statistics if s == "zero_fraction" or (s in COUNTED and not finite)]
     if counted:
         counts = count_zero_and_nonfinite(step.gradients)
-        entries = _sums(layers, _local_sizes(step.gradients))
+        own_sizes = [local_shard(g).numel() for g in step.gradients]
         for column, name in enumerate(COUNTED):
             if name in counted:
-                readings.append(_fraction_reading(name, layers, counts[:, column], entries))
-    return readings
+                add(name, counts[:, column], partial(_mean, layers, own_sizes))
+    return scalars
 
 
 class UpdateRatio:
@@ -99,22 +110,19 @@ class UpdateRatio:
         known = any(params[0] is step.params[0] for _, params, _ in self._copies)
         if known and isinstance(step.optimizer, LBFGS):
             return
-        copies = [p.detach().clone() for p in step.params]
-        self._copies.append((step.names(), list(step.params), copies))
+        self._copies.append((step.names(), list(step.params), copy_entries(step.params)))
 
     def drop(self, step: OptimizerStep) -> None:
         """Forget the copies of a step that is not taken and so changes nothing."""
         self._copies = [c for c in self._copies if c[1][0] is not step.params[0]]
 
-    def readings(self) -> list[DeviceScalars]:
+    def scalars(self) -> list[DeviceScalars]:
         """Compare with the weights after the step, and forget the copies."""
-        readings = []
-        for names, params, copies in self._copies:
-            change, size = change_and_size(copies, [p.detach() for p in params])
-            pair = torch.cat([change, size])
-            readings.append(DeviceScalars(pair, lambda v, names=names: _update_ratios(names, v)))  # type: ignore[misc]
-        self._copies.clear()
-        return readings
+        copies, self._copies = self._copies, []
+        return [
+            DeviceScalars(torch.cat(change_and_size(before, params)), partial(_ratios, names))
+            for names, params, before in copies
+        ]
 
 
 class GradientCosine:
@@ -128,12 +136,11 @@ class GradientCosine:
         copies = [g.detach().clone() for g in step.gradients]
         self._previous[id(step.optimizer)] = ([id(p) for p in step.params], copies)
 
-    def readings(self, step: OptimizerStep) -> list[DeviceScalars]:
+    def scalars(self, step: OptimizerStep) -> list[DeviceScalars]:
         """Compare with the remembered gradient, if it is of the same parameters."""
-        remembered = self._previous.pop(id(step.optimizer), None)
-        if remembered is None or remembered[0] != [id(p) for p in step.params]:
+        params, previous = self._previous.pop(id(step.optimizer), ([], []))
+        if params != [id(p) for p in step.params]:
             return []
-        previous = remembered[1]
         norm = total_norm(tensor_norms(previous))
         name = tag("grad_cosine", "previous" + step.suffix)
         return [named(name, cosine(step.gradients, previous, step.total * norm))]
@@ -164,24 +171,86 @@ class DepthProfile:
             probe.remove()
         return probe
 
-    def readings(self, trainer: Trainer) -> list[DeviceScalars]:
-        """Take the hooks off and read the profile and its first/last log-ratio."""
+    def scalars(self, trainer: Trainer) -> list[DeviceScalars]:
+        """Take the hooks off and return the profile and its first/last log-ratio."""
         probe = self.stop()
         measured = probe.gradient_rms() if probe is not None else {}
         if not measured:
             return []
-        scaler = gradient_scaler(trainer)
-        scale = scaler.get_scale() if scaler is not None else 1.0
-        scale /= trainer.accumulate_grad_batches  # by which Lightning divides each loss
-        names = list(measured)
+        # by both of which the loss was multiplied
+        scale = _loss_scale(trainer) / trainer.accumulate_grad_batches
 
-        def to_scalars(values: list[float]) -> Mapping[str, float]:
-            profile = {name: value / scale for name, value in zip(names, values, strict=True)}
+        def update(values: list[float]) -> Mapping[str, float]:
+            profile = {name: value / scale for name, value in zip(measured, values, strict=True)}
             scalars = {tag("preactivation_grad", name): rms for name, rms in profile.items()}
             scalars[tag("depth", "first_last_log10")] = log_ratio(*first_and_last_hidden(profile))
             return scalars
 
-        return [DeviceScalars(torch.stack(list(measured.values())), to_scalars)]
+        return [DeviceScalars(torch.stack(list(measured.values())), update)]
+
+
+class NoiseScale:
+    """Compare the gradient of the first micro-batch of a window with that of the whole window.
+
+    Lightning divides each micro-batch's loss by the number of micro-batches, so the first one's
+    gradient is that fraction of its mean gradient. Noise and signal are averaged apart.
+    """
+
+    def __init__(self) -> None:
+        self._noise = ExponentialStatistics(decay=0.9, warmup=10)
+        self._signal = ExponentialStatistics(decay=0.9, warmup=10)
+        self._first: Tensor | None = None
+        self._sizes: list[int] = []
+
+    def start_batch(self, batch: Any) -> None:
+        """Note the size of a micro-batch of a window that will be read; 0 where it shows none."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about tensors of several sizes: the first one counts
+            try:
+                self._sizes.append(extract_batch_size(batch))  # as Lightning's own logging does
+            except MisconfigurationException:
+                self._sizes.append(0)
+
+    def after_backward(self, trainer: Trainer, module: LightningModule) -> None:
+        """Measure the gradient while it holds the first micro-batch alone."""
+        if len(self._sizes) != 1 or self._first is not None:
+            return
+        with torch.no_grad():
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            self._first = total_norm(tensor_norms(gradients)) / _loss_scale(trainer)
+
+    def scalars(self, step: OptimizerStep) -> list[DeviceScalars]:
+        """Return the ratio of noise to signal, from a window of at least two micro-batches."""
+        first, sizes = self._first, self._sizes
+        self.forget()
+        if first is None or len(sizes) < 2 or 0 in sizes:
+            return []
+        share = step.trainer.accumulate_grad_batches
+        pair = torch.stack([first.to(step.total) * share, step.total * share / len(sizes)])
+        large = sum(sizes) * step.trainer.world_size
+        return [DeviceScalars(pair, lambda norms: self._learn(norms, sizes[0], large))]
+
+    def forget(self) -> None:
+        """Drop an unfinished window."""
+        self._first, self._sizes = None, []
+
+    def _learn(self, norms: list[float], small: int, large: int) -> dict[str, float]:
+        noise, signal = noise_and_signal(norms[0], norms[1], small, large)
+        self._noise.add(noise)
+        self._signal.add(signal)
+        usable = self._noise.count and self._signal.mean > 0
+        return {
+            tag("grad_noise", "scale"): self._noise.mean / self._signal.mean if usable else math.nan
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages as plain values."""
+        return {"noise": self._noise.state_dict(), "signal": self._signal.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from saved averages."""
+        self._noise.load_state_dict(state["noise"])
+        self._signal.load_state_dict(state["signal"])
 
 
 def write_histograms(step: OptimizerStep, writers: Sequence[Any], at: int) -> None:
@@ -194,35 +263,33 @@ def write_histograms(step: OptimizerStep, writers: Sequence[Any], at: int) -> No
                 writer.add_histogram(tag("grad_histogram", name), values.float(), at)
 
 
-def _update_ratios(names: tuple[str, ...], values: list[float]) -> Mapping[str, float]:
+def _loss_scale(trainer: Trainer) -> float:
+    scaler = gradient_scaler(trainer)
+    return 1.0 if scaler is None else scaler.get_scale()
+
+
+def _ratios(names: Sequence[str], values: list[float]) -> Mapping[str, float]:
     half = len(names)
     change, size = by_layer(names, values[:half]), by_layer(names, values[half:])
     return {tag("update_ratio", layer): ratio for layer, ratio in ratios(change, size).items()}
 
 
-def _rms(layers: list[str], norms: list[float], sizes: dict[str, float]) -> Mapping[str, float]:
-    squares = _sums(layers, [n * n for n in norms])
-    return {
-        tag("grad_rms", layer): (s / max(sizes[layer], 1.0)) ** 0.5 for layer, s in squares.items()
-    }
+def _rms(layers: Sequence[str], sizes: Sequence[int], norms: list[float]) -> dict[str, float]:
+    means = _mean(layers, sizes, [norm * norm for norm in norms])
+    return {layer: mean**0.5 for layer, mean in means.items()}
 
 
-def _largest(layers: list[str], values: list[float]) -> Mapping[str, float]:
+def _mean(layers: Sequence[str], sizes: Sequence[int], sums: list[float]) -> dict[str, float]:
+    entries = _sums(layers, sizes)
+    return {layer: s / max(entries[layer], 1.0) for layer, s in _sums(layers, sums).items()}
+
+
+def _largest(layers: Sequence[str], values: list[float]) -> dict[str, float]:
     result: dict[str, float] = {}
     for layer, value in zip(layers, values, strict=True):
         # a NaN must win over every number: it would lose each comparison
         result[layer] = value if value != value else max(result.get(layer, 0.0), value)
-    return {tag("grad_max_abs", layer): value for layer, value in result.items()}
-
-
-def _fraction_reading(
-    name: str, layers: list[str], counts: Tensor, sizes: dict[str, float]
-) -> DeviceScalars:
-    def to_scalars(values: list[float]) -> Mapping[str, float]:
-        sums = _sums(layers, values)
-        return {tag(f"grad_{name}", layer): n / max(sizes[layer], 1.0) for layer, n in sums.items()}
-
-    return DeviceScalars(counts, to_scalars)
+    return result
 
 
 def _sums(keys: Sequence[str], values: Sequence[float]) -> dict[str, float]:
@@ -230,7 +297,3 @@ def _sums(keys: Sequence[str], values: Sequence[float]) -> dict[str, float]:
     for key, value in zip(keys, values, strict=True):
         sums[key] = sums.get(key, 0.0) + value
     return sums
-
-
-def _local_sizes(gradients: Sequence[Tensor]) -> list[float]:
-    return [float(local(g).numel()) for g in gradients]

@@ -1,16 +1,136 @@
-"""A training state in memory: taken after good steps, put back after a bad one."""
+"""What a bad step must not change, and how it is put back: buffers, schedules, a whole state."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from lightning_stab.callbacks._trainer.step import gradient_scaler, step_members
-from lightning_stab.functional.norms import is_sharded
+from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
+from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler, step_members
+from lightning_stab.functional.norms import first_nonfinite, is_sharded, tensor_norms, total_norm
+
+
+class BufferKeeper:
+    """A copy of a module's buffers as they were before a batch, refreshed cheaply.
+
+    A forward pass over a bad batch ruins running statistics, which no optimizer protects. Only
+    buffers that change are copied again: a version counter tells for all but batch normalisation's,
+    whose kernels write past it.
+
+    Args:
+        module: the module whose buffers are kept; those that it gains later are not.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._places: dict[str, tuple[nn.Module, str]] = {}
+        self._running_statistics: dict[str, None] = {}  # an ordered set of places
+        for path, owner in module.named_modules():
+            names = [n for n, _ in owner.named_buffers(recurse=False, remove_duplicate=False)]
+            places = {f"{path}.{name}": (owner, name) for name in names}
+            self._places.update(places)
+            if {"running_mean", "running_var"} <= set(names):  # batch normalisation, also a user's
+                self._running_statistics.update(dict.fromkeys(places))
+        self._kept: dict[str, tuple[Tensor, int, Tensor]] = {}
+
+    @torch.no_grad()
+    def running_norm(self) -> Tensor | None:
+        """Return the norm of all running statistics, on the device; None where there are none.
+
+        A batch can ruin them although its loss and gradient are finite, because normalisation
+        divides its scale away.
+        """
+        running = self._running()
+        return total_norm(tensor_norms(list(running.values()))) if running else None
+
+    def first_nonfinite(self) -> str:
+        """Return the name of the first running statistic that is not finite, or nothing."""
+        running = self._running()
+        index = first_nonfinite(running.values())
+        return "" if index is None else plain_name(list(running)[index])
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Remember the buffers as they are now."""
+        for place, buffer in self._present(self._places):
+            old, version, kept = self._kept.get(place, (None, -1, None))
+            if old is not buffer or kept is None or kept.shape != buffer.shape:
+                self._kept[place] = (buffer, buffer._version, buffer.detach().clone())
+            elif place in self._running_statistics or buffer._version != version:
+                kept.copy_(buffer)
+                self._kept[place] = (buffer, buffer._version, kept)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the remembered values back, in place where the buffer is still the same object."""
+        for place, (buffer, _, kept) in self._kept.items():
+            owner, name = self._places[place]
+            buffer.copy_(kept)
+            setattr(owner, name, buffer)
+            self._kept[place] = (buffer, buffer._version, kept)
+
+    def _running(self) -> dict[str, Tensor]:
+        return {p: b for p, b in self._present(self._running_statistics) if b.is_floating_point()}
+
+    def _present(self, places: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        for place in places:
+            owner, name = self._places[place]
+            buffer = getattr(owner, name, None)
+            if buffer is not None:
+                yield place, buffer
+
+
+class SchedulerHold:
+    """Holds an optimizer's step-wise schedulers for one batch, whose step is not taken.
+
+    Lightning advances every scheduler whose interval is ``step`` after the batch; for that moment
+    the interval reads otherwise. Schedulers that a module advances by itself under manual
+    optimisation cannot be held.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Any] = []
+
+    def hold(self, trainer: Trainer, optimizer: Optimizer) -> None:
+        """Keep the schedulers of ``optimizer`` where they are until :meth:`release`."""
+        for config in trainer.lr_scheduler_configs:
+            if config.interval == "step" and config.scheduler.optimizer is optimizer:
+                config.interval = "held"
+                self._held.append(config)
+
+    def release(self, *, plateaus: bool) -> None:
+        """Let them advance again; those on a plateau, which advance last, with ``plateaus``."""
+        waiting = [c for c in self._held if c.reduce_on_plateau and not plateaus]
+        for config in self._held:
+            config.interval = "held" if config in waiting else "step"
+        self._held = waiting
+
+
+class LineSearchBackup:
+    """Weights and state before an LBFGS step, which evaluates and moves many times in one step."""
+
+    def __init__(self, step: OptimizerStep) -> None:
+        self._optimizer = step.optimizer
+        self._params = list(step.params)
+        self._copies = [p.detach().clone() for p in step.params]
+        self._state = copy.deepcopy(step.optimizer.state_dict())
+
+    def is_needed(self) -> bool:
+        """Say whether the step itself has made a weight non-finite."""
+        return first_nonfinite(self._params) is not None
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put weights and state back."""
+        for p, kept in zip(self._params, self._copies, strict=True):
+            p.copy_(kept)
+        self._optimizer.load_state_dict(self._state)
 
 
 def take_snapshot(trainer: Trainer, module: LightningModule, guard: object) -> dict[str, Any]:
@@ -21,12 +141,12 @@ def take_snapshot(trainer: Trainer, module: LightningModule, guard: object) -> d
     """
     scaler = gradient_scaler(trainer)
     return {
-        "module": {name: _copied(t) for name, t in _tensors(module).items()},
-        "optimizers": [_copied(o.state_dict()) for o in trainer.optimizers],
-        "schedulers": [_copied(c.scheduler.state_dict()) for c in trainer.lr_scheduler_configs],
-        "scaler": None if scaler is None else _copied(scaler.state_dict()),
+        "module": {name: _clone(t) for name, t in _tensors(module).items()},
+        "optimizers": [_clone(o.state_dict()) for o in trainer.optimizers],
+        "schedulers": [_clone(c.scheduler.state_dict()) for c in trainer.lr_scheduler_configs],
+        "scaler": None if scaler is None else _clone(scaler.state_dict()),
         "callbacks": {
-            member.state_key: _copied(member.state_dict())
+            member.state_key: _clone(member.state_dict())
             for member in step_members(trainer)
             if member is not guard
         },
@@ -54,9 +174,36 @@ def restore_snapshot(
             member.load_state_dict(copy.deepcopy(state))
 
 
-def portable(snapshot: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the snapshot if a checkpoint can hold it, None if it has pieces of sharded tensors."""
-    return None if any(map(is_sharded, snapshot["module"].values())) else snapshot
+def fits_into_checkpoint(snapshot: dict[str, Any]) -> bool:
+    """Say whether a checkpoint can hold the snapshot: not if it has pieces of sharded tensors."""
+    return not any(map(is_sharded, snapshot["module"].values()))
+
+
+def scale_learning_rates(trainer: Trainer, factor: float) -> None:
+    """Multiply every learning rate, and what schedulers compute later ones from, by ``factor``.
+
+    Callbacks that set learning rates take part with a method ``scale_learning_rates(factor)``.
+    """
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            for key in ("lr", "initial_lr", "max_lr", "min_lr"):
+                if key in group:
+                    group[key] = group[key] * factor
+    for config in trainer.lr_scheduler_configs:
+        for scheduler in _with_inner(config.scheduler):
+            if hasattr(scheduler, "base_lrs"):
+                scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+    for callback in callbacks_of(trainer):
+        scale = getattr(callback, "scale_learning_rates", None)
+        if callable(scale):
+            scale(factor)
+
+
+def _with_inner(scheduler: Any) -> Iterator[Any]:
+    """Yield a scheduler and those that it is made of (sequential and chained ones)."""
+    yield scheduler
+    for inner in getattr(scheduler, "_schedulers", ()):
+        yield from _with_inner(inner)
 
 
 def _tensors(module: LightningModule) -> dict[str, Tensor]:
@@ -64,11 +211,11 @@ def _tensors(module: LightningModule) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _copied(value: Any) -> Any:
+def _clone(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: _clone(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_copied(item) for item in value]
+        return [_clone(item) for item in value]
     return copy.deepcopy(value)

@@ -1,9 +1,8 @@
-"""What the guard holds during one fit: the latest loss, what can be put back, what was decided."""
+"""The state of a guard during one fit: the latest loss, what can be put back, what is due."""
 
 from __future__ import annotations
 
 from collections import deque
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -11,60 +10,59 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import LBFGS
 
+from lightning_stab.callbacks._trainer.losses import unscaled_loss
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
-from lightning_stab.callbacks.guard.buffers import BufferKeeper
 from lightning_stab.callbacks.guard.forensics import Forensics
-from lightning_stab.callbacks.guard.restoring import portable, restore_snapshot, take_snapshot
-from lightning_stab.callbacks.guard.schedulers import SchedulerHold
+from lightning_stab.callbacks.guard.options import GuardOptions
+from lightning_stab.callbacks.guard.restoring import (
+    BufferKeeper,
+    LineSearchBackup,
+    SchedulerHold,
+    fits_into_checkpoint,
+    restore_snapshot,
+    take_snapshot,
+)
 from lightning_stab.callbacks.guard.verdicts import StepFacts, Verdict, gather_facts
-from lightning_stab.functional.norms import first_nonfinite
 
 
-class GuardRun:
-    """The guard's working memory of one fit.
+class GuardState:
+    """What the guard holds during one fit.
 
     Args:
         module: the module in training.
-        undoes: whether a policy puts things back, so that buffers have to be kept.
-        forensics: whether batches are remembered, to run a bad one again.
+        options: those of the guard.
     """
 
-    def __init__(
-        self, module: LightningModule, *, undoes: bool = False, forensics: bool = False
-    ) -> None:
+    def __init__(self, module: LightningModule, options: GuardOptions) -> None:
         self.buffers = BufferKeeper(module)
-        self.hold = SchedulerHold()
-        self.forensics = Forensics() if forensics else None
+        self.schedulers = SchedulerHold()
         self.snapshots: deque[dict[str, Any]] = deque(maxlen=2)
         self.num_accepted_since_snapshot = 0
         self.rewind_due = False
-        self._undoes = undoes
+        self._undoes = options.undoes
+        self._forensics = Forensics() if options.forensics else None
         self._losses: list[Tensor] = []
-        self._window_open = False
-        self._searches: dict[int, _Search] = {}
-        self._fresh_snapshot = False
-        self._scale: dict[str, Any] | None = None
+        self._window_is_open = False
+        self._line_searches: dict[int, LineSearchBackup] = {}
+        self._snapshot_is_unused = False
+        self._scaler_state: dict[str, Any] | None = None
 
     def begin_batch(self, batch: Any, batch_idx: int) -> None:
         """Keep the buffers as they are before an accumulation window, and the batch if asked."""
-        begins = not self._window_open
+        begins = not self._window_is_open
         if begins and self._undoes:
             self.buffers.keep()
-        if self.forensics is not None:
-            self.forensics.remember(batch, batch_idx, begins=begins)
-        self._window_open = True
+        if self._forensics is not None:
+            self._forensics.remember(batch, batch_idx, begins=begins)
+        self._window_is_open = True
 
     def end_window(self) -> None:
-        """Note that this batch steps, whatever becomes of the step: the next begins a window."""
-        self._window_open = False
+        """Note that this batch steps, taken or not: the next one begins a window."""
+        self._window_is_open = False
 
     def add_loss(self, trainer: Trainer, loss: Tensor) -> None:
-        """Add the loss of a backward pass, without its scale, to those of the coming step."""
-        scaler = gradient_scaler(trainer)
-        value = loss.detach()
-        if scaler is not None and scaler._scale is not None:
-            value = value / scaler._scale.to(value.device)
-        self._losses.append(value)
+        """Add the loss of a backward pass to those of the coming step."""
+        self._losses.append(unscaled_loss(trainer, loss))
 
     def facts(self, step: OptimizerStep) -> StepFacts | None:
         """Return what all ranks know of this step; None for a further evaluation of LBFGS."""
@@ -72,51 +70,48 @@ class GuardRun:
         if step.is_line_search:
             return None
         if len(step.trainer.optimizers) > 1:
-            losses = []  # whose loss it was, nobody can tell: the gradient decides
-        whole = [loss.float().mean() for loss in losses]
-        loss = torch.stack(whole).sum() if whole else None
-        running = self.buffers.running_norm()
-        return gather_facts(step.trainer, loss, step.total_value, running, step.total.device)
+            losses = []  # whose losses they are is not known: the gradient decides
+        means = [loss.float().mean() for loss in losses]
+        loss = torch.stack(means).sum() if means else None
+        return gather_facts(step, loss, self.buffers.running_norm())
 
-    def investigate(self, step: OptimizerStep, bad: Verdict) -> str:
+    def investigate(self, step: OptimizerStep, verdict: Verdict) -> str:
         """Return where the first non-finite step went wrong, if that was asked for."""
-        if self.forensics is None or self.forensics.done or bad.is_spike:
+        if self._forensics is None or self._forensics.done or verdict.is_spike:
             return ""
-        return self.forensics.investigate(step.trainer, step.module)
+        return self._forensics.investigate(step.trainer, step.module)
 
     def accept(self, step: OptimizerStep) -> None:
         """Note that a step is taken; keep what an LBFGS step could ruin by itself."""
-        self._window_open = False
         self.num_accepted_since_snapshot += 1
         if self._undoes and isinstance(step.optimizer, LBFGS):
-            self._searches[id(step.optimizer)] = _Search(step)
+            self._line_searches[id(step.optimizer)] = LineSearchBackup(step)
         if self._undoes and not step.module.automatic_optimization:
             self.buffers.keep()  # another optimizer's step may follow in this very batch
 
     def reject(self, step: OptimizerStep) -> None:
         """Drop a step's gradients, put the buffers back and hold the schedulers."""
-        self._window_open = False
         step.reject()
-        self.hold.hold(step.trainer, step.optimizer)
+        self.schedulers.hold(step.trainer, step.optimizer)
         self.buffers.restore()
         scaler = gradient_scaler(step.trainer)
         if scaler is not None:
-            self._scale = scaler.state_dict()  # a bad batch says nothing about the scale
+            self._scaler_state = scaler.state_dict()  # a bad batch says nothing about the scale
 
-    def end_batch(self, trainer: Trainer) -> None:
-        """Let the schedulers go on, and put the loss scale back where a step was rejected."""
-        self.hold.release(plateaus=False)
+    def end_batch(self, trainer: Trainer) -> bool:
+        """Let the schedulers go on, and put back the loss scale, which a rejected step may lower.
+
+        Returns whether weights were put back, too, which an LBFGS step has made non-finite.
+        """
+        self.schedulers.release(plateaus=False)
         scaler = gradient_scaler(trainer)
-        if scaler is not None and self._scale is not None:
-            scaler.load_state_dict(self._scale)
-        self._scale = None
-
-    def undo_ruined_searches(self) -> bool:
-        """Put back weights that an LBFGS step itself has made non-finite; say whether any were."""
-        ruined = [search for search in self._searches.values() if search.ruined()]
-        for search in ruined:
-            search.undo()
-        self._searches.clear()
+        if scaler is not None and self._scaler_state is not None:
+            scaler.load_state_dict(self._scaler_state)
+        self._scaler_state = None
+        ruined = [backup for backup in self._line_searches.values() if backup.is_needed()]
+        for backup in ruined:
+            backup.restore()
+        self._line_searches.clear()
         return bool(ruined)
 
     def keep_snapshot(self, trainer: Trainer, module: LightningModule, guard: Any) -> None:
@@ -124,29 +119,20 @@ class GuardRun:
         snapshot = take_snapshot(trainer, module, guard)
         self.snapshots.append({**snapshot, "num_rewound": guard.num_rewound})
         self.num_accepted_since_snapshot = 0
-        self._fresh_snapshot = True
+        self._snapshot_is_unused = True
 
-    def start_snapshots(
-        self,
-        trainer: Trainer,
-        module: LightningModule,
-        guard: Any,
-        saved: dict[str, Any] | None,
-    ) -> None:
-        """Begin with a snapshot of the start, or with the one that a checkpoint brought."""
-        self.keep_snapshot(trainer, module, guard)
-        if saved is not None:
-            self.snapshots.append(saved)
-            self.num_accepted_since_snapshot = saved["age"]
-            self._fresh_snapshot = saved["fresh"]
+    def add_saved_snapshot(self, saved: dict[str, Any]) -> None:
+        """Take over the newest snapshot of a run that a checkpoint continues."""
+        self.snapshots.append(saved)
+        self.num_accepted_since_snapshot = saved["age"]
+        self._snapshot_is_unused = saved["fresh"]
 
     def newest_snapshot(self) -> dict[str, Any] | None:
         """Return the newest snapshot for a checkpoint, with its age, if there is one to carry."""
-        newest = portable(self.snapshots[-1]) if self.snapshots else None
-        if newest is None:
+        if not self.snapshots or not fits_into_checkpoint(self.snapshots[-1]):
             return None
-        age = {"age": self.num_accepted_since_snapshot, "fresh": self._fresh_snapshot}
-        return {**newest, **age}
+        age = {"age": self.num_accepted_since_snapshot, "fresh": self._snapshot_is_unused}
+        return {**self.snapshots[-1], **age}
 
     def rewind(self, trainer: Trainer, module: LightningModule, guard: Any) -> int:
         """Put the newest snapshot back, or the older one where the newest did not help.
@@ -154,28 +140,9 @@ class GuardRun:
         Returns how many rewinds there had been when it was taken.
         """
         self.rewind_due = False
-        if not self._fresh_snapshot and len(self.snapshots) > 1:
+        if not self._snapshot_is_unused and len(self.snapshots) > 1:
             self.snapshots.pop()
-        self._fresh_snapshot = False
+        self._snapshot_is_unused = False
         self.num_accepted_since_snapshot = 0
         restore_snapshot(trainer, module, guard, self.snapshots[-1])
         return int(self.snapshots[-1]["num_rewound"])
-
-
-class _Search:
-    """Weights and state before an LBFGS step, which evaluates and moves many times in one step."""
-
-    def __init__(self, step: OptimizerStep) -> None:
-        self.optimizer = step.optimizer
-        self.params = list(step.params)
-        self.copies = [p.detach().clone() for p in step.params]
-        self.state = deepcopy(step.optimizer.state_dict())
-
-    def ruined(self) -> bool:
-        return first_nonfinite(self.params) is not None
-
-    def undo(self) -> None:
-        with torch.no_grad():
-            for p, kept in zip(self.params, self.copies, strict=True):
-                p.copy_(kept)
-        self.optimizer.load_state_dict(self.state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -9,35 +11,28 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_stab.arguments import integer, one_of, real
+from lightning_stab.arguments import options_from
+from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
-from lightning_stab.callbacks._trainer.step import (
-    OptimizerStep,
-    StepMember,
-    run_phases,
-    scaler_will_cure,
-)
+from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, scaler_will_cure
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
-from lightning_stab.callbacks.guard import messages as messages
-from lightning_stab.callbacks.guard.schedulers import scale_learning_rates
-from lightning_stab.callbacks.guard.state import GuardRun
+from lightning_stab.callbacks.guard.options import GuardOptions
+from lightning_stab.callbacks.guard.restoring import scale_learning_rates
+from lightning_stab.callbacks.guard.state import GuardState
 from lightning_stab.callbacks.guard.verdicts import (
-    NONFINITE_GRADIENT,
-    Judges,
+    OptimizerSpikeDetector,
     StepFacts,
     Verdict,
     nonfinite_verdict,
 )
-from lightning_stab.errors import InvalidArgumentError, UnstableStepError
-
-POLICIES = ("ignore", "raise", "skip", "rewind")
+from lightning_stab.errors import UnstableStepError
 
 
-class StepGuard(StepMember, Callback):
+class StepGuard(StepMember, Callback, options=GuardOptions):
     """Keep one bad batch from ruining a run: at most the bad step is lost.
 
-    Before each optimizer step it judges the loss, the norm of the true gradient, and the running
+    Before each optimizer step it examines the loss, the norm of the true gradient, and the running
     statistics of batch normalisation, which a batch can ruin although its loss is finite. A step is
     bad if one of them is NaN or infinite, or a spike: out of line with the last accepted steps.
 
@@ -52,10 +47,10 @@ class StepGuard(StepMember, Callback):
 
     Args:
         on_nonfinite: the policy for NaN and infinities in loss or gradient.
-        on_spike: the policy for spikes; no rule tells every rare good step from a bad one.
+        on_spike: the policy for spikes; no rule separates every rare good step from a bad one.
         max_consecutive: bad steps in a row that stop the fit; scattered ones never add up.
-        window: accepted steps that are remembered; ``min_window`` of them are needed to judge by.
-        min_window: see ``window``; before that, only ``early_factor`` tells.
+        window: accepted steps that are remembered; the rule needs ``min_window`` of them.
+        min_window: see ``window``; before that, only ``early_factor`` counts.
         deviations: standard deviations above the mean that make a spike, > 0.
         loss_jump: the least rise of a loss that matters, in units of the first loss, >= 0.
         gradient_factor: the least ratio of a gradient norm to the window's median that matters.
@@ -75,7 +70,7 @@ class StepGuard(StepMember, Callback):
         0
     """
 
-    _run: GuardRun  # of the current fit
+    options: GuardOptions
 
     def __init__(
         self,
@@ -94,28 +89,14 @@ class StepGuard(StepMember, Callback):
         lr_factor: float = 0.5,
         forensics: bool = False,
     ) -> None:
-        self.on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
-        self.on_spike = one_of("on_spike", on_spike, POLICIES)
-        self.max_consecutive = integer("max_consecutive", max_consecutive, minimum=1)
-        self._judges = Judges(
-            window=window,
-            min_window=min_window,
-            deviations=deviations,
-            loss_jump=loss_jump,
-            gradient_factor=gradient_factor,
-            early_factor=early_factor,
-        )
-        self.rewind_after = integer("rewind_after", rewind_after, minimum=1)
-        self.snapshot_every_n_steps = snapshot_every_n_steps
-        integer("snapshot_every_n_steps", snapshot_every_n_steps, minimum=1)
-        if "rewind" in (on_nonfinite, on_spike) and rewind_after >= max_consecutive:
-            raise InvalidArgumentError(messages.never_rewinds(rewind_after, max_consecutive))
-        self.lr_factor = real("lr_factor", lr_factor, above=0, maximum=1)
-        self.forensics = forensics
+        self.options = options_from(GuardOptions, locals())
         self.num_skipped = self.num_rewound = 0
+        new = partial(OptimizerSpikeDetector, self.options)
+        self._spike_detectors: dict[int, OptimizerSpikeDetector] = defaultdict(new)
         self._consecutive: dict[int, int] = {}
         self._saved_snapshot: dict[str, Any] | None = None
         self._loaded = False
+        self._state: GuardState | None = None  # of the running fit
 
     @property
     def num_consecutive(self) -> int:
@@ -125,96 +106,101 @@ class StepGuard(StepMember, Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen whole."""
         if stage == "fit":
+            begin_fit(trainer, stage)
+            self._loaded = False
             refuse_partial_norms(trainer, self, "the gradient's norm")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with empty hands, and a first snapshot where rewinding may need one."""
-        if not self._loaded and trainer.global_step == 0:
-            self._judges.forget()
+        """Forget an earlier run, unless this one continues it; take a snapshot of the start."""
+        saved = self._saved_snapshot if self._loaded else None
+        if begins_anew(trainer, loaded=self._loaded):
+            self._spike_detectors.clear()
             self._consecutive, self.num_skipped, self.num_rewound = {}, 0, 0
-        self._loaded = False
-        undoes = bool({"skip", "rewind"} & {self.on_nonfinite, self.on_spike})
-        self._run = GuardRun(pl_module, undoes=undoes, forensics=self.forensics)
-        if "rewind" in (self.on_nonfinite, self.on_spike):
-            self._run.start_snapshots(trainer, pl_module, self, self._saved_snapshot)
+            saved = None
         self._saved_snapshot = None
+        self._state = GuardState(pl_module, self.options)
+        if self.options.rewinds:
+            self._state.keep_snapshot(trainer, pl_module, self)
+            if saved is not None:
+                self._state.add_saved_snapshot(saved)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember what the batch may spoil."""
-        self._run.hold.release(plateaus=True)
-        self._run.begin_batch(batch, batch_idx)
+        """Keep what a bad batch would change."""
+        self._fit.schedulers.release(plateaus=True)
+        self._fit.begin_batch(batch, batch_idx)
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Note the loss, on its device."""
-        self._run.add_loss(trainer, loss)
+        self._fit.add_loss(trainer, loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Take part in the phases of the step."""
-        run_phases(self, trainer, pl_module, optimizer)
-        self._run.end_window()
+        super().on_before_optimizer_step(trainer, pl_module, optimizer)
+        self._fit.end_window()
 
     def guard_step(self, step: OptimizerStep) -> None:
-        """Judge the step, and let it pass, pass over it, or stop."""
-        run = self._run
-        facts = run.facts(step)
+        """Examine the step, and let it be taken, skip it, or stop the fit."""
+        state, detects = self._fit, self.options.on_spike != "ignore"
+        facts = state.facts(step)
         if facts is None:
             return
         bad = nonfinite_verdict(facts)
-        if bad is not None and bad.kind == NONFINITE_GRADIENT and scaler_will_cure(step):
-            run.hold.hold(step.trainer, step.optimizer)
+        if bad is not None and bad.quantity == "norm" and scaler_will_cure(step):
+            state.schedulers.hold(step.trainer, step.optimizer)
             return
-        watches = self.on_spike != "ignore"
-        if bad is None and watches:
-            bad = self._judges.of(step.index).verdict(facts)
-        policy = self.on_spike if bad is not None and bad.is_spike else self.on_nonfinite
-        if bad is not None and policy != "ignore":
-            self._refuse(run, bad, facts, step, policy)
-            return
-        if bad is None and watches:
-            self._judges.of(step.index).learn(facts)
+        if bad is None and detects:
+            bad = self._spike_detectors[step.index].verdict(facts)
+        if bad is not None:
+            policy = self.options.on_spike if bad.is_spike else self.options.on_nonfinite
+            if policy != "ignore":
+                self._handle_bad_step(step, bad, facts, policy)
+                return
+        elif detects:
+            self._spike_detectors[step.index].learn(facts)
         self._consecutive[step.index] = 0
-        run.accept(step)
+        state.accept(step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Let schedulers go on, rewind if that was decided, and take a snapshot when one is due."""
-        run = self._run
-        run.end_batch(trainer)
-        if run.undo_ruined_searches():
+        state, every = self._fit, self.options.snapshot_every_n_steps
+        if state.end_batch(trainer):
             self.num_skipped += 1
             self._log(trainer, {})
-        if run.rewind_due:
-            self._rewind(run, trainer, pl_module)
-        elif run.snapshots and run.num_accepted_since_snapshot >= self.snapshot_every_n_steps:
-            run.keep_snapshot(trainer, pl_module, self)
+        if state.rewind_due:
+            self._rewind(trainer, pl_module)
+        elif state.snapshots and state.num_accepted_since_snapshot >= every:
+            state.keep_snapshot(trainer, pl_module, self)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Let go of what was held back."""
+        """End the fit, which a failure leaves without a ``teardown``."""
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of what was held back."""
-        if hasattr(self, "_run"):
-            self._run.hold.release(plateaus=True)
+        """Release the schedulers; a checkpoint saved after the fit still has the snapshot."""
+        if self._state is not None:
+            self._state.schedulers.release(plateaus=True)
+            self._saved_snapshot = self._state.newest_snapshot()
+            self._state = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return counts and windows, and for ``rewind`` the newest snapshot, if unsharded."""
-        run = getattr(self, "_run", None)
+        state = self._state
         return {
             "num_skipped": self.num_skipped,
             "num_rewound": self.num_rewound,
             "num_consecutive": dict(self._consecutive),
-            "judges": self._judges.state_dict(),
-            "snapshot": self._saved_snapshot if run is None else run.newest_snapshot(),
+            "judges": {index: d.state_dict() for index, d in self._spike_detectors.items()},
+            "snapshot": self._saved_snapshot if state is None else state.newest_snapshot(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -222,34 +208,59 @@ class StepGuard(StepMember, Callback):
         self.num_skipped = state_dict["num_skipped"]
         self.num_rewound = state_dict["num_rewound"]
         self._consecutive = dict(state_dict["num_consecutive"])
-        self._judges.load_state_dict(state_dict["judges"])
+        self._spike_detectors.clear()
+        for index, saved in state_dict["judges"].items():
+            self._spike_detectors[index].load_state_dict(saved)
         self._saved_snapshot = state_dict["snapshot"]
         self._loaded = True
 
-    def _refuse(
-        self, run: GuardRun, bad: Verdict, facts: StepFacts, step: OptimizerStep, policy: str
+    @property
+    def _fit(self) -> GuardState:
+        assert self._state is not None  # every hook that asks comes after ``on_train_start``
+        return self._state
+
+    def _handle_bad_step(
+        self, step: OptimizerStep, bad: Verdict, facts: StepFacts, policy: str
     ) -> None:
+        state = self._fit
         consecutive = self._consecutive.get(step.index, 0) + 1
         self._consecutive[step.index] = consecutive
-        what = messages.describe(bad, facts, step, run.buffers)
-        found = run.investigate(step, bad)
+        what = bad.describe(facts, step, state.buffers)
+        found = state.investigate(step, bad)
         if policy == "raise":
-            raise UnstableStepError(messages.stop_sentence(what, found))
-        if consecutive >= self.max_consecutive:
-            raise UnstableStepError(messages.give_up_sentence(what, consecutive, found))
-        run.reject(step)
-        run.rewind_due |= policy == "rewind" and consecutive % self.rewind_after == 0
+            raise UnstableStepError(
+                f"`StepGuard` stopped the fit before the optimizer step: {what}.{found} Look at the"
+                " batch, lower the learning rate or clip the gradients;"
+                " `StepGuard(on_nonfinite='skip')` passes over such steps, `forensics=True` names"
+                " the module where it began."
+            )
+        if consecutive >= self.options.max_consecutive:
+            raise UnstableStepError(
+                f"`StepGuard` stopped the fit after {consecutive} bad steps in a row"
+                f" (`max_consecutive`): the latest was a {what}.{found} So many in a row come from"
+                " the weights or from the data as a whole, not from one batch: look at the data"
+                " and the initialisation, or lower the learning rate."
+            )
+        state.reject(step)
+        state.rewind_due |= policy == "rewind" and consecutive % self.options.rewind_after == 0
         self.num_skipped += 1
         self._log(step.trainer, {"loss": facts.loss, "grad_norm": facts.norm})
         if self.num_skipped == 1 or found:
-            rank_zero_info(messages.skip_sentence(what, found))
+            rank_zero_info(
+                f"`StepGuard` passed over a step: {what}.{found} Later ones are counted."
+            )
 
-    def _rewind(self, run: GuardRun, trainer: Trainer, module: LightningModule) -> None:
-        before = run.rewind(trainer, module, self)
+    def _rewind(self, trainer: Trainer, module: LightningModule) -> None:
+        num_rewound_before = self._fit.rewind(trainer, module, self)
         self.num_rewound += 1
-        scale_learning_rates(trainer, self.lr_factor ** (self.num_rewound - before))
+        factor = self.options.lr_factor
+        scale_learning_rates(trainer, factor ** (self.num_rewound - num_rewound_before))
         self._log(trainer, {})
-        rank_zero_info(messages.rewind_sentence(self.num_consecutive, self.lr_factor))
+        rank_zero_info(
+            "`StepGuard` went back to an earlier snapshot of the weights after"
+            f" {self.num_consecutive} bad steps in a row and multiplied the learning rates by"
+            f" {factor:g}."
+        )
 
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
         counts = {"skipped": float(self.num_skipped), "rewound": float(self.num_rewound)}

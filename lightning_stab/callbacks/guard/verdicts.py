@@ -1,4 +1,4 @@
-"""Is this step worth taking? Facts of one step in, a named verdict out, equal on every rank."""
+"""Is this step worth taking? Facts of one step in, a verdict out, equal on every rank."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_stab.arguments import integer, real
-from lightning_stab.errors import InvalidArgumentError
+from lightning_stab.callbacks._trainer.ranks import gather_numbers, largest
+from lightning_stab.callbacks._trainer.step import OptimizerStep
+from lightning_stab.callbacks.guard.options import GuardOptions
+from lightning_stab.callbacks.guard.restoring import BufferKeeper
+from lightning_stab.functional.norms import first_nonfinite
 from lightning_stab.functional.spikes import SpikeDetector
 
-NONFINITE_LOSS = "non-finite loss"
-NONFINITE_GRADIENT = "non-finite gradient"
-NONFINITE_STATISTICS = "non-finite running statistics"
-LOSS_SPIKE = "loss spike"
-GRADIENT_SPIKE = "gradient spike"
-STATISTICS_SPIKE = "spike of the running statistics"
+NAMES = {  # of a quantity: its own, that of a non-finite value, that of a spike
+    "loss": ("loss", "non-finite loss", "loss spike"),
+    "norm": ("gradient norm", "non-finite gradient", "gradient spike"),
+    "running": (
+        "norm of the running statistics",
+        "non-finite running statistics",
+        "spike of the running statistics",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -40,167 +44,108 @@ class StepFacts:
     running: float
     has_loss: bool
 
+    def quantities(self) -> dict[str, float]:
+        """Return what is examined, the loss before the gradient, which it makes non-finite."""
+        loss = {"loss": self.loss} if self.has_loss else {}
+        return {**loss, "norm": self.norm, "running": self.running}
+
 
 @dataclass(frozen=True)
 class Verdict:
     """What is wrong with a step.
 
     Attributes:
-        kind: one of the six names of this module.
-        value: the loss or the norm that tells.
-        limit: the largest value that would have passed; infinity for non-finite ones.
+        quantity: ``loss``, ``norm`` or ``running``.
+        value: its value.
+        limit: the largest value that would have passed; infinity for one that is not finite.
     """
 
-    kind: str
+    quantity: str
     value: float
     limit: float = math.inf
 
     @property
     def is_spike(self) -> bool:
         """Whether the value is finite but out of line."""
-        return self.kind in (LOSS_SPIKE, GRADIENT_SPIKE, STATISTICS_SPIKE)
+        return math.isfinite(self.value)
+
+    def describe(self, facts: StepFacts, step: OptimizerStep, buffers: BufferKeeper) -> str:
+        """Return what is wrong, and where; called before anything is put back."""
+        name, nonfinite, spike = NAMES[self.quantity]
+        at = f"step {step.trainer.global_step} (epoch {step.trainer.current_epoch})"
+        seen = f"loss {facts.loss:.6g}, " if facts.has_loss else ""
+        numbers = f"{seen}gradient norm {facts.norm:.6g}"
+        if self.is_spike:
+            return (
+                f"{spike} at {at}: the {name} is {self.value:.6g}, and the run's own past allows"
+                f" up to {self.limit:.6g} ({numbers})"
+            )
+        index, where = first_nonfinite(step.gradients), ""
+        if self.quantity == "running":
+            where = f"; first in {buffers.first_nonfinite()!r}"
+        elif index is not None:
+            shape = tuple(step.params[index].shape)
+            where = f"; first non-finite gradient in {step.names()[index]!r} of shape {shape}"
+        return f"{nonfinite} at {at} ({numbers}){where}"
 
 
-class SpikeJudge:
-    """The spike detectors of one optimizer's steps: loss, gradient norm, running statistics."""
+class OptimizerSpikeDetector:
+    """Finds the spikes of one optimizer's loss, gradient norm and running statistics."""
 
-    def __init__(self, loss: SpikeDetector, norm: SpikeDetector, running: SpikeDetector) -> None:
-        self.loss = loss
-        self.norm = norm
-        self.running = running
+    def __init__(self, options: GuardOptions) -> None:
+        detector = partial(
+            SpikeDetector,
+            window=options.window,
+            minimum=options.min_window,
+            deviations=options.deviations,
+            early_factor=options.early_factor,
+        )
+        self._detectors = {
+            "loss": detector(jump=options.loss_jump),
+            "norm": detector(factor=options.gradient_factor),
+            "running": detector(factor=options.early_factor),  # they move slowly
+        }
 
     def verdict(self, facts: StepFacts) -> Verdict | None:
         """Return the spike that a finite step shows, None for a good one."""
-        if facts.has_loss and self.loss.is_spike(facts.loss):
-            return Verdict(LOSS_SPIKE, facts.loss, self.loss.limit())
-        if self.norm.is_spike(facts.norm):
-            return Verdict(GRADIENT_SPIKE, facts.norm, self.norm.limit())
-        if self.running.is_spike(facts.running):
-            return Verdict(STATISTICS_SPIKE, facts.running, self.running.limit())
+        for name, value in facts.quantities().items():
+            if self._detectors[name].is_spike(value):
+                return Verdict(name, value, self._detectors[name].limit())
         return None
 
     def learn(self, facts: StepFacts) -> None:
         """Learn from a step that is taken."""
-        if facts.has_loss:
-            self.loss.accept(facts.loss)
-        self.norm.accept(facts.norm)
-        self.running.accept(facts.running)
+        for name, value in facts.quantities().items():
+            self._detectors[name].accept(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the memories as plain values."""
-        return {name: getattr(self, name).state_dict() for name in ("loss", "norm", "running")}
+        """Return what was learned, as plain values."""
+        return {name: detector.state_dict() for name, detector in self._detectors.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from saved memories."""
+        """Continue from what was saved."""
         for name, saved in state.items():
-            getattr(self, name).load_state_dict(saved)
-
-
-class Judges:
-    """A judge for each optimizer, made when it is first asked for.
-
-    Args:
-        window: accepted steps that are remembered.
-        min_window: how many of them the window's rule needs.
-        deviations: standard deviations above the mean that make a spike.
-        loss_jump: the least rise of a loss that matters, in units of the first loss.
-        gradient_factor: the least ratio of a norm to the median that matters.
-        early_factor: the ratio to the median that is a spike before the window is filled, and
-            always for running statistics, which move slowly.
-
-    Raises:
-        InvalidArgumentError: for a number outside its range.
-    """
-
-    def __init__(
-        self,
-        *,
-        window: int,
-        min_window: int,
-        deviations: float,
-        loss_jump: float,
-        gradient_factor: float,
-        early_factor: float,
-    ) -> None:
-        common = partial(
-            SpikeDetector,
-            window=integer("window", window, minimum=2),
-            minimum=_at_most(window, integer("min_window", min_window, minimum=2)),
-            deviations=real("deviations", deviations, above=0),
-            early_factor=real("early_factor", early_factor, above=1),
-        )
-        self._loss = partial(common, jump=real("loss_jump", loss_jump, minimum=0))
-        factor = real("gradient_factor", gradient_factor, minimum=1)
-        self._norm = partial(common, factor=factor)
-        self._running = partial(common, factor=early_factor)
-        self._judges: dict[int, SpikeJudge] = {}
-
-    def forget(self) -> None:
-        """Begin with no past."""
-        self._judges = {}
-
-    def of(self, index: int) -> SpikeJudge:
-        """Return the judge of the optimizer at this place of the Trainer's list."""
-        if index not in self._judges:
-            self._judges[index] = SpikeJudge(self._loss(), self._norm(), self._running())
-        return self._judges[index]
-
-    def state_dict(self) -> dict[int, Any]:
-        """Return every judge's memory as plain values."""
-        return {index: judge.state_dict() for index, judge in self._judges.items()}
-
-    def load_state_dict(self, state: dict[int, Any]) -> None:
-        """Continue from saved memories, and forget any others."""
-        self._judges = {}
-        for index, saved in state.items():
-            self.of(index).load_state_dict(saved)
+            self._detectors[name].load_state_dict(saved)
 
 
 def nonfinite_verdict(facts: StepFacts) -> Verdict | None:
-    """Return what is not finite, the loss before the gradient that it spoils."""
-    if facts.has_loss and not math.isfinite(facts.loss):
-        return Verdict(NONFINITE_LOSS, facts.loss)
-    if not math.isfinite(facts.norm):
-        return Verdict(NONFINITE_GRADIENT, facts.norm)
-    if not math.isfinite(facts.running):
-        return Verdict(NONFINITE_STATISTICS, facts.running)
-    return None
+    """Return what is not finite, None where all is."""
+    bad = (Verdict(n, value) for n, value in facts.quantities().items() if not math.isfinite(value))
+    return next(bad, None)
 
 
-def gather_facts(
-    trainer: Trainer, loss: Tensor | None, norm: float, running: Tensor | None, device: torch.device
-) -> StepFacts:
+def gather_facts(step: OptimizerStep, loss: Tensor | None, running: Tensor | None) -> StepFacts:
     """Return this step's facts, after one small exchange where there are several ranks.
 
     Args:
-        trainer: the Trainer.
+        step: the step.
         loss: this rank's loss, None if none was seen.
-        norm: the gradient's norm, exact where float32 overflowed.
         running: the norm of the running statistics, None if there are none.
-        device: where the ranks exchange.
     """
-    own_loss = 0.0 if loss is None else float(loss)
-    own_running = 0.0 if running is None else float(running)
-    has_loss = loss is not None
-    if trainer.world_size == 1 or not torch.distributed.is_initialized():
-        return StepFacts(own_loss, norm, own_running, has_loss)
-    mine = torch.tensor([own_loss, norm, own_running], dtype=torch.float64, device=device)
-    ranks = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(ranks, mine)
-    losses, norms, runnings = torch.stack(ranks).T.tolist()
+    own = [0.0 if value is None else float(value) for value in (loss, running)]
+    ranks = gather_numbers(step.trainer, [*own, step.total_value], step.total.device)
+    if len(ranks) == 1:
+        return StepFacts(own[0], step.total_value, own[1], loss is not None)
+    losses, runnings, norms = zip(*ranks, strict=True)
     mean = sum(losses) / len(losses)
-    return StepFacts(mean, _largest(norms), _largest(runnings), has_loss)
-
-
-def _largest(values: list[float]) -> float:
-    """Return the largest value, NaN if one is not finite."""
-    return max(values) if all(map(math.isfinite, values)) else math.nan
-
-
-def _at_most(window: int, min_window: int) -> int:
-    if min_window > window:
-        raise InvalidArgumentError(
-            f"`min_window` must be <= `window`, which is {window}, got {min_window}. The window"
-            " never holds more steps than its size."
-        )
-    return min_window
+    return StepFacts(mean, largest(norms), largest(runnings), loss is not None)

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.errors import ConflictError
-from lightning_stab.functional.norms import is_sharded, local
+from lightning_stab.functional.norms import is_sharded, local_shard
 
 _CHECKPOINT_KEY = "lightning_stab.best_weights"
 
@@ -48,10 +48,10 @@ class BestWeights:
             return
         tensors = list(_named_tensors(_validated_module(trainer)))
         if self.folder is not None:
-            self._write({name: local(tensor).cpu() for name, tensor in tensors})
+            self._write({name: local_shard(tensor).cpu() for name, tensor in tensors})
             return
         for name, tensor in tensors:
-            own, kept = local(tensor), self._copy.get(name)
+            own, kept = local_shard(tensor), self._copy.get(name)
             if kept is None or kept.shape != own.shape or kept.dtype != own.dtype:
                 self._copy[name] = own.to("cpu", copy=True)
             else:
@@ -68,7 +68,7 @@ class BestWeights:
         average = _averaged_model(trainer)
         twins = [trainer.lightning_module, *([] if average is None else [average.module])]
         for name, tensor in chain.from_iterable(_named_tensors(m) for m in twins):
-            own = local(tensor)
+            own = local_shard(tensor)
             if name not in kept or kept[name].shape != own.shape:
                 raise ConflictError(
                     f"The best weights cannot be restored, because {name!r} is new or has another "
@@ -146,7 +146,7 @@ def _gather(kept: Tensor, like: Any) -> Tensor:
         return kept
     from torch.distributed.tensor import DTensor
 
-    own = kept.to(local(like).device)
+    own = kept.to(local_shard(like).device)
     whole = DTensor.from_local(
         own, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
     )
@@ -158,5 +158,5 @@ def _shard(value: Tensor, like: Any) -> Tensor:
         return value.to("cpu", copy=True)
     from torch.distributed.tensor import distribute_tensor
 
-    value = value.to(local(like).device)
+    value = value.to(local_shard(like).device)
     return distribute_tensor(value, like.device_mesh, like.placements).to_local().cpu()

@@ -561,3 +561,42 @@ def test_the_output_layer_is_that_of_each_optimizer():
     for part in ("generator", "discriminator"):
         assert norms.seen[f"{part}.0.weight"] < 1e-7
         assert norms.seen[f"{part}.2.weight"] > 1e-4
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "GradientClipping()",
+        "GradientClipping(rule='adaptive', exclude=('head.*', '*.bias'), exclude_output=False)",
+        "GradientClipping(threshold={0: 10.0, 1000: 1.0}, per_parameter_group=True)",
+        "GradientClipping(rule='history', threshold=25, method='percentile', every_n_steps=10)",
+    ],
+)
+def test_the_repr_is_the_call(call):
+    clipping = eval(call)
+    assert repr(clipping) == call
+    assert eval(repr(clipping)).options == clipping.options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "threshold"),
+    [
+        ({}, 1.0),
+        ({"rule": "value"}, 100.0),
+        ({"rule": "adaptive"}, 0.01),
+        ({"rule": "history"}, 2.5),
+        ({"rule": "history", "method": "percentile"}, 10.0),
+        ({"threshold": 3}, 3),
+    ],
+)
+def test_the_threshold_is_the_default_of_the_rule_unless_it_is_given(arguments, threshold):
+    clipping = GradientClipping(**arguments)
+    assert clipping.threshold == clipping.options.threshold_at(7) == threshold
+    assert clipping.options.threshold == arguments.get("threshold")
+
+
+def test_a_table_of_thresholds_does_not_follow_the_users():
+    table = {0: 2.0}
+    clipping = GradientClipping(threshold=table)
+    table[0] = -1.0
+    assert clipping.options.threshold_at(0) == 2.0

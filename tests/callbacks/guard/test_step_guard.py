@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from contextlib import nullcontext
 from functools import partial
 
 import lightning.pytorch as lightning
@@ -177,6 +178,30 @@ def test_epoch_wise_schedulers_go_on():
     guard = StepGuard("skip")
     trainer = fit(built(EpochWise), [guard], batches(3, poison=[2]), epochs=2)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.025)
+
+
+def test_running_statistics_of_a_users_own_normalisation_are_put_back():
+    """Torch's kernels write past the version counter of the buffers, whoever calls them."""
+
+    class OwnNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("running_mean", torch.zeros(16))
+            self.register_buffer("running_var", torch.ones(16))
+
+        def forward(self, x):
+            statistics = (self.running_mean, self.running_var)
+            return nn.functional.batch_norm(x, *statistics, training=self.training)
+
+    class Own(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.net[1] = OwnNorm()
+
+    poisoned, clean = built(Own), built(Own)
+    fit(poisoned, [StepGuard("skip")], batches(poison=[4]))
+    fit(clean, [], batches(drop=[4]))
+    assert same_state(poisoned, clean)
 
 
 def test_ignored_kinds_are_taken():
@@ -420,6 +445,24 @@ def test_a_resumed_run_ends_bit_identical(tmp_path, policy):
         assert left == right
 
 
+def test_a_checkpoint_saved_after_the_fit_has_the_newest_snapshot(tmp_path):
+    guard = StepGuard("rewind", snapshot_every_n_steps=5)
+    module = built(Classifier)
+    trainer = fit(module, [guard], batches(11))
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    saved = torch.load(tmp_path / "after.ckpt", weights_only=True)["callbacks"]["StepGuard"]
+    assert (saved["snapshot"]["age"], saved["snapshot"]["fresh"]) == (1, True)
+    assert saved["snapshot"]["module"].keys() == module.state_dict().keys()
+
+
+@pytest.mark.parametrize("poison", [(), (3,)])
+def test_a_guard_has_no_state_outside_a_fit(poison):
+    guard = StepGuard("raise", "skip")
+    with pytest.raises(UnstableStepError) if poison else nullcontext():
+        fit(built(Classifier), [guard], batches(poison=poison))
+    assert guard._state is None
+
+
 def test_the_state_round_trips():
     guard = StepGuard("rewind", "skip", snapshot_every_n_steps=3)
     fit(built(Classifier), [guard], batches(poison=[4]))
@@ -629,3 +672,20 @@ def test_bad_arguments_are_told_in_one_sentence(arguments, sentence):
     with pytest.raises(InvalidArgumentError, match=sentence) as caught:
         StepGuard(**arguments)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "StepGuard()",
+        "StepGuard(on_nonfinite='skip', on_spike='rewind', deviations=5, lr_factor=0.1)",
+        "StepGuard(window=32, min_window=16, forensics=True)",
+    ],
+)
+def test_the_repr_is_the_call(call):
+    guard = eval(call)
+    assert repr(guard) == call
+    assert eval(repr(guard)).options == guard.options
+    assert (guard.on_spike, guard.lr_factor) == (guard.options.on_spike, guard.options.lr_factor)
+    with pytest.raises(AttributeError):
+        guard.on_spike = "skip"  # a setting holds for the guard's life
