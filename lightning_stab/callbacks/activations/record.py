@@ -1,4 +1,4 @@
-"""What was seen of each activation: a few numbers per call, on the device, joined when read."""
+"""What was measured of each activation: a few numbers per call, on the device, joined when read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lightning_stab.callbacks.activations.recognition import Maker
+from lightning_stab.callbacks.activations.recognition import UnitLayout
 from lightning_stab.functional.activation_kinds import ActivationKind
 from lightning_stab.functional.activations import (
     dead_units,
@@ -22,7 +22,7 @@ from lightning_stab.functional.activations import (
 
 
 @dataclass(frozen=True)
-class LayerSeen:
+class ActivationLayer:
     """An activation function at its place in the net.
 
     Attributes:
@@ -37,7 +37,7 @@ class LayerSeen:
 
 
 @dataclass(eq=False)
-class Site:
+class ActivationSite:
     """An activation after one layer, however often the two are called.
 
     The steps of a recurrence, the true and the false samples of a discriminator: the units are the
@@ -46,7 +46,7 @@ class Site:
     Attributes:
         base: its name before equal names are numbered.
         kind: what function it is.
-        maker: the layer before it.
+        layout: what the units of the layer before it are.
         peaks: each unit's largest pre-activation so far; the output where that alone is seen.
         ragged: whether the number of units changes, so that none can be followed.
         samples: how many values each unit has seen, positions of a convolution not counted.
@@ -55,60 +55,75 @@ class Site:
 
     base: str
     kind: ActivationKind
-    maker: Maker
+    layout: UnitLayout
     peaks: Tensor | None = None
     ragged: bool = False
     samples: int = 0
     is_head: bool = False
 
 
+@dataclass
+class PendingCall:
+    """What was read of a call's input, before an in-place function overwrites it."""
+
+    site: ActivationSite
+    repeats: int = 0  # values per unit: the input's spread means nothing for one
+    saturated: Tensor | None = None
+    input_spread: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class _Row:
     """One call's numbers: mean and spread of the output, saturation, spread of the input."""
 
-    site: Site
+    site: ActivationSite
     entries: int
-    repeats: int  # values per unit: the input's spread means nothing for one
+    repeats: int
     numbers: Tensor
-
-
-@dataclass
-class Pending:
-    """What was read of a call's input, before an in-place function overwrites it."""
-
-    site: Site
-    full: bool
-    repeats: int = 0
-    saturated: Tensor | None = None
-    input_spread: Tensor | None = None
 
 
 @dataclass
 class ActivationRecord:
     """All call sites of a watched module, in the order in which they first ran."""
 
-    sites: dict[tuple[str, int], Site] = field(default_factory=dict)
+    sites: dict[tuple[str, int], ActivationSite] = field(default_factory=dict)
     _rows: list[_Row] = field(default_factory=list)
 
     def forget_statistics(self) -> None:
         """Drop what was measured of means and spreads; dead units are followed on."""
         self._rows.clear()
 
-    def before(
-        self, base: str, kind: ActivationKind, maker: Maker, inputs: Tensor, full: bool
-    ) -> Pending:
-        """Look at the input of a call."""
-        site = self._site(base, kind, maker)
+    def begin_call(
+        self, base: str, kind: ActivationKind, layout: UnitLayout, inputs: Tensor, *, full: bool
+    ) -> PendingCall:
+        """Measure the input of a call; with ``full``, more than which units are alive."""
+        site = self._site(base, kind, layout)
         unit = self.follow(site, inputs)
         if not full:
-            return Pending(site, full)
+            return PendingCall(site)
         saturated = saturated_fraction(inputs, kind) if kind.can_saturate else None
         spread = mean_and_spread(inputs, unit)[1]
-        return Pending(site, full, inputs.numel() // inputs.shape[unit], saturated, spread)
+        return PendingCall(site, inputs.numel() // inputs.shape[unit], saturated, spread)
 
-    def follow(self, site: Site, values: Tensor) -> int:
+    def end_call(self, pending: PendingCall, output: Tensor) -> None:
+        """Measure the output of the same call."""
+        mean, spread = mean_and_spread(output)
+        numbers = (mean, spread, pending.saturated, pending.input_spread)
+        # what is not defined is filled up with something, and left out when it is read
+        packed = torch.stack([mean if n is None else n.to(mean.dtype) for n in numbers])
+        self._rows.append(_Row(pending.site, output.numel(), pending.repeats, packed))
+
+    def add_output(self, base: str, kind: ActivationKind, output: Tensor, *, full: bool) -> None:
+        """Measure a layer whose activation is fused into it; its kind has bounds on the output."""
+        site = self._site(base, kind, UnitLayout(0, -1))
+        self.follow(site, output)
+        if full:
+            saturated = saturated_fraction(output, kind) if kind.can_saturate else None
+            self.end_call(PendingCall(site, saturated=saturated), output)
+
+    def follow(self, site: ActivationSite, values: Tensor) -> int:
         """Look for units that are alive, and return the dimension that counts units."""
-        unit = unit_dimension(values.shape, site.maker.dimension, site.maker.features)
+        unit = unit_dimension(values.shape, site.layout.dimension, site.layout.features)
         units = values.shape[unit]
         channels = unit < values.dim() - 1
         site.samples += values.shape[0] if channels else values.numel() // units
@@ -120,35 +135,21 @@ class ActivationRecord:
                 site.peaks = peaks if site.peaks is None else torch.maximum(site.peaks, peaks)
         return unit
 
-    def after(self, pending: Pending, output: Tensor) -> None:
-        """Look at the output of the same call."""
-        if pending.full:
-            mean, spread = mean_and_spread(output)
-            self._add_row(pending, output, mean, spread)
-
-    def output_only(self, base: str, kind: ActivationKind, output: Tensor, full: bool) -> None:
-        """Look at a layer whose activation is fused into it; its kind has bounds on the output."""
-        site = self._site(base, kind, Maker(0, -1))
-        self.follow(site, output)
-        if full:
-            saturated = saturated_fraction(output, kind) if kind.can_saturate else None
-            self.after(Pending(site, full, saturated=saturated), output)
-
-    def chosen(self, *, heads: bool) -> list[Site]:
+    def select(self, *, heads: bool) -> list[ActivationSite]:
         """Return the sites that are layers, with or without the outputs of the net."""
         return [site for site in self.sites.values() if heads or not site.is_head]
 
-    def layers(self, sites: Sequence[Site]) -> list[LayerSeen]:
+    def layers(self, sites: Sequence[ActivationSite]) -> list[ActivationLayer]:
         """Return what the sites are called; equal names are numbered."""
         taken: dict[str, int] = {}
-        seen = []
+        layers = []
         for site in sites:
             taken[site.base] = number = taken.get(site.base, 0) + 1
             name = site.base if number == 1 else f"{site.base}_{number}"
-            seen.append(LayerSeen(name, site.kind.name, site.is_head))
-        return seen
+            layers.append(ActivationLayer(name, site.kind.name, site.is_head))
+        return layers
 
-    def values(self, sites: Sequence[Site]) -> Tensor:
+    def values(self, sites: Sequence[ActivationSite]) -> Tensor:
         """Return the statistics of each site, shape ``[sites, 6]``."""
         if not sites:
             return torch.zeros(0, 6)
@@ -164,9 +165,12 @@ class ActivationRecord:
         mean, std, saturated, input_std = statistics.unbind(1)
         return torch.stack([mean, std, dead, saturated, input_std, samples], dim=1)
 
-    def dead_fractions(self, sites: Sequence[Site]) -> Tensor:
+    def dead_fractions(self, sites: Sequence[ActivationSite]) -> Tensor:
         """Return the fraction of dead units of each site, NaN where none can be; ``[sites]``."""
-        device = self._device()
+        # those of a net on several devices meet at the first
+        known = [row.numbers for row in self._rows[:1]]
+        known += [site.peaks for site in self.sites.values() if site.peaks is not None]
+        device = known[0].device if known else torch.device("cpu")
         missing = torch.full((), math.nan, device=device)
         fractions = [missing]
         for site in sites:
@@ -179,24 +183,12 @@ class ActivationRecord:
 
     def fewest_samples(self) -> float:
         """Return the least number of samples over the sites whose units can be dead."""
-        mortal = (site.samples for site in self.sites.values() if site.peaks is not None)
-        return min(mortal, default=math.inf)
+        can_be_dead = (site.samples for site in self.sites.values() if site.peaks is not None)
+        return min(can_be_dead, default=math.inf)
 
-    def _device(self) -> torch.device:
-        """Return where the numbers are; those of a net on several devices meet at the first."""
-        peaks = (site.peaks for site in self.sites.values() if site.peaks is not None)
-        tensors = [row.numbers for row in self._rows[:1]] or list(peaks)
-        return tensors[0].device if tensors else torch.device("cpu")
-
-    def _site(self, base: str, kind: ActivationKind, maker: Maker) -> Site:
-        return self.sites.setdefault((base, maker.identity), Site(base, kind, maker))
-
-    def _add_row(self, pending: Pending, output: Tensor, mean: Tensor, spread: Tensor) -> None:
-        numbers = (mean, spread, pending.saturated, pending.input_spread)
-        # what is not defined is filled up with something, and left out when it is read
-        packed = torch.stack([mean if n is None else n.to(mean.dtype) for n in numbers])
-        repeats = pending.repeats if pending.input_spread is not None else 0
-        self._rows.append(_Row(pending.site, output.numel(), repeats, packed))
+    def _site(self, base: str, kind: ActivationKind, layout: UnitLayout) -> ActivationSite:
+        key = (base, layout.identity)
+        return self.sites.setdefault(key, ActivationSite(base, kind, layout))
 
 
 def _statistics(rows: list[_Row], places: list[int], number: int, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from itertools import compress
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.callbacks.activations.probe import ActivationProbe
-from lightning_stab.callbacks.activations.record import LayerSeen
+from lightning_stab.callbacks.activations.record import ActivationLayer
 from lightning_stab.functional.gradient_statistics import log_ratio
 
 MEAN, STD, DEAD, SATURATED = range(4)  # the first columns of the probe's table
@@ -96,7 +96,7 @@ class ActivationWindow:
 
     def _dead(
         self,
-        layers: Sequence[LayerSeen],
+        layers: Sequence[ActivationLayer],
         fractions: Sequence[float],
         certain: Sequence[bool],
         *,
@@ -112,7 +112,7 @@ class ActivationWindow:
         return scalars
 
 
-def _statistics(layers: Sequence[LayerSeen], rows: Rows) -> dict[str, float]:
+def _statistics(layers: Sequence[ActivationLayer], rows: Rows) -> dict[str, float]:
     scalars = {}
     for layer, row in zip(layers, rows, strict=True):
         scalars[tag("activation_mean", layer.name)] = row[MEAN]
@@ -122,7 +122,7 @@ def _statistics(layers: Sequence[LayerSeen], rows: Rows) -> dict[str, float]:
     return {**scalars, **_growth(layers, rows)}
 
 
-def _growth(layers: Sequence[LayerSeen], rows: Rows) -> dict[str, float]:
+def _growth(layers: Sequence[ActivationLayer], rows: Rows) -> dict[str, float]:
     """Return how the deviation grows from the first to the last layer of the most frequent kind."""
     kinds = Counter(layer.kind for layer in layers)
     kind = max(kinds, key=lambda each: kinds[each], default="")
