@@ -10,7 +10,7 @@ written, with ``torch.compiler.set_stance("force_eager")``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
@@ -18,6 +18,8 @@ import torch
 from torch import nn
 
 from lightning_stab.callbacks._trainer.logging import plain_name
+
+_LIBRARIES = ("torch.", "lightning.", "builtins")
 
 
 def compiled_parts(module: nn.Module) -> list[str]:
@@ -50,16 +52,10 @@ def hookable_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def is_compiled_part(part: nn.Module) -> bool:
-    """Say whether hooks on the modules inside, or on this module itself, would not run.
-
-    It was compiled or scripted as a module, or the method that calls the modules inside was.
-    """
+    """Say whether the module was compiled or scripted, or the method that calls those inside."""
     children = dict(part.named_children())
-    return (
-        _is_called_compiled(part)
-        or "_orig_mod" in children
-        or bool(children and _is_compiled_function(_attribute(part, "forward")))
-    )
+    has_compiled_forward = bool(children) and _is_compiled_method(part, "forward")
+    return _is_called_compiled(part) or "_orig_mod" in children or has_compiled_forward
 
 
 def compiled_functions(module: nn.Module) -> list[str]:
@@ -68,19 +64,14 @@ def compiled_functions(module: nn.Module) -> list[str]:
     Looked for among the attributes of the modules and of their classes, and the global names of the
     files that define these; not inside compiled parts.
     """
-    found: dict[str, None] = {}
-    files = set()
-    for _, part in hookable_modules(module):
-        if is_compiled_part(part):
-            continue
-        _add_compiled(vars(part), found)
-        for base in type(part).__mro__:
-            if not base.__module__.startswith(("torch.", "lightning.", "builtins")):
-                _add_compiled(vars(base), found)
-                files.add(base.__module__)
-    for file in sorted(files):
-        _add_compiled(vars(sys.modules[file]) if file in sys.modules else {}, found)
-    return list(found)
+    parts = [part for _, part in hookable_modules(module) if not is_compiled_part(part)]
+    bases = dict.fromkeys(base for part in parts for base in type(part).__mro__)
+    classes = [base for base in bases if not base.__module__.startswith(_LIBRARIES)]
+    files = [sys.modules[n] for n in {c.__module__: None for c in classes} if n in sys.modules]
+    names = [item for owner in (*parts, *classes, *files) for item in list(vars(owner).items())]
+    # two underscores are what the compiler leaves among the global names of a file
+    found = (n for n, v in names if _is_compiled_function(v) and not n.startswith("__"))
+    return list(dict.fromkeys(found))
 
 
 def say_compiled(parts: Sequence[str], functions: Sequence[str] = ()) -> str:
@@ -108,21 +99,14 @@ def _is_called_compiled(part: nn.Module) -> bool:
         isinstance(part, torch.jit.ScriptModule)  # which refuses hooks
         or vars(part).get("_compiled_call_impl") is not None  # from `module.compile()`
         or vars(part).get("_compiler_ctx") is not None  # Lightning's mark on a compiled module
-        or _is_compiled_function(_attribute(part, "training_step"))
+        or _is_compiled_method(part, "training_step")
     )
 
 
-def _attribute(part: nn.Module, name: str) -> Any:
-    return vars(part).get(name, getattr(type(part), name, None))
+def _is_compiled_method(part: nn.Module, name: str) -> bool:
+    return _is_compiled_function(vars(part).get(name, getattr(type(part), name, None)))
 
 
 def _is_compiled_function(value: Any) -> bool:
     names = vars(value) if isinstance(value, FunctionType) else {}
     return "_torchdynamo_orig_callable" in names and "_torchdynamo_disable" not in names
-
-
-def _add_compiled(names: Mapping[str, Any], found: dict[str, None]) -> None:
-    for name, value in list(names.items()):
-        # two underscores are what the compiler leaves among the global names of a file
-        if _is_compiled_function(value) and not name.startswith("__"):
-            found[name] = None

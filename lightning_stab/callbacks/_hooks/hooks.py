@@ -40,10 +40,7 @@ class ModuleHooks:
     ) -> None:
         """Call ``call(module, args, output)`` after a forward pass.
 
-        Args:
-            module: the module that runs.
-            call: what is called.
-            always: also where the forward pass raises; the output is None then.
+        With ``always`` also after one that raises, which has None as its output.
         """
         self._handles.append(module.register_forward_hook(_Hook(call), always_call=always))
 

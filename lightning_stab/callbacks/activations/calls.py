@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ class ModuleRole:
 
     @property
     def is_known(self) -> bool:
-        """Whether it is looked at as a whole, and not at what it calls."""
+        """Whether it is measured as a whole, and not what it calls."""
         return self.kind is not None or self.has_weights
 
 
@@ -66,7 +66,7 @@ class ActivationTracer:
 
     Attributes:
         record: what was measured.
-        on: whether anything is looked at.
+        on: whether anything is measured.
         full: whether all statistics are taken, or dead units only.
         fused: names of recurrent modules whose inner activations are out of sight.
     """
@@ -100,10 +100,10 @@ class ActivationTracer:
         self._entered = True
         pending = None
         if role.is_known and self._is_measured(module):
-            if role.has_weights:
-                self._mark_consumed(args, kwargs)
-            elif role.kind is not None:
+            if role.kind is not None and not role.has_weights:
                 pending = self._begin_call(role.name, role.kind, args, kwargs)
+            elif self.full:
+                self._graph.mark_consumed((*args, *kwargs.values()))
         self._scopes.append((role, pending))
 
     def leave(self, role: ModuleRole, module: nn.Module, args: Any, output: Any) -> None:
@@ -138,16 +138,25 @@ class ActivationTracer:
         name, has_weights = FUNCTIONS.get(function), function in WEIGHT_FUNCTIONS
         role = self._scopes[-1][0] if self._scopes else _OUTSIDE
         # what runs before any watched module does is another callback's, on a copy of the module
-        is_own = self._entered and not role.is_known
-        if not (name or has_weights) or not is_own or not self._is_measured(role.module):
+        is_own = (name or has_weights) and self._entered and not role.is_known
+        if not is_own or not self._is_measured(role.module):
             return function(*args, **kwargs)
-        if name is None:
-            return self._call_weight_function(role, function, args, kwargs)
-        base = f"{role.name}.{name}" if role.name else name
-        pending = self._begin_call(base, kind_of_call(name, args, kwargs), args, kwargs)
+        pending = None
+        if name is not None:
+            base = f"{role.name}.{name}".removeprefix(".")
+            pending = self._begin_call(base, kind_of_call(name, args, kwargs), args, kwargs)
+        elif self.full:
+            self._graph.mark_consumed((*args, *kwargs.values()))
         output = function(*args, **kwargs)
         if pending is not None:
             self._end_call(pending, output)
+        elif name is None and self.full:
+            self._graph.add_weight_output(output)
+        dimension = WEIGHT_FUNCTIONS.get(function)
+        if dimension is not None:
+            weights = [a for a in (*args, *kwargs.values()) if isinstance(a, nn.Parameter)]
+            identity = id(weights[0]) if weights else hash((role.name, function))
+            self._layout = UnitLayout(identity, dimension)
         return output
 
     def _is_measured(self, module: nn.Module) -> bool:
@@ -169,33 +178,11 @@ class ActivationTracer:
             return self.record.begin_call(base, kind, self._layout, values, full=self.full)
 
     def _end_call(self, pending: PendingCall, output: Any) -> None:
-        if not self.full:
-            return
         with torch.no_grad(), torch._C.DisableTorchFunction():
-            values = _usable(output)
+            values = _usable(output) if self.full else None
             if values is not None:
                 self.record.end_call(pending, values)
-        if values is not None:
-            self._graph.add_activation(output, pending.site)
-
-    def _mark_consumed(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        for value in (*args, *kwargs.values()) if self.full else ():
-            if isinstance(value, Tensor):
-                self._graph.mark_consumed(value)
-
-    def _call_weight_function(
-        self, role: ModuleRole, function: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
-        self._mark_consumed(args, kwargs)
-        output = function(*args, **kwargs)
-        if self.full:
-            self._graph.add_weight_output(output)
-        dimension = WEIGHT_FUNCTIONS[function]
-        if dimension is not None:
-            weights = [a for a in (*args, *kwargs.values()) if isinstance(a, nn.Parameter)]
-            identity = id(weights[0]) if weights else hash((role.name, function))
-            self._layout = UnitLayout(identity, dimension)
-        return output
+                self._graph.add_activation(output, pending.site)
 
     def _add_recurrent(self, role: ModuleRole, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
@@ -224,9 +211,9 @@ class ActivationGraph:
         if output.grad_fn is not None:
             self._open[output.grad_fn] = site
 
-    def mark_consumed(self, inputs: Tensor) -> None:
-        """Note that a weight layer takes this, and with it every activation that it comes from."""
-        waiting = [inputs.grad_fn]
+    def mark_consumed(self, inputs: Iterable[Any]) -> None:
+        """Note that a weight layer takes these, and with them every activation they come from."""
+        waiting = [value.grad_fn for value in inputs if isinstance(value, Tensor)]
         while waiting:
             node = waiting.pop()
             if node is None or node in self._passed:
@@ -254,7 +241,7 @@ def _first_tensor(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _usable(value: Any) -> Tensor | None:
-    """Return the values to look at: real numbers in memory, with a batch and a unit dimension."""
+    """Return the values to measure: real numbers in memory, with a batch and a unit dimension."""
     if not isinstance(value, Tensor):
         return None
     values = local(value.detach())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from lightning_stab.callbacks._hooks.compiled import (
 from lightning_stab.callbacks._hooks.hooks import FunctionMode, ModuleHooks
 from lightning_stab.callbacks.activations.calls import ActivationTracer, ModuleRole
 from lightning_stab.callbacks.activations.recognition import CONTAINERS
-from lightning_stab.callbacks.activations.record import ActivationLayer, ActivationSite
+from lightning_stab.callbacks.activations.record import ActivationLayer, ActivationRecord
 
 
 class ActivationProbe:
@@ -30,10 +30,6 @@ class ActivationProbe:
     `install` begins with the batch that comes; `begin_batch` goes on with another one. Call `pause`
     before the backward pass and wherever else nothing is to be seen.
 
-    Args:
-        heads: whether activations whose output no weight layer takes, the outputs of the net, are
-            among the layers.
-
     Example:
         >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -42,11 +38,10 @@ class ActivationProbe:
         >>> _ = net(torch.randn(16, 4))
         >>> probe.remove()
         >>> probe.layers, tuple(probe.values().shape)
-        ([ActivationLayer(name='1', kind='relu', is_head=False)], (1, 6))
+        ([ActivationLayer(name='1', kind='relu')], (1, 6))
     """
 
-    def __init__(self, *, heads: bool = False) -> None:
-        self._heads = heads
+    def __init__(self) -> None:
         self._tracer = ActivationTracer()
         self._hooks = ModuleHooks()
         self._mode: FunctionMode | None = None
@@ -85,23 +80,19 @@ class ActivationProbe:
         self._tracer.begin_batch(full=full)
         self.resume()
 
-    def narrow(self, names: Collection[str]) -> None:
+    def narrow(self, layers: Sequence[ActivationLayer]) -> None:
         """Follow the dead units of these layers alone, as far as each is a module of its own.
 
         The next batch that is watched in full ends it.
         """
-        sites = [s for s, x in zip(self._sites, self.layers, strict=True) if x.name in names]
+        sites = [layer.site for layer in layers]
         modules = {role.name: role.module for role in self._roles if role.kind is not None}
-        shared = Counter(site.base for site in self._tracer.record.sites.values())
+        shared = Counter(site.base for site in self.record.sites.values())
         if all(site.base in modules and shared[site.base] == 1 for site in sites):
             self._unhook()
             self._is_narrow = True
             for site in sites:
                 self._hooks.before(modules[site.base], partial(self._tracer.follow, site))
-
-    def forget_statistics(self) -> None:
-        """Let means, deviations and saturation count from here; dead units are followed on."""
-        self._tracer.record.forget_statistics()
 
     def pause(self) -> None:
         """See nothing until `resume`, e.g. in the backward pass and in validation."""
@@ -122,13 +113,14 @@ class ActivationProbe:
         self._roles = []
 
     @property
-    def _sites(self) -> list[ActivationSite]:
-        return self._tracer.record.select(heads=self._heads)
+    def record(self) -> ActivationRecord:
+        """What was measured."""
+        return self._tracer.record
 
     @property
     def layers(self) -> list[ActivationLayer]:
-        """The activations in the order of execution."""
-        return self._tracer.record.layers(self._sites)
+        """The activations in the order of execution, without the outputs of the net."""
+        return self.record.layers()
 
     def values(self) -> Tensor:
         """Return a row per layer, on the device, without waiting for it; shape ``[layers, 6]``.
@@ -137,19 +129,7 @@ class ActivationProbe:
         of saturated entries; standard deviation of the pre-activations around each unit's mean;
         how many samples each unit has seen. NaN where something is not defined.
         """
-        return self._tracer.record.values(self._sites)
-
-    def dead_fractions(self) -> Tensor:
-        """Return the column of dead fractions alone, which is cheaper; shape ``[layers]``."""
-        return self._tracer.record.dead_fractions(self._sites)
-
-    def samples(self) -> list[int]:
-        """Return the column of samples alone, which is known without asking the device."""
-        return [site.samples for site in self._sites]
-
-    def fewest_samples(self) -> float:
-        """Return how many samples have been seen of the layer that saw least; inf without any."""
-        return self._tracer.record.fewest_samples()
+        return self.record.values(self.layers)
 
     @property
     def unseen(self) -> str:
@@ -163,7 +143,11 @@ class ActivationProbe:
         if self._tracer.fused:
             names = ", ".join(f"`{name}`" for name in self._tracer.fused)
             parts.append(f"of what happens inside the fused {names} the output alone is seen")
-        if not self._tracer.record.sites:
+        ragged = [site.base for site in self.record.sites.values() if site.ragged]
+        if ragged:
+            names = ", ".join(f"`{name}`" for name in ragged)
+            parts.append(f"the number of units of {names} changes, so that none is followed")
+        if not self.record.sites:
             parts.append("no activation function ran in the watched batches")
         return f"Not all activations are seen: {'; '.join(parts)}." if parts else ""
 
@@ -172,7 +156,7 @@ class ActivationProbe:
         for role in self._roles:
             self._hooks.before(role.module, partial(self._tracer.enter, role))
             self._hooks.after(role.module, partial(self._tracer.leave, role), always=True)
-        # a function mode would make whatever is compiled be compiled again
+        # a function mode would make compiled code be compiled again
         self._mode = None if self._compiled else FunctionMode(self._tracer.call)
 
     def _unhook(self) -> None:

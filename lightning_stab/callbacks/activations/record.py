@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,21 +22,6 @@ from lightning_stab.functional.activations import (
 )
 
 
-@dataclass(frozen=True)
-class ActivationLayer:
-    """An activation function at its place in the net.
-
-    Attributes:
-        name: the module's dotted name; of a function that of the module around it and its own.
-        kind: the function's name.
-        is_head: whether no weight layer takes its output, so that it is an output of the net.
-    """
-
-    name: str
-    kind: str
-    is_head: bool = False
-
-
 @dataclass(eq=False)
 class ActivationSite:
     """An activation after one layer, however often the two are called.
@@ -51,6 +37,8 @@ class ActivationSite:
         ragged: whether the number of units changes, so that none can be followed.
         samples: how many values each unit has seen, positions of a convolution not counted.
         is_head: whether no weight layer takes the output of some call: it is one of the net.
+        calls: of each call, entries of the output, values per unit of the input, and four numbers:
+            mean and spread of the output, saturation, spread of the input.
     """
 
     base: str
@@ -60,6 +48,22 @@ class ActivationSite:
     ragged: bool = False
     samples: int = 0
     is_head: bool = False
+    calls: list[tuple[int, int, Tensor]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ActivationLayer:
+    """An activation function at its place in the net.
+
+    Attributes:
+        name: the module's dotted name; of a function that of the module around it and its own.
+        kind: the function's name.
+        site: what was measured of it.
+    """
+
+    name: str
+    kind: str
+    site: ActivationSite = field(repr=False)
 
 
 @dataclass
@@ -72,26 +76,16 @@ class PendingCall:
     input_spread: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One call's numbers: mean and spread of the output, saturation, spread of the input."""
-
-    site: ActivationSite
-    entries: int
-    repeats: int
-    numbers: Tensor
-
-
 @dataclass
 class ActivationRecord:
     """All call sites of a watched module, in the order in which they first ran."""
 
     sites: dict[tuple[str, int], ActivationSite] = field(default_factory=dict)
-    _rows: list[_Row] = field(default_factory=list)
 
     def forget_statistics(self) -> None:
         """Drop what was measured of means and spreads; dead units are followed on."""
-        self._rows.clear()
+        for site in self.sites.values():
+            site.calls.clear()
 
     def begin_call(
         self, base: str, kind: ActivationKind, layout: UnitLayout, inputs: Tensor, *, full: bool
@@ -111,7 +105,7 @@ class ActivationRecord:
         numbers = (mean, spread, pending.saturated, pending.input_spread)
         # what is not defined is filled up with something, and left out when it is read
         packed = torch.stack([mean if n is None else n.to(mean.dtype) for n in numbers])
-        self._rows.append(_Row(pending.site, output.numel(), pending.repeats, packed))
+        pending.site.calls.append((output.numel(), pending.repeats, packed))
 
     def add_output(self, base: str, kind: ActivationKind, output: Tensor, *, full: bool) -> None:
         """Measure a layer whose activation is fused into it; its kind has bounds on the output."""
@@ -135,71 +129,61 @@ class ActivationRecord:
                 site.peaks = peaks if site.peaks is None else torch.maximum(site.peaks, peaks)
         return unit
 
-    def select(self, *, heads: bool) -> list[ActivationSite]:
-        """Return the sites that are layers, with or without the outputs of the net."""
-        return [site for site in self.sites.values() if heads or not site.is_head]
-
-    def layers(self, sites: Sequence[ActivationSite]) -> list[ActivationLayer]:
-        """Return what the sites are called; equal names are numbered."""
-        taken: dict[str, int] = {}
+    def layers(self) -> list[ActivationLayer]:
+        """Return all sites but the outputs of the net as layers; equal names are numbered."""
+        taken: Counter[str] = Counter()
         layers = []
-        for site in sites:
-            taken[site.base] = number = taken.get(site.base, 0) + 1
-            name = site.base if number == 1 else f"{site.base}_{number}"
-            layers.append(ActivationLayer(name, site.kind.name, site.is_head))
+        for site in self.sites.values():
+            if not site.is_head:
+                taken[site.base] += 1
+                number = taken[site.base]
+                name = site.base if number == 1 else f"{site.base}_{number}"
+                layers.append(ActivationLayer(name, site.kind.name, site))
         return layers
 
-    def values(self, sites: Sequence[ActivationSite]) -> Tensor:
-        """Return the statistics of each site, shape ``[sites, 6]``."""
-        if not sites:
+    def values(self, layers: Sequence[ActivationLayer]) -> Tensor:
+        """Return the statistics of each layer, shape ``[layers, 6]``."""
+        if not layers:
             return torch.zeros(0, 6)
-        dead = self.dead_fractions(sites)
-        place = {id(site): number for number, site in enumerate(sites)}
-        rows = [row for row in self._rows if id(row.site) in place]
-        statistics = dead.new_full((len(sites), 4), math.nan)
-        if rows:
-            statistics = _statistics(rows, [place[id(r.site)] for r in rows], len(sites), dead)
-            defined = torch.tensor([s.kind.can_saturate for s in sites], device=dead.device)
-            statistics[:, 2].masked_fill_(~defined, math.nan)
+        sites = [layer.site for layer in layers]
+        dead = self.dead_fractions(layers)
         samples = dead.new_tensor([float(site.samples) for site in sites])
-        mean, std, saturated, input_std = statistics.unbind(1)
+        mean, std, saturated, input_std = _pooled_calls(sites, dead.device)
         return torch.stack([mean, std, dead, saturated, input_std, samples], dim=1)
 
-    def dead_fractions(self, sites: Sequence[ActivationSite]) -> Tensor:
-        """Return the fraction of dead units of each site, NaN where none can be; ``[sites]``."""
-        # those of a net on several devices meet at the first
-        known = [row.numbers for row in self._rows[:1]]
+    def dead_fractions(self, layers: Sequence[ActivationLayer]) -> Tensor:
+        """Return the fraction of dead units of each layer, NaN where none can be; ``[layers]``."""
+        known = [call[2] for site in self.sites.values() for call in site.calls[:1]]
         known += [site.peaks for site in self.sites.values() if site.peaks is not None]
-        device = known[0].device if known else torch.device("cpu")
-        missing = torch.full((), math.nan, device=device)
+        # the numbers of a net on several devices meet at the first
+        missing = torch.full((), math.nan, device=known[0].device if known else "cpu")
         fractions = [missing]
-        for site in sites:
+        for site in (layer.site for layer in layers):
             if site.peaks is None:
                 fractions.append(missing)
             else:
                 dead = torch.count_nonzero(dead_units(site.peaks, site.kind))
-                fractions.append((dead / site.peaks.numel()).to(device))
+                fractions.append((dead / site.peaks.numel()).to(missing.device))
         return torch.stack(fractions)[1:]
-
-    def fewest_samples(self) -> float:
-        """Return the least number of samples over the sites whose units can be dead."""
-        can_be_dead = (site.samples for site in self.sites.values() if site.peaks is not None)
-        return min(can_be_dead, default=math.inf)
 
     def _site(self, base: str, kind: ActivationKind, layout: UnitLayout) -> ActivationSite:
         key = (base, layout.identity)
         return self.sites.setdefault(key, ActivationSite(base, kind, layout))
 
 
-def _statistics(rows: list[_Row], places: list[int], number: int, like: Tensor) -> Tensor:
-    """Return mean, standard deviation, saturated fraction and the input's deviation by group."""
-    device = rows[0].numbers.device
-    table = torch.stack([row.numbers.to(device) for row in rows])
+def _pooled_calls(sites: Sequence[ActivationSite], device: torch.device) -> list[Tensor]:
+    """Return mean, standard deviation, saturated fraction and the input's deviation by site."""
+    rows = [(place, *call) for place, site in enumerate(sites) for call in site.calls]
+    if not rows:
+        return [torch.full((len(sites),), math.nan, device=device)] * 4
+    places, entries, repeats, numbers = zip(*rows, strict=True)
+    table = torch.stack([each.to(device) for each in numbers])
     groups = torch.tensor(places, device=device)
-    counts = table.new_tensor([float(row.entries) for row in rows])
-    repeats = table.new_tensor([float(row.repeats) if row.repeats > 1 else 0.0 for row in rows])
-    mean, std = pooled(table[:, 0], table[:, 1], counts, groups, number)
-    saturated, _ = pooled(table[:, 2], torch.zeros_like(counts), counts, groups, number)
-    spread, _ = pooled(table[:, 3], torch.zeros_like(counts), repeats, groups, number)
-    joined = torch.stack([mean, std, saturated, spread.sqrt()], dim=1)
-    return joined.to(like.device)
+    counts = table.new_tensor([float(n) for n in entries])
+    varied = table.new_tensor([float(n) if n > 1 else 0.0 for n in repeats])
+    still = torch.zeros_like(counts)
+    mean, std = pooled(table[:, 0], table[:, 1], counts, groups, len(sites))
+    saturated, _ = pooled(table[:, 2], still, counts, groups, len(sites))
+    spread, _ = pooled(table[:, 3], still, varied, groups, len(sites))
+    defined = torch.tensor([site.kind.can_saturate for site in sites], device=device)
+    return [mean, std, saturated.masked_fill(~defined, math.nan), spread.sqrt()]
