@@ -8,14 +8,15 @@ gradient of the pre-activations, the outputs of linear and convolution layers, i
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.hooks import RemovableHandle
 
-from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.callbacks._hooks.compiled import compiled_parts, hookable_modules
+from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed
 
 WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd)
 
@@ -27,31 +28,31 @@ class LayerProbe:
 
     Attributes:
         order: names of the layers in the order of execution, each once.
+        compiled: names of the compiled parts, whose layers are passed over; ``""`` is the module.
     """
 
     def __init__(self) -> None:
         self.order: list[str] = []
+        self.compiled: list[str] = []
         self._squares: dict[str, Tensor] = {}
         self._sizes: dict[str, int] = {}
-        self._handles: list[RemovableHandle] = []
+        self._hooks = ModuleHooks()
 
     def install(self, module: nn.Module, *, gradients: bool = True) -> None:
         """Put hooks on every linear and convolution layer; with ``gradients``, on their outputs.
 
         Args:
-            module: the module that will run; one compiled as a whole shows no layers.
+            module: the module that will run.
             gradients: whether to measure the gradients of the layers' outputs.
         """
-        for name, layer in module.named_modules():
+        self.compiled = compiled_parts(module)
+        for name, layer in hookable_modules(module):
             if isinstance(layer, WEIGHT_LAYERS):
-                hook = _OutputHook(self, plain_name(name), gradients)
-                self._handles.append(layer.register_forward_hook(hook))
+                self._hooks.after(layer, partial(self._add_output, name, gradients))
 
     def remove(self) -> None:
         """Take every hook away; the measurements stay."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.remove()
 
     def gradient_rms(self) -> dict[str, Tensor]:
         """Return the RMS of the gradient of each layer's output, in execution order."""
@@ -61,48 +62,23 @@ class LayerProbe:
             if name in self._squares
         }
 
-    def seen(self, name: str, output: Any, gradients: bool) -> None:
-        """Note that a layer ran, and watch the gradient of its output."""
+    def _add_output(
+        self, name: str, gradients: bool, module: nn.Module, args: Any, output: Any
+    ) -> None:
+        if not (module.training or torch.is_grad_enabled()) or is_transformed():
+            return
         if name not in self.order:
             self.order.append(name)
         if gradients and isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(lambda gradient: self._add(name, gradient))  # type: ignore[no-untyped-call]
+            self._hooks.on_gradient(output, partial(self._add_gradient, name))
 
-    def _add(self, name: str, gradient: Tensor) -> None:
+    def _add_gradient(self, name: str, gradient: Tensor) -> None:
         with torch.no_grad():
             norm = torch.linalg.vector_norm(
                 gradient, dtype=None if gradient.dtype is torch.float64 else torch.float32
             )
             self._squares[name] = self._squares.get(name, torch.zeros_like(norm)) + norm.square()
             self._sizes[name] = self._sizes.get(name, 0) + gradient.numel()
-
-
-class _OutputHook:
-    """A forward hook as an object, so that modules with it can be copied and pickled."""
-
-    def __init__(self, probe: LayerProbe, name: str, gradients: bool) -> None:
-        self.probe = probe
-        self.name = name
-        self.gradients = gradients
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if (module.training or torch.is_grad_enabled()) and not is_transformed():
-            self.probe.seen(self.name, output, self.gradients)
-
-
-def is_transformed() -> bool:
-    """Say whether ``torch.func`` runs this code, with tensors that must not leave it."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Say whether any part was compiled, so that hooks set now would not run or would recompile."""
-    return any(
-        getattr(m, "_compiled_call_impl", None) is not None
-        or getattr(m, "_compiler_ctx", None) is not None  # Lightning's mark on a compiled module
-        or hasattr(m, "_orig_mod")
-        for m in module.modules()
-    )
 
 
 def first_and_last_hidden(profile: dict[str, float]) -> tuple[float, float]:

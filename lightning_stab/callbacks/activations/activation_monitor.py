@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from textwrap import shorten
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_stab.arguments import integer, strings
+from lightning_stab.arguments import integer, options_from, strings
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
-from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step
-from lightning_stab.callbacks.activations.window import ActivationWindow
+from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step, tag
+from lightning_stab.callbacks._trainer.step import will_step
+from lightning_stab.callbacks.activations.probe import ActivationProbe
+from lightning_stab.callbacks.activations.record import ActivationLayer
+from lightning_stab.functional.gradient_statistics import log_ratio
+
+MEAN, STD, DEAD, SATURATED = range(4)  # the first columns of the probe's table
 
 
-class ActivationMonitor(Callback):
+@dataclass(frozen=True, kw_only=True)
+class ActivationOptions:
+    """The arguments of `ActivationMonitor`, checked."""
+
+    every_n_steps: int = 200
+    window: int = 1000
+    include: Sequence[str] = ("*",)
+    exclude: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        integer("every_n_steps", self.every_n_steps, minimum=1)
+        integer("window", self.window, minimum=1)
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, strings(name, getattr(self, name)))
+
+    def selects(self, layer: str) -> bool:
+        """Say whether a layer is logged."""
+        included = any(fnmatchcase(layer, pattern) for pattern in self.include)
+        return included and not any(fnmatchcase(layer, pattern) for pattern in self.exclude)
+
+
+class ActivationMonitor(Callback, options=ActivationOptions):
     """Log mean, spread, dead units and saturation of every activation layer, at intervals.
 
     Its hooks exist only on the steps that are watched, so that all others cost nothing, and it
@@ -48,6 +80,9 @@ class ActivationMonitor(Callback):
         include: patterns of the names of the layers that are logged.
         exclude: patterns of the names of layers that are not.
 
+    Attributes:
+        unseen: what cannot be seen, as a sentence; empty if nothing is known to be missed.
+
     Raises:
         InvalidArgumentError: if ``every_n_steps`` or ``window`` is below 1, or a pattern is no
             string.
@@ -68,21 +103,13 @@ class ActivationMonitor(Callback):
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
-        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
-        self.window = integer("window", window, minimum=1)
-        self.include = strings("include", include)
-        self.exclude = strings("exclude", exclude)
+        self.options = options_from(ActivationOptions, locals())
+        # Lightning asks for it at every hook of every step, so it is built once
+        self._state_key = self._generate_state_key(**vars(self.options))
         self.unseen = ""
         self._window: ActivationWindow | None = None
-        self._step = -1
+        self._step = -1  # the latest that was watched
         self._num_windows = 0
-        # Lightning asks for it at every hook of every step, so it is built once
-        self._state_key = self._generate_state_key(
-            every_n_steps=self.every_n_steps,
-            window=self.window,
-            include=self.include,
-            exclude=self.exclude,
-        )
 
     @property
     def state_key(self) -> str:
@@ -90,37 +117,36 @@ class ActivationMonitor(Callback):
         return self._state_key
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier run."""
+        """Forget an earlier fit; nothing is carried from one to the next."""
         self._stop()
-        self.unseen = ""
-        self._num_windows = 0
+        self.unseen, self._step, self._num_windows = "", -1, 0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Put hooks on for a step that is logged, or go on with a window."""
         at = log_step(trainer)
-        due = is_due(at, self.every_n_steps)
+        due = is_due(at, self.options.every_n_steps)
         if not trainer.is_global_zero or not (due or self._window):
             return
         if self._window is None:
-            self._window = ActivationWindow(self.window, self.include, self.exclude)
+            self._window = ActivationWindow(self.options)
             self._window.probe.install(pl_module)
         else:
             if due and at != self._step:
-                self._window.probe.forget_statistics()
+                self._window.probe.record.forget_statistics()
             self._window.probe.begin_batch(full=due)
         self._step = at
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        """Look away: the forward pass is over."""
+        """Pause: the forward pass is over."""
         if self._window is not None:
             self._window.probe.pause()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look again where the module itself goes on, under manual optimisation."""
+        """Resume where the module itself goes on, under manual optimisation."""
         if self._window is not None and not pl_module.automatic_optimization:
             self._window.probe.resume()
 
@@ -128,30 +154,39 @@ class ActivationMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Log what is certain; take the hooks off as soon as nothing is left open."""
-        if self._window is None:
+        window = self._window
+        if window is None:
             return
-        self._window.probe.pause()
-        final = self._window.end_batch(trainer.num_training_batches)
-        if trainer.fit_loop.epoch_loop._should_accumulate():
+        window.probe.pause()
+        final = window.end_batch(trainer.num_training_batches)
+        if not will_step(trainer):
             return
-        due = is_due(self._step, self.every_n_steps)
-        if due or final or self._window.is_worth_reading():
-            log_scalars(trainer, self._window.read(statistics=due, final=final))
-            self._tell(self._window.probe.unseen)
-        if self._window.is_over:
+        due = is_due(self._step, self.options.every_n_steps)
+        if due or final or window.is_worth_reading():
+            log_scalars(trainer, window.read(statistics=due, final=final))
+            if window.unseen and not self.unseen:
+                self.unseen = window.unseen
+                say = rank_zero_info if window.probe.layers else rank_zero_warn
+                say(f"`ActivationMonitor`: {self.unseen}")
+        if window.is_over:
             self._num_windows += 1
             self._stop()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look away, also where the module has skipped the rest of an epoch."""
+        """Pause, also where the module has skipped the rest of an epoch."""
         if self._window is not None:
             self._window.probe.pause()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the dead units of a run that was too short for one whole window."""
+        """Log the dead units of a run too short for one whole window, or say why nothing was."""
         if self._window is not None and self._num_windows == 0:
             scalars = self._window.read(statistics=False, final=True)
             log_scalars(trainer, scalars, step=self._step)
+        if trainer.is_global_zero and self._step < 0:
+            rank_zero_info(
+                "`ActivationMonitor`: nothing was logged, because no step of this fit ended an"
+                f" interval of {self.options.every_n_steps}. Lower `every_n_steps`."
+            )
         self._stop()
 
     def on_exception(
@@ -169,9 +204,97 @@ class ActivationMonitor(Callback):
             self._window.probe.remove()
         self._window = None
 
-    def _tell(self, unseen: str) -> None:
-        """Say once what cannot be seen."""
-        if unseen and not self.unseen:
-            self.unseen = unseen
-            tell = rank_zero_info if self._window and self._window.probe.layers else rank_zero_warn
-            tell(f"`ActivationMonitor`: {unseen}")
+
+class ActivationWindow:
+    """A probe that stays on from a logging step until it is certain which units are dead.
+
+    A unit that was not zero once is not dead, so one batch decides about most layers. Only where
+    units were zero on the whole batch does the window go on, and follows dead units alone.
+
+    Attributes:
+        probe: the probe.
+        layers: those that are logged, as far as they have run.
+        is_over: whether all layers are decided.
+    """
+
+    def __init__(self, options: ActivationOptions) -> None:
+        self.probe = ActivationProbe()
+        self.layers: list[ActivationLayer] = []
+        self.is_over = False
+        self._options = options
+        self._decided: set[str] = set()
+        self._batches = 0
+        self._next_reading = 1
+
+    @property
+    def unseen(self) -> str:
+        """What is not logged, as a sentence; empty if nothing is known to be missed."""
+        names = ", ".join(f"`{layer.name}`" for layer in self.probe.layers)
+        if names and not self.layers:
+            return f"no layer is chosen by `include` and `exclude`, of {shorten(names, 200)}."
+        return self.probe.unseen
+
+    def end_batch(self, epoch: float) -> bool:
+        """Count a batch, and say whether the window has seen all that it needs.
+
+        Args:
+            epoch: batches in an epoch, which are enough however few their samples.
+        """
+        self._batches += 1
+        sites = self.probe.record.sites.values()
+        can_be_dead = (site.samples for site in sites if site.peaks is not None)
+        return self._batches >= epoch or min(can_be_dead, default=math.inf) >= self._options.window
+
+    def is_worth_reading(self) -> bool:
+        """Say whether reading again may end the window: after 1, 4, 16, ... batches."""
+        return self._batches >= self._next_reading
+
+    def read(self, *, statistics: bool, final: bool) -> dict[str, float]:
+        """Return what can be logged now, moved to the host in one transfer.
+
+        Args:
+            statistics: whether this batch's means, deviations and saturation are to be logged;
+                else only dead fractions that have become certain.
+            final: whether no further sample is needed, or to be had.
+        """
+        self._next_reading = 4 * self._batches
+        layers = [x for x in self.probe.layers if self._options.selects(x.name)]
+        record = self.probe.record
+        table = record.values(layers) if statistics else record.dead_fractions(layers)[:, None]
+        width = table.shape[1]
+
+        def to_scalars(numbers: list[float]) -> Mapping[str, float]:
+            rows = [numbers[i : i + width] for i in range(0, len(numbers), width)]
+            scalars = _statistics(layers, rows) if statistics else {}
+            for layer, row in zip(layers, rows, strict=True):
+                dead = row[DEAD] if statistics else row[0]
+                is_known = layer.name in self._decided
+                if final or not dead > 0 or layer.site.samples >= self._options.window:
+                    self._decided.add(layer.name)
+                    if not math.isnan(dead) and (statistics or not is_known):
+                        scalars[tag("dead_fraction", layer.name)] = dead
+            return scalars
+
+        scalars = to_host([DeviceScalars(table.flatten(), to_scalars)])
+        still_open = [layer for layer in layers if layer.name not in self._decided]
+        self.layers, self.is_over = layers, not still_open
+        self.probe.narrow(still_open)
+        return scalars
+
+
+def _statistics(
+    layers: Sequence[ActivationLayer], rows: Sequence[Sequence[float]]
+) -> dict[str, float]:
+    scalars = {}
+    for layer, row in zip(layers, rows, strict=True):
+        scalars[tag("activation_mean", layer.name)] = row[MEAN]
+        scalars[tag("activation_std", layer.name)] = row[STD]
+        if not math.isnan(row[SATURATED]):
+            scalars[tag("saturated_fraction", layer.name)] = row[SATURATED]
+    # how the deviation grows from the first to the last layer of the most frequent kind
+    kinds = Counter(layer.kind for layer in layers)
+    kind = max(kinds, key=lambda each: kinds[each], default="")
+    deviations = [row[STD] for layer, row in zip(layers, rows, strict=True) if layer.kind == kind]
+    if len(deviations) > 1:
+        scalars[tag("depth", "activation_std_log10")] = log_ratio(deviations[-1], deviations[0])
+    return scalars

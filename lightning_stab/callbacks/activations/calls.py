@@ -1,72 +1,72 @@
-"""What runs in a watched module, told by its hooks: modules entered and left, functions called."""
+"""What runs in a watched module: modules that begin and end, and functions that are called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lightning_stab.callbacks.activations.graph import ActivationGraph
+from lightning_stab.callbacks._hooks.compiled import is_compiled_part
+from lightning_stab.callbacks._hooks.hooks import is_transformed
 from lightning_stab.callbacks.activations.recognition import (
     CONSUMERS,
     FUNCTIONS,
     RECURRENT,
     WEIGHT_FUNCTIONS,
-    Maker,
+    UnitLayout,
     kind_of_call,
     kind_of_module,
     kind_of_recurrent,
-    maker_of,
+    unit_layout_of,
 )
-from lightning_stab.callbacks.activations.record import ActivationRecord, Pending, Site
+from lightning_stab.callbacks.activations.record import (
+    ActivationRecord,
+    ActivationSite,
+    PendingCall,
+)
 from lightning_stab.functional.activation_kinds import ActivationKind
 from lightning_stab.functional.norms import local_shard
 
 
-@dataclass(frozen=True)
-class Role:
-    """What a module is to the watch, found out once.
+class ModuleRole:
+    """What a module is to the tracer, found out once.
 
     Attributes:
         module: the module.
         name: its dotted name.
         kind: which activation it is, if any.
-        consumes: whether it is a weight layer.
-        maker: what it makes, if it is a weight layer or a norm.
+        has_weights: whether it is a weight layer, or a compiled part that may hold some.
+        layout: what its units are, if it is a weight layer or a norm.
     """
 
-    module: nn.Module
-    name: str
-    kind: ActivationKind | None
-    consumes: bool
-    maker: Maker | None
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.module = module
+        self.name = name
+        self.kind = kind_of_module(module)
+        self.has_weights = isinstance(module, CONSUMERS)
+        self.layout = unit_layout_of(module)
+        if is_compiled_part(module) and next(module.parameters(), None) is not None:
+            self.has_weights, self.layout = True, UnitLayout(id(module), None)
 
     @property
     def is_known(self) -> bool:
-        """Whether it is looked at as a whole, and not at what it calls."""
-        return self.kind is not None or self.consumes
+        """Whether it is measured as a whole, and not what it calls."""
+        return self.kind is not None or self.has_weights
 
 
-def role_of(module: nn.Module, name: str) -> Role:
-    """Return what a module is to the watch."""
-    consumes = isinstance(module, CONSUMERS)
-    return Role(module, name, kind_of_module(module), consumes, maker_of(module))
+_UNKNOWN = UnitLayout(0, None)
+_OUTSIDE = ModuleRole(nn.Module(), "")  # no module runs
 
 
-_UNKNOWN = Maker(0, None)
-_OUTSIDE = Role(nn.Module(), "", None, consumes=False, maker=None)  # no module runs
-
-
-class ActivationWatch:
-    """Looks at every activation that runs for training, while it is on.
+class ActivationTracer:
+    """Measures every activation that runs for training, while it is on.
 
     Attributes:
-        record: what was seen.
-        on: whether anything is looked at.
+        record: what was measured.
+        on: whether anything is measured.
         full: whether all statistics are taken, or dead units only.
         fused: names of recurrent modules whose inner activations are out of sight.
     """
@@ -77,14 +77,14 @@ class ActivationWatch:
         self.full = True
         self.fused: dict[str, None] = {}
         self._graph = ActivationGraph()
-        self._scopes: list[tuple[Role, Pending | None]] = []
-        self._maker = _UNKNOWN
+        self._scopes: list[tuple[ModuleRole, PendingCall | None]] = []
+        self._layout = _UNKNOWN
         self._entered = False
 
     def begin_batch(self, *, full: bool) -> None:
         """Forget which module ran last."""
         self._scopes.clear()
-        self._maker = _UNKNOWN
+        self._layout = _UNKNOWN
         self._entered = False
         self.full = full
 
@@ -93,112 +93,98 @@ class ActivationWatch:
         self.on = False
         self._graph.close()
 
-    def enter(self, role: Role, args: Any, kwargs: Any) -> None:
+    def enter(self, role: ModuleRole, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Note that a module begins to run."""
         if not self.on:
             return
         self._entered = True
         pending = None
-        if role.is_known and self._watches(role.module):
-            if role.consumes:
-                self._consume(args, kwargs)
-            elif role.kind is not None:
-                pending = self._before(role.name, role.kind, _first_tensor(args, kwargs))
+        if role.is_known and self._is_measured(module):
+            if role.kind is not None and not role.has_weights:
+                pending = self._begin_call(role.name, role.kind, args, kwargs)
+            elif self.full:
+                self._graph.mark_consumed((*args, *kwargs.values()))
         self._scopes.append((role, pending))
 
-    def leave(self, role: Role, output: Any) -> None:
+    def leave(self, role: ModuleRole, module: nn.Module, args: Any, output: Any) -> None:
         """Note that a module has run; ``output`` is None where it raised."""
         pending = None
         while self._scopes:
             top, pending = self._scopes.pop()
             if top is role:
                 break
-        if output is None or not self._watches(role.module):
+        if output is None or not self._is_measured(module):
             return
-        self._maker = role.maker or self._maker
-        if isinstance(role.module, RECURRENT):
-            self._recurrent(role, output)
-        elif role.consumes:
-            self._weighed(output)
+        self._layout = role.layout or self._layout
+        if isinstance(module, RECURRENT):
+            self._add_recurrent(role, output)
+        elif role.has_weights and self.full:
+            self._graph.add_weight_output(output)
         if pending is not None:
-            self._after(pending, output)
+            self._end_call(pending, output)
 
-    def follow(self, role: Role, site: Site, args: Any, kwargs: Any) -> None:
+    def follow(self, site: ActivationSite, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Look for units that are alive at a site that is known; nothing else needs be watched."""
-        if self._watches(role.module):
+        if self._is_measured(module):
             with torch.no_grad():
                 values = _usable(_first_tensor(args, kwargs))
                 if values is not None:
                     self.record.follow(site, values)
 
-    def function_called(
+    def call(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Run an activation or weight function, and look at it."""
+        """Run a torch function, and measure it if it is an activation or takes weights."""
+        name, has_weights = FUNCTIONS.get(function), function in WEIGHT_FUNCTIONS
         role = self._scopes[-1][0] if self._scopes else _OUTSIDE
         # what runs before any watched module does is another callback's, on a copy of the module
-        if role.is_known or not self._entered or not self._watches(role.module):
+        is_own = (name or has_weights) and self._entered and not role.is_known
+        if not is_own or not self._is_measured(role.module):
             return function(*args, **kwargs)
-        if function in WEIGHT_FUNCTIONS:
-            return self._weight_function(role, function, args, kwargs)
-        name = FUNCTIONS[function]
-        base = f"{role.name}.{name}" if role.name else name
-        kind = kind_of_call(name, args, kwargs)
-        pending = self._before(base, kind, _first_tensor(args, kwargs))
+        pending = None
+        if name is not None:
+            base = f"{role.name}.{name}".removeprefix(".")
+            pending = self._begin_call(base, kind_of_call(name, args, kwargs), args, kwargs)
+        elif self.full:
+            self._graph.mark_consumed((*args, *kwargs.values()))
         output = function(*args, **kwargs)
         if pending is not None:
-            self._after(pending, output)
+            self._end_call(pending, output)
+        elif name is None and self.full:
+            self._graph.add_weight_output(output)
+        dimension = WEIGHT_FUNCTIONS.get(function)
+        if dimension is not None:
+            weights = [a for a in (*args, *kwargs.values()) if isinstance(a, nn.Parameter)]
+            identity = id(weights[0]) if weights else hash((role.name, function))
+            self._layout = UnitLayout(identity, dimension)
         return output
 
-    def _watches(self, module: nn.Module) -> bool:
+    def _is_measured(self, module: nn.Module) -> bool:
         """Say whether what runs now runs for training, for the first time, and on real tensors."""
         return (
             self.on
             and (torch.is_grad_enabled() or (module is not _OUTSIDE.module and module.training))
             and torch._C._current_graph_task_id() == -1  # else a recomputation in a backward pass
-            and torch._C._functorch.peek_interpreter_stack() is None
+            and not is_transformed()
         )
 
-    def _before(self, base: str, kind: ActivationKind, inputs: Any) -> Pending | None:
+    def _begin_call(
+        self, base: str, kind: ActivationKind, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> PendingCall | None:
         with torch.no_grad(), torch._C.DisableTorchFunction():
-            values = _usable(inputs)
+            values = _usable(_first_tensor(args, kwargs))
             if values is None:
                 return None
-            return self.record.before(base, kind, self._maker, values, self.full)
+            return self.record.begin_call(base, kind, self._layout, values, full=self.full)
 
-    def _after(self, pending: Pending, output: Any) -> None:
-        if not self.full:
-            return
+    def _end_call(self, pending: PendingCall, output: Any) -> None:
         with torch.no_grad(), torch._C.DisableTorchFunction():
-            values = _usable(output)
+            values = _usable(output) if self.full else None
             if values is not None:
-                self.record.after(pending, values)
-        if values is not None:
-            self._graph.made(output, pending.site)
+                self.record.end_call(pending, values)
+                self._graph.add_activation(output, pending.site)
 
-    def _consume(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        for value in (*args, *kwargs.values()) if self.full else ():
-            if isinstance(value, Tensor):
-                self._graph.consumed(value)
-
-    def _weighed(self, output: Any) -> None:
-        if self.full:
-            self._graph.weighed(output)
-
-    def _weight_function(
-        self, role: Role, function: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
-        self._consume(args, kwargs)
-        output = function(*args, **kwargs)
-        self._weighed(output)
-        dimension = WEIGHT_FUNCTIONS[function]
-        if dimension is not None:
-            weights = [a for a in (*args, *kwargs.values()) if isinstance(a, nn.Parameter)]
-            identity = id(weights[0]) if weights else hash((role.name, function))
-            self._maker = Maker(identity, dimension)
-        return output
-
-    def _recurrent(self, role: Role, output: Any) -> None:
+    def _add_recurrent(self, role: ModuleRole, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
         kind = kind_of_recurrent(role.module)
         if kind.name in ("lstm", "gru") or getattr(role.module, "num_layers", 1) > 1:
@@ -206,7 +192,47 @@ class ActivationWatch:
         with torch.no_grad(), torch._C.DisableTorchFunction():
             values = _usable(first.data if isinstance(first, PackedSequence) else first)
             if values is not None:
-                self.record.output_only(role.name, kind, values, self.full)
+                self.record.add_output(role.name, kind, values, full=self.full)
+
+
+class ActivationGraph:
+    """Which activations of a forward pass feed a weight layer, and which are outputs of the net.
+
+    Followed backwards through the autograd graph from every input of a weight layer, each node
+    once.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[Any, ActivationSite] = {}
+        self._passed: set[Any] = set()
+
+    def add_activation(self, output: Tensor, site: ActivationSite) -> None:
+        """Note the output of an activation; without a graph nothing is known of it."""
+        if output.grad_fn is not None:
+            self._open[output.grad_fn] = site
+
+    def mark_consumed(self, inputs: Iterable[Any]) -> None:
+        """Note that a weight layer takes these, and with them every activation they come from."""
+        waiting = [value.grad_fn for value in inputs if isinstance(value, Tensor)]
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in self._passed:
+                continue
+            self._passed.add(node)
+            self._open.pop(node, None)
+            waiting.extend(previous for previous, _ in node.next_functions)
+
+    def add_weight_output(self, output: Any) -> None:
+        """Note the output of a weight layer, whose inputs were followed already."""
+        if isinstance(output, Tensor) and output.grad_fn is not None:
+            self._passed.add(output.grad_fn)
+
+    def close(self) -> None:
+        """Call what no weight layer took a head, and let go of the graph and its memory."""
+        for site in self._open.values():
+            site.is_head = True
+        self._open.clear()
+        self._passed.clear()
 
 
 def _first_tensor(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -215,7 +241,7 @@ def _first_tensor(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _usable(value: Any) -> Tensor | None:
-    """Return the values to look at: real numbers in memory, with a batch and a unit dimension."""
+    """Return the values to measure: real numbers in memory, with a batch and a unit dimension."""
     if not isinstance(value, Tensor):
         return None
     values = local_shard(value.detach())

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from lightning_stab.callbacks._trainer.logging import plain_name
-from lightning_stab.callbacks.activations.calls import ActivationWatch, Role, role_of
-from lightning_stab.callbacks.activations.hooks import (
-    EnterHook,
-    FollowHook,
-    FunctionMode,
-    LeaveHook,
-)
-from lightning_stab.callbacks.activations.recognition import (
-    CONTAINERS,
+from lightning_stab.callbacks._hooks.compiled import (
     compiled_functions,
-    is_compiled_part,
+    compiled_parts,
+    hookable_modules,
+    say_compiled,
 )
-from lightning_stab.callbacks.activations.record import LayerSeen
+from lightning_stab.callbacks._hooks.hooks import FunctionMode, ModuleHooks
+from lightning_stab.callbacks.activations.calls import ActivationTracer, ModuleRole
+from lightning_stab.callbacks.activations.recognition import CONTAINERS
+from lightning_stab.callbacks.activations.record import ActivationLayer, ActivationRecord
 
 
 class ActivationProbe:
@@ -34,10 +30,6 @@ class ActivationProbe:
     `install` begins with the batch that comes; `begin_batch` goes on with another one. Call `pause`
     before the backward pass and wherever else nothing is to be seen.
 
-    Args:
-        heads: whether activations whose output no weight layer takes, the outputs of the net, are
-            among the layers.
-
     Example:
         >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -46,40 +38,32 @@ class ActivationProbe:
         >>> _ = net(torch.randn(16, 4))
         >>> probe.remove()
         >>> probe.layers, tuple(probe.values().shape)
-        ([LayerSeen(name='1', kind='relu', is_head=False)], (1, 6))
+        ([ActivationLayer(name='1', kind='relu')], (1, 6))
     """
 
-    def __init__(self, *, heads: bool = False) -> None:
-        self._heads = heads
-        self._watch = ActivationWatch()
-        self._handles: list[RemovableHandle] = []
+    def __init__(self) -> None:
+        self._tracer = ActivationTracer()
+        self._hooks = ModuleHooks()
         self._mode: FunctionMode | None = None
-        self._roles: list[Role] = []
-        self._sees_functions = True
+        self._roles: list[ModuleRole] = []
+        self._compiled = ""
         self._is_narrow = False
-        self._hidden: list[str] = []
 
     def install(self, module: nn.Module, *, forget: bool = True) -> None:
         """Put the hooks on, and begin with the batch that comes.
 
         Args:
-            module: the module whose training step will run. Compiled parts are passed over,
-                because hooks set now would not run in them.
+            module: the module whose training step will run. Compiled parts are passed over.
             forget: whether a new window begins; else this batch continues the last one.
         """
         self.remove()
         if forget:
-            self._watch = ActivationWatch()
-        compiled = [name for name, part in module.named_modules() if is_compiled_part(part)]
-        functions = compiled_functions(module)
-        self._hidden = _what_is_hidden(compiled, functions)
-        # a function mode would make whatever is compiled be compiled again
-        self._sees_functions = not compiled and not functions
+            self._tracer = ActivationTracer()
+        self._compiled = say_compiled(compiled_parts(module), compiled_functions(module))
         self._roles = [
-            role_of(part, plain_name(name))
-            for name, part in module.named_modules()
+            ModuleRole(part, name)
+            for name, part in hookable_modules(module)
             if type(part) not in CONTAINERS
-            and not any(not c or name == c or name.startswith(f"{c}.") for c in compiled)
         ]
         self._hook_all()
         self.begin_batch()
@@ -93,44 +77,35 @@ class ActivationProbe:
         self.pause()
         if full and self._is_narrow:
             self._hook_all()
-        self._watch.begin_batch(full=full)
+        self._tracer.begin_batch(full=full)
         self.resume()
 
-    def narrow(self, names: Collection[str]) -> None:
+    def narrow(self, layers: Sequence[ActivationLayer]) -> None:
         """Follow the dead units of these layers alone, as far as each is a module of its own.
 
         The next batch that is watched in full ends it.
         """
-        record = self._watch.record
-        chosen = record.chosen(heads=self._heads)
-        sites = [s for s, x in zip(chosen, record.layers(chosen), strict=True) if x.name in names]
-        modules = {role.name: role for role in self._roles if role.kind is not None}
-        shared = Counter(site.base for site in record.sites.values())
+        sites = [layer.site for layer in layers]
+        modules = {role.name: role.module for role in self._roles if role.kind is not None}
+        shared = Counter(site.base for site in self.record.sites.values())
         if all(site.base in modules and shared[site.base] == 1 for site in sites):
             self._unhook()
             self._is_narrow = True
             for site in sites:
-                role = modules[site.base]
-                hook = FollowHook(self._watch, role, site)
-                handle = role.module.register_forward_pre_hook(hook, with_kwargs=True)
-                self._handles.append(handle)
-
-    def forget_statistics(self) -> None:
-        """Let means, deviations and saturation count from here; dead units are followed on."""
-        self._watch.record.forget_statistics()
+                self._hooks.before(modules[site.base], partial(self._tracer.follow, site))
 
     def pause(self) -> None:
         """See nothing until `resume`, e.g. in the backward pass and in validation."""
-        self._watch.pause()
+        self._tracer.pause()
         if self._mode is not None:
             self._mode.leave()
 
     def resume(self) -> None:
         """Go on with the same batch, if the hooks are on."""
-        if self._handles and not self._watch.on:
-            self._watch.on = True
+        if self._hooks and not self._tracer.on:
+            self._tracer.on = True
             if self._mode is not None:
-                self._mode.join()
+                self._mode.enter()
 
     def remove(self) -> None:
         """Take every hook and the function mode away; what was measured stays."""
@@ -138,15 +113,14 @@ class ActivationProbe:
         self._roles = []
 
     @property
-    def is_installed(self) -> bool:
-        """Whether hooks are on the module."""
-        return bool(self._handles)
+    def record(self) -> ActivationRecord:
+        """What was measured."""
+        return self._tracer.record
 
     @property
-    def layers(self) -> list[LayerSeen]:
-        """The activations in the order of execution."""
-        record = self._watch.record
-        return record.layers(record.chosen(heads=self._heads))
+    def layers(self) -> list[ActivationLayer]:
+        """The activations in the order of execution, without the outputs of the net."""
+        return self.record.layers()
 
     def values(self) -> Tensor:
         """Return a row per layer, on the device, without waiting for it; shape ``[layers, 6]``.
@@ -155,60 +129,38 @@ class ActivationProbe:
         of saturated entries; standard deviation of the pre-activations around each unit's mean;
         how many samples each unit has seen. NaN where something is not defined.
         """
-        record = self._watch.record
-        return record.values(record.chosen(heads=self._heads))
-
-    def dead_fractions(self) -> Tensor:
-        """Return the column of dead fractions alone, which is cheaper; shape ``[layers]``."""
-        record = self._watch.record
-        return record.dead_fractions(record.chosen(heads=self._heads))
-
-    def samples(self) -> list[int]:
-        """Return the column of samples alone, which is known without asking the device."""
-        return [site.samples for site in self._watch.record.chosen(heads=self._heads)]
-
-    def fewest_samples(self) -> float:
-        """Return how many samples have been seen of the layer that saw least; inf without any."""
-        return self._watch.record.fewest_samples()
+        return self.record.values(self.layers)
 
     @property
     def unseen(self) -> str:
         """What cannot be seen, as a sentence; empty if nothing is known to be missed."""
-        parts = list(self._hidden)
-        if self._watch.fused:
-            names = ", ".join(f"`{name}`" for name in self._watch.fused)
+        parts = []
+        if self._compiled:
+            parts.append(
+                f"{self._compiled}, so hooks inside do not run and activations called as functions"
+                " are not watched"
+            )
+        if self._tracer.fused:
+            names = ", ".join(f"`{name}`" for name in self._tracer.fused)
             parts.append(f"of what happens inside the fused {names} the output alone is seen")
-        if not self._watch.record.sites:
+        ragged = [site.base for site in self.record.sites.values() if site.ragged]
+        if ragged:
+            names = ", ".join(f"`{name}`" for name in ragged)
+            parts.append(f"the number of units of {names} changes, so that none is followed")
+        if not self.record.sites:
             parts.append("no activation function ran in the watched batches")
         return f"Not all activations are seen: {'; '.join(parts)}." if parts else ""
 
     def _hook_all(self) -> None:
         self._unhook()
         for role in self._roles:
-            enter, leave = EnterHook(self._watch, role), LeaveHook(self._watch, role)
-            part = role.module
-            self._handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))
-            self._handles.append(part.register_forward_hook(leave, always_call=True))
-        self._mode = FunctionMode(self._watch) if self._sees_functions else None
+            self._hooks.before(role.module, partial(self._tracer.enter, role))
+            self._hooks.after(role.module, partial(self._tracer.leave, role), always=True)
+        # a function mode would make compiled code be compiled again
+        self._mode = None if self._compiled else FunctionMode(self._tracer.call)
 
     def _unhook(self) -> None:
         self.pause()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.remove()
         self._mode = None
         self._is_narrow = False
-
-
-def _what_is_hidden(compiled: list[str], functions: list[str]) -> list[str]:
-    """Return clauses that say what compilation hides."""
-    outer = [c for c in compiled if not any(c.startswith(f"{o}.") for o in compiled)]
-    if "" in compiled:
-        return ["the module is compiled"]
-    parts = [f"`{plain_name(name)}` is compiled" for name in outer]
-    if functions:
-        names = ", ".join(f"`{name}`" for name in functions)
-        parts.append(f"beside the compiled {names} activations called as functions are not watched")
-    elif compiled:
-        parts.append("beside compiled parts activations called as functions are not watched")
-    return parts

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -74,8 +72,8 @@ WEIGHT_FUNCTIONS: dict[Any, int | None] = {
 
 
 @dataclass(frozen=True)
-class Maker:
-    """The weight layer or norm that ran last, which says what a unit is.
+class UnitLayout:
+    """What the units are of the weight layer or norm that ran last.
 
     Attributes:
         identity: tells layers apart.
@@ -123,56 +121,19 @@ def kind_of_recurrent(module: nn.Module) -> ActivationKind:
     return ActivationKind("gru")
 
 
-def maker_of(module: nn.Module) -> Maker | None:
-    """Return what a weight layer or norm makes, None for any other module."""
+def unit_layout_of(module: nn.Module) -> UnitLayout | None:
+    """Return what the units of a weight layer or norm are, None for any other module."""
     if isinstance(module, _ConvNd):
-        return Maker(id(module), -1 - len(module.kernel_size), module.out_channels)
+        return UnitLayout(id(module), -1 - len(module.kernel_size), module.out_channels)
     if isinstance(module, (nn.Linear, nn.Bilinear)):
-        return Maker(id(module), -1, module.out_features)
+        return UnitLayout(id(module), -1, module.out_features)
     if isinstance(module, _NormBase):
-        return Maker(id(module), 1, module.num_features)
+        return UnitLayout(id(module), 1, module.num_features)
     if isinstance(module, nn.GroupNorm):
-        return Maker(id(module), 1, module.num_channels)
+        return UnitLayout(id(module), 1, module.num_channels)
     if isinstance(module, nn.LayerNorm):
-        return Maker(id(module), -1, module.normalized_shape[-1])
+        return UnitLayout(id(module), -1, module.normalized_shape[-1])
     return None
-
-
-def is_compiled_part(module: nn.Module) -> bool:
-    """Say whether this module itself was compiled, so that hooks inside it would not run."""
-    return (
-        isinstance(module, torch.jit.ScriptModule)
-        or getattr(module, "_compiled_call_impl", None) is not None
-        or getattr(module, "_compiler_ctx", None) is not None  # Lightning's mark
-        or "_orig_mod" in module._modules
-    )
-
-
-def compiled_functions(module: nn.Module) -> list[str]:
-    """Return the names of compiled functions that the code of a module's classes can call.
-
-    They would be compiled again under a function mode. Looked for among the attributes of the
-    modules and of their classes, and the global names of the files that define these.
-    """
-    found: dict[str, None] = {}
-    files = set()
-    for part in module.modules():
-        _add_compiled(vars(part), found)
-        for base in type(part).__mro__:
-            if not base.__module__.startswith(("torch.", "lightning.", "builtins")):
-                _add_compiled(vars(base), found)
-                files.add(base.__module__)
-    for file in sorted(files):
-        _add_compiled(vars(sys.modules[file]) if file in sys.modules else {}, found)
-    return list(found)
-
-
-def _add_compiled(names: Mapping[str, Any], found: dict[str, None]) -> None:
-    for name, value in list(names.items()):
-        compiled = isinstance(value, FunctionType) and "_torchdynamo_orig_callable" in vars(value)
-        # a compiled module is known as a module; two underscores are what the compiler leaves there
-        if compiled and name != "_compiled_call_impl" and not name.startswith("__"):
-            found[name] = None
 
 
 def _parameters(kind: str, given: Mapping[str, Any]) -> list[float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS, LayerProbe, is_compiled
+from lightning_stab.callbacks._hooks.compiled import compiled_parts
+from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS, LayerProbe
 from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 
@@ -19,7 +20,7 @@ class OutputLayer:
 
     def watch(self, module: nn.Module) -> None:
         """Put hooks on for the first batch, where the module runs its layers one by one."""
-        if self._probe is None and not is_compiled(module):
+        if self._probe is None and not compiled_parts(module):  # one of them may run last
             self._probe = LayerProbe()
             self._probe.install(module, gradients=False)
 

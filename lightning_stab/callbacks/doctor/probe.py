@@ -9,17 +9,14 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from lightning_stab.callbacks._hooks.function_mode import FunctionWatch
-from lightning_stab.callbacks._hooks.layer_outputs import (
-    WEIGHT_LAYERS,
-    LayerProbe,
-    is_compiled,
-    is_transformed,
+from lightning_stab.callbacks._hooks.compiled import (
+    compiled_functions,
+    hookable_modules,
+    say_compiled,
 )
-from lightning_stab.callbacks._trainer.logging import plain_name
-from lightning_stab.callbacks.activations.recognition import compiled_functions
+from lightning_stab.callbacks._hooks.hooks import FunctionMode, ModuleHooks, is_transformed
+from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS, LayerProbe
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions, Targets
 from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
 
@@ -50,8 +47,8 @@ class DoctorProbe:
         self._time: dict[str, Tensor] = {}
         self._cells: dict[str, dict[int, Tensor]] = {}
         self._names: list[str] = []
-        self._watch = FunctionWatch(self._see_function)
-        self._handles: list[RemovableHandle] = []
+        self._mode = FunctionMode(self._see_function)
+        self._hooks = ModuleHooks()
 
     def install(self, module: LightningModule) -> str:
         """Put the hooks on; return what cannot be seen, in one sentence, or nothing.
@@ -59,31 +56,32 @@ class DoctorProbe:
         Args:
             module: the module that will run.
         """
-        if is_compiled(module):
-            return "The module is compiled: layers, units and loss functions inside are not seen."
-        if not compiled_functions(module):  # which would be compiled again under a function mode
-            self._watch.enter()
         self.gradients.install(module)
-        for name, part in module.named_modules():
-            seen = plain_name(name)
+        compiled = say_compiled(self.gradients.compiled, compiled_functions(module))
+        if not compiled:  # else it would be compiled again under a function mode
+            self._mode.enter()
+        for name, part in hookable_modules(module):
             if isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase)):
-                hook = _Hook(self, seen)
-                self._handles.append(part.register_forward_pre_hook(hook.before))
-                self._handles.append(part.register_forward_hook(hook.after))
+                layer = _Layer(self, name)
+                self._hooks.before(part, layer.before)
+                self._hooks.after(part, layer.after)
             elif isinstance(part, (nn.MultiheadAttention, nn.RNNCellBase)):
-                hook = _Hook(self, seen)
-                self._handles.append(part.register_forward_pre_hook(hook.enter))
-                self._handles.append(part.register_forward_hook(hook.leave))
-        return ""
+                layer = _Layer(self, name)
+                self._hooks.before(part, layer.enter)
+                self._hooks.after(part, layer.leave)
+        if not compiled:
+            return ""
+        return (
+            f"{compiled[0].upper()}{compiled[1:]}: layers and units inside are not seen, and"
+            " neither are loss functions and attention logits."
+        )
 
     def remove(self) -> None:
         """Take every hook away; what was measured stays."""
-        self._watch.leave()
+        self._mode.leave()
         self.gradients.remove()
         self.losses.forget()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.remove()
 
     def time_ratios(self) -> dict[str, Tensor]:
         """Return, by recurrent layer, the gradient's RMS at the beginning and the end, ``[2]``."""
@@ -94,6 +92,8 @@ class DoctorProbe:
 
     def see_input(self, name: str, value: Any) -> None:
         """Note the size of the features that enter the first weight layer."""
+        if self.gradients.compiled:  # which may stand before it
+            return
         if self.inputs is None and isinstance(value, Tensor) and value.is_floating_point():
             if value.dim() < 2 or len(value) == 0:
                 self.inputs = torch.full((1,), torch.nan, device=value.device)
@@ -122,8 +122,7 @@ class DoctorProbe:
         if value.shape[steps] < LEAST_STEPS:
             return None
         watched = value if value.requires_grad else value.detach().requires_grad_()
-        see = partial(self._see_time, name, dim=steps)
-        self._handles.append(watched.register_hook(see))  # type: ignore[no-untyped-call]
+        self._hooks.on_gradient(watched, partial(self._see_time, name, dim=steps))
         return watched
 
     def watch_cell(self, name: str, output: Any) -> None:
@@ -136,18 +135,17 @@ class DoctorProbe:
             def read(gradient: Tensor) -> None:
                 place.copy_(gradient.detach().float().square().mean())
 
-            state.register_hook(read)
+            self._hooks.on_gradient(state, read)
 
     def _see_time(self, name: str, gradient: Tensor, *, dim: int) -> None:
         with torch.no_grad():
             squares = gradient.float().square().movedim(dim, 0).flatten(1).mean(1)
             self._time[name] = ends(squares)
 
-    def _see_function(
-        self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
-    ) -> None:
+    def _see_function(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        result = function(*args, **kwargs)
         if is_transformed():
-            return
+            return result
         self.losses(function, args, kwargs, result)
         name = self._names[-1] if self._names else f"attention_{len(self.attention) + 1}"
         with torch.no_grad():
@@ -158,6 +156,7 @@ class DoctorProbe:
                 spread = packed_logit_spread(args, kwargs)
             if spread is not None:
                 self.attention[name] = spread
+        return result
 
 
 def ends(squares: Tensor) -> Tensor:
@@ -174,46 +173,38 @@ def ends(squares: Tensor) -> Tensor:
     return torch.stack([squares[:count].mean(), squares[-count:].mean()]).sqrt()
 
 
-class _Hook:
-    """The hooks of one layer as an object; in a copy of a watched module they do nothing."""
+class _Layer:
+    """What the hooks of one layer call."""
 
-    def __init__(self, probe: DoctorProbe | None, name: str) -> None:
+    def __init__(self, probe: DoctorProbe, name: str) -> None:
         self.probe = probe
         self.name = name
         self.calls = 0
 
-    def __reduce__(self) -> Any:
-        return _Hook, (None, self.name)
-
-    @property
-    def _sees(self) -> DoctorProbe | None:
-        return self.probe if torch.is_grad_enabled() and not is_transformed() else None
-
-    def before(self, module: nn.Module, args: Any) -> Any:
-        probe = self._sees
-        if not args or probe is None:
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if not args or not _is_training_pass():
             return None
-        probe.see_input(self.name, args[0])
+        self.probe.see_input(self.name, args[0])
         if isinstance(module, nn.RNNBase):
-            watched = probe.watch_time(self.name, module, args[0])
-            return None if watched is None else (watched, *args[1:])
+            watched = self.probe.watch_time(self.name, module, args[0])
+            return None if watched is None else ((watched, *args[1:]), kwargs)
         return None
 
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
-        probe = self._sees
-        if probe is not None:
+        if _is_training_pass():
             self.calls += 1
-            probe.see_output(self.name, output)
+            self.probe.see_output(self.name, output)
             if self.calls > 1 and isinstance(output, Tensor):  # a recurrence written by hand
-                probe.watch_cell(self.name, output)
+                self.probe.watch_cell(self.name, output)
 
-    def enter(self, module: nn.Module, args: Any) -> None:
-        if self.probe is not None:
-            self.probe._names.append(self.name)
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self.probe._names.append(self.name)
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.probe is not None:
-            self.probe._names.pop()
-        probe = self._sees
-        if isinstance(module, nn.RNNCellBase) and probe is not None:
-            probe.watch_cell(self.name, output)
+        self.probe._names.pop()
+        if isinstance(module, nn.RNNCellBase) and _is_training_pass():
+            self.probe.watch_cell(self.name, output)
+
+
+def _is_training_pass() -> bool:
+    return torch.is_grad_enabled() and not is_transformed()

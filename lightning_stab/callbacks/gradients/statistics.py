@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 from torch.optim import LBFGS
 
-from lightning_stab.callbacks._hooks.layer_outputs import (
-    LayerProbe,
-    first_and_last_hidden,
-    is_compiled,
-)
+from lightning_stab.callbacks._hooks.compiled import say_compiled
+from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe, first_and_last_hidden
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, named
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
@@ -151,6 +149,7 @@ class DepthProfile:
 
     def __init__(self) -> None:
         self._probe: LayerProbe | None = None
+        self._is_reported = False
 
     @property
     def is_on(self) -> bool:
@@ -158,11 +157,17 @@ class DepthProfile:
         return self._probe is not None
 
     def start(self, module: LightningModule) -> None:
-        """Put the hooks on, unless the module is compiled and would not run them."""
+        """Put the hooks on; say once which compiled parts are passed over."""
         self.stop()
-        if not is_compiled(module):
-            self._probe = LayerProbe()
-            self._probe.install(module)
+        self._probe = LayerProbe()
+        self._probe.install(module)
+        compiled = say_compiled(self._probe.compiled)
+        if compiled and not self._is_reported:
+            self._is_reported = True
+            rank_zero_info(
+                f"`GradientMonitor`: {compiled}; the layers inside are left out of the gradient's"
+                " profile over depth."
+            )
 
     def stop(self) -> LayerProbe | None:
         """Take the hooks off, and return the probe that held them."""

@@ -411,6 +411,52 @@ def test_nothing_is_logged_between_and_without_activations():
         assert own(fit(linear, [ActivationMonitor(2)], batches(6))) == {}
 
 
+def said(caplog):
+    return [r.getMessage() for r in caplog.records if "`ActivationMonitor`" in r.getMessage()]
+
+
+def test_a_fit_without_a_step_that_is_logged_says_so(caplog):
+    with caplog.at_level("INFO"):
+        fit(built(Net), [ActivationMonitor(7)], batches(6))
+    (message,) = said(caplog)
+    assert "no step of this fit ended an interval of 7" in message
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        fit(built(Net), [ActivationMonitor(6)], batches(6))
+    assert said(caplog) == []
+
+
+def test_where_patterns_choose_no_layer_the_names_are_said_once(caplog):
+    monitor = ActivationMonitor(2, include=["net.*"])
+    with caplog.at_level("INFO"):
+        trainer = fit(built(Net), [monitor], batches(6))
+    assert own(trainer) == {}
+    (message,) = said(caplog)
+    assert "no layer is chosen by `include` and `exclude`, of `relu`, `sigmoid`." in message
+    assert monitor.unseen in message
+
+
+@pytest.mark.filterwarnings("ignore:.*grad attribute of a Tensor.*")  # torch's own, in compiling
+def test_beside_a_compiled_part_the_rest_is_logged(caplog):
+    module = built(Net)
+    module.two = torch.compile(nn.Sequential(nn.Linear(10, 10), nn.ReLU()), backend="eager")
+    with caplog.at_level("INFO"):
+        trainer = fit(module, [ActivationMonitor(2)], batches(4))
+    torch._dynamo.reset()
+    assert {n for n in own(trainer)[1] if "std" in n} == {"activation_std/relu"}
+    (message,) = said(caplog)
+    assert "`two` is compiled" in message
+
+
+def test_the_arguments_are_shown_and_cannot_be_changed():
+    monitor = ActivationMonitor(10, exclude=["head.*"])
+    assert repr(monitor) == "ActivationMonitor(every_n_steps=10, exclude=('head.*',))"
+    assert eval(repr(monitor)).state_key == monitor.state_key
+    assert (monitor.every_n_steps, monitor.window, monitor.include) == (10, 1000, ("*",))
+    with pytest.raises(AttributeError):
+        monitor.window = 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [

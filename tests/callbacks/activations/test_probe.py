@@ -32,10 +32,10 @@ class Calling(nn.Module):
         return self.function(self, x)
 
 
-def probed(module, *batches, heads=False, backward=True):
+def probed(module, *batches, backward=True):
     """Watch training batches and return the probe, and its rows by layer."""
     torch.manual_seed(0)
-    probe = ActivationProbe(heads=heads)
+    probe = ActivationProbe()
     probe.install(module)
     for batch in batches:
         probe.begin_batch()
@@ -115,7 +115,7 @@ def test_dead_units_are_followed_without_the_other_statistics():
     net(torch.tensor([[3.0, -2.0]]))
     probe.remove()
     assert probe.values()[0, [MEAN, DEAD, SAMPLES]].tolist() == [0, 0.5, 2]
-    probe.forget_statistics()
+    probe.record.forget_statistics()
     assert probe.values()[0, DEAD] == 0.5
     assert probe.values()[0, [MEAN, STD, INPUT_STD]].isnan().all()
 
@@ -240,8 +240,9 @@ def test_a_unit_that_fires_in_one_of_two_calls_is_alive():
 def test_outputs_of_the_net_are_no_activations():
     for last in (nn.Sigmoid(), nn.Tanh(), nn.Softmax(1), nn.LogSoftmax(1)):
         assert list(probed(mlp(nn.ReLU(), last), x(5, 4))[1]) == ["1"]
-    probe, _ = probed(mlp(nn.ReLU(), nn.Sigmoid()), x(5, 4), heads=True)
-    assert [(layer.name, layer.is_head) for layer in probe.layers] == [("1", False), ("3", True)]
+    probe, _ = probed(mlp(nn.ReLU(), nn.Sigmoid()), x(5, 4))
+    sites = probe.record.sites.values()
+    assert [(site.base, site.is_head) for site in sites] == [("1", False), ("3", True)]
 
 
 def test_two_heads_and_a_head_that_runs_twice():
@@ -355,9 +356,10 @@ def test_odd_tensors_are_passed_over():
 
 def test_units_that_change_their_number_are_not_followed():
     net = Calling(lambda own, z: own.out(torch.relu(z).sum(1, keepdim=True)), out=nn.Linear(1, 1))
-    _, rows = probed(net, x(5, 4).requires_grad_(), x(5, 6).requires_grad_())
+    probe, rows = probed(net, x(5, 4).requires_grad_(), x(5, 6).requires_grad_())
     assert math.isnan(rows["relu"][DEAD])
     assert math.isfinite(rows["relu"][STD])
+    assert "the number of units of `relu` changes" in probe.unseen
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,112 @@
+"""What is compiled in a module, and what follows from it: one policy for all that watch it run.
+
+A hook that is set on a module inside compiled code does not run, or is compiled in, and a function
+mode makes compiled code be compiled again. So hooks are set on `hookable_modules` alone, a function
+mode is entered only where nothing is compiled, and whoever watches says what it passes over. Those
+who run a copy (gradient check, initialisation, forensics) let compiled parts run as they were
+written, with ``torch.compiler.set_stance("force_eager")``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_stab.callbacks._trainer.logging import plain_name
+
+_LIBRARIES = ("torch.", "lightning.", "builtins")
+
+
+def compiled_parts(module: nn.Module) -> list[str]:
+    """Return the plain names of the outermost compiled parts; ``""`` is the module itself.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), torch.compile(nn.Linear(2, 2), backend="eager"))
+        >>> compiled_parts(net), [name for name, _ in hookable_modules(net)]
+        (['1'], ['', '0', '1'])
+    """
+    inside = _inside_compiled(module)
+    return [
+        plain_name(name)
+        for name, part in module.named_modules()
+        if is_compiled_part(part) and id(part) not in inside
+    ]
+
+
+def hookable_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules whose own hooks run, by plain name: all that stand in no compiled code.
+
+    What ``torch.compile`` wraps around a module is among them, and nothing inside.
+    """
+    inside = _inside_compiled(module)
+    return [
+        (plain_name(name), part)
+        for name, part in module.named_modules()
+        if id(part) not in inside and not _is_called_compiled(part)
+    ]
+
+
+def is_compiled_part(part: nn.Module) -> bool:
+    """Say whether the module was compiled or scripted, or the method that calls those inside."""
+    children = dict(part.named_children())
+    has_compiled_forward = bool(children) and _is_compiled_method(part, "forward")
+    return _is_called_compiled(part) or "_orig_mod" in children or has_compiled_forward
+
+
+def compiled_functions(module: nn.Module) -> list[str]:
+    """Return the names of compiled functions that the code of a module's classes can call.
+
+    Looked for among the attributes of the modules and of their classes, and the global names of the
+    files that define these; not inside compiled parts.
+    """
+    parts = [part for _, part in hookable_modules(module) if not is_compiled_part(part)]
+    bases = dict.fromkeys(base for part in parts for base in type(part).__mro__)
+    classes = [base for base in bases if not base.__module__.startswith(_LIBRARIES)]
+    files = [sys.modules[n] for n in {c.__module__: None for c in classes} if n in sys.modules]
+    names = [item for owner in (*parts, *classes, *files) for item in list(vars(owner).items())]
+    # two underscores are what the compiler leaves among the global names of a file
+    found = (n for n, v in names if _is_compiled_function(v) and not n.startswith("__"))
+    return list(dict.fromkeys(found))
+
+
+def say_compiled(parts: Sequence[str], functions: Sequence[str] = ()) -> str:
+    """Return a clause that says what is compiled, nothing where nothing is.
+
+    Example:
+        >>> say_compiled(["net.0"], ["gate"]), say_compiled([""])
+        ('`net.0`, `gate` are compiled', 'the module is compiled')
+    """
+    names = [f"`{name}`" for name in (*parts, *functions)]
+    if "" in parts or not names:
+        return "the module is compiled" if names else ""
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} compiled"
+
+
+def _inside_compiled(module: nn.Module) -> set[int]:
+    """Return the identities of the modules that compiled parts call, wherever else they stand."""
+    parts = [part for part in module.modules() if is_compiled_part(part)]
+    return {id(inner) for part in parts for inner in part.modules() if inner is not part}
+
+
+def _is_called_compiled(part: nn.Module) -> bool:
+    """Say whether a call of the module is compiled, its own hooks with it."""
+    return (
+        isinstance(part, torch.jit.ScriptModule)  # which refuses hooks
+        or vars(part).get("_compiled_call_impl") is not None  # from `module.compile()`
+        or vars(part).get("_compiler_ctx") is not None  # Lightning's mark on a compiled module
+        or _is_compiled_method(part, "training_step")
+    )
+
+
+def _is_compiled_method(part: nn.Module, name: str) -> bool:
+    return _is_compiled_function(vars(part).get(name, getattr(type(part), name, None)))
+
+
+def _is_compiled_function(value: Any) -> bool:
+    names = vars(value) if isinstance(value, FunctionType) else {}
+    return "_torchdynamo_orig_callable" in names and "_torchdynamo_disable" not in names

@@ -1,0 +1,111 @@
+"""What is put on for a batch and taken off again: hooks on modules, and a mode over functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+_overrides: Any = torch.overrides  # its functions on the stack of modes are private and untyped
+
+
+class ModuleHooks:
+    """Hooks on modules and on gradients, which are removed together.
+
+    Modules that carry them can be copied and pickled; in the copies they do nothing. A compiler
+    that meets one leaves it out.
+    """
+
+    def __init__(self) -> None:
+        self._handles: list[RemovableHandle] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._handles)
+
+    def before(self, module: nn.Module, call: Callable[[nn.Module, Any, Any], Any]) -> None:
+        """Call ``call(module, args, kwargs)`` before a forward pass; it may return other ones."""
+        handle = module.register_forward_pre_hook(_Hook(call), with_kwargs=True)
+        self._handles.append(handle)
+
+    def after(
+        self,
+        module: nn.Module,
+        call: Callable[[nn.Module, Any, Any], None],
+        *,
+        always: bool = False,
+    ) -> None:
+        """Call ``call(module, args, output)`` after a forward pass.
+
+        With ``always`` also after one that raises, which has None as its output.
+        """
+        self._handles.append(module.register_forward_hook(_Hook(call), always_call=always))
+
+    def on_gradient(self, tensor: Tensor, call: Callable[[Tensor], None]) -> None:
+        """Call ``call(gradient)`` when the gradient of a tensor is known."""
+        attributes: Any = tensor  # the method has no types
+        self._handles.append(attributes.register_hook(call))
+
+    def remove(self) -> None:
+        """Take every hook off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+class _Hook:
+    def __init__(self, call: Callable[..., Any] | None = None) -> None:
+        self.call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.call is None or torch.compiler.is_compiling():
+            return None
+        return self.call(*arguments)
+
+    def __reduce__(self) -> Any:
+        return _Hook, ()
+
+
+class FunctionMode(TorchFunctionMode):
+    """Sends every torch function that is called through ``call``; there are no hooks on functions.
+
+    One hook enters it and another one leaves it, while other modes may come and go. What the
+    function calls itself is not shown. The stack of modes belongs to a thread: leave it on the
+    thread that entered it; what other threads call is not seen.
+
+    Args:
+        call: ``call(function, args, kwargs)`` runs the function and returns its result.
+    """
+
+    def __init__(self, call: Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]) -> None:
+        super().__init__()
+        self.call = call
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Run one function."""
+        return self.call(func, args, kwargs or {})
+
+    def enter(self) -> None:
+        """Put this mode on top of the stack."""
+        _overrides._push_mode(self)
+
+    def leave(self) -> None:
+        """Take this mode off the stack, from under any that was entered after it."""
+        above = []
+        while _overrides._len_torch_function_stack():
+            top = _overrides._pop_mode()
+            if top is self:
+                break
+            above.append(top)
+        for mode in reversed(above):
+            _overrides._push_mode(mode)
+
+
+def is_transformed() -> bool:
+    """Say whether ``torch.func`` runs this code, with tensors that must not leave it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
