@@ -78,6 +78,38 @@ def change_and_size(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[
     return tensor_norms(differences), tensor_norms(before)
 
 
+class WeightChange:
+    """How far a step moves parameters, from copies that are taken before it.
+
+    Args:
+        params: the parameters, as they stand before the step.
+        sample: how many entries of each to compare, spread evenly over this process's shard; all
+            entries of the whole parameter by default.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+        >>> change = WeightChange([weight])
+        >>> weight.data[1] = 4.5
+        >>> [norms.item() for norms in change.norms()]
+        [0.5, 5.0]
+    """
+
+    def __init__(self, params: Sequence[Tensor], *, sample: int | None = None) -> None:
+        self.params = list(params)
+        self._sample = sample
+        self._before = [entries.clone() for entries in self._entries()]
+
+    def norms(self) -> tuple[Tensor, Tensor]:
+        """Return the norms of each parameter's change and of what it was, as `change_and_size`."""
+        return change_and_size(self._before, self._entries())
+
+    def _entries(self) -> list[Tensor]:
+        if self._sample is None:
+            return [p.detach() for p in self.params]
+        flat = [local(p.detach()).reshape(-1) for p in self.params]
+        return [entries[:: max(1, entries.numel() // self._sample)] for entries in flat]
+
+
 def by_layer(names: Sequence[str], norms: Sequence[float]) -> dict[str, float]:
     """Return each layer's norm from its parameters' norms; a layer is a parameter's module.
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_stab.functional.gradient_statistics import (
+    WeightChange,
     by_layer,
     change_and_size,
     cosine,
@@ -99,6 +100,25 @@ def test_change_and_size_are_norms(seed):
         [(a - b).norm().item() for a, b in zip(after, before, strict=True)]
     )
     assert size.tolist() == pytest.approx([b.norm().item() for b in before])
+
+
+@given(SEEDS)
+def test_the_change_of_weights_is_that_since_the_copies(seed):
+    weights, after = drawn(seed), drawn(seed + 1)
+    expected = change_and_size([w.clone() for w in weights], after)
+    whole, sampled = WeightChange(weights), WeightChange(weights, sample=64)
+    for weight, value in zip(weights, after, strict=True):
+        weight.copy_(value)
+    for change in (whole, sampled):  # a sample as large as the weights is all of them
+        assert all(torch.equal(*pair) for pair in zip(change.norms(), expected, strict=True))
+
+
+def test_a_sample_is_spread_over_the_weight():
+    weight = torch.nn.Parameter(torch.ones(100, 10))
+    change = WeightChange([weight], sample=100)
+    weight.data[:, 0] = 3.0
+    weight.data[:, 5] = 0.0  # between the entries of the sample
+    assert [norms.item() for norms in change.norms()] == [20.0, 10.0]
 
 
 def test_a_change_below_bfloat16s_resolution_of_the_sum_is_seen():
