@@ -34,7 +34,7 @@ class DiagnoseCLI(StabCLI):
 
     Args:
         args: the words after ``diagnose``.
-        folder: an empty folder that is thrown away, for whatever writes all the same.
+        folder: an empty folder that is thrown away, for what writes all the same.
     """
 
     def __init__(self, args: list[str], folder: str) -> None:
@@ -114,7 +114,7 @@ class DiagnoseCLI(StabCLI):
         steps = self.trainer.global_step - self._end.start
         assert self.doctor is not None
         if isinstance(failure, Exception) and not (own or steps or self.doctor.findings):
-            raise failure  # a fault of the program, before there was anything to judge
+            raise failure  # a fault of the program, before anything was measured
         if failure is None and not steps:
             raise ConflictError(
                 "There must be steps to watch, and the fit took none: look at max_epochs, "

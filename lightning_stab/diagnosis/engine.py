@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning_stab.arguments import one_of
 from lightning_stab.diagnosis.facts import BY_LAYER, NAMES, OF_VALIDATION, SAMPLED_STEP, Facts
-from lightning_stab.diagnosis.finding import SEVERITIES, SHOWN_LAYERS, Finding
-from lightning_stab.diagnosis.rule import Match, Rule, match
+from lightning_stab.diagnosis.finding import SEVERITIES, SHOWN_LAYERS, Evidence, Finding
+from lightning_stab.diagnosis.rule import Rule, match
 from lightning_stab.diagnosis.rules import CAUSES, EXPLAINS, IDS, RULES
 from lightning_stab.diagnosis.thresholds import THRESHOLDS, current_names
 
@@ -64,21 +64,21 @@ class Engine:
         Args:
             facts: what was measured up to this moment.
         """
-        triggered: list[tuple[Rule, Match]] = []
+        triggered = []
         for index, rule in enumerate(self.rules):
             if not _applies(rule, facts.moment):
                 continue
             found = match(rule, facts, self._thresholds_of(rule), self._ignored_layers(rule, facts))
             self._streaks[index] = self._streaks[index] + 1 if found is not None else 0
             if found is not None and self._streaks[index] >= rule.persistence:
-                triggered.append((rule, found))
-        triggered = [(rule, found) for rule, found in triggered if rule.id not in self.ignore]
-        triggered.sort(key=lambda pair: (CAUSES[pair[0].id], -SEVERITIES.index(pair[0].severity)))
+                triggered.append((rule, *found))
+        triggered = [each for each in triggered if each[0].id not in self.ignore]
+        triggered.sort(key=lambda each: (CAUSES[each[0].id], -SEVERITIES.index(each[0].severity)))
         new = []
-        for rule, found in triggered:
+        for rule, layers, evidence in triggered:
             is_explained = any(f.is_alarm and rule.id in EXPLAINS[f.id] for f in self.findings)
             if not is_explained and not self._is_known(rule, facts):
-                new.append(_finding(rule, found, facts))
+                new.append(_finding(rule, layers, evidence, facts))
                 self.findings.append(new[-1])
         return new
 
@@ -114,20 +114,22 @@ class Engine:
         return not (more_severe or again)
 
 
-def _finding(rule: Rule, found: Match, facts: Facts) -> Finding:
+def _finding(
+    rule: Rule, layers: tuple[str, ...], evidence: Mapping[str, Evidence], facts: Facts
+) -> Finding:
     known = {name: getattr(facts, name) for name in NAMES - BY_LAYER - {"moment"}}
-    known |= {name: evidence.value for name, evidence in found.evidence.items()}
+    known |= {name: each.value for name, each in evidence.items()}
     values: dict[str, Any] = {name: _ShortNumber(value) for name, value in known.items()}
-    more = len(found.layers) - SHOWN_LAYERS
-    values["layers"] = ", ".join(f"`{name}`" for name in found.layers[:SHOWN_LAYERS])
+    more = len(layers) - SHOWN_LAYERS
+    values["layers"] = ", ".join(f"`{name}`" for name in layers[:SHOWN_LAYERS])
     values["layers"] += f" and {more} more" if more > 0 else ""
-    values["number"] = len(found.layers)
+    values["number"] = len(layers)
     return Finding(
         id=rule.id,
         severity=rule.severity,
         step=facts.step,
-        layers=found.layers,
-        evidence=found.evidence,
+        layers=layers,
+        evidence=evidence,
         message=rule.message.format_map(values),
         advice=tuple(line.format_map(values) for line in rule.advice),
         source=rule.source,

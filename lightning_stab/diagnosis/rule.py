@@ -134,18 +134,10 @@ def _rule(severity: str, conditions: str, message: str, *advice: str, **options:
 error, warning, info = (partial(_rule, severity) for severity in ("error", "warning", "info"))
 
 
-@dataclass(frozen=True)
-class Match:
-    """The layers at which a rule's conditions hold, and the numbers that show it."""
-
-    layers: tuple[str, ...]
-    evidence: Mapping[str, Evidence]
-
-
 def match(
     rule: Rule, facts: Facts, thresholds: Mapping[str, float], ignored: frozenset[str]
-) -> Match | None:
-    """Return where the rule's conditions hold; None if nowhere.
+) -> tuple[tuple[str, ...], dict[str, Evidence]] | None:
+    """Return the layers at which the rule's conditions hold, and the numbers; None if nowhere.
 
     Args:
         rule: the rule.
@@ -172,4 +164,4 @@ def match(
             worst = max if c.sign in (">", "not<") else min
             value = worst(value[name] for name in names)
         evidence[c.fact] = Evidence(float(value), c.sign, thresholds[c.threshold], c.threshold)
-    return Match(tuple(names), evidence)
+    return tuple(names), evidence

@@ -150,7 +150,7 @@ class InputPeaks:
         self._highest = [0.0] * TENSORS
 
     def add(self, batch: Any) -> None:
-        """Note a batch's largest values, so that broken samples are seen whenever they come."""
+        """Note a batch's largest values, so that no broken sample is missed."""
         is_flat = type(batch) in (list, tuple) and all(isinstance(v, Tensor) for v in batch)
         leaves = batch if is_flat else tree_leaves(batch)
         peaks = [_peak(v) for v in leaves if isinstance(v, Tensor) and _is_measured(v)][:TENSORS]

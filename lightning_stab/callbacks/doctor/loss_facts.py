@@ -15,8 +15,8 @@ from torch import Tensor
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts
 
-REMEMBERED = 2048  # losses; an epoch that is longer is judged by its end
-EARLY_LOSSES = 20  # among which a sudden rise is looked for
+REMEMBERED = 2048  # losses; of a longer epoch its end counts
+EARLY_LOSSES = 20  # among which a sudden rise counts
 FIRST = 5  # losses whose median is the start
 LEAST_RECENT, MOST_RECENT = 10, 200  # losses whose median is the present
 SPIKE_WINDOW = 50  # losses from which a spike stands out

@@ -19,7 +19,7 @@ from lightning_stab.callbacks.doctor.step_facts import EARLY_UPDATES, StepFacts
 from lightning_stab.callbacks.doctor.unit_facts import UnitFacts
 from lightning_stab.diagnosis import Facts
 
-FIRST_STEPS = (0, 4, 9, 19)  # sampled whatever the interval
+FIRST_STEPS = (0, 4, 9, 19)  # always sampled
 EARLY_PHASE_STEPS, EARLY_PHASE_INTERVAL = 500, 50  # a run is sampled more often at its beginning
 INPUT_INTERVAL = 8  # of the batches after that, whose largest values are noted
 
@@ -137,7 +137,7 @@ class DoctorState:
         self.steps.compare(early=self._is_early)
         self._transfer()
         self.is_first = self.is_first and not self._has_stepped
-        return self._is_full  # an update alone is judged with the next full sample
+        return self._is_full  # an update alone is judged at the next step that is sampled in full
 
     def end_validation(self, trainer: Trainer) -> bool:
         """Take in validation metrics; say whether there were any."""
@@ -145,7 +145,7 @@ class DoctorState:
         return self.validation.add(trainer.callback_metrics)
 
     def end_fit(self, module: LightningModule, *, alone: bool) -> None:
-        """Take in the last losses, and look whether the weights are finite.
+        """Take in the last losses, and check that the weights are finite.
 
         Args:
             module: the module that was trained.

@@ -27,7 +27,7 @@ from lightning_stab.functional.norms import is_sharded, local, tensor_norms
 EARLY_UPDATES = 10  # steps after the warm-up whose updates are all measured
 FIRST_NORMS = 10  # gradient norms whose median is the start
 RECENT_RATIOS = 5  # sampled steps whose median ratio is the present one
-SAMPLED = 1024  # entries of a parameter from which the size of its change is told
+SAMPLED = 1024  # entries of a parameter from which the size of its change is estimated
 
 
 class StepFacts:
@@ -53,7 +53,7 @@ class StepFacts:
         self._known: dict[str, Any] = {}
 
     def before_backward(self, loss: Tensor, module: LightningModule, *, first: bool) -> None:
-        """Look whether gradients are cleared; at ``first``, for parameters outside the module."""
+        """Check that gradients are cleared; at ``first``, that the module knows its parameters."""
         self._uncleared.before_backward()
         # of sharded parameters the graph knows the whole ones instead
         if first and not any(map(is_sharded, module.parameters())):
@@ -64,7 +64,7 @@ class StepFacts:
     def before_step(
         self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, *, sampled: bool
     ) -> None:
-        """Look which parameters of an optimizer have no gradient at its step, if it is sampled."""
+        """Count which parameters of an optimizer have no gradient at its step, if it is sampled."""
         self._uncleared.before_step(optimizer, follow=sampled)
         if not sampled:
             return
@@ -85,7 +85,7 @@ class StepFacts:
         Args:
             step: the step.
             first: whether it is the run's first, at which identical units and parameters without
-                an optimizer are looked for.
+                an optimizer are searched for.
         """
         if step.index == 0:
             self._scalars["norm"] = DeviceScalars(step.total.reshape(1), self._add_norm)
@@ -173,7 +173,7 @@ class StepFacts:
                 self._early += [median(usual)] if usual else []
 
     def measure_end(self, module: LightningModule, *, alone: bool) -> None:
-        """Look whether the weights are finite and, after a failure, the gradients.
+        """Check whether the weights are finite and, after a failure, the gradients.
 
         Args:
             module: the module that was trained.
@@ -207,7 +207,7 @@ class StepFacts:
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values."""
         return {
-            "looks": dict(self._steps),
+            "looks": dict(self._steps),  # the keys are those of earlier versions
             "never": dict(self._never),
             "owner": dict(self._owner),
             "norms": list(self._norms),
@@ -241,7 +241,7 @@ class UnclearedGradients:
         self._latest: bool | None = None  # whether the latest one that was followed was cleared
 
     def before_backward(self) -> None:
-        """Look whether the gradients of the steps before are gone."""
+        """Check whether the gradients of the steps before are gone."""
         for optimizer, cleared in self._cleared.items():
             if not cleared:
                 self._cleared[optimizer] = not _has_gradient(optimizer)

@@ -222,6 +222,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was found and measured."""
+        # the keys are those of earlier versions
         return {"engine": self._engine.state_dict(), "patient": self._state.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong by its form, whatever the numbers do: non-finite values, loss, data, optimizer."""
+"""What is wrong by its form, or with the scale of the data: faults that others follow from."""
 
 from __future__ import annotations
 
