@@ -1,4 +1,4 @@
-"""Write the tables of docs/training_doctor.md anew from the rules, thresholds and facts.
+"""Rewrite the tables of docs/training_doctor.md from the rules, thresholds and facts.
 
 python docs/doctor_tables.py            rewrites what stands between the page's markers
 python docs/doctor_tables.py --check    changes nothing; code 1 if the page is not up to date
@@ -7,34 +7,16 @@ python docs/doctor_tables.py --check    changes nothing; code 1 if the page is n
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from lightning_stab.diagnosis import IDS, RULES, THRESHOLDS, Condition, Facts, Rule
-from lightning_stab.diagnosis.rules import CAUSES, EXPLAINS
+from lightning_stab.diagnosis import IDS, RULES, THRESHOLDS, Condition, Rule
+from lightning_stab.diagnosis.facts import MEANINGS
+from lightning_stab.diagnosis.rules import CAUSES, EXPLAINS, FAULTS
 
 PAGE = Path(__file__).with_name("training_doctor.md")
-MEANINGS = {
-    "non-finite": "the loss or a weight is NaN or infinite",
-    "output-activation": "the network's last activation does not belong to its loss",
-    "unused-parameters": "trainable parameters that no optimizer holds or no gradient reaches",
-    "target-scale": "a regression's targets are so large that the predictions do not reach them",
-    "input-scale": "features enter unscaled, and it does harm",
-    "bad-initialization": "units start alike, or the outputs start far too large",
-    "dead-units": "units that are zero on every sample",
-    "saturated-units": "outputs stand where the activation is flat; attention looks at one place",
-    "vanishing-gradient": "the gradient dies on its way back, over depth or over time",
-    "exploding-gradient": "the gradient grows on its way back, over depth, time or steps",
-    "learning-rate-too-high": "the steps destroy what the weights held",
-    "learning-rate-too-low": "the steps are too small to move the loss",
-    "loss-spike": "one loss far above the run's own recent past",
-    "plateau": "the loss stands still, or never left that of a constant prediction",
-    "oscillating-loss": "the loss swings from step to step",
-    "overfitting": "validation gets worse while training gets better",
-}
 RATES = {
     " from {learning_rate} to {learning_rate:/10}": " to a tenth",
     " from {learning_rate} to {learning_rate:/3}": " to a third",
@@ -45,9 +27,9 @@ RATES = {
 def ids() -> str:
     """Return the table of ids, the deepest cause first."""
     rows = []
-    for id_ in IDS:
-        severities = dict.fromkeys(rule.severity for rule in RULES if rule.id == id_)
-        rows.append((f"`{id_}`", MEANINGS[id_], " or ".join(severities)))
+    for fault in FAULTS:
+        severities = dict.fromkeys(rule.severity for rule in fault.rules)
+        rows.append((f"`{fault.id}`", fault.meaning, " or ".join(severities)))
     return table(("id", "meaning", "severity"), rows)
 
 
@@ -68,8 +50,8 @@ def causes() -> str:
 
 def rules() -> str:
     """Return the table of rules."""
-    rows = [(f"`{r.id}`", r.severity, told_when(r), plain(r.advice[0])) for r in RULES]
-    return table(("id", "severity", "told when", "first advice"), rows)
+    rows = [(f"`{r.id}`", r.severity, reported_when(r), plain(r.advice[0])) for r in RULES]
+    return table(("id", "severity", "reported when", "first advice"), rows)
 
 
 def thresholds() -> str:
@@ -91,17 +73,13 @@ def thresholds() -> str:
 
 
 def facts() -> str:
-    """Return the table of facts, from their documentation."""
-    text = inspect.getdoc(Facts) or ""
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE)
+    """Return the table of the facts that rules compare."""
     used = {c.fact for rule in RULES for c in rule.conditions}
-    rows = [(f"`{n}`", " ".join(t.split()).replace("``", "`")) for n, t in entries if n in used]
-    missing = used - {name for name, _ in entries}
-    assert not missing, f"facts without a sentence: {missing}"
+    rows = [(f"`{name}`", f"{meaning}.") for name, meaning in MEANINGS.items() if name in used]
     return table(("fact", "what it is"), rows)
 
 
-def told_when(rule: Rule) -> str:
+def reported_when(rule: Rule) -> str:
     """Return a rule's conditions in words."""
     parts = [condition(c) for c in rule.conditions]
     times = f", {rule.persistence} times in a row" if rule.persistence > 1 else ""
@@ -134,8 +112,8 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 TABLES = {"ids": ids, "causes": causes, "rules": rules, "thresholds": thresholds, "facts": facts}
 
 
-def renewed(page: str) -> str:
-    """Return the page with its tables written anew.
+def rewritten(page: str) -> str:
+    """Return the page with its tables rewritten.
 
     Args:
         page: with a pair of markers ``<!-- name -->`` and ``<!-- end of name -->`` for each table.
@@ -157,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args(argv)
     page = options.page.read_text(encoding="utf-8")
-    new = renewed(page)
+    new = rewritten(page)
     if options.check:
         return int(new != page)
     options.page.write_text(new, encoding="utf-8")

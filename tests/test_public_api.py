@@ -28,7 +28,7 @@ SIGNATURES = {  # argument -> default, in the order in which users may give them
     "GradientCheck": {"on_fail": "raise"},
     "LearningRateDecay": {"schedule": "exponential"},
     "BestWeightsEarlyStopping": {"monitor": EMPTY},
-    "TrainingDoctor": {"treat": False, "ignore": (), "thresholds": None},
+    "TrainingDoctor": {"ignore": (), "thresholds": None},
     "MLPClassifier": {"in_features": 64, "num_classes": 10},
     "check_gradients": {"module": EMPTY, "batch": EMPTY, "loss_fn": None},
     "initialize": {"module": EMPTY, "batch": None},

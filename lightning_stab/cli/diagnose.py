@@ -22,7 +22,7 @@ from lightning_stab.cli.diagnosis_report import Diagnosis, diagnosis, show
 from lightning_stab.cli.parser import StabCLI, accept_what_fit_saves, own_error
 from lightning_stab.errors import ConflictError, GradientCheckError, UnstableStepError
 
-EVERY = 10  # optimizer steps between two looks
+EVERY_N_STEPS = 10  # optimizer steps between two that the doctor samples
 VALIDATION_BATCHES = 50  # of each validation, at most
 # they write files, print, or end the run; everything else may change the training and stays
 LEFT_OUT = (Checkpoint, EarlyStopping, ProgressBar, ModelSummary)
@@ -34,7 +34,7 @@ class DiagnoseCLI(StabCLI):
 
     Args:
         args: the words after ``diagnose``.
-        folder: an empty folder that is thrown away, for whatever writes all the same.
+        folder: an empty folder that is thrown away, for what writes all the same.
     """
 
     def __init__(self, args: list[str], folder: str) -> None:
@@ -114,7 +114,7 @@ class DiagnoseCLI(StabCLI):
         steps = self.trainer.global_step - self._end.start
         assert self.doctor is not None
         if isinstance(failure, Exception) and not (own or steps or self.doctor.findings):
-            raise failure  # a fault of the program, before there was anything to judge
+            raise failure  # a fault of the program, before anything was measured
         if failure is None and not steps:
             raise ConflictError(
                 "There must be steps to watch, and the fit took none: look at max_epochs, "
@@ -123,15 +123,15 @@ class DiagnoseCLI(StabCLI):
         return diagnosis(self.trainer, self.doctor, steps, failure)
 
     def _kept(self, callbacks: Callback | Sequence[Callback]) -> list[Callback]:
-        """Return the callbacks that stay; a doctor is replaced by one that looks more often."""
+        """Return the callbacks that stay; a doctor is replaced by one that samples more steps."""
         listed = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         kept = [each for each in listed if not isinstance(each, LEFT_OUT)]
         for place, each in enumerate(kept):
             if isinstance(each, TrainingDoctor):
                 kept[place] = self.doctor = TrainingDoctor(
-                    ignore=each.ignore,
+                    ignore=each.options.ignore,
                     thresholds=each.thresholds,
-                    every_n_steps=min(EVERY, each.every_n_steps),
+                    every_n_steps=min(EVERY_N_STEPS, each.options.every_n_steps),
                     print_findings=False,
                 )
         return kept
@@ -186,4 +186,4 @@ def diagnose(args: list[str]) -> int:
         show(found, as_json=cli.config["json"])
     if found.failure is not None and not isinstance(found.failure, ENDS):
         raise found.failure
-    return int(found.is_sick)
+    return int(found.has_failed)

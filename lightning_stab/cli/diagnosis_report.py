@@ -12,12 +12,12 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_stab import TrainingDoctor
-from lightning_stab.callbacks.doctor.report import COLOURS
+from lightning_stab.callbacks.doctor.report import COLOURS, numbered
 from lightning_stab.diagnosis import IDS, RULES, THRESHOLDS, Facts, Finding
+from lightning_stab.diagnosis.finding import SHOWN_LAYERS
 
 WIDTH = 120  # columns where the output is no terminal
 WIDE = 100  # columns from which the first advice stands in the table too; all follows below
-SHOWN_LAYERS = 3
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Diagnosis:
     failure: BaseException | None = None
 
     @property
-    def is_sick(self) -> bool:
-        """Whether there is an error, or the fit failed."""
+    def has_failed(self) -> bool:
+        """Whether there is an error among the findings, or the fit failed."""
         return self.failure is not None or any(f.severity == "error" for f in self.findings)
 
     @property
@@ -57,7 +57,7 @@ class Diagnosis:
         return {
             "steps": self.steps,
             "epochs": self.epochs,
-            "findings": [_plain(finding.to_dict()) for finding in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
             "unseen": list(self.unseen),
             "stopped": self.stopped,
         }
@@ -74,16 +74,14 @@ def diagnosis(
         steps: optimizer steps of the fit.
         failure: the exception that ended it, if one did.
     """
-    patient = doctor._patient
-    facts = patient.facts(trainer)
-    unseen = [*doctor.unseen, *_unseen(trainer, doctor, facts)] if steps else []
+    unseen = [*doctor.unseen, *_unseen(trainer, doctor)] if steps else []
     batches = trainer.num_training_batches
     done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
     return Diagnosis(
         findings=tuple(doctor.findings),
         steps=steps,
         epochs=round(done / batches, 3) if 0 < batches < math.inf else None,
-        unseen=tuple(filter(None, unseen)),
+        unseen=tuple(unseen),
         failure=failure,
     )
 
@@ -105,8 +103,8 @@ def show(found: Diagnosis, *, as_json: bool) -> None:
         console.print(_table(found, place, with_advice=console.width >= WIDE))
         for finding in found.findings:
             console.print(f"\n[bold]What to do about {finding.id}[/]")
-            for number, line in enumerate(finding.advice, start=1):
-                console.print(f"  {number}. {escape(line)}", soft_wrap=True)
+            for line in numbered(finding.advice):
+                console.print(f"  {escape(line)}", soft_wrap=True)
     else:
         end = ", until the fit failed" if found.failure else ""
         console.print(f"Nothing wrong was found in {place}{end}.")
@@ -139,41 +137,33 @@ def _table(found: Diagnosis, place: str, *, with_advice: bool) -> Any:
     return table
 
 
-def _unseen(trainer: Trainer, doctor: TrainingDoctor, facts: Facts) -> Iterator[str]:
+def _unseen(trainer: Trainer, doctor: TrainingDoctor) -> Iterator[str]:
     """Say what this fit was too short or too unusual for."""
+    facts, ignored = doctor._state.facts(trainer), doctor.options.ignore
     is_finite = all(f.id != "non-finite" for f in doctor.findings)
     if len(trainer.optimizers) < 2 and math.isnan(facts.unexplained) and is_finite:
         yield (
             "What a constant prediction would lose is not known for this loss: how much was learnt"
             " is judged by how far the loss came down."
         )
-    waiting = [i for i in IDS if i not in doctor.ignore and _waits(i, facts, doctor.thresholds)]
-    if waiting:
+    too_early = [i for i in IDS if i not in ignored and _is_too_early(i, facts, doctor.thresholds)]
+    if too_early:
         yield (
-            f"It is too early for: {', '.join(waiting)}. They need more epochs: raise --steps, and"
-            " max_epochs if the run ends by itself."
+            f"It is too early for: {', '.join(too_early)}. They need more epochs: raise --steps,"
+            " and max_epochs if the run ends by itself."
         )
-    validations = max(len(values) for values in doctor._patient._validation.state_dict().values())
-    if "overfitting" not in doctor.ignore and validations < 2:
+    if "overfitting" not in ignored and doctor._state.validation.count < 2:
         yield "Fewer than two validations gave a loss or a metric: overfitting cannot be seen."
 
 
-def _waits(id_: str, facts: Facts, thresholds: Mapping[str, float]) -> bool:
+def _is_too_early(id_: str, facts: Facts, thresholds: Mapping[str, float]) -> bool:
     """Say whether every rule of an id asks for more epochs or steps than were watched."""
     limits = {**THRESHOLDS, **thresholds}
     return all(
         any(
             c.fact in ("epoch", "step") and not c.holds(getattr(facts, c.fact), limits[c.threshold])
-            for c in r.conditions
+            for c in rule.conditions
         )
-        for r in RULES
-        if r.id == id_
+        for rule in RULES
+        if rule.id == id_
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What the doctor found: one record per cause."""
+"""What was found: one record per cause."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 SEVERITIES = ("info", "warning", "error")  # in rising order
+SHOWN_LAYERS = 3  # that a text names; of the others it says how many there are
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Finding:
     """What is wrong, where, by which numbers, and what to do about it.
 
     Attributes:
-        id: the name of the sickness, such as ``vanishing-gradient``.
+        id: the name of the fault, such as ``vanishing-gradient``.
         severity: ``info``, ``warning`` or ``error``.
         step: optimizer steps taken when it was found.
         layers: names of the layers or parameters concerned; none where it concerns the whole run.

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from string import Formatter
+from typing import Any
 
-from lightning_stab.diagnosis.facts import BY_LAYER, Facts
+from lightning_stab.arguments import one_of
+from lightning_stab.diagnosis.facts import BY_LAYER, Facts, check_fact
 from lightning_stab.diagnosis.finding import Evidence
+from lightning_stab.diagnosis.thresholds import GUARDS
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -27,11 +32,18 @@ class Condition:
         sign: ``>`` or ``<``, both false for an unknown value; or ``not>`` or ``not<``, which are
             true for it.
         threshold: the name of a threshold.
+
+    Raises:
+        InvalidArgumentError: for a fact or a sign that does not exist.
     """
 
     fact: str
     sign: str
     threshold: str
+
+    def __post_init__(self) -> None:
+        check_fact(self.fact)
+        one_of("sign", self.sign, COMPARISONS)
 
     def holds(self, value: float, limit: float) -> bool:
         """Compare a value with the number of the threshold."""
@@ -41,14 +53,20 @@ class Condition:
 def when(text: str) -> tuple[Condition, ...]:
     """Return the conditions that a text such as ``"depth > a and epoch < b"`` names.
 
+    Args:
+        text: conditions and names of ``GUARDS``, joined by "and".
+
     Example:
-        >>> when("epoch > settled")
-        (Condition(fact='epoch', sign='>', threshold='settled'),)
+        >>> when("epoch > some_epochs")
+        (Condition(fact='epoch', sign='>', threshold='some_epochs'),)
     """
-    conditions = []
+    conditions: list[Condition] = []
     for part in text.split(" and "):
-        fact, sign, threshold = part.split()
-        conditions.append(Condition(fact, sign, threshold))
+        words = part.split()
+        if len(words) == 1:
+            conditions += when(GUARDS[one_of("guard", words[0], GUARDS)])
+        else:
+            conditions.append(Condition(*words))
     return tuple(conditions)
 
 
@@ -57,7 +75,7 @@ class Rule:
     """When to say what.
 
     Attributes:
-        id: the name of the sickness; several rules may find the same one in different ways.
+        id: the name of the fault; several rules may find the same one in different ways.
         severity: of the finding.
         conditions: all of them have to hold, those by layer at one and the same layer.
         message: one sentence; may name facts in braces, and ``{layers}``.
@@ -65,6 +83,9 @@ class Rule:
         persistence: at how many moments in a row the conditions have to hold.
         is_event: whether it is over at once (a spike), so that it may be found again later.
         source: where it comes from.
+
+    Raises:
+        InvalidArgumentError: for a fact in a text that does not exist.
     """
 
     id: str
@@ -76,31 +97,59 @@ class Rule:
     is_event: bool = False
     source: str = "measured for this rule, see docs/training_doctor.md"
 
+    def __post_init__(self) -> None:
+        for text in (self.message, *self.advice):
+            for _, name, _, _ in Formatter().parse(text):
+                if name is not None and name not in ("layers", "number"):
+                    check_fact(name)
+
 
 @dataclass(frozen=True)
-class Match:
-    """The layers at which a rule's conditions hold, and the numbers that show it."""
+class Fault:
+    """One thing that can be wrong with a run, and the rules that find it.
 
-    layers: tuple[str, ...]
-    evidence: Mapping[str, Evidence]
+    Attributes:
+        id: its name, as users type it.
+        rank: its place among the causes, the deepest at 0; several faults may share a rank.
+        meaning: what it is, in one clause.
+        rules: how it is found.
+    """
+
+    id: str
+    rank: int
+    meaning: str
+    rules: tuple[Rule, ...]
+
+
+def fault(id_: str, rank: int, meaning: str, *rules: Rule) -> Fault:
+    """Return a fault, whose rules take its id."""
+    return Fault(id_, rank, meaning, tuple(replace(rule, id=id_) for rule in rules))
+
+
+def _rule(severity: str, conditions: str, message: str, *advice: str, **options: Any) -> Rule:
+    """Return a rule of a `fault`; most faults have to hold at two moments in a row."""
+    return Rule("", severity, when(conditions), message, advice, **{"persistence": 2, **options})
+
+
+error, warning, info = (partial(_rule, severity) for severity in ("error", "warning", "info"))
 
 
 def match(
-    rule: Rule, facts: Facts, thresholds: Mapping[str, float], silenced: frozenset[str]
-) -> Match | None:
-    """Return where the rule's conditions hold; None if nowhere.
+    rule: Rule, facts: Facts, thresholds: Mapping[str, float], ignored: frozenset[str]
+) -> tuple[tuple[str, ...], dict[str, Evidence]] | None:
+    """Return the layers at which the rule's conditions hold, and the numbers; None if nowhere.
 
     Args:
         rule: the rule.
         facts: what was measured.
         thresholds: every threshold by name.
-        silenced: layers that are not looked at for this rule.
+        ignored: layers that do not count for this rule.
     """
     layers: set[str] | None = None
     for condition in rule.conditions:
         limit, value = thresholds[condition.threshold], getattr(facts, condition.fact)
         if condition.fact in BY_LAYER:
-            held = {n for n, v in value.items() if condition.holds(v, limit) and n not in silenced}
+            held = {n for n, v in value.items() if condition.holds(v, limit) and n not in ignored}
             layers = held if layers is None else layers & held
             if not layers:
                 return None
@@ -108,17 +157,11 @@ def match(
             return None
     order = [c.fact for c in rule.conditions if c.fact in BY_LAYER]
     names = [n for n in getattr(facts, order[0]) if n in (layers or ())] if order else []
-    return Match(tuple(names), _evidence(rule, facts, thresholds, names))
-
-
-def _evidence(
-    rule: Rule, facts: Facts, thresholds: Mapping[str, float], layers: list[str]
-) -> dict[str, Evidence]:
     evidence = {}
     for c in rule.conditions:
         value = getattr(facts, c.fact)
         if c.fact in BY_LAYER:
             worst = max if c.sign in (">", "not<") else min
-            value = worst(value[name] for name in layers)
+            value = worst(value[name] for name in names)
         evidence[c.fact] = Evidence(float(value), c.sign, thresholds[c.threshold], c.threshold)
-    return evidence
+    return tuple(names), evidence

@@ -1,16 +1,21 @@
-"""Every number that a rule compares with, by name; each can be replaced by ``thresholds=``."""
+"""Every number that a rule compares with, by name, and the guards that several rules share.
+
+Each number can be replaced by ``thresholds=``.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from types import MappingProxyType
 
 THRESHOLDS = MappingProxyType(
     {
         # what is a fault by its form
-        "present": 0.5,  # facts that are 0 or 1
+        "flag_set": 0.5,  # facts that are 0 or 1
         "all_identical": 0.7,  # of a layer's units
         "large_start_loss": 6.0,  # times the loss of the best constant prediction
-        "never_a_gradient": 0.99,  # of the steps seen
+        "never_a_gradient": 0.99,  # of the sampled steps
         "enough_steps": 8.0,  # optimizer steps before "never" is said
         "many_steps": 95.0,
         "many_rectified": 0.2,  # of the logits
@@ -20,7 +25,7 @@ THRESHOLDS = MappingProxyType(
         "vanishing_depth": -3.0,
         "severe_vanishing_depth": -6.0,
         "exploding_depth": 3.0,
-        "both_shrink": -2.0,
+        "joint_shrinkage": -2.0,  # of the signal forward and of the gradient back
         "severe_exploding_depth": 6.0,
         "vanishing_time": -6.0,
         "exploding_time": 3.0,
@@ -48,7 +53,7 @@ THRESHOLDS = MappingProxyType(
         "grown_weights": 6.0,
         "shrunk_weights": 0.2,
         "swinging_loss": 0.5,
-        "no_loss_lost": 0.5,  # non-finite losses in an interval
+        "any_nonfinite_loss": 0.5,  # losses in an interval
         "standing_still": 0.01,
         "nothing_learnt": 0.03,
         "hardly_learnt": 0.15,
@@ -67,9 +72,51 @@ THRESHOLDS = MappingProxyType(
         "risen_validation_loss": 0.2,
         # time
         "early": 0.3,  # epochs
-        "an_epoch": 0.95,
+        "one_epoch": 0.95,
         "half_the_run": 0.5,
         "far_into_the_run": 0.4,
         "some_epochs": 2.95,
     }
 )
+
+# conditions that rule out other causes, by the name under which rules ask for them together
+GUARDS = MappingProxyType(
+    {
+        "ordinary_steps": "early_update_ratio not> large_update",
+        "ordinary_inputs": "input_size not> large_input and input_size not< small_input",
+        "ordinary_start": (
+            "input_peak not> outlying and start_loss_ratio not> large_start_loss"
+            " and input_size not> large_input"
+        ),
+        "ordinary_data": "ordinary_start and target_size not> large_target",
+        "kept_weights": "weight_growth not< shrunk_weights",
+    }
+)
+_RENAMED = {
+    "present": "flag_set",
+    "both_shrink": "joint_shrinkage",
+    "no_loss_lost": "any_nonfinite_loss",
+    "an_epoch": "one_epoch",
+}
+
+
+def current_names(thresholds: Mapping[str, float]) -> dict[str, float]:
+    """Return the thresholds by the names that they have now; an old name earns a warning.
+
+    Example:
+        >>> current_names({"plateau.some_epochs": 5.0})
+        {'plateau.some_epochs': 5.0}
+    """
+    renamed = {}
+    for name, value in thresholds.items():
+        id_, dot, own = name.rpartition(".")
+        if own in _RENAMED:
+            own = _RENAMED[own]
+            warnings.warn(
+                f"The threshold {name!r} is now called {id_ + dot + own!r}; the old name will be"
+                " refused in a later version.",
+                FutureWarning,
+                stacklevel=2,
+            )
+        renamed[id_ + dot + own] = value
+    return renamed

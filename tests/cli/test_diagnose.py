@@ -12,7 +12,7 @@ from lightning_stab.cli import run
 
 ROOT = Path(__file__).parents[2]
 CPU = "--trainer.accelerator=cpu"
-SICK = [
+DEEP = [
     "--trainer.callbacks=[]",
     "--model.depth=20",
     "--model.width=32",
@@ -70,7 +70,7 @@ class Theirs(LightningModule):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    (tmp_path / "their_patient.py").write_text(THEIRS)
+    (tmp_path / "their_module.py").write_text(THEIRS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -78,7 +78,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so that what the command sets is put back
     monkeypatch.setenv("PL_SEED_WORKERS", "0")
     yield tmp_path
-    sys.modules.pop("their_patient", None)
+    sys.modules.pop("their_module", None)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def as_json(said):
 
 def theirs(**arguments):
     words = [f"--model.{name}={value}" for name, value in arguments.items()]
-    return ["--model=their_patient.Theirs", *words]
+    return ["--model=their_module.Theirs", *words]
 
 
 def test_the_suites_own_training_is_healthy(diagnosed):
@@ -114,8 +114,8 @@ def test_the_suites_own_training_is_healthy(diagnosed):
     assert found["stopped"] is None
 
 
-def test_a_deep_sigmoid_net_is_sick(diagnosed):
-    code, said = diagnosed(*SICK, "--steps=30", "--json")
+def test_a_deep_sigmoid_net_has_an_error(diagnosed):
+    code, said = diagnosed(*DEEP, "--steps=30", "--json")
     (finding,) = as_json(said)["findings"]
     assert code == 1
     assert (finding["id"], finding["severity"]) == ("vanishing-gradient", "error")
@@ -123,7 +123,7 @@ def test_a_deep_sigmoid_net_is_sick(diagnosed):
 
 
 def test_the_table_holds_what_was_found_and_the_advice_follows(diagnosed):
-    code, said = diagnosed(*SICK, "--steps=30")
+    code, said = diagnosed(*DEEP, "--steps=30")
     assert code == 1
     table, _, advice = said.out.partition("What to do about vanishing-gradient")
     assert "Found in 30 optimizer steps (1.5 epochs)" in table
@@ -155,7 +155,7 @@ def test_a_doctor_in_the_configuration_gives_its_settings(folder, diagnosed):
 
 
 def test_a_finding_can_be_ignored(folder, diagnosed):
-    words = [*SICK[1:], "--trainer.callbacks=TrainingDoctor", "--steps=10", "--json"]
+    words = [*DEEP[1:], "--trainer.callbacks=TrainingDoctor", "--steps=10", "--json"]
     code, said = diagnosed(*words, '--trainer.callbacks.ignore=["vanishing-gradient"]')
     assert code == 0
     assert as_json(said)["findings"] == []
@@ -240,7 +240,7 @@ def test_the_command_itself(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     before = sorted(folder.rglob("*"))
     ended = subprocess.run(
-        [sys.executable, "-m", "lightning_stab", "diagnose", CPU, *SICK, "--steps=10", "--json"],
+        [sys.executable, "-m", "lightning_stab", "diagnose", CPU, *DEEP, "--steps=10", "--json"],
         cwd=folder,
         env=environment,
         capture_output=True,

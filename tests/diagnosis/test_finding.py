@@ -5,7 +5,7 @@ import math
 from dataclasses import FrozenInstanceError
 
 import pytest
-from helpers.diagnosis_moments import moment, rule_names, told
+from helpers.diagnosis_moments import moment, reported, rule_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,7 +38,7 @@ def test_a_finding_comes_back_from_json(finding):
 
 @pytest.mark.parametrize("rule", RULES, ids=rule_names())
 def test_what_a_rule_says_comes_back_from_json(rule):
-    (finding,) = told(rule, [moment(rule, s) for s in range(rule.persistence)])
+    (finding,) = reported(rule, [moment(rule, s) for s in range(rule.persistence)])
     assert Finding.from_dict(json.loads(json.dumps(finding.to_dict()))) == finding
     assert isinstance(finding.id, str)
     assert isinstance(finding.severity, str)

@@ -1,13 +1,13 @@
 """Every rule: it fires just beyond its thresholds, and is quiet just short of any of them."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from helpers.diagnosis_moments import (
     ALWAYS_KNOWN,
+    FAULTY,
     HEALTHY,
-    SICK,
     UNKNOWN_WORD,
     beyond,
     facts_of,
@@ -15,16 +15,28 @@ from helpers.diagnosis_moments import (
     is_by_layer,
     is_guard,
     moment,
+    reported,
+    reported_by_all,
     rule_names,
     short_of,
-    told,
-    told_by_all,
     values_beyond,
 )
 
-from lightning_stab.diagnosis import IDS, RULES, SEVERITIES, THRESHOLDS, Engine, Facts
-from lightning_stab.diagnosis.facts import BY_LAYER, NAMES, OF_VALIDATION
+from lightning_stab.diagnosis import (
+    IDS,
+    RULES,
+    SEVERITIES,
+    THRESHOLDS,
+    Condition,
+    Engine,
+    Facts,
+    Rule,
+)
+from lightning_stab.diagnosis.facts import BY_LAYER, MEANINGS, NAMES, OF_VALIDATION, SAMPLED_STEP
 from lightning_stab.diagnosis.rule import COMPARISONS, when
+from lightning_stab.diagnosis.rules import FAULTS
+from lightning_stab.diagnosis.thresholds import GUARDS
+from lightning_stab.errors import InvalidArgumentError
 
 EVERY_RULE = pytest.mark.parametrize("rule", RULES, ids=rule_names())
 EVERY_CONDITION = pytest.mark.parametrize(
@@ -48,22 +60,22 @@ def moments(rule, count=None, **arguments):
 
 @EVERY_RULE
 def test_a_rule_fires_just_beyond_all_its_thresholds(rule):
-    (finding,) = told(rule, moments(rule))
+    (finding,) = reported(rule, moments(rule))
     assert (finding.id, finding.severity) == (rule.id, rule.severity)
     assert finding.step == moments(rule)[-1].step
-    assert finding.layers == (SICK if is_by_layer(rule) else ())
+    assert finding.layers == (FAULTY if is_by_layer(rule) else ())
     assert finding.source == rule.source != ""
 
 
 @EVERY_RULE
-def test_it_alone_is_told_although_all_rules_look(rule):
-    """The facts of one sickness are not told under a second name."""
-    assert {finding.id for finding in told_by_all(moments(rule))} == {rule.id}
+def test_it_alone_is_reported_although_all_rules_are_evaluated(rule):
+    """The facts of one fault are not reported under a second name."""
+    assert {finding.id for finding in reported_by_all(moments(rule))} == {rule.id}
 
 
 @EVERY_RULE
 def test_the_evidence_is_every_number_beside_its_threshold(rule):
-    (finding,) = told(rule, moments(rule))
+    (finding,) = reported(rule, moments(rule))
     values = values_beyond(rule)
     assert set(finding.evidence) == {c.fact for c in rule.conditions}
     for condition in rule.conditions:
@@ -78,7 +90,7 @@ def test_the_evidence_is_every_number_beside_its_threshold(rule):
 
 @EVERY_RULE
 def test_message_and_advice_are_filled_in(rule):
-    (finding,) = told(rule, moments(rule))
+    (finding,) = reported(rule, moments(rule))
     assert finding.advice
     for text in (finding.message, *finding.advice):
         assert text.strip() == text != ""
@@ -99,7 +111,7 @@ def test_texts_name_only_what_is_known_when_the_rule_fires(rule):
 @EVERY_CONDITION
 def test_a_rule_is_quiet_just_short_of_any_one_threshold(rule, condition):
     short = {condition.fact: short_of(condition, THRESHOLDS[condition.threshold])}
-    assert told(rule, moments(rule, 3 * rule.persistence, changed=short)) == []
+    assert reported(rule, moments(rule, 3 * rule.persistence, changed=short)) == []
 
 
 @EVERY_CONDITION
@@ -111,21 +123,21 @@ def test_an_unknown_fact_never_makes_a_rule_fire(rule, condition):
     expected = int(is_guard(condition) and condition.fact not in BY_LAYER)
     for known in (unknown, absent):
         facts = [facts_of(rule, known, step) for step in range(rule.persistence)]
-        assert len(told(rule, facts)) == expected
+        assert len(reported(rule, facts)) == expected
 
 
 @EVERY_RULE
 def test_a_rule_waits_for_its_persistence(rule):
-    assert told(rule, moments(rule, rule.persistence - 1)) == []
+    assert reported(rule, moments(rule, rule.persistence - 1)) == []
 
 
 @EVERY_RULE
-def test_a_streak_that_is_broken_begins_anew(rule):
+def test_a_streak_that_is_broken_begins_again(rule):
     short = {c.fact: short_of(c, THRESHOLDS[c.threshold]) for c in rule.conditions}
     healthy = moment(rule, 50, changed=short)
     few = moments(rule, rule.persistence - 1)
-    assert told(rule, [*few, healthy, *few]) == []
-    assert len(told(rule, [*few, healthy, *few, moment(rule, 99)])) == 1
+    assert reported(rule, [*few, healthy, *few]) == []
+    assert len(reported(rule, [*few, healthy, *few, moment(rule, 99)])) == 1
 
 
 @EVERY_RULE
@@ -135,7 +147,7 @@ def test_conditions_by_layer_hold_at_one_and_the_same_layer(rule):
         facts = moment(rule)
         value = beyond(condition, THRESHOLDS[condition.threshold])
         elsewhere = replace(facts, **{condition.fact: {HEALTHY: value}})
-        assert told(rule, [elsewhere] * rule.persistence) == []
+        assert reported(rule, [elsewhere] * rule.persistence) == []
 
 
 @EVERY_RULE
@@ -144,9 +156,9 @@ def test_the_evidence_of_several_layers_is_the_worst(rule):
     for condition in by_layer:
         limit = THRESHOLDS[condition.threshold]
         worse = limit + (1.0 if condition.sign == ">" else -1.0)
-        mild = {SICK[0]: beyond(condition, limit), SICK[1]: worse}
+        mild = {FAULTY[0]: beyond(condition, limit), FAULTY[1]: worse}
         facts = replace(moment(rule), **{condition.fact: mild})
-        (finding,) = told(rule, [facts] * rule.persistence)
+        (finding,) = reported(rule, [facts] * rule.persistence)
         assert finding.evidence[condition.fact].value == worse
 
 
@@ -157,12 +169,12 @@ def test_a_rule_follows_its_thresholds_when_they_are_replaced(rule):
         moved = {condition.threshold: THRESHOLDS[condition.threshold] + 1.0}
         all_numbers = {**THRESHOLDS, **moved}
         facts = moments(rule, thresholds=all_numbers)
-        (finding,) = told(rule, facts, thresholds=moved)
+        (finding,) = reported(rule, facts, thresholds=moved)
         assert finding.evidence[condition.fact].threshold in all_numbers.values()
         numbers = values_beyond(rule, all_numbers)
         numbers[condition.fact] = short_of(condition, all_numbers[condition.threshold])
         facts = [facts_of(rule, numbers, s, all_numbers) for s in range(rule.persistence)]
-        assert told(rule, facts, thresholds=moved) == []
+        assert reported(rule, facts, thresholds=moved) == []
 
 
 @EVERY_RULE
@@ -191,7 +203,7 @@ def test_the_ids_are_those_that_were_promised_and_each_has_a_rule():
 
 
 def test_a_run_that_learns_well_is_informed_and_not_warned_of_these():
-    """A loss that is noisy or at rest is no sickness unless learning or validation suffers."""
+    """A loss that is noisy or at rest is no fault unless learning or validation suffers."""
     harm = {"learnt", "validation_fall", "validation_learnt", "generalization_gap", "epoch"}
     for id_ in ("oscillating-loss", "overfitting", "plateau", "loss-spike"):
         rules = [rule for rule in RULES if rule.id == id_]
@@ -228,17 +240,77 @@ def test_a_comparison_is_strict_and_false_for_the_unknown_but_a_guard_is_neither
 @EVERY_RULE
 def test_only_what_needs_no_persistence_is_said_before_the_first_step(rule):
     facts = [replace(moment(rule), moment="start")] * (rule.persistence + 1)
-    assert len(told(rule, facts)) == int(rule.persistence == 1)
+    assert len(reported(rule, facts)) == int(rule.persistence == 1)
 
 
 @EVERY_RULE
-def test_a_moment_counts_only_where_something_of_the_rule_was_measured_anew(rule):
-    """Two validations within one look, or two looks between validations, are no persistence."""
+def test_a_moment_counts_only_where_something_of_the_rule_was_measured(rule):
+    """Two validations between sampled steps, or two of those between validations, do not last."""
     is_about_validation = any(c.fact in OF_VALIDATION for c in rule.conditions)
-    asked, other = ("validation", "look") if is_about_validation else ("look", "validation")
-    mixed = [replace(moment(rule, step), moment=m) for step in range(9) for m in (asked, other)]
+    counts, other = ("validation", SAMPLED_STEP)
+    if not is_about_validation:
+        counts, other = other, counts
+    mixed = [replace(moment(rule, step), moment=m) for step in range(9) for m in (counts, other)]
     engine = Engine(rules=[rule])
     for place, facts in enumerate(mixed):
         new = engine.update(facts)
         assert bool(new) == (place == 2 * (rule.persistence - 1))
-    assert told(rule, [facts for facts in mixed if facts.moment == other]) == []
+    assert reported(rule, [facts for facts in mixed if facts.moment == other]) == []
+
+
+# a name that does not exist is an error, where it is written
+
+
+def a_rule(conditions="depth > early", message="So.", advice=("Do.",), id_="plateau"):
+    return Rule(id_, "info", when(conditions), message, advice)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Facts(dead_fractoin={}), r"got 'dead_fractoin'\. Did you mean 'dead_fraction'\?"),
+        (lambda: replace(Facts(), dept=3.0), r"got 'dept'\. Did you mean 'depth'\?"),
+        (lambda: Facts(moment="look"), r"`moment` must be one of 'start', .*, got 'look'\."),
+        (lambda: Condition("lern", ">", "early"), r"`fact` must be a field of `Facts`, got 'lern'"),
+        (lambda: Condition("learnt", "=>", "early"), r"`sign` must be one of .*, got '=>'"),
+        (lambda: when("learned > early"), r"got 'learned'\. Did you mean 'learnt'\?"),
+        (lambda: when("epoch > early and ordinary_data and ordinary_input"), "'ordinary_inputs'"),
+        (lambda: a_rule(message="{dept} layers."), r"got 'dept'\. Did you mean 'depth'\?"),
+        (lambda: a_rule(advice=("Do.", "Lower {learning_rat:/10}.")), "'learning_rate'"),
+        (lambda: Engine(rules=[a_rule("epoch > late")]), r"`condition.threshold` must be one of"),
+        (lambda: Engine(rules=[a_rule("epoch > an_epoc")]), "got 'an_epoc'"),
+        (lambda: Engine(rules=[a_rule(id_="plato")]), r"`rule.id` must be one of .*, got 'plato'"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_refused_where_it_is_written(make, sentence):
+    with pytest.raises(InvalidArgumentError, match=sentence) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_threshold_of_the_callers_own_may_be_named():
+    engine = Engine({"late": 9.0}, rules=[a_rule("epoch > late")])
+    assert len(engine.update(Facts(epoch=10.0))) == 1
+
+
+def test_old_names_of_thresholds_are_taken_with_a_warning():
+    rule = a_rule("epoch > one_epoch")
+    with pytest.warns(FutureWarning, match="'an_epoch' is now called 'one_epoch'"):
+        engine = Engine({"an_epoch": 5.0}, rules=[rule])
+    assert engine.update(Facts(epoch=4.0)) == []
+    with pytest.warns(FutureWarning, match=r"'plateau.an_epoch' is now called 'plateau.one_epoch'"):
+        engine = Engine({"plateau.an_epoch": 3.0}, rules=[rule])
+    assert len(engine.update(Facts(epoch=4.0))) == 1
+
+
+def test_every_fact_and_every_fault_says_what_it_is():
+    assert set(MEANINGS) == {f.name for f in fields(Facts)}
+    for meaning in (*MEANINGS.values(), *(fault.meaning for fault in FAULTS)):
+        assert meaning.strip() == meaning != ""
+        assert not meaning.endswith(".")
+    assert all(f"{name}: " in Facts.__doc__ for name in NAMES)
+
+
+def test_every_guard_is_of_conditions_that_cannot_fire():
+    for text in GUARDS.values():
+        assert all(map(is_guard, when(text)))

@@ -8,7 +8,7 @@ from lightning_stab.diagnosis import RULES, THRESHOLDS, Engine, Facts
 from lightning_stab.diagnosis.facts import BY_LAYER
 
 UNKNOWN_WORD = re.compile(r"\b(nan|None)\b")  # a message may speak of NaN
-SICK, HEALTHY = ("first.sick", "second.sick"), "third.healthy"
+FAULTY, HEALTHY = ("first.faulty", "second.faulty"), "third.healthy"
 ALWAYS_KNOWN = {"learning_rate": 0.01, "depth": 8.0}  # what texts may name beside the conditions
 
 
@@ -67,20 +67,20 @@ def facts_of(rule, numbers, step=1, thresholds=THRESHOLDS):
     healthy = {c.fact: short_of(c, thresholds[c.threshold]) for c in rule.conditions}
     for fact, value in numbers.items():
         if fact in BY_LAYER:
-            known[fact] = {**dict.fromkeys(SICK, value), HEALTHY: healthy[fact]}
+            known[fact] = {**dict.fromkeys(FAULTY, value), HEALTHY: healthy[fact]}
         else:
             known[fact] = value
     return Facts(**known)
 
 
-def told(rule, moments, **arguments):
-    """Return what an engine with this rule alone tells of these moments."""
+def reported(rule, moments, **arguments):
+    """Return what an engine with this rule alone reports of these moments."""
     engine = Engine(rules=[rule], **arguments)
     return [finding for facts in moments for finding in engine.update(facts)]
 
 
-def told_by_all(moments, **arguments):
-    """Return what an engine with every rule tells of these moments."""
+def reported_by_all(moments, **arguments):
+    """Return what an engine with every rule reports of these moments."""
     engine = Engine(**arguments)
     return [finding for facts in moments for finding in engine.update(facts)]
 

@@ -1,4 +1,4 @@
-"""Small training programs for the tests of the doctor: sick ones, their healthy twins, odd ones."""
+"""Small training programs for the tests of the doctor: faulty, healthy and odd ones."""
 
 import itertools
 from functools import partial
@@ -85,7 +85,7 @@ def numbers(num=320, size=16, scale=1.0, offset=0.0):
 
 
 def doctor(every_n_steps=5, **arguments):
-    """Return a doctor that looks often and prints nothing."""
+    """Return a doctor that samples many steps and prints nothing."""
     return TrainingDoctor(**{"print_findings": False, "every_n_steps": every_n_steps, **arguments})
 
 

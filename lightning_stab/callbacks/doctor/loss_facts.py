@@ -1,33 +1,47 @@
-"""The losses of a run: kept on the device, crossed to the host at looks, summed up as facts."""
+"""What became of the losses of a run, in training and in validation."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
-REMEMBERED = 2048  # losses; an epoch that is longer is judged by its end
-EARLY_LOSSES = 20  # among which a sudden rise is looked for
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars
+from lightning_stab.callbacks.doctor.batch_facts import BatchFacts
+
+REMEMBERED = 2048  # losses; of a longer epoch its end counts
+EARLY_LOSSES = 20  # among which a sudden rise counts
 FIRST = 5  # losses whose median is the start
 LEAST_RECENT, MOST_RECENT = 10, 200  # losses whose median is the present
 SPIKE_WINDOW = 50  # losses from which a spike stands out
 SPIKE_SWINGS = 10  # median deviations by which it does; a tenth of the first loss at least
 
+# parts of the names of metrics: of those that rise as they get better, losses, and other errors
+RISING = ("acc", "f1", "auc", "auroc", "precision", "recall", "r2", "bleu", "iou", "dice", "map")
+FALLING = ("loss", "nll", "perplexity")
+ERRORS = ("error", "mae", "mape", "smape", "mse", "msle", "rmse", "wer", "cer")
+
 
 class LossHistory:
-    """What became of the loss.
+    """The losses of training: kept on the device, and moved to the host at times.
+
+    Args:
+        batches: what says how large the loss of a constant prediction is.
 
     Attributes:
+        epoch: epochs done, with fractions.
         epoch_steps: batches of an epoch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batches: BatchFacts) -> None:
+        self.batches = batches
+        self.epoch = 0.0
         self.epoch_steps = MOST_RECENT
         self._pending: list[Tensor] = []
         self._recent: deque[float] = deque(maxlen=REMEMBERED)
@@ -40,18 +54,18 @@ class LossHistory:
 
     def add(self, loss: Tensor) -> None:
         """Note a loss without waiting for its device."""
-        self._pending.append(loss.detach())
+        self._pending.append(loss)
 
-    def pending(self) -> Tensor:
-        """Return the losses that have not crossed yet, shape ``[n]``, and forget them."""
-        pending, self._pending = self._pending, []
-        if not pending:
-            return torch.zeros(0, dtype=torch.float64)
-        return torch.stack([loss.double().reshape(()) for loss in pending])
+    def pending(self) -> list[DeviceScalars]:
+        """Return the losses that have not reached the host yet, also if there are none."""
+        losses, self._pending = self._pending, []
+        if not losses:
+            return [DeviceScalars(torch.zeros(0), self._update)]
+        values = torch.stack([loss.double().reshape(()) for loss in losses])
+        return [DeviceScalars(values, self._update)]
 
-    def crossed(self, losses: Sequence[float], *, epoch: float) -> None:
-        """Take in the losses that have crossed, up to this moment of the run."""
-        self._latest, self._heights = list(losses), []
+    def _update(self, losses: list[float]) -> None:
+        self._latest, self._heights = losses, []
         for loss in losses:
             if not math.isfinite(loss):
                 continue
@@ -68,44 +82,47 @@ class LossHistory:
                     self._heights.append((loss - usual) / max(abs(usual), swing))
             self._recent.append(loss)
         if self._heights:
-            self._spiky.add(int(epoch))
+            self._spiky.add(int(self.epoch))
         if len(self._recent) >= LEAST_RECENT:
-            self._best = min(self._best, self.now())
+            self._best = min(self._best, self._recent_level())
 
-    def facts(self, baseline: float, blind: float) -> dict[str, float]:
-        """Return the facts of the loss.
-
-        Args:
-            baseline: the loss of the best constant prediction, NaN if unknown.
-            blind: the loss of a prediction that knows nothing of the targets, NaN if unknown.
-        """
-        facts = {"nonfinite_losses": float(sum(not math.isfinite(x) for x in self._latest))}
-        facts["spikes"] = float(len(self._heights))
-        facts["spike_height"] = max(self._heights, default=math.nan)
-        facts["spiky_epochs"] = float(len(self._spiky))
+    def facts(self) -> dict[str, float]:
+        """Return the facts of the loss."""
+        facts = {
+            "nonfinite_losses": float(sum(not math.isfinite(x) for x in self._latest)),
+            "spikes": float(len(self._heights)),
+            "spike_height": max(self._heights, default=math.nan),
+            "spiky_epochs": float(len(self._spiky)),
+        }
         if not self._first:
             return facts
-        start, now = self._start(), self.now()
-        facts["early_rise"] = self._early_peak / start if start > 0 else math.nan
-        facts["loss_ratio"] = now / start if start > 0 else math.nan
-        facts["improvement"] = (start - now) / abs(start) if start else math.nan
-        facts["start_loss_ratio"] = self._first[0] / blind if blind > 0 else math.nan
-        facts["unexplained"] = now / baseline if baseline > 0 else math.nan
-        gain = start - self._best
-        last = median(list(self._recent)[-LEAST_RECENT:])
-        facts["relapse"] = (last - self._best) / gain if gain > 0.1 * abs(start) else math.nan
-        known = facts["unexplained"]
-        facts["learnt"] = 1 - known if known == known else facts["improvement"]
-        facts |= self._of_the_last_epoch(start, now)
-        return facts
+        start, now, first = self._start_level(), self._recent_level(), self._first[0]
+        gain, last = start - self._best, median(list(self._recent)[-LEAST_RECENT:])
+        blind, unexplained = self.batches.blind, self.unexplained
+        improvement = (start - now) / abs(start) if start else math.nan
+        return facts | {
+            "early_rise": self._early_peak / start if start > 0 else math.nan,
+            "loss_ratio": now / start if start > 0 else math.nan,
+            "improvement": improvement,
+            "start_loss_ratio": first / blind if blind > 0 else math.nan,
+            "unexplained": unexplained,
+            "relapse": (last - self._best) / gain if gain > 0.1 * abs(start) else math.nan,
+            "learnt": improvement if math.isnan(unexplained) else 1 - unexplained,
+            **self._of_the_last_epoch(start, now),
+        }
 
-    def _start(self) -> float:
+    @property
+    def unexplained(self) -> float:
+        """The recent loss over that of the best constant prediction, NaN if unknown."""
+        baseline = self.batches.baseline
+        return self._recent_level() / baseline if self._recent and baseline > 0 else math.nan
+
+    def _start_level(self) -> float:
         """Return the median of the first losses, unless they had risen from the very first one."""
         middle, first = median(self._first), self._first[0]
         return first if middle > 1.5 * first > 0 else middle
 
-    def now(self) -> float:
-        """Return the median of the recent losses."""
+    def _recent_level(self) -> float:
         return median(list(self._recent)[-self._window() :])
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,3 +157,89 @@ class LossHistory:
             "recent_improvement": (before - now) / abs(start) if start else math.nan,
             "oscillation": median(swings) / abs(start) if start else math.nan,
         }
+
+
+class ValidationHistory:
+    """Every value of the validation loss and of one metric.
+
+    Args:
+        training: the losses with which those of validation are compared.
+    """
+
+    def __init__(self, training: LossHistory) -> None:
+        self._training = training
+        self._loss: list[float] = []
+        self._metric: list[float] = []
+
+    def add(self, metrics: Mapping[str, Any]) -> bool:
+        """Take in what a validation logged; say whether anything was of use.
+
+        Args:
+            metrics: callback metrics; those whose names say validation and a known metric count.
+        """
+        names = [n for n in metrics if _names_validation(n)]
+        loss = next((n for n in names if _has_word(n, FALLING)), None)
+        error = next((n for n in names if _has_word(n, ERRORS) and n != loss), None)
+        rising = (
+            n for n in names if _has_word(n, RISING) and not _has_word(n, (*FALLING, *ERRORS))
+        )
+        metric = next(rising, None)
+        if loss is not None:
+            self._loss.append(float(metrics[loss]))
+        if metric is not None:
+            self._metric.append(float(metrics[metric]))
+        elif error is not None:
+            self._metric.append(-float(metrics[error]))
+        return bool(loss or metric or error)
+
+    @property
+    def count(self) -> int:
+        """How many validations gave a loss, or how many a metric, if those are more."""
+        return max(len(self._loss), len(self._metric))
+
+    def pending(self) -> list[DeviceScalars]:
+        """Return nothing: metrics are numbers already."""
+        return []
+
+    def facts(self) -> dict[str, float]:
+        """Return the facts of validation."""
+        facts = {}
+        if self._loss:  # a metric may be undefined, such as the area under a curve of one class
+            facts["validation_nonfinite"] = float(not math.isfinite(self._loss[-1]))
+        metric = [m for m in self._metric if math.isfinite(m)]
+        if len(metric) > 1:
+            best = max(metric)
+            size = best if best > 0 else abs(metric[0])  # errors come with a minus sign
+            facts["validation_fall"] = (best - metric[-1]) / size if size else math.nan
+        losses = [x for x in self._loss if math.isfinite(x)]
+        if len(losses) > 1:
+            best = min(losses)
+            gain = losses[0] - best
+            facts["validation_rise"] = (losses[-1] - best) / gain if gain > 0 else math.nan
+            # a validation loss of another kind than the training loss cannot be compared with it
+            baseline = self._training.batches.baseline
+            alike = 0.2 < losses[0] / baseline < 5 if baseline > 0 else False
+            learnt = facts["validation_learnt"] = 1 - best / baseline if alike else math.nan
+            facts["generalization_gap"] = 1 - learnt - self._training.unexplained
+            facts["epochs_since_best"] = float(len(losses) - 1 - losses.index(best))
+        return facts
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory as plain values."""
+        return {"loss": list(self._loss), "metric": list(self._metric)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory."""
+        self._loss, self._metric = list(state["loss"]), list(state["metric"])
+
+
+def _names_validation(name: str) -> bool:
+    before, found, after = name.lower().partition("val")
+    # `value_loss` is the loss of a critic, and `diagnosis/validation_rise` a fact of the doctor
+    starts_a_word = before.removesuffix("e")[-1:] in ("", "_", "-", ".", " ")
+    return bool(found) and starts_a_word and "/" not in before and not after.startswith("ue")
+
+
+def _has_word(name: str, words: tuple[str, ...]) -> bool:
+    parts = name.lower().replace("/", "_").replace("-", "_").split("_")
+    return any(part.startswith(word) for part in parts for word in words)

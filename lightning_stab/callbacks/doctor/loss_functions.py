@@ -94,7 +94,7 @@ class LossFunctions:
     def __call__(
         self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
-        """Look at one call of a torch function."""
+        """Note one call of a torch function."""
         if not isinstance(result, Tensor) or not torch.is_grad_enabled():
             return
         if function in MAKERS:
@@ -188,8 +188,8 @@ class LossFunctions:
             counts: how many samples there are, and how many of them the commonest class is not
                 expected to hold; where they are few, chance leaves a batch without variety.
         """
-        is_told = (counts[0] >= LEAST_SAMPLES) & (counts[1] >= LEAST_OTHERS)
-        self._note("batch_variety", torch.where(is_told, value, torch.nan))
+        is_reliable = (counts[0] >= LEAST_SAMPLES) & (counts[1] >= LEAST_OTHERS)
+        self._note("batch_variety", torch.where(is_reliable, value, torch.nan))
         if len(self.values) > 1:
             del self.measured["batch_variety"]
 

@@ -1,4 +1,4 @@
-"""Everything that the doctor looks at while one batch runs; hooks exist only on that batch."""
+"""Everything that is measured while one batch runs; hooks exist only on that batch."""
 
 from __future__ import annotations
 

@@ -25,14 +25,9 @@ def print_finding(finding: Finding) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    lines = [
-        (
-            f"[bold {COLOURS[finding.severity]}]{finding.severity}: {finding.id}[/]"
-            f" (step {finding.step})"
-        ),
-        escape(finding.message),
-    ]
-    lines += [f"  {place}. {escape(line)}" for place, line in enumerate(finding.advice, start=1)]
+    name = f"[bold {COLOURS[finding.severity]}]{finding.severity}: {finding.id}[/]"
+    lines = [f"{name} (step {finding.step})", escape(finding.message)]
+    lines += [f"  {escape(line)}" for line in numbered(finding.advice)]
     Console(stderr=True, soft_wrap=True, highlight=False).print("\n".join(lines))
 
 
@@ -53,7 +48,7 @@ def log_facts(trainer: Trainer, facts: Facts) -> None:
 
 def markdown(finding: Finding) -> str:
     """Return a finding as Markdown."""
-    advice = "\n".join(f"{place}. {line}" for place, line in enumerate(finding.advice, start=1))
+    advice = "\n".join(numbered(finding.advice))
     numbers = "\n".join(
         f"- `{name}` = {e.value:.4g} (threshold `{e.name}`: {e.threshold:g})"
         for name, e in finding.evidence.items()
@@ -63,6 +58,16 @@ def markdown(finding: Finding) -> str:
         f"**{finding.severity}**, step {finding.step}, {layers}\n\n{finding.message}\n\n"
         f"{advice}\n\n{numbers}"
     )
+
+
+def numbered(lines: Sequence[str]) -> list[str]:
+    """Return the lines with their places in front.
+
+    Example:
+        >>> numbered(["Clip.", "Wait."])
+        ['1. Clip.', '2. Wait.']
+    """
+    return [f"{place}. {line}" for place, line in enumerate(lines, start=1)]
 
 
 def write_findings(folder: Path, findings: Sequence[Finding], place: Mapping[str, Any]) -> None:

@@ -1,9 +1,10 @@
-"""What the doctor reads of optimizer steps: gradients, updates, weights."""
+"""What optimizer steps show: gradients, updates, weights, and whether gradients are cleared."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS
@@ -18,31 +20,31 @@ from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.functional.autograd_graph import leaves_of
-from lightning_stab.functional.gradient_statistics import change_and_size
+from lightning_stab.functional.gradient_statistics import change_and_size, copy_entries
 from lightning_stab.functional.identical_units import identical_fraction
 from lightning_stab.functional.norms import is_sharded, local_shard, tensor_norms
 
-EARLY = 10  # steps after the warm-up at which every update is looked at
+EARLY_UPDATES = 10  # steps after the warm-up whose updates are all measured
 FIRST_NORMS = 10  # gradient norms whose median is the start
-RECENT_RATIOS = 5  # looks whose median ratio is the present one
-SAMPLED = 1024  # entries of a parameter from which the size of its change is told
+RECENT_RATIOS = 5  # sampled steps whose median ratio is the present one
+SAMPLED = 1024  # entries of a parameter from which the size of its change is estimated
 
 
-class StepReader:
-    """Reads steps and sums them up as facts.
+class StepFacts:
+    """Measures steps, and sums them up as facts.
 
-    The numbers of a look leave as ``readings()``, which give them back under the names that
-    ``crossed`` takes.
+    Attributes:
+        early_seen: how many of the first steps after the warm-up were measured.
     """
 
     def __init__(self) -> None:
         self.early_seen = 0
-        self._copies: list[tuple[tuple[str, ...], list[Tensor], list[Parameter]]] = []
-        self._readings: list[DeviceScalars] = []
-        self._looks: dict[str, int] = {}  # steps seen, by the optimizer's place
-        self._never: dict[str, int] = {}
-        self._owner: dict[str, str] = {}  # of the parameters in _never, the optimizer's place
-        self._unoptimized: tuple[str, ...] = ()
+        self._uncleared = UnclearedGradients()
+        self._copies: list[tuple[dict[str, Parameter], list[Tensor]]] = []
+        self._scalars: dict[str, DeviceScalars] = {}  # by kind: of several the last one counts
+        self._steps: dict[str, int] = {}  # sampled steps, by the optimizer's place
+        self._never: dict[str, int] = {}  # of those, the steps without gradient, by parameter
+        self._owner: dict[str, str] = {}  # of these parameters, the optimizer's place
         self._norms: list[float] = []
         self._early: list[float] = []
         self._ratios: list[float] = []
@@ -50,33 +52,26 @@ class StepReader:
         self._start_size = math.nan
         self._known: dict[str, Any] = {}
 
-    def measure(self, step: OptimizerStep, *, first: bool) -> None:
-        """Read one step before it is taken.
+    def before_backward(self, loss: Tensor, module: LightningModule, *, first: bool) -> None:
+        """Check that gradients are cleared; at ``first``, that the module knows its parameters."""
+        self._uncleared.before_backward()
+        # of sharded parameters the graph knows the whole ones instead
+        if first and not any(map(is_sharded, module.parameters())):
+            known = {id(p) for p in module.parameters()}
+            used = {id(p): p for p in leaves_of(loss) if isinstance(p, Parameter)}
+            self._known["unregistered"] = float(len(used.keys() - known))
 
-        Args:
-            step: the step.
-            first: whether it is the run's first, at which identical units are looked for.
-        """
-        names = step.names()
-        if step.index == 0:
-            self._readings.append(DeviceScalars(step.total.reshape(1), lambda v: {"norm": v[0]}))
-        if first:
-            self._read_units(step.module)
-        chosen = [i for i, p in enumerate(step.params) if p.dim() > 1]
-        params = [step.params[i] for i in chosen]
-        copies = [_sample(p).clone() for p in params]
-        if params:
-            self._copies.append((tuple(names[i] for i in chosen), copies, params))
-
-    def count_missing(self, module: LightningModule, optimizer: Optimizer, place: str) -> None:
-        """Note which parameters of an optimizer have no gradient at its step.
-
-        Args:
-            module: whose names they have.
-            optimizer: that is about to step, also if none has a gradient.
-            place: what tells it from other optimizers.
-        """
-        self._looks[place] = self._looks.get(place, 0) + 1
+    def before_step(
+        self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, *, sampled: bool
+    ) -> None:
+        """Count which parameters of an optimizer have no gradient at its step, if it is sampled."""
+        self._uncleared.before_step(optimizer, follow=sampled)
+        if not sampled:
+            return
+        wrapped = [(o, getattr(o, "optimizer", None)) for o in trainer.optimizers]
+        same = (i for i, pair in enumerate(wrapped) if any(o is optimizer for o in pair))
+        place = str(next(same, 0))
+        self._steps[place] = self._steps.get(place, 0) + 1
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad and parameter.grad is None and id(parameter) in held:
@@ -84,91 +79,121 @@ class StepReader:
                 self._never[plain] = self._never.get(plain, 0) + 1
                 self._owner[plain] = place
 
-    def drop(self) -> None:
+    def measure(self, step: OptimizerStep, *, first: bool) -> None:
+        """Measure one step before it is taken.
+
+        Args:
+            step: the step.
+            first: whether it is the run's first, at which identical units and parameters without
+                an optimizer are searched for.
+        """
+        if step.index == 0:
+            self._scalars["norm"] = DeviceScalars(step.total.reshape(1), self._add_norm)
+        if first:
+            groups = (group for o in step.trainer.optimizers for group in o.param_groups)
+            held = {id(p) for group in groups for p in group["params"]}
+            trainable = [(n, p) for n, p in step.module.named_parameters() if p.requires_grad]
+            unoptimized = [plain_name(n) for n, p in trainable if id(p) not in held]
+            self._known["unoptimized"] = dict.fromkeys(unoptimized, 1.0)
+            self._measure_units(step.module)
+        named = zip(step.names(), step.params, strict=True)
+        matrices = {name: p for name, p in named if p.dim() > 1}
+        if matrices:
+            self._copies.append((matrices, copy_entries(list(matrices.values()), SAMPLED)))
+
+    def _measure_units(self, module: nn.Module) -> None:
+        identical = {
+            plain_name(name): identical_fraction(p.detach(), p.grad)
+            for name, part in module.named_modules()
+            for own, p in part.named_parameters(recurse=False)
+            if p.grad is not None and _is_matrix(part, own, p)
+        }
+        if identical:
+            values = list(identical.values())
+            packed = torch.stack([v.to(values[0].device) for v in values])
+            self._scalars["units"] = DeviceScalars(
+                packed,
+                lambda v: self._known.update(identical_units=dict(zip(identical, v, strict=True))),
+            )
+
+    def drop_step(self) -> None:
         """Forget the copies of a step that is not taken."""
         self._copies.clear()
 
-    def readings(self, *, is_taken: bool) -> list[DeviceScalars]:
-        """Return everything that was read.
+    def compare(self, *, early: bool) -> None:
+        """Compare the weights with those before the steps, which have been taken.
 
         Args:
-            is_taken: whether the step was taken, so that the weights are compared with before.
-        """
-        if not is_taken:
-            readings, self._readings = self._readings, []
-            return readings
-        for names, copies, params in self._copies:
-            change, size = change_and_size(copies, [_sample(p) for p in params])
-            norms = tensor_norms([p.detach() for p in params])
-            numbers = torch.cat([change.to(norms), size.to(norms), norms])
-            self._readings.append(DeviceScalars(numbers, lambda v, n=names: _by_name(n, v)))  # type: ignore[misc]
-        self._copies.clear()
-        readings, self._readings = self._readings, []
-        return readings
-
-    def crossed(self, numbers: Mapping[str, float], *, early: bool) -> None:
-        """Take in the numbers that have crossed.
-
-        Args:
-            numbers: of the readings of one batch.
             early: whether the step is one of the first after the warm-up.
         """
-        if math.isfinite(numbers.get("norm", math.nan)):
-            self._norms.append(numbers["norm"])
+        copies, self._copies = self._copies, []
+        columns = []
+        for matrices, before in copies:
+            params = [p.detach() for p in matrices.values()]
+            change, size = change_and_size(before, params, SAMPLED)
+            sizes = tensor_norms(params)
+            columns.append(torch.stack([change.to(sizes), size.to(sizes), sizes]))
+        if columns:
+            names = [name for matrices, _ in copies for name in matrices]
+            packed = torch.cat([c.to(columns[0].device, torch.float64) for c in columns], dim=1)
+            update = partial(self._add_changes, names, early=early)
+            self._scalars["changes"] = DeviceScalars(packed.flatten(), update)
+
+    def pending(self) -> list[DeviceScalars]:
+        """Return everything that was measured, still on the device."""
+        scalars, self._scalars = self._scalars, {}
+        return list(scalars.values())
+
+    def _add_norm(self, values: list[float]) -> None:
+        if math.isfinite(values[0]):
+            self._norms.append(values[0])
             del self._norms[FIRST_NORMS:-1]
-        sizes = {n[5:]: v for n, v in numbers.items() if n.startswith("size:")}
-        known = {n[6:]: v for n, v in numbers.items() if n.startswith("ratio:")}
-        ratios = [ratio for ratio in known.values() if math.isfinite(ratio)]
-        self._from_zero.update(n for n, v in known.items() if math.isnan(v))
+
+    def _add_changes(self, names: Sequence[str], values: list[float], *, early: bool) -> None:
+        count = len(names)
+        pairs = zip(values[:count], values[count : 2 * count], strict=True)
+        ratios = [change / before if before > 0 else math.nan for change, before in pairs]
+        ratio = dict(zip(names, ratios, strict=True))
+        sizes = dict(zip(names, values[2 * count :], strict=True))
+        self._from_zero.update(n for n, r in ratio.items() if math.isnan(r))
         # what started at zero has grown without bound, in the healthiest run
-        first = [s for n, s in sizes.items() if math.isfinite(s) and n not in self._from_zero]
-        size = math.sqrt(sum(s * s for s in first))
-        if sizes and not self._start_size > 0:
+        grown = [s for n, s in sizes.items() if math.isfinite(s) and n not in self._from_zero]
+        size = math.sqrt(sum(s * s for s in grown))
+        if not self._start_size > 0:
             self._start_size = size
-        if ratios:
-            self._ratios = [*self._ratios[1 - RECENT_RATIOS :], median(ratios)]
+        growth = size / self._start_size if self._start_size > 0 else math.nan
+        self._known["weight_growth"] = growth
+        self._known["nonfinite_weights"] = _nonfinite(sizes)
+        finite = {n: r for n, r in ratio.items() if math.isfinite(r)}
+        if finite:
+            self._ratios = [*self._ratios[1 - RECENT_RATIOS :], median(finite.values())]
             if early:
                 self.early_seen += 1
                 # a weight that started at zero changes by all that it is
-                grown = [v for n, v in known.items() if n not in self._from_zero]
-                usual = [ratio for ratio in grown if math.isfinite(ratio)]
+                usual = [r for n, r in finite.items() if n not in self._from_zero]
                 self._early += [median(usual)] if usual else []
-        bad = {n: 1.0 for n, s in sizes.items() if not math.isfinite(s)}
-        identical = {n[10:]: v for n, v in numbers.items() if n.startswith("identical:")}
-        if identical:
-            self._known["identical_units"] = identical
-        if sizes:
-            self._known["nonfinite_weights"] = bad
-            growth = size / self._start_size if self._start_size > 0 else math.nan
-            self._known["weight_growth"] = growth
 
-    def find_unoptimized(self, trainer: Trainer, module: LightningModule) -> None:
-        """Look for trainable parameters that no optimizer holds."""
-        held = {id(p) for o in trainer.optimizers for g in o.param_groups for p in g["params"]}
-        self._unoptimized = tuple(
-            plain_name(n)
-            for n, p in module.named_parameters()
-            if p.requires_grad and id(p) not in held
-        )
+    def measure_end(self, module: LightningModule, *, alone: bool) -> None:
+        """Check whether the weights are finite and, after a failure, the gradients.
 
-    def know(self, name: str, value: Any) -> None:
-        """Take in a fact that was measured elsewhere."""
-        self._known[name] = value
-
-    def find_unregistered(self, loss: Tensor, module: LightningModule) -> None:
-        """Look for parameters that the loss depends on and the module does not know."""
-        if any(map(is_sharded, module.parameters())):  # the graph knows the whole ones instead
-            return
-        known = {id(p) for p in module.parameters()}
-        used = {id(p): p for p in leaves_of(loss) if isinstance(p, Parameter)}
-        self._known["unregistered"] = float(sum(id_ not in known for id_ in used))
+        Args:
+            module: the module that was trained.
+            alone: whether the run has failed, so that its last gradients are still there, and
+                other ranks may be elsewhere, so that nothing is asked of them.
+        """
+        self._uncleared.forget()
+        named = {plain_name(n): p for n, p in module.named_parameters() if _has_floats(p)}
+        weights = {n: local_shard(p.detach()) if alone else p.detach() for n, p in named.items()}
+        self._known["nonfinite_weights"] = _nonfinite(_norms(weights))
+        if alone:
+            left = {n: local_shard(p.grad) for n, p in named.items() if p.grad is not None}
+            self._known["nonfinite_gradients"] = _nonfinite(_norms(left))
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the steps so far."""
-        facts: dict[str, Any] = dict(self._known)
-        facts["unoptimized"] = dict.fromkeys(self._unoptimized, 1.0)
+        facts = {**self._known, **self._uncleared.facts()}
         facts["without_gradient"] = {
-            n: count / self._looks[self._owner[n]] for n, count in self._never.items()
+            n: count / self._steps[self._owner[n]] for n, count in self._never.items()
         }
         if self._early:
             facts["early_update_ratio"] = max(self._early)
@@ -183,7 +208,7 @@ class StepReader:
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values."""
         return {
-            "looks": dict(self._looks),
+            "looks": dict(self._steps),  # the keys are those of earlier versions
             "never": dict(self._never),
             "owner": dict(self._owner),
             "norms": list(self._norms),
@@ -196,46 +221,68 @@ class StepReader:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved memory."""
-        self._looks, self._start_size = dict(state["looks"]), state["start_size"]
+        self._steps, self._start_size = dict(state["looks"]), state["start_size"]
         self._never, self._owner = dict(state["never"]), dict(state["owner"])
         self._norms, self._early = list(state["norms"]), list(state["early"])
         self._ratios, self._from_zero = list(state["ratios"]), set(state["from_zero"])
         self.early_seen = len(self._early)
         self._known["identical_units"] = dict(state["identical_units"])
 
-    def _read_units(self, module: nn.Module) -> None:
-        names, values = [], []
-        for name, part in module.named_modules():
-            for own, p in part.named_parameters(recurse=False):
-                if not _is_matrix(part, own, p):
-                    continue
-                names.append(plain_name(name))
-                values.append(identical_fraction(p.detach(), p.grad))
-        if values:
-            packed = torch.stack([v.to(values[0].device) for v in values])
-            self._readings.append(
-                DeviceScalars(
-                    packed, lambda v: {f"identical:{n}": x for n, x in zip(names, v, strict=True)}
-                )
-            )
+
+class UnclearedGradients:
+    """Follows the gradient of one parameter of each optimizer from one step to the next.
+
+    Before some backward pass between the two it has to be gone: what adds up for ever explodes.
+    Only what lies between a sampled step and the next one is followed, because reading values
+    waits for the device.
+    """
+
+    def __init__(self) -> None:
+        self._cleared: dict[Optimizer, bool | None] = {}  # None before a backward pass is seen
+        self._latest: bool | None = None  # whether the latest one that was followed was cleared
+
+    def before_backward(self) -> None:
+        """Check whether the gradients of the steps before are gone."""
+        for optimizer, cleared in self._cleared.items():
+            if not cleared:
+                self._cleared[optimizer] = not _has_gradient(optimizer)
+
+    def before_step(self, optimizer: Optimizer, *, follow: bool) -> None:
+        """End following the gradient of the step before; ``follow`` that of this one, or not."""
+        cleared = self._cleared.pop(optimizer, None)
+        self._latest = self._latest if cleared is None else cleared
+        if follow and _has_gradient(optimizer):
+            self._cleared[optimizer] = None
+
+    def forget(self) -> None:
+        """Let go of the optimizers."""
+        self._cleared.clear()
+
+    def facts(self) -> dict[str, float]:
+        """Return whether the latest gradient that was followed was still there."""
+        return {} if self._latest is None else {"stale_gradients": float(not self._latest)}
+
+
+def _has_gradient(optimizer: Optimizer) -> bool:
+    """Say whether the smallest parameter that has a gradient has one that is not zero."""
+    params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    gradient = min(params, key=lambda p: p.numel()).grad if params else None
+    return gradient is not None and bool(gradient.any())
 
 
 def _is_matrix(part: nn.Module, name: str, parameter: Parameter) -> bool:
     known = isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention))
-    usable = parameter.grad is not None and not is_sharded(parameter)
-    return known and usable and parameter.dim() > 1 and len(parameter) > 1 and "weight" in name
+    usable = not is_sharded(parameter) and parameter.dim() > 1 and len(parameter) > 1
+    return known and usable and "weight" in name
 
 
-def _sample(parameter: Parameter) -> Tensor:
-    """Return evenly spread entries of a parameter, enough for the norm of its change."""
-    flat = local_shard(parameter.detach()).reshape(-1)
-    return flat[:: max(1, flat.numel() // SAMPLED)]
+def _has_floats(p: Parameter) -> bool:
+    return not is_lazy(p) and (p.is_floating_point() or p.is_complex()) and p.numel() > 0
 
 
-def _by_name(names: tuple[str, ...], values: list[float]) -> dict[str, float]:
-    count = len(names)
-    pairs = zip(values[:count], values[count : 2 * count], strict=True)
-    ratios = [change / size if size > 0 else math.nan for change, size in pairs]
-    named = {f"ratio:{name}": ratio for name, ratio in zip(names, ratios, strict=True)}
-    sizes = zip(names, values[2 * count :], strict=True)
-    return named | {f"size:{name}": size for name, size in sizes}
+def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    return dict(zip(tensors, tensor_norms(list(tensors.values())).tolist(), strict=True))
+
+
+def _nonfinite(norms: Mapping[str, float]) -> dict[str, float]:
+    return {name: 1.0 for name, norm in norms.items() if not math.isfinite(norm)}

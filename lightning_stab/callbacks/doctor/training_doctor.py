@@ -3,53 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
-from lightning_stab.arguments import integer, one_of, real, strings
+from lightning_stab.arguments import integer, one_of, options_from, real, strings
+from lightning_stab.callbacks._trainer import fit_state
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_folder, log_step
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
-from lightning_stab.callbacks.doctor.report import (
-    log_facts,
-    log_findings,
-    print_finding,
-    write_findings,
-)
-from lightning_stab.callbacks.doctor.state import Patient
+from lightning_stab.callbacks.doctor import report
+from lightning_stab.callbacks.doctor.state import DoctorState
 from lightning_stab.diagnosis import IDS, THRESHOLDS, Engine, Finding
+from lightning_stab.diagnosis.facts import SAMPLED_STEP
+from lightning_stab.diagnosis.thresholds import current_names
 from lightning_stab.errors import InvalidArgumentError
 
 
-class TrainingDoctor(StepMember, Callback):
-    """Name sick training runs by their cause, with layers, numbers and advice; change nothing.
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """The arguments of `TrainingDoctor`, checked."""
 
-    It looks at the first steps, every 50 up to step 500, then every ``every_n_steps``: at what
-    enters the loss, at gradients and activations over depth and time, at units, updates, losses
-    and validation metrics. Each sickness is told once, the deepest cause first; most have to
-    persist before they are told.
+    ignore: Sequence[str] = ()
+    thresholds: Mapping[str, float] | None = None
+    every_n_steps: int = 200
+    print_findings: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ignore, bool):
+            raise InvalidArgumentError(
+                f"`ignore` must be a list of strings, got {self.ignore!r}. It comes first now:"
+                " leave `treat` out."
+            )
+        object.__setattr__(self, "ignore", strings("ignore", self.ignore))
+        for pattern in self.ignore:
+            one_of("ignore", pattern.partition(":")[0], IDS)
+        thresholds = current_names(self.thresholds or {})
+        for name, value in thresholds.items():
+            id_, _, own = name.rpartition(".")
+            if id_:
+                one_of("thresholds", id_, IDS)
+            one_of("thresholds", own, tuple(THRESHOLDS))
+            real(f"thresholds[{name!r}]", value)
+        object.__setattr__(self, "thresholds", thresholds or None)
+        integer("every_n_steps", self.every_n_steps, minimum=1)
+
+
+class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
+    """Name what is wrong with a run by its cause, with layers, numbers and advice; change nothing.
+
+    It samples the first steps, every 50th up to step 500, then every ``every_n_steps``-th: what
+    enters the loss, gradients and activations over depth and time, units, updates, losses and
+    validation metrics. Each fault is reported once, the deepest cause first; most have to persist
+    before they are reported.
     Nothing of the run is changed, not a bit. Findings go to the terminal, to TensorBoard
     (``diagnosis/<id>``) and to ``findings.json`` in the run's folder, and survive a restart.
 
-    The ids: ``vanishing-gradient``, ``exploding-gradient``, ``dead-units``, ``saturated-units``,
-    ``bad-initialization``, ``learning-rate-too-high``, ``learning-rate-too-low``, ``loss-spike``,
-    ``non-finite``, ``oscillating-loss``, ``plateau``, ``overfitting``, ``input-scale``,
-    ``target-scale``, ``output-activation``, ``unused-parameters``.
+    The ids: {ids}.
 
     Args:
-        treat: must be ``False``: the doctor names and advises, it does not treat.
-        ignore: ids that are not told, or ``id:pattern`` for layers, such as
+        ignore: ids that are not reported, or ``id:pattern`` for layers, such as
             ``dead-units:head.*``.
         thresholds: numbers of the rules to replace, by name, or by ``id.name`` for one id, such as
             ``plateau.nothing_learnt``; see ``docs/training_doctor.md``.
-        every_n_steps: optimizer steps between two looks, >= 1. The first 500 steps are looked at
-            every 50 at least, for most faults show early.
+        every_n_steps: optimizer steps between two that are sampled, >= 1. Of the first 500 steps
+            every 50th is sampled at least, for most faults show early.
         print_findings: print each finding to the terminal when it is found.
+        treat: deprecated, leave it out: the doctor names and advises, it does not treat.
 
     Attributes:
         findings: everything found, in the order in which it was found. It outlives the fit.
@@ -60,41 +86,41 @@ class TrainingDoctor(StepMember, Callback):
 
     Example:
         >>> from lightning_stab import TrainingDoctor
-        >>> doctor = TrainingDoctor(ignore=["plateau"], thresholds={"large_input": 20.0})
-        >>> doctor.findings
+        >>> TrainingDoctor(ignore=["plateau"], thresholds={"large_input": 20.0})
+        TrainingDoctor(ignore=('plateau',), thresholds={'large_input': 20.0})
+        >>> TrainingDoctor().findings
         []
     """
 
     def __init__(
         self,
-        treat: bool = False,
         ignore: Sequence[str] = (),
         thresholds: Mapping[str, float] | None = None,
         *,
         every_n_steps: int = 200,
         print_findings: bool = True,
+        treat: bool | None = None,
     ) -> None:
         if treat:
             raise InvalidArgumentError(
-                "`treat` must be False, got True: the doctor names what is wrong and what to do,"
-                " and does not treat yet. Leave it out, and follow the findings' `advice`."
+                f"`treat` must be False, got {treat!r}: the doctor names what is wrong and what to"
+                " do, and does not treat. Leave it out, and follow the findings' `advice`."
             )
-        self.treat = False
-        self.ignore = strings("ignore", ignore)
-        for pattern in self.ignore:
-            one_of("ignore", pattern.partition(":")[0], IDS)
-        self.thresholds = dict(thresholds or {})
-        for name, value in self.thresholds.items():
-            id_, _, own = name.rpartition(".")
-            if id_:
-                one_of("thresholds", id_, IDS)
-            one_of("thresholds", own, tuple(THRESHOLDS))
-            real(f"thresholds[{name!r}]", value)
-        self.every_n_steps = integer("every_n_steps", every_n_steps, minimum=1)
-        self.print_findings = print_findings
-        self._loaded = False
+        if treat is not None:
+            rank_zero_warn(
+                "`TrainingDoctor(treat=)` has no effect and will be refused in a later version:"
+                " leave it out.",
+                category=FutureWarning,
+            )
+        self.options = options_from(DoctorOptions, locals())
+        self._is_loaded = False
         self._folder: Path | None = None
         self._begin()
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The numbers that replace those of the rules."""
+        return dict(self.options.thresholds or {})
 
     @property
     def findings(self) -> list[Finding]:
@@ -104,124 +130,135 @@ class TrainingDoctor(StepMember, Callback):
     @property
     def unseen(self) -> tuple[str, ...]:
         """What the doctor could not see in the latest run, a sentence each."""
-        return self._patient.unseen
+        return self._state.unseen
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen."""
         if stage == "fit":
             refuse_partial_norms(trainer, self, "diagnosis")
+            fit_state.begin_fit(trainer, stage)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note that a checkpoint is loaded."""
+        fit_state.note_restore(trainer, checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
-        if not self._loaded and (trainer.global_step == 0 or trainer.ckpt_path):
+        if fit_state.begins_anew(trainer, loaded=self._is_loaded):
             self._begin()
-        self._loaded = False
+        self._is_loaded = False
         self._folder = log_folder(trainer)  # which all ranks have to ask for at the same time
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Put hooks on for a batch that is looked at."""
-        self._patient.begin_batch(trainer, pl_module, batch, log_step(trainer))
+        """Put hooks on for a batch that is sampled."""
+        self._state.begin_batch(trainer, pl_module, batch, log_step(trainer))
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor
     ) -> None:
         """Note the loss, on its device."""
-        self._patient.see_loss(trainer, loss)
+        self._state.before_backward(trainer, pl_module, loss)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off."""
-        self._patient.after_backward(trainer)
+        if pl_module.automatic_optimization:  # else they serve until the batch ends
+            self._state.remove_hooks()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Take part in the phases of the step."""
-        self._patient.before_step(trainer, optimizer)
+        sampled = self._state.is_sampled
+        self._state.steps.before_step(trainer, pl_module, optimizer, sampled=sampled)
         run_phases(self, trainer, pl_module, optimizer)
 
     def wants_step(self, trainer: Trainer) -> bool:
-        """Say whether this step is looked at."""
-        return self._patient.is_looking
+        """Say whether this step is sampled."""
+        return self._state.is_sampled
 
     def measure_step(self, step: OptimizerStep) -> None:
-        """Read gradients and weights; judge the very first step before it is taken."""
-        if self._patient.is_looking:
-            self._patient.measure(step)
-            if self._patient.is_first:
-                self._judge(step.trainer, "start")
+        """Measure gradients and weights; diagnose the very first step before it is taken."""
+        if self._state.is_sampled:
+            self._state.measure(step)
+            if self._state.is_first:
+                self._diagnose(step.trainer, "start")
 
     def record_step(self, step: OptimizerStep) -> None:
         """Forget a step that is not taken."""
         if step.rejected:
-            self._patient.drop_step()
+            self._state.steps.drop_step()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Judge after a batch that was looked at."""
-        if self._patient.end_batch(trainer):
-            self._judge(trainer, "look")
+        """Diagnose after a step that was sampled."""
+        if self._state.end_batch(trainer):
+            self._diagnose(trainer, SAMPLED_STEP)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge the validation metrics."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
-            return
-        if self._patient.see_validation(trainer):
-            self._judge(trainer, "validation")
+        """Diagnose after a validation, by its metrics."""
+        if fit_state.is_validating_fit(trainer) and self._state.end_validation(trainer):
+            self._diagnose(trainer, "validation")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge the end, and write the file also where nothing was found."""
-        self._finish(trainer, pl_module)
+        """Diagnose the end, and write the file also where nothing was found."""
+        self._finish(trainer, pl_module, alone=False)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Judge what led to the failure, and take the hooks off."""
-        if self._patient.module is not None:
+        """Diagnose what led to the failure, and take the hooks off."""
+        if self._state.module is not None:
             self._finish(trainer, pl_module, alone=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off; the findings stay."""
-        self._patient.leave()
-        self._patient.module = None
+        self._state.remove_hooks()
+        self._state.module = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was found and measured."""
-        return {"engine": self._engine.state_dict(), "patient": self._patient.state_dict()}
+        # the keys are those of earlier versions
+        return {"engine": self._engine.state_dict(), "patient": self._state.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what was found and measured."""
         self._begin()
         self._engine.load_state_dict(state_dict["engine"])
-        self._patient.load_state_dict(state_dict["patient"])
-        self._loaded = True
+        self._state.load_state_dict(state_dict["patient"])
+        self._is_loaded = True
 
     def _begin(self) -> None:
-        self._engine = Engine(self.thresholds, self.ignore)
-        self._patient = Patient(self.every_n_steps)
+        self._engine = Engine(self.thresholds, self.options.ignore)
+        self._state = DoctorState(self.options.every_n_steps)
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule, *, alone: bool = False) -> None:
-        self._patient.leave()
-        self._patient.look_at_the_end(pl_module, alone=alone)
-        self._judge(trainer, "end")
+    def _finish(self, trainer: Trainer, pl_module: LightningModule, *, alone: bool) -> None:
+        self._state.end_fit(pl_module, alone=alone)
+        self._diagnose(trainer, "end")
         self._write(trainer)
 
-    def _judge(self, trainer: Trainer, moment: str) -> None:
-        facts = self._patient.facts(trainer, moment)
+    def _diagnose(self, trainer: Trainer, moment: str) -> None:
+        facts = self._state.facts(trainer, moment)
         new = self._engine.update(facts)
-        if moment == "look":
-            log_facts(trainer, facts)
+        if moment == SAMPLED_STEP:
+            report.log_facts(trainer, facts)
         if not new:
             return
-        log_findings(trainer, new)
+        report.log_findings(trainer, new)
         self._write(trainer)
-        for finding in new if self.print_findings and trainer.is_global_zero else ():
-            print_finding(finding)
+        for finding in new if self.options.print_findings and trainer.is_global_zero else ():
+            report.print_finding(finding)
 
     def _write(self, trainer: Trainer) -> None:
         if self._folder is not None and trainer.is_global_zero:
             place = {"step": trainer.global_step, "epoch": trainer.current_epoch}
             unseen = {"unseen": list(self.unseen)} if self.unseen else {}
-            write_findings(self._folder, self.findings, {**place, **unseen})
+            report.write_findings(self._folder, self.findings, {**place, **unseen})
+
+
+_NAMES = ", ".join(f"``{id_}``" for id_ in IDS)
+TrainingDoctor.__doc__ = (TrainingDoctor.__doc__ or "").replace("{ids}", _NAMES)

@@ -1,33 +1,23 @@
-"""Every rule, and which sickness explains which."""
+"""Every fault with its rules, and which fault explains which."""
 
 from __future__ import annotations
 
 from types import MappingProxyType
 
-from lightning_stab.diagnosis.rules.learning import LEARNING_RULES
-from lightning_stab.diagnosis.rules.network import NETWORK_RULES
-from lightning_stab.diagnosis.rules.wiring import WIRING_RULES
+from lightning_stab.diagnosis.rules.learning import LEARNING_FAULTS
+from lightning_stab.diagnosis.rules.network import NETWORK_FAULTS
+from lightning_stab.diagnosis.rules.wiring import WIRING_FAULTS
 
-RULES = (*WIRING_RULES, *NETWORK_RULES, *LEARNING_RULES)
+_FAULTS = (*WIRING_FAULTS, *NETWORK_FAULTS, *LEARNING_FAULTS)
+# in this order a checkpoint holds how long each rule has triggered
+RULES = tuple(rule for fault in _FAULTS for rule in fault.rules)
 
-# the deepest cause first; where several hold at one moment, the first one is told
-_ORDER = (
-    ("non-finite",),
-    ("output-activation", "unused-parameters"),
-    ("target-scale",),
-    ("input-scale",),
-    ("bad-initialization",),
-    ("dead-units", "saturated-units"),
-    ("vanishing-gradient", "exploding-gradient"),
-    ("learning-rate-too-high", "learning-rate-too-low"),
-    ("loss-spike", "oscillating-loss"),
-    ("plateau",),
-    ("overfitting",),
-)
-CAUSES = MappingProxyType({id_: rank for rank, ids in enumerate(_ORDER) for id_ in ids})
-IDS = tuple(CAUSES)
+# the deepest cause first; where several hold at one moment, the first one is reported
+FAULTS = tuple(sorted(_FAULTS, key=lambda fault: fault.rank))
+IDS = tuple(fault.id for fault in FAULTS)
+CAUSES = MappingProxyType({fault.id: fault.rank for fault in FAULTS})
 
-# faults by their form: told whatever else was told
+# faults by their form: reported no matter what else was reported
 _APART = frozenset({"non-finite", "output-activation", "unused-parameters"})
 _SCALES = frozenset({"target-scale", "input-scale"})
 # what ruins units, gradients and losses once it is there, so that nothing else that shows later is

@@ -2,345 +2,236 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Rule, when
+from lightning_stab.diagnosis.rule import error, fault, info, warning
 
-_LOWER = (
+_LOWER_RATE = (
     "Lower the learning rate from {learning_rate} to {learning_rate:/10}, and start again.",
     'Add `GradientClipping(rule="norm", threshold=1.0)`, and a warm-up over the first steps.',
+)
+_SKIP_SPIKES = (
+    (
+        'Add `StepGuard(on_spike="skip")`, which skips such steps,'
+        ' and `GradientClipping(rule="norm", threshold=1.0)`.'
+    ),
+    "Look for broken samples in the data: values far outside the usual range.",
+)
+_CHECK_DATA = (
+    "Check that inputs and labels belong together, in training and in validation.",
+    "Check that there is something to learn: fit a simple model to the same data.",
 )
 _REGULARISE = (
     'Stop at the best epoch: `BestWeightsEarlyStopping(monitor="val_loss")` keeps its weights.',
     "Add data, augmentation, dropout or weight decay, or make the network smaller.",
 )
 
-LEARNING_RULES = (
-    Rule(
+LEARNING_FAULTS = (
+    fault(
         "learning-rate-too-high",
-        "error",
-        when(
-            "loss_ratio > risen_loss and unexplained > worse_than_constant"
-            " and input_peak not> outlying and start_loss_ratio not> large_start_loss"
-            " and input_size not> large_input and target_size not> large_target"
+        7,
+        "the updates destroy what the weights had learnt",
+        error(
+            "loss_ratio > risen_loss and unexplained > worse_than_constant and ordinary_data",
+            "The loss has risen to {loss_ratio} times its start.",
+            *_LOWER_RATE,
         ),
-        "The loss has risen to {loss_ratio} times its start.",
-        _LOWER,
-        persistence=2,
-    ),
-    Rule(
-        "learning-rate-too-high",
-        "warning",
-        when(
-            "early_update_ratio > large_update and epoch > early"
-            " and learnt not> little_learnt and input_peak not> outlying"
-            " and start_loss_ratio not> large_start_loss and input_size not> large_input"
-            " and target_size not> large_target"
+        warning(
+            "early_update_ratio > large_update and epoch > early and learnt not> little_learnt"
+            " and ordinary_data",
+            "The first steps changed the weights by {early_update_ratio:.0%} of their size each,"
+            " and the run has not learnt since.",
+            *_LOWER_RATE,
         ),
-        "The first steps changed the weights by {early_update_ratio:.0%} of their size"
-        " each, and the"
-        " run has not learnt since.",
-        _LOWER,
-        persistence=2,
-    ),
-    Rule(
-        "learning-rate-too-high",
-        "warning",
-        when(
+        warning(
             "weight_growth > grown_weights and early_update_ratio not< notable_update"
-            " and epoch > early and learnt not> little_learnt and input_peak not> outlying"
-            " and start_loss_ratio not> large_start_loss and input_size not> large_input"
-            " and target_size not> large_target"
+            " and epoch > early and learnt not> little_learnt and ordinary_data",
+            "The weights have grown {weight_growth:.0f} times, and the run has not learnt.",
+            *_LOWER_RATE,
         ),
-        "The weights have grown {weight_growth:.0f} times, and the run has not learnt.",
-        _LOWER,
-        persistence=2,
-    ),
-    Rule(
-        "learning-rate-too-high",
-        "warning",
-        when(
+        warning(
             "early_rise > sudden_rise and epoch > early and learnt not> little_learnt"
-            " and input_peak not> outlying and start_loss_ratio not> large_start_loss"
-            " and input_size not> large_input and target_size not> large_target"
+            " and ordinary_data",
+            "Within the first steps the loss rose to {early_rise} times its start,"
+            " and the run has not learnt since.",
+            *_LOWER_RATE,
         ),
-        "Within the first steps the loss rose to {early_rise} times its start, and the run has not"
-        " learnt since.",
-        _LOWER,
-        persistence=2,
-    ),
-    Rule(
-        "learning-rate-too-high",
-        "warning",
-        when(
-            "gradient_depth_start_log10 > both_shrink"
+        warning(
+            "gradient_depth_start_log10 > joint_shrinkage"
             " and gradient_depth_log10 < severe_vanishing_depth and learnt not> little_learnt"
-            " and weight_growth not< shrunk_weights and input_peak not> outlying"
-            " and start_loss_ratio not> large_start_loss and input_size not> large_input"
+            " and kept_weights and ordinary_start",
+            "The gradient reached the first layers when the run began;"
+            " now it shrinks by 10^{gradient_depth_log10:a.1f} on its way:"
+            " the updates have ruined the network.",
+            *_LOWER_RATE,
         ),
-        "The gradient reached the first layers when the run began; now it shrinks by"
-        " 10^{gradient_depth_log10:a.1f} on its way: the steps have ruined the network.",
-        _LOWER,
-        persistence=2,
-    ),
-    Rule(
-        "learning-rate-too-high",
-        "warning",
-        when(
+        warning(
             "saturated_fraction > many_saturated and saturated_at_start < half_saturated"
-            " and learnt not> half_learnt and input_peak not> outlying"
-            " and start_loss_ratio not> large_start_loss and input_size not> large_input"
+            " and learnt not> half_learnt and ordinary_start",
+            "The units of {layers} were not saturated when the run began, and are now:"
+            " the updates have saturated them.",
+            *_LOWER_RATE,
         ),
-        "The units of {layers} were not saturated when the run began, and are now: the steps have"
-        " driven them there.",
-        _LOWER,
-        persistence=2,
-    ),
-    Rule(
-        "learning-rate-too-high",
-        "warning",
-        when(
-            "relapse > much_lost and improvement < half_learnt and epoch > an_epoch"
+        warning(
+            "relapse > much_lost and improvement < half_learnt and epoch > one_epoch"
             " and input_peak not> outlying and target_size not> large_target"
-            " and batch_variety not< one_class_batches"
+            " and batch_variety not< one_class_batches",
+            "The loss has lost {relapse:.0%} of what it had gained:"
+            " the updates have become too large.",
+            *_LOWER_RATE,
+            persistence=1,
         ),
-        "The loss has lost {relapse:.0%} of what it had gained: the steps have become too large.",
-        _LOWER,
     ),
-    Rule(
+    fault(
         "learning-rate-too-low",
-        "warning",
-        when(
+        7,
+        "the updates are too small to move the loss",
+        warning(
             "update_ratio < small_update and improvement < small_improvement"
-            " and epoch > an_epoch and warming_up < present"
-        ),
-        "A step changes the weights by {update_ratio:.1e} of their size, and the loss has come down"
-        " by {improvement:.1%} since the start.",
-        (
+            " and epoch > one_epoch and warming_up < flag_set",
+            "A step changes the weights by {update_ratio:.1e} of their size,"
+            " and the loss has come down by {improvement:.1%} since the start.",
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
             "Or use Adam, whose steps do not shrink with the gradient.",
         ),
-        persistence=2,
-    ),
-    Rule(
-        "learning-rate-too-low",
-        "warning",
-        when("warming_up > present and progress > far_into_the_run and learnt not> hardly_learnt"),
-        "After {progress:.0%} of the run the learning rate still rises, from a value"
-        " at which little"
-        " is learnt.",
-        ("Let the warm-up end within the first tenth of the run.",),
-    ),
-    Rule(
-        "learning-rate-too-low",
-        "warning",
-        when("rate_left < nearly_gone and progress < half_the_run and learnt not> half_learnt"),
-        "The learning rate has fallen to {rate_left:.1e} of its highest within the"
-        " first half of the"
-        " run, long before the loss has come down.",
-        (
-            (
-                "Let the schedule last as long as the run: `T_max` or `total_steps` in"
-                " optimizer steps,"
-                ' and `"interval": "step"` or `"epoch"` to match.'
-            ),
+        warning(
+            "warming_up > flag_set and progress > far_into_the_run and learnt not> hardly_learnt",
+            "After {progress:.0%} of the run the learning rate is still rising,"
+            " from a value at which little is learnt.",
+            "Let the warm-up end within the first tenth of the run.",
+            persistence=1,
         ),
-        persistence=2,
+        warning(
+            "rate_left < nearly_gone and progress < half_the_run and learnt not> half_learnt",
+            "The learning rate has fallen to {rate_left:.1e} of its highest"
+            " within the first half of the run, long before the loss has come down.",
+            "Let the schedule last as long as the run: `T_max` or `total_steps` in optimizer"
+            ' steps, and `"interval": "step"` or `"epoch"` to match.',
+        ),
     ),
-    Rule(
+    fault(
         "loss-spike",
-        "warning",
-        when("target_peak > outlying and target_size > present and epoch > early"),
-        "The largest batch holds targets {target_peak:.0f} times those of an ordinary one: a few"
-        " samples decide the loss.",
-        (
+        8,
+        "one loss far above the run's own recent past",
+        warning(
+            "target_peak > outlying and target_size > flag_set and epoch > early",
+            "The largest batch holds targets {target_peak:.0f} times those of an ordinary one:"
+            " a few samples decide the loss.",
             "Look for broken targets in the data, and remove or clamp them.",
-            (
-                "Use `torch.nn.HuberLoss`, which large errors do not dominate, and"
-                ' `GradientClipping(rule="norm", threshold=1.0)`.'
-            ),
+            "Use `torch.nn.HuberLoss`, which large errors do not dominate,"
+            ' and `GradientClipping(rule="norm", threshold=1.0)`.',
         ),
-        persistence=2,
-    ),
-    Rule(
-        "loss-spike",
-        "warning",
-        when("input_peak > outlying and epoch > early and learnt not> half_learnt"),
-        "The largest batch holds values {input_peak:.0f} times those of an ordinary"
-        " one, and the run"
-        " learns little: a few samples decide it.",
-        (
+        warning(
+            "input_peak > outlying and epoch > early and learnt not> half_learnt",
+            "The largest batch holds values {input_peak:.0f} times those of an ordinary one,"
+            " and the run learns little: a few samples decide it.",
             "Look for broken samples in the data, and remove or clamp them.",
             'Add `GradientClipping(rule="norm", threshold=1.0)` and `StepGuard(on_spike="skip")`.',
         ),
-        persistence=2,
-    ),
-    Rule(
-        "loss-spike",
-        "warning",
-        when(
-            "spiky_epochs > present and weight_growth > grown_weights"
-            " and early_update_ratio < notable_update and learnt not> little_learnt"
+        warning(
+            "spiky_epochs > flag_set and weight_growth > grown_weights"
+            " and early_update_ratio < notable_update and learnt not> little_learnt",
+            "The loss jumped far above its usual level, and the weights,"
+            " which had taken steps of ordinary size, are {weight_growth:.0f} times as large:"
+            " a few samples have ruined the run.",
+            *_SKIP_SPIKES,
         ),
-        "The loss jumped far above its usual level, and the weights, which had taken steps of"
-        " ordinary size, are {weight_growth:.0f} times as large: a few samples have"
-        " ruined the run.",
-        (
-            (
-                'Add `StepGuard(on_spike="skip")`, which passes over such steps, and'
-                ' `GradientClipping(rule="norm", threshold=1.0)`.'
-            ),
-            "Look for broken samples in the data: values far outside the usual range.",
+        warning(
+            "spiky_epochs > recurring and learnt not> half_learnt",
+            "The loss has jumped far above its usual level in {spiky_epochs:.0f} epochs,"
+            " and the run learns little.",
+            *_SKIP_SPIKES,
         ),
-        persistence=2,
-    ),
-    Rule(
-        "loss-spike",
-        "warning",
-        when("spiky_epochs > recurring and learnt not> half_learnt"),
-        "The loss has jumped far above its usual level in {spiky_epochs:.0f} epochs, and the run"
-        " learns little.",
-        (
-            (
-                'Add `StepGuard(on_spike="skip")`, which passes over such steps, and'
-                ' `GradientClipping(rule="norm", threshold=1.0)`.'
-            ),
-            "Look for broken samples in the data: values far outside the usual range.",
+        info(
+            "spike_height > large_spike",
+            "The loss jumped to {spike_height} times its median.",
+            'Add `StepGuard(on_spike="skip")`, which skips such a step.',
+            "Inspect the batch: `StepGuard(forensics=True)` keeps it.",
+            is_event=True,
+            persistence=1,
         ),
-        persistence=2,
     ),
-    Rule(
-        "loss-spike",
-        "info",
-        when("spike_height > large_spike"),
-        "The loss jumped to {spike_height} times its median.",
-        (
-            'Add `StepGuard(on_spike="skip")`, which passes over such a step.',
-            "Look at the batch: `StepGuard(forensics=True)` keeps it.",
-        ),
-        is_event=True,
-    ),
-    Rule(
+    fault(
         "plateau",
-        "warning",
-        when(
+        9,
+        "the loss stands still, or never left that of a constant prediction",
+        warning(
             "learnt < nothing_learnt and epoch > some_epochs and step > many_steps"
-            " and warming_up not> present and input_size not> large_input"
-            " and input_size not< small_input"
-        ),
-        "After {epoch:.1f} epochs the loss is still that of a constant prediction.",
-        (
-            (
-                "Fit one batch alone first: a network that cannot do that has a fault in its data,"
-                " loss or architecture."
-            ),
+            " and warming_up not> flag_set and ordinary_inputs",
+            "After {epoch:.1f} epochs the loss is still that of a constant prediction.",
+            "Fit one batch alone first: a network that cannot do that has a fault in its data,"
+            " loss or architecture.",
             "Check that inputs and labels belong together.",
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
         ),
-        persistence=2,
-    ),
-    Rule(
-        "plateau",
-        "warning",
-        when(
+        warning(
             "validation_learnt < nothing_learnt and epoch > some_epochs and step > many_steps"
-            " and input_size not> large_input and input_size not< small_input"
+            " and ordinary_inputs",
+            "After {epoch:.1f} epochs the validation loss has never been better"
+            " than that of a constant prediction.",
+            *_CHECK_DATA,
         ),
-        "After {epoch:.1f} epochs the validation loss has never been better than that of a constant"
-        " prediction.",
-        (
-            "Check that inputs and labels belong together, in training and in validation.",
-            "Check that there is something to learn: fit a simple model to the same data.",
+        warning(
+            "weight_growth < shrunk_weights and learnt not> little_learnt",
+            "The weights have shrunk to {weight_growth:.1%} of what they were,"
+            " and little is learnt.",
+            "Lower the weight decay: it pulls harder than the loss.",
         ),
-        persistence=2,
-    ),
-    Rule(
-        "plateau",
-        "warning",
-        when("weight_growth < shrunk_weights and learnt not> little_learnt"),
-        "The weights have shrunk to {weight_growth:.1%} of what they were, and little is learnt.",
-        ("Lower the weight decay: it pulls harder than the loss.",),
-        persistence=2,
-    ),
-    Rule(
-        "plateau",
-        "warning",
-        when(
+        warning(
             "validation_fall > fallen_metric and validation_rise > risen_validation_loss"
             " and learnt not> hardly_learnt and relapse not> much_lost and epoch > some_epochs"
-            " and step > many_steps"
+            " and step > many_steps",
+            "After {epoch:.1f} epochs little is learnt, and validation has only become worse.",
+            *_CHECK_DATA,
         ),
-        "After {epoch:.1f} epochs little is learnt, and validation has only become worse.",
-        (
-            "Check that inputs and labels belong together, in training and in validation.",
-            "Check that there is something to learn: fit a simple model to the same data.",
-        ),
-        persistence=2,
-    ),
-    Rule(
-        "plateau",
-        "info",
-        when("recent_improvement < standing_still and epoch > some_epochs"),
-        "The loss has come down by no more than {recent_improvement:.2%} of its start"
-        " within an epoch.",
-        (
+        info(
+            "recent_improvement < standing_still and epoch > some_epochs",
+            "The loss has come down by no more than {recent_improvement:.2%} of its start"
+            " within an epoch.",
             'If the metric is good enough, stop: `BestWeightsEarlyStopping(monitor="val_loss")`.',
             "If not, lower the learning rate: `LearningRateDecay()`.",
+            persistence=3,
         ),
-        persistence=3,
     ),
-    Rule(
+    fault(
         "oscillating-loss",
-        "warning",
-        when("batch_variety < one_class_batches and epoch > early and learnt not> well_learnt"),
-        "Batches hold nearly one class each ({batch_variety:.0%} of the variety of all targets):"
-        " the loss swings from one to the next.",
-        (
+        8,
+        "the loss swings from step to step",
+        warning(
+            "batch_variety < one_class_batches and epoch > early and learnt not> well_learnt",
+            "Batches hold nearly one class each ({batch_variety:.0%} of the variety of all"
+            " targets): the loss swings from one to the next.",
             "Shuffle the training data: `DataLoader(..., shuffle=True)`.",
-            (
-                "If the order is meant, lower the learning rate from {learning_rate} to"
-                " {learning_rate:/10}, and accumulate gradients."
-            ),
+            "If the order is intended, lower the learning rate from {learning_rate} to"
+            " {learning_rate:/10}, and accumulate gradients.",
         ),
-        persistence=2,
-    ),
-    Rule(
-        "oscillating-loss",
-        "info",
-        when("oscillation > swinging_loss and epoch > an_epoch"),
-        "The loss swings by {oscillation:.0%} of its level from step to step.",
-        (
-            (
-                "Lower the learning rate from {learning_rate} to {learning_rate:/3}, or let it"
-                " decay:"
-                " `LearningRateDecay()`."
-            ),
+        info(
+            "oscillation > swinging_loss and epoch > one_epoch",
+            "The loss swings by {oscillation:.0%} of its start from step to step.",
+            "Lower the learning rate from {learning_rate} to {learning_rate:/3},"
+            " or let it decay: `LearningRateDecay()`.",
             "Make the batches larger.",
+            persistence=3,
         ),
-        persistence=3,
     ),
-    Rule(
+    fault(
         "overfitting",
-        "warning",
-        when("validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost"),
-        "The validation metric has fallen by {validation_fall:.0%} from its best.",
-        _REGULARISE,
-        persistence=2,
-    ),
-    Rule(
-        "overfitting",
-        "warning",
-        when("generalization_gap > wide_gap and learnt > all_learnt"),
-        "The validation loss stands far above the training loss: the gap is"
-        " {generalization_gap:.0%} of the loss of a constant prediction.",
-        _REGULARISE,
-        persistence=2,
-    ),
-    Rule(
-        "overfitting",
-        "info",
-        when("validation_rise > risen_validation_loss and learnt > half_learnt"),
-        "The validation loss has risen by {validation_rise:.0%} of what had been gained, while the"
-        " training loss went on falling.",
-        _REGULARISE,
-        persistence=2,
+        10,
+        "validation gets worse while training gets better",
+        warning(
+            "validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost",
+            "The validation metric has fallen by {validation_fall:.0%} from its best.",
+            *_REGULARISE,
+        ),
+        warning(
+            "generalization_gap > wide_gap and learnt > all_learnt",
+            "The validation loss stands far above the training loss: the gap is"
+            " {generalization_gap:.0%} of the loss of a constant prediction.",
+            *_REGULARISE,
+        ),
+        info(
+            "validation_rise > risen_validation_loss and learnt > half_learnt",
+            "The validation loss has risen by {validation_rise:.0%} of what had been gained,"
+            " while the training loss went on falling.",
+            *_REGULARISE,
+        ),
     ),
 )

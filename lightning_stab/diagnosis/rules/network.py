@@ -2,209 +2,156 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Rule, when
+from lightning_stab.diagnosis.rule import error, fault, warning
 
+_LOWER_RATE = "Lower the learning rate from {learning_rate} to {learning_rate:/10}."
+_CLIP = 'Clip: `GradientClipping(rule="norm", threshold=1.0)`.'
 _CURE_DEPTH = (
     'Add `WeightInitialization(scheme="auto")`: it fits each layer to the activation before it.',
     (
-        "Add a normalisation layer before each activation, or a skip connection around every two"
-        " layers."
+        "Add a normalisation layer before each activation,"
+        " or a skip connection around every two layers."
     ),
 )
 _VANISHING = (
-    "The gradient shrinks by 10^{gradient_depth_log10:a.1f} from the last hidden layer to the first"
-    " of {depth:.0f} layers: the first layers do not learn."
+    "The gradient shrinks by 10^{gradient_depth_log10:a.1f} from the last hidden layer"
+    " to the first of {depth:.0f} layers: the first layers do not learn."
 )
 _EXPLODING = (
-    "The gradient grows by 10^{gradient_depth_log10:a.1f} from the last hidden layer to the first"
-    " of {depth:.0f} layers."
+    "The gradient grows by 10^{gradient_depth_log10:a.1f} from the last hidden layer"
+    " to the first of {depth:.0f} layers."
 )
 _DEPTH_SOURCE = "Glorot & Bengio 2010; thresholds measured, see docs/training_doctor.md"
 
-NETWORK_RULES = (
-    Rule(
+NETWORK_FAULTS = (
+    fault(
         "dead-units",
-        "error",
-        when(
+        5,
+        "units that are zero on every sample",
+        error(
             "dead_fraction > dead_layer and learnt not> well_learnt"
-            " and early_update_ratio not> large_update and input_size not> large_input"
-        ),
-        "{dead_fraction:.0%} of the units of {layers} are zero on every sample: no"
-        " gradient passes.",
-        (
+            " and ordinary_steps and input_size not> large_input",
+            "{dead_fraction:.0%} of the units of {layers} are zero on every sample:"
+            " no gradient passes.",
             "Add `WeightInitialization()` and start again: dead units do not come back.",
-            "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
+            _LOWER_RATE,
             "Use LeakyReLU or GELU instead of ReLU.",
+            source="Lu et al. 2019 (dying ReLU)",
         ),
-        persistence=2,
-        source="Lu et al. 2019 (dying ReLU)",
-    ),
-    Rule(
-        "dead-units",
-        "warning",
-        when(
-            "dead_fraction > many_dead and learnt not> half_learnt and epoch > an_epoch"
-            " and early_update_ratio not> large_update and input_size not> large_input"
-        ),
-        "{dead_fraction:.0%} of the units of {layers} are zero on every sample.",
-        (
-            "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
+        warning(
+            "dead_fraction > many_dead and learnt not> half_learnt and epoch > one_epoch"
+            " and ordinary_steps and input_size not> large_input",
+            "{dead_fraction:.0%} of the units of {layers} are zero on every sample.",
+            _LOWER_RATE,
             "Add `WeightInitialization()`, or use LeakyReLU or GELU instead of ReLU.",
+            source="Lu et al. 2019 (dying ReLU)",
         ),
-        persistence=2,
-        source="Lu et al. 2019 (dying ReLU)",
     ),
-    Rule(
+    fault(
         "saturated-units",
-        "warning",
-        when(
+        5,
+        "outputs stand where the activation is flat; attention looks at one place",
+        warning(
             "saturated_fraction > many_saturated and saturated_at_start > half_saturated"
-            " and learnt not> half_learnt and early_update_ratio not> large_update"
-            " and relapse not> much_lost"
-        ),
-        "{saturated_fraction:.0%} of the outputs of {layers} stand where the activation is flat.",
-        (
+            " and learnt not> half_learnt and ordinary_steps and relapse not> much_lost",
+            "{saturated_fraction:.0%} of the outputs of {layers} stand where the activation"
+            " is flat.",
             "Standardise the inputs.",
             "Add `WeightInitialization()`, or make the weights before these layers smaller.",
-            "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
+            _LOWER_RATE,
+            source="Glorot & Bengio 2010",
         ),
-        persistence=2,
-        source="Glorot & Bengio 2010",
-    ),
-    Rule(
-        "saturated-units",
-        "warning",
-        when(
+        warning(
             "attention_logits > large_attention_logits and learnt not> well_learnt"
-            " and early_update_ratio not> large_update and relapse not> much_lost"
-        ),
-        "The attention logits of {layers} have grown to a spread of {attention_logits}: its softmax"
-        " looks at one position only.",
-        (
+            " and ordinary_steps and relapse not> much_lost",
+            "The attention logits of {layers} have grown to a spread of {attention_logits}:"
+            " its softmax looks at one position only.",
             "Normalise queries and keys, or divide the logits by the root of the head's width.",
             "Lower the learning rate from {learning_rate} to {learning_rate:/10}, with a warm-up.",
+            source="Dehghani et al. 2023 (attention entropy and logit growth)",
         ),
-        persistence=2,
-        source="Dehghani et al. 2023 (attention entropy and logit growth)",
     ),
-    Rule(
+    fault(
         "vanishing-gradient",
-        "error",
-        when(
+        6,
+        "the gradient vanishes on its way back, over depth or over time",
+        error(
             "gradient_depth_log10 < severe_vanishing_depth"
             " and gradient_depth_start_log10 not> vanishing_depth"
-            " and weight_growth not< shrunk_weights and most_dead not> dead_layer"
+            " and kept_weights and most_dead not> dead_layer",
+            _VANISHING,
+            *_CURE_DEPTH,
+            source=_DEPTH_SOURCE,
         ),
-        _VANISHING,
-        _CURE_DEPTH,
-        persistence=2,
-        source=_DEPTH_SOURCE,
-    ),
-    Rule(
-        "vanishing-gradient",
-        "warning",
-        when(
+        warning(
             "gradient_depth_log10 < vanishing_depth"
-            " and gradient_depth_start_log10 not> both_shrink and epoch > an_epoch"
-            " and learnt not> half_learnt and weight_growth not< shrunk_weights"
-            " and input_size not> large_input and input_size not< small_input"
+            " and gradient_depth_start_log10 not> joint_shrinkage and epoch > one_epoch"
+            " and learnt not> half_learnt and kept_weights and ordinary_inputs",
+            _VANISHING,
+            *_CURE_DEPTH,
+            source=_DEPTH_SOURCE,
         ),
-        _VANISHING,
-        _CURE_DEPTH,
-        persistence=2,
-        source=_DEPTH_SOURCE,
-    ),
-    Rule(
-        "vanishing-gradient",
-        "warning",
-        when(
-            "gradient_time_log10 < vanishing_time and epoch > an_epoch and learnt not>"
-            " little_learnt"
-        ),
-        "Over the time steps of a recurrent layer the gradient shrinks by"
-        " 10^{gradient_time_log10:a.1f}: what stands at the beginning of a sequence is not learnt.",
-        (
+        warning(
+            "gradient_time_log10 < vanishing_time and epoch > one_epoch"
+            " and learnt not> little_learnt",
+            "Over the time steps of a recurrent layer the gradient shrinks by"
+            " 10^{gradient_time_log10:a.1f}:"
+            " what stands at the beginning of a sequence is not learnt.",
             "Use an LSTM or GRU with a forget bias of 1: `WeightInitialization()` sets it.",
             "Make sequences shorter, or let attention or pooling reach the early steps.",
+            source="Bengio, Simard & Frasconi 1994",
         ),
-        persistence=2,
-        source="Bengio, Simard & Frasconi 1994",
-    ),
-    Rule(
-        "vanishing-gradient",
-        "warning",
-        when(
-            "gradient_depth_log10 < both_shrink and activation_depth_log10 < both_shrink"
-            " and gradient_depth_start_log10 < both_shrink and epoch > early"
-            " and learnt not> little_learnt and weight_growth not< shrunk_weights"
-            " and input_size not> large_input and input_size not< small_input"
+        warning(
+            "gradient_depth_log10 < joint_shrinkage and activation_depth_log10 < joint_shrinkage"
+            " and gradient_depth_start_log10 < joint_shrinkage and epoch > early"
+            " and learnt not> little_learnt and kept_weights and ordinary_inputs",
+            "From layer to layer both shrink:"
+            " the signal by 10^{activation_depth_log10:a.1f} on its way to the last hidden layer,"
+            " the gradient by 10^{gradient_depth_log10:a.1f} on its way back.",
+            *_CURE_DEPTH,
+            source=_DEPTH_SOURCE,
         ),
-        "From layer to layer both shrink: the signal by 10^{activation_depth_log10:a.1f} on its way"
-        " to the last hidden layer, the gradient by 10^{gradient_depth_log10:a.1f} on"
-        " its way back.",
-        _CURE_DEPTH,
-        persistence=2,
-        source=_DEPTH_SOURCE,
     ),
-    Rule(
+    fault(
         "exploding-gradient",
-        "error",
-        when(
+        6,
+        "the gradient grows on its way back, over depth, time or steps",
+        error(
             "gradient_depth_log10 > severe_exploding_depth"
-            " and gradient_depth_start_log10 not< exploding_depth"
+            " and gradient_depth_start_log10 not< exploding_depth",
+            _EXPLODING,
+            *_CURE_DEPTH,
+            source=_DEPTH_SOURCE,
         ),
-        _EXPLODING,
-        _CURE_DEPTH,
-        persistence=2,
-        source=_DEPTH_SOURCE,
-    ),
-    Rule(
-        "exploding-gradient",
-        "warning",
-        when(
-            "gradient_depth_log10 > exploding_depth and epoch > an_epoch"
-            " and learnt not> half_learnt and early_update_ratio not> large_update"
+        warning(
+            "gradient_depth_log10 > exploding_depth and epoch > one_epoch"
+            " and learnt not> half_learnt and ordinary_steps",
+            _EXPLODING,
+            *_CURE_DEPTH,
+            source=_DEPTH_SOURCE,
         ),
-        _EXPLODING,
-        _CURE_DEPTH,
-        persistence=2,
-        source=_DEPTH_SOURCE,
-    ),
-    Rule(
-        "exploding-gradient",
-        "warning",
-        when("gradient_time_log10 > exploding_time and learnt not> half_learnt"),
-        "Over the time steps of a recurrent layer the gradient grows by"
-        " 10^{gradient_time_log10:a.1f} on its way back.",
-        (
-            'Clip: `GradientClipping(rule="norm", threshold=1.0)`.',
+        warning(
+            "gradient_time_log10 > exploding_time and learnt not> half_learnt",
+            "Over the time steps of a recurrent layer the gradient grows by"
+            " 10^{gradient_time_log10:a.1f} on its way back.",
+            _CLIP,
             "Add `WeightInitialization()`: it makes recurrent weights orthogonal.",
+            source="Pascanu, Mikolov & Bengio 2013",
         ),
-        persistence=2,
-        source="Pascanu, Mikolov & Bengio 2013",
-    ),
-    Rule(
-        "exploding-gradient",
-        "error",
-        when("stale_gradients > present"),
-        "The gradients of earlier steps are still there when new ones come: they add"
-        " up, step by step.",
-        (
+        error(
+            "stale_gradients > flag_set",
+            "The gradients of earlier steps are still there when new ones come:"
+            " they add up, step by step.",
             "Call `optimizer.zero_grad()` before each `self.manual_backward(loss)`.",
             "Leave `optimizer_zero_grad` as it is, where you override it.",
         ),
-        persistence=2,
-    ),
-    Rule(
-        "exploding-gradient",
-        "warning",
-        when("gradient_growth_log10 > exploding_growth and learnt not> half_learnt"),
-        "The gradient's norm has grown 10^{gradient_growth_log10:.1f} times since the first steps.",
-        (
-            'Clip: `GradientClipping(rule="norm", threshold=1.0)`.',
-            "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
+        warning(
+            "gradient_growth_log10 > exploding_growth and learnt not> half_learnt",
+            "The gradient's norm has grown 10^{gradient_growth_log10:.1f} times"
+            " since the first steps.",
+            _CLIP,
+            _LOWER_RATE,
+            source="Pascanu, Mikolov & Bengio 2013",
         ),
-        persistence=2,
-        source="Pascanu, Mikolov & Bengio 2013",
     ),
 )

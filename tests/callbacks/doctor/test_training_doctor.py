@@ -20,7 +20,7 @@ from helpers.doctor_programs import (
     mlp,
 )
 from helpers.lightning_twins import events, fit, packed_events
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -35,8 +35,8 @@ def zero_net():
     return initialized(mlp(3), lambda layer: nn.init.zeros_(layer.weight))
 
 
-class Sick(Program):
-    """Is told of two sicknesses, before the first step and later."""
+class Faulty(Program):
+    """Has two faults, one seen before the first step, one later."""
 
     def __init__(self):
         super().__init__(nn.Sequential(mlp(3), nn.Softmax(1)))
@@ -50,6 +50,7 @@ class Sick(Program):
     ("arguments", "sentence"),
     [
         ({"treat": True}, r"`treat` must be False, got True: .*Leave it out"),
+        ({"ignore": False}, r"`ignore` must be a list of strings, got False.*leave `treat` out"),
         ({"ignore": ["dead-unit"]}, r"`ignore` must be one of .*Did you mean 'dead-units'\?"),
         ({"ignore": ["dead:net.*"]}, r"`ignore` must be one of .*, got 'dead'"),
         ({"ignore": "plateau"}, r"`ignore` must be a list of strings, got 'plateau'"),
@@ -63,13 +64,41 @@ class Sick(Program):
         ({"every_n_steps": 2.5}, r"`every_n_steps` must be an integer >= 1, got 2.5"),
     ],
 )
-def test_a_wrong_argument_is_told_in_one_sentence(arguments, sentence):
+def test_a_wrong_argument_is_refused_in_one_sentence(arguments, sentence):
     known = set(THRESHOLDS)
     if "thresholds" in arguments and "dead_layer" not in known:
         pytest.skip("the rules have no threshold of this name any more")
     with pytest.raises(InvalidArgumentError, match=sentence) as caught:
         TrainingDoctor(**arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_treat_has_no_effect_and_is_deprecated():
+    with pytest.warns(FutureWarning, match=r"`TrainingDoctor\(treat=\)` has no effect"):
+        watcher = TrainingDoctor(treat=False, ignore=["plateau"])
+    assert repr(watcher) == "TrainingDoctor(ignore=('plateau',))"
+    assert not hasattr(watcher, "treat")
+
+
+def test_old_names_of_thresholds_are_taken():
+    with pytest.warns(FutureWarning, match="'an_epoch' is now called 'one_epoch'"):
+        watcher = TrainingDoctor(thresholds={"an_epoch": 2.0})
+    assert watcher.thresholds == {"one_epoch": 2.0}
+    assert watcher._engine.thresholds["one_epoch"] == 2.0
+
+
+def test_the_representation_makes_the_same_doctor():
+    arguments = {"thresholds": {"plateau.early": 1.0}, "every_n_steps": 7, "print_findings": False}
+    watcher = TrainingDoctor(["dead-units:head.*"], **arguments)
+    assert eval(repr(watcher)).options == watcher.options
+    assert repr(TrainingDoctor()) == "TrainingDoctor()"
+    assert (watcher.ignore, watcher.every_n_steps) == (("dead-units:head.*",), 7)
+    with pytest.raises(AttributeError):
+        watcher.every_n_steps = 9
+
+
+def test_the_help_names_every_id():
+    assert all(f"``{id_}``" in TrainingDoctor.__doc__ for id_ in IDS)
 
 
 @pytest.mark.parametrize("strategy", ["DeepSpeedStrategy", "FSDPStrategy"])
@@ -87,7 +116,7 @@ def test_every_id_and_every_threshold_may_be_named():
         ignore=[*IDS, *(f"{i}:head.*" for i in IDS)], thresholds=dict(THRESHOLDS)
     )
     assert watcher.findings == []
-    assert ids(examined(Sick(), watcher=watcher)) == set()
+    assert ids(examined(Faulty(), watcher=watcher)) == set()
 
 
 def test_arguments_are_copied():
@@ -125,7 +154,7 @@ def test_thresholds_replace_the_defaults():
 
 def test_each_finding_is_printed_once_to_the_error_stream(capsys):
     watcher = doctor(print_findings=True)
-    examined(Sick(), epochs=2, watcher=watcher)
+    examined(Faulty(), epochs=2, watcher=watcher)
     printed = capsys.readouterr()
     assert "output-activation" not in printed.out
     for finding in watcher.findings:
@@ -137,7 +166,7 @@ def test_each_finding_is_printed_once_to_the_error_stream(capsys):
 
 def test_nothing_is_printed_of_a_healthy_run_or_on_request(capsys):
     examined(Program(mlp()), watcher=doctor(print_findings=True))
-    examined(Sick(), watcher=doctor(print_findings=False))
+    examined(Faulty(), watcher=doctor(print_findings=False))
     assert "output-activation" not in capsys.readouterr().err
 
 
@@ -164,7 +193,7 @@ def text_events(folder):
 
 def test_tensorboard_shows_findings_as_text_and_facts_as_scalars(tmp_path):
     logger = TensorBoardLogger(tmp_path)
-    findings = examined(Sick(), epochs=2, logger=logger)
+    findings = examined(Faulty(), epochs=2, logger=logger)
     texts, (scalars, _) = text_events(logger.log_dir), events(logger.log_dir)
     assert findings
     for finding in findings:
@@ -176,13 +205,13 @@ def test_tensorboard_shows_findings_as_text_and_facts_as_scalars(tmp_path):
         assert scalars[f"diagnosis/{finding.id}"][0][1] == 1 + SEVERITIES.index(finding.severity)
     assert len(scalars[f"{FACTS}/loss_ratio"]) >= 3
     packed = packed_events(tmp_path, f"{FACTS}/loss_ratio")
-    assert all(len(names) > 3 for _, names in packed), "the facts of a look leave as one event"
+    assert all(len(names) > 3 for _, names in packed), "the facts of a step leave as one event"
 
 
 def test_the_file_holds_every_finding(tmp_path):
     for logger in (TensorBoardLogger(tmp_path / "board"), CSVLogger(tmp_path / "table")):
         watcher = doctor()
-        examined(Sick(), epochs=2, watcher=watcher, logger=logger)
+        examined(Faulty(), epochs=2, watcher=watcher, logger=logger)
         (path,) = tmp_path.joinpath(logger.save_dir).rglob("findings.json")
         assert str(path.parent) == logger.log_dir
         written = json.loads(path.read_text())
@@ -198,7 +227,7 @@ def test_the_file_of_a_healthy_run_says_so(tmp_path):
 
 
 def test_the_file_is_there_although_the_run_failed(tmp_path):
-    class Fails(Sick):
+    class Fails(Faulty):
         def training_step(self, batch, batch_idx):
             if batch_idx == 7:
                 raise KeyError("mine")
@@ -212,11 +241,11 @@ def test_the_file_is_there_although_the_run_failed(tmp_path):
 
 def test_without_a_logger_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert examined(Sick(), logger=False) != []
+    assert examined(Faulty(), logger=False) != []
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_compiled_module_is_told_what_cannot_be_seen(tmp_path):
+def test_what_cannot_be_seen_of_a_compiled_module_is_said(tmp_path):
     module = torch.compile(Program(mlp()), backend="eager")
     examined(module, logger=CSVLogger(tmp_path))
     (path,) = tmp_path.rglob("findings.json")
@@ -236,7 +265,7 @@ def plain(value):
     return value is None or type(value) in (str, int, float, bool, torch.Tensor)
 
 
-@pytest.mark.parametrize("make", [Sick, lambda: Program(mlp()), lambda: Program(zero_net())])
+@pytest.mark.parametrize("make", [Faulty, lambda: Program(mlp()), lambda: Program(zero_net())])
 def test_the_state_is_plain_and_comes_back(make):
     watcher = doctor()
     examined(make(), epochs=2, watcher=watcher)
@@ -255,17 +284,17 @@ def test_the_state_is_plain_and_comes_back(make):
 def test_a_doctor_can_be_copied_before_and_after_a_fit(copied):
     watcher = doctor()
     assert copied(watcher).findings == []
-    examined(Sick(), watcher=watcher)
+    examined(Faulty(), watcher=watcher)
     assert copied(watcher).findings == watcher.findings != []
 
 
 def test_findings_outlive_the_fit_and_a_second_fit_forgets_the_first():
     watcher = doctor()
-    examined(Sick(), watcher=watcher)
+    examined(Faulty(), watcher=watcher)
     assert "output-activation" in ids(watcher.findings)
     examined(Program(mlp()), watcher=watcher)
     assert alarms(watcher.findings) == set()
-    examined(Sick(), watcher=watcher)
+    examined(Faulty(), watcher=watcher)
     assert "output-activation" in ids(watcher.findings)
 
 
@@ -274,7 +303,7 @@ def test_a_second_fit_is_judged_like_a_first():
     examined(Program(zero_net()), watcher=used)
     for watcher in (used, fresh):
         torch.manual_seed(0)
-        examined(Sick(), hopeless(), epochs=3, watcher=watcher)
+        examined(Faulty(), hopeless(), epochs=3, watcher=watcher)
     assert json.dumps(used.state_dict()) == json.dumps(fresh.state_dict())
 
 
@@ -290,14 +319,14 @@ def saving(tmp_path, program, data, epochs, watcher=None, ckpt_path=None):
     return watcher, tmp_path / f"epoch={epochs - 1}.ckpt"
 
 
-def test_a_run_that_goes_on_tells_nothing_twice(tmp_path, capsys):
-    first, path = saving(tmp_path, Sick(), learnable(), 2)
-    told = list(first.findings)
-    assert told
+def test_a_run_that_goes_on_reports_nothing_twice(tmp_path, capsys):
+    first, path = saving(tmp_path, Faulty(), learnable(), 2)
+    reported = list(first.findings)
+    assert reported
     capsys.readouterr()
     watcher = doctor(print_findings=True)
-    saving(tmp_path, Sick(), learnable(), 4, watcher, path)
-    assert watcher.findings[: len(told)] == told
+    saving(tmp_path, Faulty(), learnable(), 4, watcher, path)
+    assert watcher.findings[: len(reported)] == reported
     assert "output-activation" not in capsys.readouterr().err
     assert len([f for f in watcher.findings if f.id == "output-activation"]) == 1
 
@@ -320,22 +349,42 @@ def test_a_run_that_is_restarted_each_epoch_is_judged_like_a_whole_one(tmp_path)
 
 def test_a_fit_that_is_continued_by_the_same_trainer_keeps_its_findings():
     watcher = doctor()
-    module = Sick()
+    module = Faulty()
     trainer = fit(module, [watcher], learnable())
-    told = list(watcher.findings)
+    reported = list(watcher.findings)
     trainer.fit_loop.max_epochs = 2
     trainer.fit(module, learnable())
-    assert watcher.findings[: len(told)] == told != []
+    assert watcher.findings[: len(reported)] == reported != []
 
 
 def test_a_resumed_run_does_not_take_up_the_findings_of_another(tmp_path):
     """The checkpoint was made without a doctor; the doctor has served another fit."""
     watcher = doctor()
-    examined(Sick(), watcher=watcher)
+    examined(Faulty(), watcher=watcher)
     trainer = fit(Program(mlp()), [], learnable())
     trainer.save_checkpoint(tmp_path / "plain.ckpt")
     fit(Program(mlp()), [watcher], learnable(), epochs=2, ckpt_path=tmp_path / "plain.ckpt")
     assert alarms(watcher.findings) == set()
+
+
+class Tuned(Program):
+    """Has a learning rate that a finder may set."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.lr = 1e-3
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.lr)
+
+
+def test_a_finder_that_tries_learning_rates_first_leaves_no_trace():
+    """It saves and restores the state of every callback before the fit begins."""
+    used = doctor()
+    examined(Faulty(), watcher=used)
+    finder = LearningRateFinder(num_training_steps=20)
+    fit(Tuned(zero_net()), [finder, used], learnable(), enable_checkpointing=True)
+    assert [(f.id, f.step) for f in used.findings] == [("bad-initialization", 0)]
 
 
 def test_a_validation_outside_of_a_fit_changes_nothing():
@@ -356,19 +405,19 @@ def test_a_validation_outside_of_a_fit_changes_nothing():
     assert fresh.findings == []
 
 
-def test_a_doctor_looks_seldom_in_a_long_run():
-    """Between its looks it does nothing but keep the loss."""
-    looks = []
+def test_few_steps_of_a_long_run_are_sampled():
+    """Between them the doctor does nothing but keep the loss."""
+    sampled = []
 
     class Spied(TrainingDoctor):
         def wants_step(self, trainer):
             wants = super().wants_step(trainer)
-            looks.append(wants)
+            sampled.append(wants)
             return wants
 
     watcher = Spied(print_findings=False, every_n_steps=50)
     examined(Program(mlp()), learnable(800, size=2), watcher=watcher)
-    assert len(looks) == 400
-    assert sum(looks) < 40
-    assert looks[0]
-    assert sum(looks[100:]) <= 8
+    assert len(sampled) == 400
+    assert sum(sampled) < 40
+    assert sampled[0]
+    assert sum(sampled[100:]) <= 8

@@ -67,10 +67,10 @@ def test_data_parallel_runs_are_watched_alike(tmp_path):
 DDP = """
 class Torn(TrainingDoctor):
     '''Its facts differ from rank to rank, as losses and inputs do: rank 1 alone has a finding.'''
-    def _judge(self, trainer, moment):
+    def _diagnose(self, trainer, moment):
         if RANK == 1:
             self._engine.thresholds["all_identical"] = -0.5
-        super()._judge(trainer, moment)
+        super()._diagnose(trainer, moment)
 
 def run(name, make, callbacks=(), data=healthy, **more):
     torch.manual_seed(0)

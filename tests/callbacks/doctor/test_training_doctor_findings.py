@@ -1,4 +1,4 @@
-"""In real tiny fits: each sickness is found under its name, and its healthy twin is left alone."""
+"""In real tiny fits: each fault is found under its name, and its healthy twin is left alone."""
 
 import math
 from functools import partial
@@ -357,8 +357,8 @@ class Attentive(nn.Module):
 
 def test_attention_logits_that_have_grown_are_found():
     slow = partial(SGD, lr=1e-4)
-    sick = examined(Program(Attentive(60.0), optimizer=slow), hopeless(), epochs=2)
-    (finding,) = [f for f in sick if "attention_logits" in f.evidence]
+    faulty = examined(Program(Attentive(60.0), optimizer=slow), hopeless(), epochs=2)
+    (finding,) = [f for f in faulty if "attention_logits" in f.evidence]
     assert finding.id == "saturated-units"
     assert finding.layers == ("net.attention",)
     healthy = examined(Program(Attentive(), optimizer=slow), hopeless(), epochs=2)
@@ -393,7 +393,7 @@ def test_poison_without_a_guard_is_found_and_named_by_its_weights():
     assert finding.severity == "error"
     assert finding.step <= 15
     findings = examined(Program(mlp()), loader(x, y), epochs=2)
-    assert ids(findings) == {"non-finite"}, "the deepest cause is told alone"
+    assert ids(findings) == {"non-finite"}, "the deepest cause is reported alone"
 
 
 def test_a_guard_keeps_the_weights_finite_and_the_doctor_sees_it():
@@ -485,8 +485,8 @@ def test_learning_by_heart_is_found_and_learning_is_not():
     assert alarms(findings) == set()
 
 
-def test_an_error_that_falls_is_no_sickness():
-    """Whatever it is called: a percentage error gets better when it falls."""
+def test_an_error_that_falls_is_no_fault():
+    """By any name: a percentage error gets better when it falls."""
 
     class Errors(Program):
         def validation_step(self, batch, batch_idx):
@@ -506,10 +506,10 @@ def test_what_is_no_validation_metric_is_not_judged_as_one(name):
 
     watcher = doctor()
     validated(Named(mlp()), learnable(64), learnable(64), 6, watcher)
-    assert watcher._patient._validation.state_dict() == {"loss": [], "metric": []}
+    assert watcher._state.validation.state_dict() == {"loss": [], "metric": []}
 
 
-def test_a_gan_is_told_nothing_of_its_losses():
+def test_nothing_is_reported_of_the_losses_of_a_gan():
     from helpers.lightning_twins import SmallGAN
 
     watcher = doctor()

@@ -350,7 +350,7 @@ def test_metrics_of_odd_names_and_values():
     class Odd(Named):
         names = ("", "val", "val_", "VAL/Loss", "{epoch}", "loss:val", "acc%", "ünï", "diagnosis/x")
 
-    # its validation loss is NaN at times, and that is told
+    # its validation loss is NaN at times, and that is reported
     assert alarms(watched(lambda: Odd(mlp()), Both(), epochs=3)) <= {"non-finite"}
 
 
@@ -471,7 +471,7 @@ class Raw(Program):
 
 @pytest.mark.parametrize("helper", [True, False])
 @pytest.mark.parametrize("clear", ["before", "after", "never"])
-def test_gradients_that_add_up_are_told_from_those_that_are_cleared(helper, clear):
+def test_gradients_that_add_up_are_distinguished_from_those_that_are_cleared(helper, clear):
     findings = watched(lambda: Raw(mlp(), helper=helper, clear=clear))
     stale = any("stale_gradients" in f.evidence for f in findings)
     assert stale == (clear == "never" and helper)  # a backward pass of its own is not seen

@@ -55,7 +55,7 @@ class Images(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A recurrent layer over a sequence that is long enough to be looked at over time."""
+    """A recurrent layer over a sequence that is long enough to be measured over time."""
 
     def __init__(self, kind=nn.LSTM, **options):
         super().__init__()
@@ -134,7 +134,7 @@ def zero(layer):
 
 MAKE = {
     "mlp": lambda: Program(mlp(3)),
-    "sick": lambda: Program(initialized(mlp(20, activation=nn.Sigmoid), zero)),
+    "faulty": lambda: Program(initialized(mlp(20, activation=nn.Sigmoid), zero)),
     "convolutions": lambda: Program(Images()),
     "lstm": lambda: Program(Recurrent()),
     "two-layer-gru": lambda: Program(Recurrent(nn.GRU, num_layers=2, dropout=0.1)),
@@ -208,10 +208,10 @@ def test_a_watched_run_is_the_unwatched_run(regime):
     assert {f.id for f in watcher.findings} <= set(IDS)
 
 
-def test_the_sick_twin_really_is_diagnosed():
-    """Else the law above would hold because nothing is looked at."""
+def test_the_faulty_twin_really_is_diagnosed():
+    """Else the law above would hold because nothing is measured."""
     watcher = doctor(3)
-    run("sick", [watcher])
+    run("faulty", [watcher])
     assert "bad-initialization" in {f.id for f in watcher.findings}
     logged = run("transformer", [doctor(3)])[1].logger.latest
     assert f"{FACTS}/gradient_depth_log10" in logged
@@ -227,7 +227,7 @@ def test_the_random_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# hooks are gone, whatever ends the run
+# hooks are gone, however the run ends
 
 
 class Fails(Program):
