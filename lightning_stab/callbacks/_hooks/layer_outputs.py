@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
-from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.functional.names import plain_name
 
 WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd)
 

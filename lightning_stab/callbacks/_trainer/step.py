@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import LBFGS, Optimizer
 
-from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor_norms, total_norm
 
 PHASES = ("measure_step", "guard_step", "clip_step", "record_step")

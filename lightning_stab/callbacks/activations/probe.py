@@ -8,7 +8,6 @@ from collections.abc import Collection
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks.activations.calls import ActivationWatch, Role, role_of
 from lightning_stab.callbacks.activations.hooks import (
     EnterHook,
@@ -22,6 +21,7 @@ from lightning_stab.callbacks.activations.recognition import (
     is_compiled_part,
 )
 from lightning_stab.callbacks.activations.record import LayerSeen
+from lightning_stab.functional.names import plain_name
 
 
 class ActivationProbe:

@@ -14,7 +14,7 @@ from lightning_stab.arguments import integer, one_of, strings
 from lightning_stab.callbacks._trainer.device_values import Reading, cross
 from lightning_stab.callbacks._trainer.intervals import is_due
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
-from lightning_stab.callbacks._trainer.logging import log_scalars, log_step, plain_name
+from lightning_stab.callbacks._trainer.logging import log_scalars, log_step
 from lightning_stab.callbacks._trainer.step import OptimizerStep, run_phases
 from lightning_stab.callbacks._trainer.strategies import refuse_flat_shards, refuse_hidden_gradients
 from lightning_stab.callbacks.clipping.output_layer import OutputLayer
@@ -30,6 +30,7 @@ from lightning_stab.callbacks.clipping.rules import (
 from lightning_stab.callbacks.clipping.summary import ClipSummary
 from lightning_stab.callbacks.clipping.thresholds import checked_method, checked_threshold
 from lightning_stab.errors import ConflictError
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norm_history import NormHistory, PercentileHistory, ZScoreHistory
 
 RULES = {"value": 100.0, "norm": 1.0, "adaptive": 0.01, "history": None}

@@ -6,8 +6,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS, LayerProbe, is_compiled
-from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep
+from lightning_stab.functional.names import plain_name
 
 
 class OutputLayer:

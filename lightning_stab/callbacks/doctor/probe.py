@@ -18,10 +18,10 @@ from lightning_stab.callbacks._hooks.layer_outputs import (
     is_compiled,
     is_transformed,
 )
-from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks.activations.recognition import compiled_functions
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions, Targets
 from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
+from lightning_stab.functional.names import plain_name
 
 TIME_SHARE = 0.1  # of a sequence's steps, that count as its beginning and as its end
 LEAST_STEPS = 8  # of a sequence, below which there is no talk of vanishing over time

@@ -12,7 +12,6 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lightning_stab.callbacks._trainer.device_values import Reading, cross
-from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts
 from lightning_stab.callbacks.doctor.input_facts import InputPeaks
@@ -24,6 +23,7 @@ from lightning_stab.callbacks.doctor.uncleared_gradients import StaleGradients
 from lightning_stab.callbacks.doctor.unit_facts import UnitFacts
 from lightning_stab.callbacks.doctor.validation_facts import ValidationHistory
 from lightning_stab.diagnosis.facts import NAMES, Facts
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import local, tensor_norms
 
 

@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 
 from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS
 from lightning_stab.callbacks._trainer.device_values import Reading
-from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.functional.autograd_graph import leaves_of
 from lightning_stab.functional.gradient_statistics import change_and_size
 from lightning_stab.functional.identical_units import identical_fraction
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import is_sharded, local, tensor_norms
 
 EARLY = 10  # steps after the warm-up at which every update is looked at

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import first_nonfinite, tensor_norms, total_norm
 
 

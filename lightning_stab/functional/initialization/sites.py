@@ -20,6 +20,7 @@ from lightning_stab.functional.initialization.gains import (
     preceding_of,
 )
 from lightning_stab.functional.initialization.tape import RECURRENT
+from lightning_stab.functional.names import plain_name
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -64,7 +65,7 @@ def weight_sites(module: nn.Module) -> list[WeightSite]:
     sites: list[WeightSite] = []
     preceding = INPUT
     for compiled_name, owner in module.named_modules(remove_duplicate=False):
-        layer = plain(compiled_name)
+        layer = plain_name(compiled_name)
         own = [
             WeightSite(join(layer, name), layer, owner, weight, preceding)
             for name, weight in _weights(owner)
@@ -75,16 +76,6 @@ def weight_sites(module: nn.Module) -> list[WeightSite]:
         else:
             preceding = preceding_of(owner) or preceding
     return sites
-
-
-def plain(name: str) -> str:
-    """Return a module's name without the prefix that ``torch.compile`` adds.
-
-    Example:
-        >>> plain("net._orig_mod.0")
-        'net.0'
-    """
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def join(layer: str, attribute: str) -> str:
