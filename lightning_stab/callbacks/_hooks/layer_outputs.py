@@ -12,12 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
+from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
 from lightning_stab.functional.names import plain_name
-
-WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd)
 
 
 class LayerProbe:

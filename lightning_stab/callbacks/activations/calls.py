@@ -12,9 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lightning_stab.callbacks.activations.graph import ActivationGraph
 from lightning_stab.callbacks.activations.recognition import (
-    CONSUMERS,
     FUNCTIONS,
-    RECURRENT,
     WEIGHT_FUNCTIONS,
     Maker,
     kind_of_call,
@@ -24,6 +22,7 @@ from lightning_stab.callbacks.activations.recognition import (
 )
 from lightning_stab.callbacks.activations.record import ActivationRecord, Pending, Site
 from lightning_stab.functional.activation_kinds import ActivationKind
+from lightning_stab.functional.layer_kinds import CONSUMERS, RECURRENT
 from lightning_stab.functional.norms import local
 
 

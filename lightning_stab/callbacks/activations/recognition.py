@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from lightning_stab.functional.activation_kinds import (
     KINDS,
@@ -20,10 +18,13 @@ from lightning_stab.functional.activation_kinds import (
     activation_kind,
     tanh_by_output,
 )
+from lightning_stab.functional.layer_kinds import (
+    CHANNEL_NORMS,
+    CONVOLUTIONS,
+    TRANSPOSED_CONVOLUTIONS,
+)
 
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-CONSUMERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention, *RECURRENT)
 
 # What a function takes besides its input, in its order; modules have attributes of these names.
 _PARAMETERS = {
@@ -125,11 +126,11 @@ def kind_of_recurrent(module: nn.Module) -> ActivationKind:
 
 def maker_of(module: nn.Module) -> Maker | None:
     """Return what a weight layer or norm makes, None for any other module."""
-    if isinstance(module, _ConvNd):
+    if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)):
         return Maker(id(module), -1 - len(module.kernel_size), module.out_channels)
     if isinstance(module, (nn.Linear, nn.Bilinear)):
         return Maker(id(module), -1, module.out_features)
-    if isinstance(module, _NormBase):
+    if isinstance(module, CHANNEL_NORMS):
         return Maker(id(module), 1, module.num_features)
     if isinstance(module, nn.GroupNorm):
         return Maker(id(module), 1, module.num_channels)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS, LayerProbe, is_compiled
+from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe, is_compiled
 from lightning_stab.callbacks._trainer.step import OptimizerStep
+from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
 from lightning_stab.functional.names import plain_name
 
 

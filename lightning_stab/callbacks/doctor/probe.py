@@ -13,7 +13,6 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_stab.callbacks._hooks.function_mode import FunctionWatch
 from lightning_stab.callbacks._hooks.layer_outputs import (
-    WEIGHT_LAYERS,
     LayerProbe,
     is_compiled,
     is_transformed,
@@ -21,6 +20,7 @@ from lightning_stab.callbacks._hooks.layer_outputs import (
 from lightning_stab.callbacks.activations.recognition import compiled_functions
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions, Targets
 from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
+from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
 from lightning_stab.functional.names import plain_name
 
 TIME_SHARE = 0.1  # of a sequence's steps, that count as its beginning and as its end

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS
 from lightning_stab.callbacks._trainer.device_values import Reading
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.functional.autograd_graph import leaves_of
 from lightning_stab.functional.gradient_statistics import change_and_size
 from lightning_stab.functional.identical_units import identical_fraction
+from lightning_stab.functional.layer_kinds import CONSUMERS
 from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import is_sharded, local, tensor_norms
 
@@ -221,7 +221,7 @@ class StepReader:
 
 
 def _is_matrix(part: nn.Module, name: str, parameter: Parameter) -> bool:
-    known = isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention))
+    known = isinstance(part, CONSUMERS)
     usable = parameter.grad is not None and not is_sharded(parameter)
     return known and usable and parameter.dim() > 1 and len(parameter) > 1 and "weight" in name
 

@@ -33,7 +33,7 @@ from lightning_stab.functional.initialization.recurrent import (
 from lightning_stab.functional.initialization.schemes import AUTO, draw
 from lightning_stab.functional.initialization.sites import WeightSite, weight_sites
 from lightning_stab.functional.initialization.structured import draw_structured_
-from lightning_stab.functional.initialization.tape import RECURRENT
+from lightning_stab.functional.layer_kinds import RECURRENT
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from lightning_stab.functional.initialization.replay import (
 from lightning_stab.functional.initialization.structured import Structure
 from lightning_stab.functional.initialization.tape import Operation
 from lightning_stab.functional.initialization.uses import Stem, Use
+from lightning_stab.functional.layer_kinds import CONVOLUTIONS
 
 ORTHOGONAL, MIRRORED, BALANCED, HE = (
     "orthogonal",
@@ -40,7 +41,6 @@ BALANCED_GAINS = {
     "ELU": ((1, 1.245),),
 }
 _SAMPLES = torch.linspace(-4, 4, 17, dtype=torch.float64)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class AutomaticPolicy:
     def _structure(self, name: str, use: Use) -> Structure:
         owner = self._owners[name]
         hidden = use.stem.kind in ("weight", "sum") and self._activations[name][1] is not None
-        delta = isinstance(owner, _CONVOLUTIONS) and hidden and owner.groups == 1
+        delta = isinstance(owner, CONVOLUTIONS) and hidden and owner.groups == 1
         packed = name.endswith("in_proj_weight")
         return Structure(delta=delta, blocks=3 if packed else getattr(owner, "groups", 1))
 
@@ -194,7 +194,7 @@ class AutomaticPolicy:
 
     def _can_be_mirrored(self, name: str) -> bool:
         owner = self._owners[name]
-        plain = isinstance(owner, (nn.Linear, *_CONVOLUTIONS)) and getattr(owner, "groups", 1) == 1
+        plain = isinstance(owner, (nn.Linear, *CONVOLUTIONS)) and getattr(owner, "groups", 1) == 1
         return plain and not is_transposed(self._uses[name].operation)
 
 

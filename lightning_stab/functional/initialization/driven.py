@@ -19,8 +19,8 @@ from lightning_stab.functional.initialization.policy import (
 from lightning_stab.functional.initialization.records import WeightRecord
 from lightning_stab.functional.initialization.schemes import AUTO, DATA_SCHEMES
 from lightning_stab.functional.initialization.sites import WeightSite
-from lightning_stab.functional.initialization.tape import RECURRENT
 from lightning_stab.functional.initialization.uses import Use
+from lightning_stab.functional.layer_kinds import RECURRENT
 
 OPENS_LATER = "starts at zero: a branch that opens later"
 ADAPTER = "adapter: leads into a weight that starts at zero"

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-DENSE = (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED, nn.MultiheadAttention)
+from lightning_stab.functional.layer_kinds import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class WeightShape:
 
 
 def weight_shape(owner: nn.Module, weight: Tensor) -> WeightShape:
-    """Return the fans and blocks of one of the weights of ``owner``, a layer of `DENSE`.
+    """Return the fans and blocks of one of the weights of ``owner``, a layer of `SCHEME_LAYERS`.
 
     | layer | fan in | fan out | blocks |
     |---|---|---|---|
@@ -44,12 +42,12 @@ def weight_shape(owner: nn.Module, weight: Tensor) -> WeightShape:
         >>> weight_shape(layer, layer.weight).fan_in
         32.0
     """
-    if isinstance(owner, _TRANSPOSED):
+    if isinstance(owner, TRANSPOSED_CONVOLUTIONS):
         taps = (max(k / s, 1.0) for k, s in zip(owner.kernel_size, owner.stride, strict=True))
         fan_in = owner.in_channels / owner.groups * math.prod(taps)
         fan_out = owner.out_channels / owner.groups * math.prod(owner.kernel_size)
         return WeightShape(fan_in, fan_out, owner.groups)
-    if isinstance(owner, _CONVOLUTIONS):
+    if isinstance(owner, CONVOLUTIONS):
         field = math.prod(owner.kernel_size)
         fan_in = owner.in_channels / owner.groups * field
         return WeightShape(fan_in, owner.out_channels / owner.groups * field, owner.groups)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 from torch import nn
+
+from lightning_stab.functional.layer_kinds import is_norm
 
 # 1 / sqrt(E[f(z)^2]) for z ~ N(0, 1). Two exceptions. Softplus takes the ReLU's gain, because it
 # turns into a ReLU where its input is large, and its own gain would let the slope 1/2 win.
@@ -35,8 +36,6 @@ SLOPE_GAINS = {
     "SELU": 1.0,  # 1 by construction: E[f(z)^2] is 1
 }
 LEAKY = ("LeakyReLU", "PReLU", "RReLU")
-_NORM_NAME = re.compile(r"Norm(\dd)?$")
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,6 @@ def preceding_of(module: nn.Module) -> Preceding | None:
         if base.__module__ == "torch.nn.modules.activation":
             return Preceding(name)
     return None
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Return whether ``module`` is a normalisation layer, of torch or by the end of its name.
-
-    Example:
-        >>> is_norm(nn.BatchNorm1d(3)), is_norm(nn.Linear(3, 3))
-        (True, False)
-    """
-    return isinstance(module, _NORMS) or bool(_NORM_NAME.search(type(module).__name__))
 
 
 def leaky_gain(negative_slope: float) -> float:

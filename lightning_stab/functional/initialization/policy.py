@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from lightning_stab.arguments import one_of, real
 from lightning_stab.errors import InvalidArgumentError
-from lightning_stab.functional.initialization.fans import DENSE
 from lightning_stab.functional.initialization.schemes import (
     AUTO,
     DATA_SCHEMES,
     SCHEMES,
     check_random,
 )
-from lightning_stab.functional.initialization.sites import EMBEDDINGS, WeightSite
-from lightning_stab.functional.initialization.tape import RECURRENT
+from lightning_stab.functional.initialization.sites import WeightSite
+from lightning_stab.functional.layer_kinds import EMBEDDINGS, RECURRENT, SCHEME_LAYERS
 
 EMBEDDING = "embedding"
 KEEP = "keep"
@@ -176,4 +175,4 @@ def _reason_of_place(settings: InitializationSettings, sites: Sequence[WeightSit
     if isinstance(owner, RECURRENT):
         own = settings.scheme_of(names_of(sites[0])) != AUTO
         return "recurrent: keeps its own initialisation" if own else ""
-    return "" if isinstance(owner, DENSE) else f"no rule for {type(owner).__name__}"
+    return "" if isinstance(owner, SCHEME_LAYERS) else f"no rule for {type(owner).__name__}"

@@ -11,18 +11,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lightning_stab.functional.initialization.fans import DENSE
 from lightning_stab.functional.initialization.gains import (
     INPUT,
     LINEAR,
     Preceding,
-    is_norm,
     preceding_of,
 )
-from lightning_stab.functional.initialization.tape import RECURRENT
+from lightning_stab.functional.layer_kinds import EMBEDDINGS, RECURRENT, SCHEME_LAYERS, is_norm
 from lightning_stab.functional.names import plain_name
 
-EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -71,7 +68,7 @@ def weight_sites(module: nn.Module) -> list[WeightSite]:
             for name, weight in _weights(owner)
         ]
         sites += own
-        if isinstance(owner, (*DENSE, *EMBEDDINGS, *RECURRENT)):
+        if isinstance(owner, (*SCHEME_LAYERS, *EMBEDDINGS, *RECURRENT)):
             preceding = LINEAR
         else:
             preceding = preceding_of(owner) or preceding
@@ -91,7 +88,7 @@ def join(layer: str, attribute: str) -> str:
 def _weights(owner: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
     if isinstance(owner, nn.MultiheadAttention):
         names = [name for name in _PACKED if getattr(owner, name, None) is not None]
-    elif isinstance(owner, (*DENSE, *EMBEDDINGS)):
+    elif isinstance(owner, (*SCHEME_LAYERS, *EMBEDDINGS)):
         names = ["weight"]
     else:
         yield from _other_matrices(owner)

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_stab.functional.initialization.gains import is_norm
-
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+from lightning_stab.functional.layer_kinds import RECURRENT, is_norm
 
 
 @dataclass(eq=False)
