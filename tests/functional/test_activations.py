@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_stab.functional.activation_kinds import KINDS, activation_kind
+from lightning_stab.functional.activation_kinds import CATALOGUE, activation_kind
 from lightning_stab.functional.activations import (
     dead_units,
     mean_and_spread,
@@ -79,7 +79,7 @@ def test_peaks_of_two_batches_are_the_peaks_of_both_together(seed, cut):
 def test_the_order_of_samples_does_not_matter(seed):
     z = drawn(seed, 6, 4)
     mixed = z[torch.randperm(6, generator=torch.Generator().manual_seed(seed))]
-    for name in KINDS:
+    for name in CATALOGUE:
         kind = activation_kind(name)
         assert torch.equal(unit_is_dead(z, kind), unit_is_dead(mixed, kind))
         assert torch.equal(saturated_fraction(z, kind), saturated_fraction(mixed, kind))
@@ -106,7 +106,7 @@ def test_a_kind_without_a_dead_side_has_no_dead_units():
 # --- saturated ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n in KINDS if activation_kind(n).can_saturate])
+@pytest.mark.parametrize("name", [n for n in CATALOGUE if activation_kind(n).can_saturate])
 @given(seed=SEEDS)
 def test_the_saturated_fraction_counts_entries_beyond_the_bounds(name, seed):
     kind = activation_kind(name)

@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lightning_stab.callbacks.activations.graph import ActivationGraph
 from lightning_stab.callbacks.activations.recognition import (
-    FUNCTIONS,
     WEIGHT_FUNCTIONS,
     Maker,
     kind_of_call,
@@ -21,7 +20,7 @@ from lightning_stab.callbacks.activations.recognition import (
     maker_of,
 )
 from lightning_stab.callbacks.activations.record import ActivationRecord, Pending, Site
-from lightning_stab.functional.activation_kinds import ActivationKind
+from lightning_stab.functional.activation_kinds import FUNCTIONS, ActivationKind
 from lightning_stab.functional.layer_kinds import CONSUMERS, RECURRENT
 from lightning_stab.functional.norms import local
 

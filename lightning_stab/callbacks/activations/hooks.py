@@ -11,8 +11,9 @@ from torch._C import _len_torch_function_stack
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lightning_stab.callbacks.activations.calls import ActivationWatch, Role
-from lightning_stab.callbacks.activations.recognition import FUNCTIONS, WEIGHT_FUNCTIONS
+from lightning_stab.callbacks.activations.recognition import WEIGHT_FUNCTIONS
 from lightning_stab.callbacks.activations.record import Site
+from lightning_stab.functional.activation_kinds import FUNCTIONS
 
 
 class _Hook:

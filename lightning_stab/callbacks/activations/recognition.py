@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_stab.functional.activation_kinds import (
-    KINDS,
+    CATALOGUE,
     ActivationKind,
     activation_kind,
+    activation_of_class,
     tanh_by_output,
 )
 from lightning_stab.functional.layer_kinds import (
@@ -26,34 +27,6 @@ from lightning_stab.functional.layer_kinds import (
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-# What a function takes besides its input, in its order; modules have attributes of these names.
-_PARAMETERS = {
-    "threshold": {"threshold": 0.0, "value": 0.0},
-    "leaky_relu": {"negative_slope": 0.01},
-    "softplus": {"beta": 1.0},
-    "hardtanh": {"min_val": -1.0, "max_val": 1.0},
-    "elu": {"alpha": 1.0},
-    "celu": {"alpha": 1.0},
-}
-_CLASSES = {name.replace("_", ""): name for name in KINDS} | {"swish": "silu"}
-_SPELLINGS = {"logsigmoid": ("logsigmoid", "log_sigmoid"), "sigmoid": ("sigmoid", "expit")}
-
-
-def _functions() -> dict[Any, str]:
-    """Return every spelling of every activation in torch, methods and in-place ones included."""
-    places = (functional, torch, torch.Tensor, torch.special)
-    found = {}
-    for kind in KINDS:
-        for name in _SPELLINGS.get(kind, (kind,)):
-            for spelling in (name, name + "_"):
-                for place in places:
-                    function = getattr(place, spelling, None)
-                    if callable(function):
-                        found[function] = kind
-    return found
-
-
-FUNCTIONS = _functions()
 # The dimension of the units that a weight function makes, from the end; None: it makes none.
 WEIGHT_FUNCTIONS: dict[Any, int | None] = {
     functional.linear: -1,
@@ -90,25 +63,19 @@ class Maker:
 
 
 def kind_of_module(module: nn.Module) -> ActivationKind | None:
-    """Return the kind of an activation module, None for any other module.
-
-    Known by the names of its classes, so that a hand-written ``Swish`` or a ``GELUActivation``
-    counts; the approximations of GELU count as GELU.
-    """
+    """Return the kind of an activation module, known by its classes' names; None for any other."""
     for base in type(module).__mro__:
-        name = base.__name__.lower().removesuffix("activation")
-        for prefix in ("new", "fast", "quick"):
-            name = name.removeprefix(prefix)
-        if name in _CLASSES:
-            kind = _CLASSES[name]
-            return activation_kind(kind, *_parameters(kind, vars(module)))
+        row = activation_of_class(base.__name__)
+        if row is not None:
+            return activation_kind(row.name, *row.numbers(vars(module)))
     return None
 
 
 def kind_of_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ActivationKind:
     """Return the kind of a call of the function ``name``, whose first argument is its input."""
-    given = dict(zip(_PARAMETERS.get(name, ()), args[1:], strict=False))
-    return activation_kind(name, *_parameters(name, {**given, **kwargs}))
+    row = CATALOGUE[name]
+    given = dict(zip(row.parameters, args[1:], strict=False))
+    return activation_kind(name, *row.numbers({**given, **kwargs}))
 
 
 def kind_of_recurrent(module: nn.Module) -> ActivationKind:
@@ -174,10 +141,3 @@ def _add_compiled(names: Mapping[str, Any], found: dict[str, None]) -> None:
         # a compiled module is known as a module; two underscores are what the compiler leaves there
         if compiled and name != "_compiled_call_impl" and not name.startswith("__"):
             found[name] = None
-
-
-def _parameters(kind: str, given: Mapping[str, Any]) -> list[float]:
-    """Return what a function takes besides its input; what is no plain number has its default."""
-    defaults = _PARAMETERS.get(kind, {})
-    values = [(given.get(name, default), default) for name, default in defaults.items()]
-    return [float(v) if isinstance(v, (int, float)) else default for v, default in values]

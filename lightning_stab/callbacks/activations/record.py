@@ -112,7 +112,7 @@ class ActivationRecord:
         units = values.shape[unit]
         channels = unit < values.dim() - 1
         site.samples += values.shape[0] if channels else values.numel() // units
-        if site.kind.can_die and not site.ragged:
+        if site.kind.can_be_dead and not site.ragged:
             peaks = unit_peaks(values, unit)
             if site.peaks is not None and site.peaks.shape != peaks.shape:
                 site.ragged, site.peaks = True, None  # other units each time: none can be followed

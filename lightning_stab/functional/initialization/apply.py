@@ -160,8 +160,8 @@ class _Drawing:
                     continue
                 if isinstance(site.owner, RECURRENT):
                     open_forget_gate_(site.owner, name.rpartition(".")[2], bias)
-                elif plan is not None and plan.centre:
-                    bias.copy_(-plan.centre * weight.flatten(1).sum(1))
+                elif plan is not None and plan.center:
+                    bias.copy_(-plan.center * weight.flatten(1).sum(1))
                 else:
                     bias.zero_()
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_stab.functional.initialization.auto import AutomaticPolicy, Plan
-from lightning_stab.functional.initialization.flow import Flow
+from lightning_stab.functional.initialization.flow import Flow, Use
 from lightning_stab.functional.initialization.passes import Program, Readings, measure, trace
 from lightning_stab.functional.initialization.policy import (
     InitializationSettings,
@@ -19,7 +19,6 @@ from lightning_stab.functional.initialization.policy import (
 from lightning_stab.functional.initialization.records import WeightRecord
 from lightning_stab.functional.initialization.schemes import AUTO, DATA_SCHEMES
 from lightning_stab.functional.initialization.sites import WeightSite
-from lightning_stab.functional.initialization.uses import Use
 from lightning_stab.functional.layer_kinds import RECURRENT
 
 OPENS_LATER = "starts at zero: a branch that opens later"
@@ -150,4 +149,4 @@ def _narrows(use: Use, into: Sequence[Use]) -> bool:
 
 
 def _feeds(use: Use) -> bool:
-    return bool(use.consumers) or use.leaks or use.reaches_weight
+    return bool(use.consumers) or use.has_other_consumers or use.reaches_weight
