@@ -67,7 +67,14 @@ def initialize(
     """
     integer("seed", seed, minimum=0)
     settings = InitializationSettings(
-        scheme, gain, bias, exclude, embedding_std, include, schemes or {}, output_prior
+        scheme,
+        gain,
+        bias=bias,
+        exclude=exclude,
+        embedding_std=embedding_std,
+        include=include,
+        schemes=schemes or {},
+        output_prior=output_prior,
     )
     program = None if batch is None else program_of(module, batch, loss_fn)
     return initialize_(module, settings, seed, program)

@@ -107,11 +107,15 @@ class WeightInitialization(Callback):
         use_batch: bool = True,
         on_resume: bool = False,
     ) -> None:
-        exclude = exclude if isinstance(exclude, str) else tuple(exclude)
-        include = include if isinstance(include, str) else tuple(include)
-        prior = None if output_prior is None else tuple(output_prior)
         self.settings = InitializationSettings(
-            scheme, gain, bias, exclude, embedding_std, include, dict(schemes or {}), prior
+            scheme,
+            gain,
+            bias=bias,
+            exclude=exclude,
+            embedding_std=embedding_std,
+            include=include,
+            schemes=schemes or {},
+            output_prior=output_prior,
         )
         self.seed = seed if seed is None else integer("seed", seed, minimum=0)
         self.verbose, self.use_batch, self.on_resume = verbose, use_batch, on_resume

@@ -5,17 +5,17 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_stab.functional.initialization.tape import Operation, Tape, storage_of
+from lightning_stab.functional.names import plain_name
 
-PRODUCTS = {
+_PRODUCTS = {
     *("addmm", "mm", "linear", "convolution", "_convolution", "bmm", "baddbmm", "addbmm", "mv"),
     *("addmv", "embedding", "_embedding_bag", "_embedding_bag_forward_only", "mkldnn_linear"),
 }
-CONVOLUTIONS = {"convolution", "_convolution"}
+_CONVOLUTIONS = {"convolution", "_convolution"}
 _MIXERS = {
     *("bmm", "baddbmm", "mm", "addmm", "mv", "_softmax"),
     *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
@@ -78,7 +78,7 @@ class Flow:
     """
 
     def __init__(self, tape: Tape, module: nn.Module) -> None:
-        self._names = {storage_of(p): name for name, p in module.named_parameters()}
+        self._names = {storage_of(p): plain_name(name) for name, p in module.named_parameters()}
         self._known = {*self._names, *(storage_of(buffer) for buffer in module.buffers())}
         self._carries: dict[Operation, bool] = {}
         self._index = {op: place for place, op in enumerate(tape.operations)}
@@ -110,11 +110,10 @@ class Flow:
             _, operation = heapq.heappop(queue)
             alone, kind = not queue, self._kind(operation)
             if kind:
-                return (
-                    UpstreamPath(operation, passed, kind)
-                    if alone
-                    else UpstreamPath(cut, passed[:cut_length], _merge_kind(cut))
-                )
+                if alone:
+                    return UpstreamPath(operation, passed, kind)
+                merge = "sum" if cut.name in _SUMS else "other"
+                return UpstreamPath(cut, passed[:cut_length], merge)
             if alone:
                 cut, cut_length = operation, len(passed)
             passed.append(operation)
@@ -176,7 +175,7 @@ class Flow:
         return frozenset() if source is None else self._roots[source]
 
     def _find_use(self, operation: Operation) -> None:
-        if operation.name not in PRODUCTS or self._roots[operation]:
+        if operation.name not in _PRODUCTS or self._roots[operation]:
             return
         pairs = list(zip(operation.tensors, operation.sources, strict=True))
         weights = [(t, self._roots_of(t, s)) for t, s in pairs if t.dim() > 1]
@@ -265,15 +264,11 @@ def _only_shaped_like(operation: Operation) -> bool:
     return operation.name.endswith(_SHAPED_LIKE) or operation.name.startswith("new_")
 
 
-def _merge_kind(operation: Operation) -> str:
-    return "sum" if operation.name in _SUMS else "other"
-
-
 def channel_dimension(operation: Operation) -> int:
     """Return the dimension that holds the units of a product's data and result."""
-    return 1 if operation.name in CONVOLUTIONS else -1
+    return 1 if operation.name in _CONVOLUTIONS else -1
 
 
-def is_transposed(operation: Operation) -> Any:
-    """Return whether a convolution is a transposed one."""
-    return operation.name in CONVOLUTIONS and operation.arguments[6]
+def is_transposed(operation: Operation) -> bool:
+    """Return whether an operation is a transposed convolution."""
+    return operation.name in _CONVOLUTIONS and bool(operation.arguments[6])

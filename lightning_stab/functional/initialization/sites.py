@@ -6,7 +6,6 @@ pass. An activation that is called as a function is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ class WeightSite:
         else:
             packed = isinstance(self.owner, nn.MultiheadAttention)
             attribute = "in_proj_bias" if packed else "bias"
-        bias = self.owner._parameters.get(attribute)
+        bias = _own_parameters(self.owner).get(attribute)
         return [] if bias is None else [(join(self.layer, attribute), bias)]
 
 
@@ -63,11 +62,10 @@ def weight_sites(module: nn.Module) -> list[WeightSite]:
     preceding = INPUT
     for compiled_name, owner in module.named_modules(remove_duplicate=False):
         layer = plain_name(compiled_name)
-        own = [
+        sites += [
             WeightSite(join(layer, name), layer, owner, weight, preceding)
             for name, weight in _weights(owner)
         ]
-        sites += own
         if isinstance(owner, (*SCHEME_LAYERS, *EMBEDDINGS, *RECURRENT)):
             preceding = LINEAR
         else:
@@ -85,25 +83,16 @@ def join(layer: str, attribute: str) -> str:
     return f"{layer}.{attribute}" if layer else attribute
 
 
-def _weights(owner: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
+def _own_parameters(owner: nn.Module) -> dict[str, Tensor]:
+    return dict(owner.named_parameters(recurse=False, remove_duplicate=False))
+
+
+def _weights(owner: nn.Module) -> list[tuple[str, Tensor | None]]:
+    own = _own_parameters(owner)
     if isinstance(owner, nn.MultiheadAttention):
-        names = [name for name in _PACKED if getattr(owner, name, None) is not None]
-    elif isinstance(owner, (*SCHEME_LAYERS, *EMBEDDINGS)):
-        names = ["weight"]
-    else:
-        yield from _other_matrices(owner)
-        return
-    for name in names:
-        yield name, owner._parameters.get(name)
-
-
-def _other_matrices(owner: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        return [(n, own.get(n)) for n in _PACKED if getattr(owner, n, None) is not None]
+    if isinstance(owner, (*SCHEME_LAYERS, *EMBEDDINGS)):
+        return [("weight", own.get("weight"))]
     if is_norm(owner):
-        return
-    for name, parameter in owner._parameters.items():
-        if parameter is not None and (_is_lazy(parameter) or parameter.dim() > 1):
-            yield name, parameter
-
-
-def _is_lazy(parameter: Tensor) -> bool:
-    return isinstance(parameter, nn.parameter.UninitializedParameter)
+        return []
+    return [(n, p) for n, p in own.items() if nn.parameter.is_lazy(p) or p.dim() > 1]

@@ -1,4 +1,4 @@
-"""What a real batch tells: the plan for each weight before drawing, corrections after it."""
+"""What a real batch shows: the plan for each weight before drawing, corrections after it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from lightning_stab.functional.initialization.policy import (
     is_embedding,
     names_of,
 )
-from lightning_stab.functional.initialization.records import WeightRecord
-from lightning_stab.functional.initialization.schemes import AUTO, DATA_SCHEMES
+from lightning_stab.functional.initialization.schemes import AUTO
 from lightning_stab.functional.initialization.sites import WeightSite
 from lightning_stab.functional.layer_kinds import RECURRENT
 
@@ -27,8 +26,8 @@ COMBINED = "combined with other tensors before use (adapter or parametrized)"
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What the first pass found out.
+class BatchAnalysis:
+    """What the first pass showed.
 
     Attributes:
         plans: how the weights of the automatic scheme are drawn, by name.
@@ -47,12 +46,12 @@ class Survey:
     outputs: frozenset[str] = frozenset()
 
 
-def survey(
+def analyze_batch(
     settings: InitializationSettings,
     places: Sequence[Sequence[WeightSite]],
     reasons: Sequence[str],
     program: Program,
-) -> Survey:
+) -> BatchAnalysis:
     """Run the batch once through a copy; return the plans, and what is not to be touched."""
     flow, readings = trace(program, _layers(places))
     sites = {each[0].name: each[0] for each in places}
@@ -74,22 +73,22 @@ def survey(
         for use in uses
         if use.consumers
     }
-    outputs = frozenset(n for n, uses in flow.uses.items() if not any(_feeds(u) for u in uses))
-    return Survey(plans, kept, readings, zero, feeds, outputs)
+    outputs = frozenset(
+        n for n, uses in flow.uses.items() if not any(u.reaches_weight for u in uses)
+    )
+    return BatchAnalysis(plans, kept, readings, zero, feeds, outputs)
 
 
 def correct_(
-    program: Program,
-    places: Sequence[Sequence[WeightSite]],
-    records: Sequence[WeightRecord],
-    found: Survey,
+    program: Program, places: Sequence[Sequence[WeightSite]], corrections: Mapping[str, str]
 ) -> Readings:
-    """Run the batch once more through a copy, rescale the drawn weights by what it shows."""
-    corrections = {
-        sites[0].layer: _correction(record, found)
-        for sites, record in zip(places, records, strict=True)
-        if _correction(record, found)
-    }
+    """Run the batch once more through a copy, rescale the drawn weights by what it shows.
+
+    Args:
+        program: the batch.
+        places: the weights, each with all its sites.
+        corrections: how each layer is corrected, as `measure` takes it.
+    """
     after = measure(program, _layers(places), corrections)
     for sites in places:
         site = sites[0]
@@ -98,13 +97,6 @@ def correct_(
         for _, bias in site.biases() if site.layer in after.shift else ():
             bias.copy_(after.shift[site.layer])
     return after
-
-
-def _correction(record: WeightRecord, found: Survey) -> str:
-    if record.scheme in DATA_SCHEMES:
-        return record.scheme
-    plan = found.plans.get(record.name)
-    return plan.correction if plan is not None and not record.reason else ""
 
 
 def _layers(places: Sequence[Sequence[WeightSite]]) -> list[str]:
@@ -125,7 +117,7 @@ def _is_zero(site: WeightSite) -> bool:
     if isinstance(weight, nn.parameter.UninitializedParameter) or weight.numel() == 0:
         return False
     values = weight.detach()
-    # Most are told by their first row, without reading millions of numbers.
+    # Most show it in their first row, without reading millions of numbers.
     return not (bool(values[0].any()) or bool(torch.count_nonzero(values)))
 
 
@@ -146,7 +138,3 @@ def _narrows(use: Use, into: Sequence[Use]) -> bool:
     """Return whether a layer is the first half of a low-rank pair."""
     fed = [consumer for consumer in use.consumers if consumer in into]
     return bool(fed) and use.operation.outputs[0].shape[-1] < use.data.shape[-1]
-
-
-def _feeds(use: Use) -> bool:
-    return bool(use.consumers) or use.has_other_consumers or use.reaches_weight
