@@ -97,12 +97,7 @@ class Activation:
 class ActivationKind:
     """An activation with its parameters, and the pre-activations at which it is flat.
 
-    Attributes:
-        name: the function's name.
-        dead_below: the unit gives about 0 and learns nothing for ``z <= dead_below``; None where
-            the function has no such side.
-        saturated_below: the function is flat at another value for ``z <= saturated_below``.
-        saturated_above: it is flat for ``z >= saturated_above``.
+    The attributes are those of `Activation`, None where the function has no such side.
     """
 
     name: str

@@ -13,8 +13,8 @@ from lightning_stab.callbacks.activations.recognition import Maker
 from lightning_stab.functional.activation_kinds import ActivationKind
 from lightning_stab.functional.activations import (
     dead_units,
-    mean_and_spread,
-    pooled,
+    mean_and_variance,
+    pool_moments,
     saturated_fraction,
     unit_dimension,
     unit_peaks,
@@ -103,7 +103,7 @@ class ActivationRecord:
         if not full:
             return Pending(site, full)
         saturated = saturated_fraction(inputs, kind) if kind.can_saturate else None
-        spread = mean_and_spread(inputs, unit)[1]
+        spread = mean_and_variance(inputs, unit)[1]
         return Pending(site, full, inputs.numel() // inputs.shape[unit], saturated, spread)
 
     def follow(self, site: Site, values: Tensor) -> int:
@@ -123,7 +123,7 @@ class ActivationRecord:
     def after(self, pending: Pending, output: Tensor) -> None:
         """Look at the output of the same call."""
         if pending.full:
-            mean, spread = mean_and_spread(output)
+            mean, spread = mean_and_variance(output)
             self._add_row(pending, output, mean, spread)
 
     def output_only(self, base: str, kind: ActivationKind, output: Tensor, full: bool) -> None:
@@ -206,8 +206,8 @@ def _statistics(rows: list[_Row], places: list[int], number: int, like: Tensor) 
     groups = torch.tensor(places, device=device)
     counts = table.new_tensor([float(row.entries) for row in rows])
     repeats = table.new_tensor([float(row.repeats) if row.repeats > 1 else 0.0 for row in rows])
-    mean, std = pooled(table[:, 0], table[:, 1], counts, groups, number)
-    saturated, _ = pooled(table[:, 2], torch.zeros_like(counts), counts, groups, number)
-    spread, _ = pooled(table[:, 3], torch.zeros_like(counts), repeats, groups, number)
+    mean, std = pool_moments(table[:, 0], table[:, 1], counts, groups, number)
+    saturated, _ = pool_moments(table[:, 2], torch.zeros_like(counts), counts, groups, number)
+    spread, _ = pool_moments(table[:, 3], torch.zeros_like(counts), repeats, groups, number)
     joined = torch.stack([mean, std, saturated, spread.sqrt()], dim=1)
     return joined.to(like.device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,8 +22,6 @@ from lightning_stab.functional.initialization.policy import (
     InitializationSettings,
     any_matches,
     choose,
-    is_embedding,
-    names_of,
     reason_to_leave,
 )
 from lightning_stab.functional.initialization.schemes import (
@@ -31,7 +30,7 @@ from lightning_stab.functional.initialization.schemes import (
     draw,
     weight_shape,
 )
-from lightning_stab.functional.initialization.sites import WeightSite, weight_sites
+from lightning_stab.functional.initialization.sites import WeightSite, distinct_weights
 from lightning_stab.functional.initialization.structured import (
     ORTHOGONAL_GATES,
     draw_gates_,
@@ -133,28 +132,28 @@ def initialize_(
         )
     if program is not None:
         materialize_(module, program)
-    places = _places(weight_sites(module))
-    _check_patterns(settings, places)
-    reasons = [reason_to_leave(settings, sites) for sites in places]
+    weights = distinct_weights(module)
+    _check_patterns(settings, weights)
+    reasons = {site.name: reason_to_leave(settings, site) for site in weights}
     analysis = BatchAnalysis()
     if program is not None:
-        analysis = analyze_batch(settings, places, reasons, program)
-    _refuse_dead_weights(places, reasons, analysis)
+        analysis = analyze_batch(settings, weights, reasons, program)
+    _refuse_dead_weights(reasons, analysis)
     drawing = _Drawing(settings, analysis, torch.Generator().manual_seed(seed))
     records = [
-        drawing.draw_(sites, reason or analysis.reasons.get(sites[0].name, ""))
-        for sites, reason in zip(places, reasons, strict=True)
+        drawing.draw_(site, reasons[site.name] or analysis.reasons.get(site.name, ""))
+        for site in weights
     ]
-    _set_output_prior_(settings, places, analysis)
+    _set_output_prior_(settings, weights, analysis)
     if program is not None:
         corrections = {r.layer: c for r in records if (c := _correction(r, analysis))}
-        after = correct_(program, places, corrections)
+        after = correct_(program, weights, corrections)
         records = [record.with_readings(analysis.readings, after) for record in records]
     return [
-        replace(record, std_after=_std(sites[0].weight))
-        if record.scheme and sites[0].weight is not None
+        replace(record, std_after=_std(site.weight))
+        if record.scheme and site.weight is not None
         else record
-        for record, sites in zip(records, places, strict=True)
+        for record, site in zip(records, weights, strict=True)
     ]
 
 
@@ -173,27 +172,32 @@ class _Drawing:
     analysis: BatchAnalysis
     generator: torch.Generator
 
-    def draw_(self, sites: Sequence[WeightSite], reason: str) -> WeightRecord:
+    def draw_(self, site: WeightSite, reason: str) -> WeightRecord:
         """Draw one weight, unless there is a reason to leave it; return its record."""
-        site, weight = sites[0], sites[0].weight
-        plan = self.analysis.plans.get(site.name)
+        weight, plan = site.weight, self.analysis.plans.get(site.name)
         preceding = site.preceding if plan is None else plan.preceding
         shape = () if weight is None or nn.parameter.is_lazy(weight) else tuple(weight.shape)
         record = WeightRecord(site.name, site.layer, shape, preceding.name, reason=reason)
         if reason or weight is None:
             return record
         before = _std(weight)
-        scheme, gain = self._fill_(sites, weight, plan)
+        scheme, gain = self._fill_(site, weight, plan)
         if self.settings.bias == "zeros":
-            self._set_biases_(sites, weight, plan)
+            self._set_biases_(site, weight, plan)
         return replace(record, scheme=scheme, gain=gain, std_before=before)
 
     def _fill_(
-        self, sites: Sequence[WeightSite], weight: Tensor, plan: Plan | None
+        self, site: WeightSite, weight: Tensor, plan: Plan | None
     ) -> tuple[str, float | None]:
-        site, settings = sites[0], self.settings
-        if settings.embedding_std is not None and is_embedding(sites):
-            _draw_embedding_(sites, weight, settings.embedding_std, self.generator)
+        settings = self.settings
+        if settings.embedding_std is not None and site.is_embedding:
+            new = torch.empty(weight.shape)
+            new.normal_(0.0, settings.embedding_std, generator=self.generator)
+            for place in site.places:
+                padding = getattr(place.owner, "padding_idx", None)
+                if padding is not None:
+                    new[padding] = 0.0
+            weight.copy_(new)
             return EMBEDDING, None
         if isinstance(site.owner, RECURRENT):
             attribute = site.name.rpartition(".")[2]
@@ -201,7 +205,7 @@ class _Drawing:
             return ORTHOGONAL_GATES, 1.0
         if plan is None:
             drawn, gain = choose(settings, site)
-            asked = settings.scheme_of(names_of(site))
+            asked = settings.scheme_of(site)
             scheme = asked if asked in DATA_SCHEMES else drawn
         else:
             drawn = scheme = plan.scheme
@@ -213,39 +217,27 @@ class _Drawing:
             weight.copy_(draw(drawn, weight, shape, gain, self.generator))
         return scheme, gain
 
-    def _set_biases_(self, sites: Sequence[WeightSite], weight: Tensor, plan: Plan | None) -> None:
-        for site in sites:
-            for name, bias in site.biases():
+    def _set_biases_(self, site: WeightSite, weight: Tensor, plan: Plan | None) -> None:
+        for place in site.places:
+            for name, bias in place.biases():
                 if not bias.requires_grad or any_matches(self.settings.exclude, [name]):
                     continue
-                if isinstance(site.owner, RECURRENT):
-                    open_forget_gate_(site.owner, name.rpartition(".")[2], bias)
+                if isinstance(place.owner, RECURRENT):
+                    open_forget_gate_(place.owner, name.rpartition(".")[2], bias)
                 elif plan is not None and plan.center:
                     bias.copy_(-plan.center * weight.flatten(1).sum(1))
                 else:
                     bias.zero_()
 
 
-def _places(sites: Sequence[WeightSite]) -> list[list[WeightSite]]:
-    """Group the sites of one and the same weight, in the order of the first."""
-    places: dict[tuple[int, str], list[WeightSite]] = {}
-    for site in sites:
-        computed = site.weight is None
-        key = (id(site.owner), site.name) if computed else (id(site.weight), "")
-        places.setdefault(key, []).append(site)
-    return list(places.values())
-
-
-def _check_patterns(
-    settings: InitializationSettings, places: Sequence[Sequence[WeightSite]]
-) -> None:
+def _check_patterns(settings: InitializationSettings, weights: Sequence[WeightSite]) -> None:
     names, types = set(), set()
-    for site in (site for sites in places for site in sites):
-        names |= {site.name, site.layer, *(name for name, _ in site.biases())}
-        types.add(type(site.owner).__name__)
+    for place in (place for site in weights for place in site.places):
+        names |= {place.name, place.layer, *(name for name, _ in place.biases())}
+        types.add(type(place.owner).__name__)
     for argument in ("exclude", "include", "schemes"):
         known = names | types if argument == "schemes" else names
-        for pattern in getattr(settings, argument):
+        for pattern in getattr(settings, argument) or ():
             if not any_matches([pattern], known):
                 raise InvalidArgumentError(
                     f"`{argument}` must hold patterns that match a weight, its bias or its layer, "
@@ -254,33 +246,30 @@ def _check_patterns(
                 )
 
 
-def _refuse_dead_weights(
-    places: Sequence[Sequence[WeightSite]], reasons: Sequence[str], analysis: BatchAnalysis
-) -> None:
-    for sites, reason in zip(places, reasons, strict=True):
-        fed = analysis.feeds.get(sites[0].name, "")
+def _refuse_dead_weights(reasons: Mapping[str, str], analysis: BatchAnalysis) -> None:
+    for name, reason in reasons.items():
+        fed = analysis.feeds.get(name, "")
         is_kept = reason in ("excluded", "not included", "to be kept")
-        if is_kept and fed and sites[0].name in analysis.zero:
+        if is_kept and fed and name in analysis.zero:
             raise ConflictError(
-                f"`{sites[0].name}` is {reason} and all zero, and it feeds `{fed}`, which "
+                f"`{name}` is {reason} and all zero, and it feeds `{fed}`, which "
                 "would get no signal and send back no gradient. Let it be drawn, or give it "
                 "random values."
             )
 
 
 def _set_output_prior_(
-    settings: InitializationSettings,
-    places: Sequence[Sequence[WeightSite]],
-    analysis: BatchAnalysis,
+    settings: InitializationSettings, weights: Sequence[WeightSite], analysis: BatchAnalysis
 ) -> None:
     if settings.output_prior is None:
         return
-    prior = torch.tensor(settings.log_prior())
+    total = sum(settings.output_prior)
+    prior = torch.tensor([math.log(frequency / total) for frequency in settings.output_prior])
     outputs = [
         bias
-        for sites in places
-        if sites[0].name in analysis.outputs
-        for _, bias in sites[0].biases()
+        for site in weights
+        if site.name in analysis.outputs
+        for _, bias in site.biases()
         if bias.numel() == prior.numel()
     ]
     if len(outputs) != 1:
@@ -290,17 +279,6 @@ def _set_output_prior_(
             "layers. Set the bias yourself instead."
         )
     outputs[0].copy_(prior)
-
-
-def _draw_embedding_(
-    sites: Sequence[WeightSite], weight: Tensor, std: float, generator: torch.Generator
-) -> None:
-    new = torch.empty(weight.shape).normal_(0.0, std, generator=generator)
-    for site in sites:
-        padding = getattr(site.owner, "padding_idx", None)
-        if padding is not None:
-            new[padding] = 0.0
-    weight.copy_(new)
 
 
 def _std(weight: Tensor) -> float:

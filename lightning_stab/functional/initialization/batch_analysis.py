@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_stab.functional.initialization.auto import AutomaticPolicy, Plan
 from lightning_stab.functional.initialization.flow import Flow, Use
 from lightning_stab.functional.initialization.passes import Program, Readings, measure, trace
-from lightning_stab.functional.initialization.policy import (
-    InitializationSettings,
-    is_embedding,
-    names_of,
-)
+from lightning_stab.functional.initialization.policy import InitializationSettings
 from lightning_stab.functional.initialization.schemes import AUTO
 from lightning_stab.functional.initialization.sites import WeightSite
 from lightning_stab.functional.layer_kinds import RECURRENT
@@ -48,23 +44,22 @@ class BatchAnalysis:
 
 def analyze_batch(
     settings: InitializationSettings,
-    places: Sequence[Sequence[WeightSite]],
-    reasons: Sequence[str],
+    weights: Sequence[WeightSite],
+    reasons: Mapping[str, str],
     program: Program,
 ) -> BatchAnalysis:
     """Run the batch once through a copy; return the plans, and what is not to be touched."""
-    flow, readings = trace(program, _layers(places))
-    sites = {each[0].name: each[0] for each in places}
-    zero = frozenset(name for name, site in sites.items() if _is_zero(site))
+    flow, readings = trace(program, _layers(weights))
+    zero = frozenset(site.name for site in weights if _is_zero(site.weight))
     kept = _adapters(flow, zero)
     automatic = [
-        name
-        for (name, site), reason, group in zip(sites.items(), reasons, places, strict=True)
-        if not (reason or name in kept or is_embedding(group) or isinstance(site.owner, RECURRENT))
-        and settings.scheme_of(names_of(site)) == AUTO
+        site.name
+        for site in weights
+        if not (reasons[site.name] or site.name in kept or site.is_embedding)
+        and not isinstance(site.owner, RECURRENT)
+        and settings.scheme_of(site) == AUTO
     ]
-    owners = {name: site.owner for name, site in sites.items()}
-    policy = AutomaticPolicy(flow, owners, automatic)
+    policy = AutomaticPolicy(flow, {site.name: site.owner for site in weights}, automatic)
     plans = {name: plan for name in automatic if (plan := policy.plan(name)) is not None}
     names = {use.operation: name for name, uses in flow.uses.items() for use in uses}
     feeds = {
@@ -80,18 +75,17 @@ def analyze_batch(
 
 
 def correct_(
-    program: Program, places: Sequence[Sequence[WeightSite]], corrections: Mapping[str, str]
+    program: Program, weights: Sequence[WeightSite], corrections: Mapping[str, str]
 ) -> Readings:
     """Run the batch once more through a copy, rescale the drawn weights by what it shows.
 
     Args:
         program: the batch.
-        places: the weights, each with all its sites.
+        weights: all of them.
         corrections: how each layer is corrected, as `measure` takes it.
     """
-    after = measure(program, _layers(places), corrections)
-    for sites in places:
-        site = sites[0]
+    after = measure(program, _layers(weights), corrections)
+    for site in weights:
         if site.layer in after.scale and site.weight is not None:
             site.weight.mul_(after.scale[site.layer])
         for _, bias in site.biases() if site.layer in after.shift else ():
@@ -99,22 +93,21 @@ def correct_(
     return after
 
 
-def _layers(places: Sequence[Sequence[WeightSite]]) -> list[str]:
+def _layers(weights: Sequence[WeightSite]) -> list[str]:
     """Return the layers whose forward can be watched: one weight, one result."""
     return [
-        sites[0].layer
-        for sites in places
-        if sites[0].name.endswith("weight")
-        and not isinstance(sites[0].owner, (nn.MultiheadAttention, *RECURRENT))
-        and "out_proj" not in sites[0].layer
+        site.layer
+        for site in weights
+        if site.name.endswith("weight")
+        and not isinstance(site.owner, (nn.MultiheadAttention, *RECURRENT))
+        and "out_proj" not in site.layer
     ]
 
 
-def _is_zero(site: WeightSite) -> bool:
-    weight = site.weight
+def _is_zero(weight: Tensor | None) -> bool:
     if weight is None or weight.is_meta or not weight.is_floating_point():
         return False
-    if isinstance(weight, nn.parameter.UninitializedParameter) or weight.numel() == 0:
+    if nn.parameter.is_lazy(weight) or weight.numel() == 0:
         return False
     values = weight.detach()
     # Most show it in their first row, without reading millions of numbers.
@@ -129,12 +122,12 @@ def _adapters(flow: Flow, zero: frozenset[str]) -> dict[str, str]:
             continue
         reasons[name] = OPENS_LATER
         for feeder, its in flow.uses.items():
-            if any(set(use.consumers) <= set(uses) and _narrows(use, uses) for use in its):
+            if any(_narrows_into(uses, use) for use in its):
                 reasons[feeder] = ADAPTER
     return reasons
 
 
-def _narrows(use: Use, into: Sequence[Use]) -> bool:
-    """Return whether a layer is the first half of a low-rank pair."""
-    fed = [consumer for consumer in use.consumers if consumer in into]
-    return bool(fed) and use.operation.outputs[0].shape[-1] < use.data.shape[-1]
+def _narrows_into(uses: Sequence[Use], use: Use) -> bool:
+    """Return whether a layer feeds these uses alone, as the first half of a low-rank pair."""
+    feeds = bool(use.consumers) and set(use.consumers) <= set(uses)
+    return feeds and use.operation.outputs[0].shape[-1] < use.data.shape[-1]

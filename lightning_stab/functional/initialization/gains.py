@@ -42,9 +42,9 @@ def preceding_of(module: nn.Module) -> Preceding | None:
 
     A ReLU-like activation f has the gain ``1 / sqrt(E[f(z)^2])`` for a standard normal z, which
     keeps the second moment of the signal; any other has ``1 / f'(0)``, which keeps the linear
-    signal around 0. A norm has gain 1, whatever stands before it. Dropout, pooling and reshaping
-    return None. Activations are known by the names of their classes, so that a hand-written
-    ``class Sigmoid(nn.Module)`` counts; an activation of torch without a rule has gain 1.
+    signal around 0. A norm has gain 1. Dropout, pooling and reshaping return None. Activations are
+    known by the names of their classes, so that a hand-written ``class Sigmoid(nn.Module)`` counts;
+    an activation of torch without a rule has gain 1.
 
     Example:
         >>> preceding_of(nn.ReLU())
@@ -86,10 +86,10 @@ class ScalarFunction:
 
     function: Callable[[Tensor], Tensor]
 
-    def mean(self, scale: float = 1.0) -> float:
-        """Return E[f(scale z)] for a standard normal z."""
+    def mean(self) -> float:
+        """Return E[f(z)] for a standard normal z."""
         z, weight = _grid()
-        return float((weight * self.function(scale * z)).sum())
+        return float((weight * self.function(z)).sum())
 
     def variance(self, scale: float = 1.0) -> float:
         """Return the variance of f(scale z)."""
@@ -109,15 +109,9 @@ class ScalarFunction:
         slope = (self.function(scale * z + step) - self.function(scale * z - step)) / (2 * step)
         return float((weight * slope**2).sum())
 
-    def slope_at_zero(self) -> float:
-        """Return f'(0), by a central difference."""
-        step = torch.tensor([1e-4, -1e-4], dtype=torch.float64)
-        above, below = self.function(step).tolist()
-        return float((above - below) / 2e-4)
-
     @cached_property
     def mirror_slope(self) -> float | None:
-        """K if f(x) - f(-x) = k x holds, else None; torch's rounding is allowed for.
+        """The k of f(x) - f(-x) = k x, None where none holds; torch's rounding is allowed for.
 
         Example:
             >>> [ScalarFunction(f).mirror_slope for f in (torch.relu, torch.tanh)]
@@ -144,7 +138,10 @@ class ScalarFunction:
 
         Source: Poole et al. 2016; Schoenholz et al. 2017.
         """
-        center = 1 / max(abs(self.slope_at_zero()), math.sqrt(self.variance()), 1e-6)
+        step = torch.tensor([1e-4, -1e-4], dtype=torch.float64)
+        above, below = self.function(step).tolist()
+        slope_at_zero = float(above - below) / 2e-4
+        center = 1 / max(abs(slope_at_zero), math.sqrt(self.variance()), 1e-6)
         tiny = 1e-30
         table = [  # log Var f and log E[f'^2]
             (math.log(max(self.variance(s), tiny)), math.log(max(self.slope_square(s), tiny)))

@@ -113,7 +113,7 @@ def draw(
 ) -> Tensor:
     """Return new weights of the shape of ``like``, drawn on the CPU in single or double precision.
 
-    The CPU's generator gives the same numbers whatever the device, and on every rank.
+    The CPU's generator gives the same numbers for every device and on every rank.
     ``orthogonal`` makes each block (a group of a convolution, one of attention's three
     projections) orthogonal by itself.
 

@@ -6,7 +6,7 @@ pass. An activation that is called as a function is not seen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -24,9 +24,15 @@ _PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 @dataclass(frozen=True, eq=False)
 class WeightSite:
-    """One weight of a module: its name, its owner, the tensor, and what precedes it.
+    """One weight of a module at one of its places.
 
-    ``weight`` is None where the owner computes it from other tensors.
+    Attributes:
+        name: of the parameter.
+        layer: the name of the owner.
+        owner: the module that holds it.
+        weight: the tensor; None where the owner computes it from other tensors.
+        preceding: what comes before it.
+        shared: the further places where the same weight is used.
     """
 
     name: str
@@ -34,6 +40,17 @@ class WeightSite:
     owner: nn.Module
     weight: Tensor | None
     preceding: Preceding
+    shared: list[WeightSite] = field(default_factory=list)
+
+    @property
+    def places(self) -> list[WeightSite]:
+        """All places of this weight, the first first."""
+        return [self, *self.shared]
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether one of its places is an embedding."""
+        return any(isinstance(site.owner, EMBEDDINGS) for site in self.places)
 
     def biases(self) -> list[tuple[str, Tensor]]:
         """Return the names and tensors of the biases that belong to this weight."""
@@ -44,7 +61,7 @@ class WeightSite:
             packed = isinstance(self.owner, nn.MultiheadAttention)
             attribute = "in_proj_bias" if packed else "bias"
         bias = _own_parameters(self.owner).get(attribute)
-        return [] if bias is None else [(join(self.layer, attribute), bias)]
+        return [] if bias is None else [(f"{self.layer}.{attribute}".removeprefix("."), bias)]
 
 
 def weight_sites(module: nn.Module) -> list[WeightSite]:
@@ -63,7 +80,7 @@ def weight_sites(module: nn.Module) -> list[WeightSite]:
     for compiled_name, owner in module.named_modules(remove_duplicate=False):
         layer = plain_name(compiled_name)
         sites += [
-            WeightSite(join(layer, name), layer, owner, weight, preceding)
+            WeightSite(f"{layer}.{name}".removeprefix("."), layer, owner, weight, preceding)
             for name, weight in _weights(owner)
         ]
         if isinstance(owner, (*SCHEME_LAYERS, *EMBEDDINGS, *RECURRENT)):
@@ -73,14 +90,16 @@ def weight_sites(module: nn.Module) -> list[WeightSite]:
     return sites
 
 
-def join(layer: str, attribute: str) -> str:
-    """Return the full name of a layer's attribute.
-
-    Example:
-        >>> join("net.0", "weight"), join("", "weight")
-        ('net.0.weight', 'weight')
-    """
-    return f"{layer}.{attribute}" if layer else attribute
+def distinct_weights(module: nn.Module) -> list[WeightSite]:
+    """Return every weight of ``module`` once, at its first place, which knows the others."""
+    found: dict[tuple[int, str], WeightSite] = {}
+    for site in weight_sites(module):
+        computed = site.weight is None
+        key = (id(site.owner), site.name) if computed else (id(site.weight), "")
+        first = found.setdefault(key, site)
+        if first is not site:
+            first.shared.append(site)
+    return list(found.values())
 
 
 def _own_parameters(owner: nn.Module) -> dict[str, Tensor]:
