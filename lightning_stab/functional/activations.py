@@ -16,27 +16,27 @@ from lightning_stab.functional.activation_kinds import ActivationKind
 CHANNELS = 1  # the dimension of the units after a convolution; after a linear layer it is the last
 
 
-def unit_dimension(shape: Sequence[int], maker: int | None = None, features: int = 0) -> int:
+def unit_dimension(shape: Sequence[int], dimension: int | None = None, features: int = 0) -> int:
     """Return the dimension that counts units, from 0.
 
     Args:
         shape: the shape of the activation's input, at least two dimensions.
-        maker: the dimension that the layer before it fills: 1 after a convolution or its
+        dimension: the one that the units of the layer before it fill: 1 after a convolution or its
             normalisation (counted from the end where the batch dimension is missing, e.g. -3),
             -1 after a linear layer; None where it is not known.
         features: how many units that layer has; 0 where it is not known. Where only another one of
             the two dimensions has this size, that one is taken.
 
     Example:
-        >>> unit_dimension((8, 16, 5, 5), maker=-3, features=16), unit_dimension((8, 5, 16), -1, 16)
+        >>> unit_dimension((8, 16, 5, 5), -3, features=16), unit_dimension((8, 5, 16), -1, 16)
         (1, 2)
         >>> unit_dimension((8, 16, 5, 5)), unit_dimension((8, 5, 16))
         (1, 2)
     """
     last = len(shape) - 1
-    if maker is None:
+    if dimension is None:
         return CHANNELS if len(shape) > 3 else last
-    place = maker % len(shape) if -len(shape) <= maker < len(shape) else last
+    place = dimension % len(shape) if -len(shape) <= dimension < len(shape) else last
     if features and shape[place] != features:
         others = [i for i in (CHANNELS, last) if i != place and shape[i] == features]
         return others[0] if others else place
@@ -52,7 +52,7 @@ def unit_peaks(inputs: Tensor, unit: int = -1) -> Tensor:
         >>> unit_peaks(torch.tensor([[1.0, -1.0], [0.0, -2.0]])).tolist()
         [1.0, -1.0]
     """
-    return inputs.amax(_others(inputs, unit))
+    return inputs.amax(_other_dimensions(inputs, unit))
 
 
 def dead_units(peaks: Tensor, kind: ActivationKind) -> Tensor:
@@ -107,11 +107,11 @@ def saturated_fraction(inputs: Tensor, kind: ActivationKind, unit: int | None = 
     """
     flat = _is_saturated(inputs, kind)
     if unit is not None:
-        return flat.float().mean(_others(inputs, unit))
+        return flat.float().mean(_other_dimensions(inputs, unit))
     return torch.count_nonzero(flat) / inputs.numel()
 
 
-def mean_and_spread(values: Tensor, unit: int | None = None) -> tuple[Tensor, Tensor]:
+def mean_and_variance(values: Tensor, unit: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the mean of all entries and the mean square around it, two scalars.
 
     With ``unit`` the square is taken around each unit's own mean: what is left of the signal that
@@ -119,18 +119,18 @@ def mean_and_spread(values: Tensor, unit: int | None = None) -> tuple[Tensor, Te
 
     Example:
         >>> z = torch.tensor([[1.0, 5.0], [3.0, 7.0]])
-        >>> [x.item() for x in mean_and_spread(z)], [x.item() for x in mean_and_spread(z, unit=1)]
-        ([4.0, 5.0], [4.0, 1.0])
+        >>> [[x.item() for x in mean_and_variance(z, unit)] for unit in (None, 1)]
+        [[4.0, 5.0], [4.0, 1.0]]
     """
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    center = wide.mean() if unit is None else wide.mean(_others(wide, unit), keepdim=True)
-    # a norm in one pass; the difference is taken first, so that a small spread is not rounded away
-    spread = torch.linalg.vector_norm(wide - center).square() / wide.numel()
-    return center.mean(), spread
+    center = wide.mean() if unit is None else wide.mean(_other_dimensions(wide, unit), keepdim=True)
+    # a norm in one pass; the difference is taken first, so that a small one is not rounded away
+    variance = torch.linalg.vector_norm(wide - center).square() / wide.numel()
+    return center.mean(), variance
 
 
-def pooled(
-    means: Tensor, spreads: Tensor, counts: Tensor, groups: Tensor, num_groups: int
+def pool_moments(
+    means: Tensor, variances: Tensor, counts: Tensor, groups: Tensor, num_groups: int
 ) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each group's observations taken together.
 
@@ -139,7 +139,7 @@ def pooled(
 
     Args:
         means: shape ``[rows]``, the mean of each observation.
-        spreads: the mean square around it.
+        variances: the mean square around it.
         counts: how many entries each observation had.
         groups: to which group each belongs, integers below ``num_groups``.
         num_groups: how many there are.
@@ -149,7 +149,7 @@ def pooled(
     empty = means.new_zeros(num_groups)
     total = empty.index_add(0, groups, counts)
     mean = empty.index_add(0, groups, counts * means) / total
-    squares = counts * (spreads + (means - mean[groups]).square())
+    squares = counts * (variances + (means - mean[groups]).square())
     variance = empty.index_add(0, groups, squares) / (total - 1)
     return mean, torch.where(total > 1, variance.sqrt(), torch.nan)
 
@@ -165,5 +165,5 @@ def _is_saturated(inputs: Tensor, kind: ActivationKind) -> Tensor:
     return torch.zeros_like(inputs, dtype=torch.bool)
 
 
-def _others(values: Tensor, unit: int) -> list[int]:
+def _other_dimensions(values: Tensor, unit: int) -> list[int]:
     return [d for d in range(values.dim()) if d != unit % values.dim()]

@@ -1,4 +1,4 @@
-"""How far the logits of attention spread: a softmax of widely spread ones looks at one key only."""
+"""How far the logits of attention spread: far apart, the softmax attends to one key only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def logit_spread(query: Tensor, key: Tensor, scale: float | None = None) -> Tens
 
     Args:
         query: shape ``[..., T, d]``; of the batch, the first of three or more dimensions, four
-            samples are looked at.
+            samples are used.
         key: shape ``[..., S, d]``; it may have fewer heads, each for several of the query's.
         scale: instead of ``1 / sqrt(d)``.
 

@@ -1,11 +1,47 @@
-"""The leaves of an autograd graph: the tensors whose gradients a backward pass would fill."""
+"""Walks through an autograd graph, from a result back to the leaves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import Node
+
+
+def walk_graph(root: Node | None, passed: set[Node] | None = None) -> Iterator[tuple[Node, int]]:
+    """Yield each node behind ``root`` once, nearest first, with its least distance from it.
+
+    Args:
+        root: where to begin, such as the ``grad_fn`` of a loss; None has no graph.
+        passed: nodes not to be visited; those that are visited are added, so that several walks
+            with the same set visit each node once.
+
+    Example:
+        >>> import torch
+        >>> loss = torch.ones(2, requires_grad=True).exp().sum()
+        >>> [distance for _, distance in walk_graph(loss.grad_fn)]
+        [0, 1, 2]
+    """
+    passed = set() if passed is None else passed
+    front = [] if root is None or root in passed else [root]
+    passed.update(front)
+    distance = 0
+    while front:
+        following: list[Node] = []
+        for node in front:
+            yield node, distance
+            for before, _ in node.next_functions:
+                if before is not None and before not in passed:
+                    passed.add(before)
+                    following.append(before)
+        front = following
+        distance += 1
+
+
+def leaf_of(node: Node) -> Tensor | None:
+    """Return the leaf whose gradient a node of the graph fills, None for every other node."""
+    variable = getattr(node, "variable", None)
+    return variable if isinstance(variable, Tensor) else None
 
 
 def leaves_of(loss: Tensor) -> Iterator[Tensor]:
@@ -20,14 +56,7 @@ def leaves_of(loss: Tensor) -> Iterator[Tensor]:
         >>> [leaf is weight for leaf in leaves_of((weight * torch.ones(2)).sum())]
         [True]
     """
-    nodes: list[Any] = [loss.grad_fn]
-    seen = set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor):
-            yield variable
-        nodes.extend(parent for parent, _ in node.next_functions)
+    for node, _ in walk_graph(loss.grad_fn):
+        leaf = leaf_of(node)
+        if leaf is not None:
+            yield leaf

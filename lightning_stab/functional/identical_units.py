@@ -27,18 +27,18 @@ def identical_fraction(weight: Tensor, gradient: Tensor) -> Tensor:
         >>> identical_fraction(torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])).item()
         0.0
     """
-    rows = torch.cat([_prints(weight), _prints(gradient)], dim=1)
+    rows = torch.cat([_fingerprints(weight), _fingerprints(gradient)], dim=1)
     ordered = rows[torch.argsort(rows @ rows.new_tensor([1.0, 0.7, 1.3, 0.4]))]
     same = ((ordered[1:] - ordered[:-1]).abs() <= TOLERANCE).all(1)
     none = same.new_zeros(1)
     return (torch.cat([none, same]) | torch.cat([same, none])).float().mean()
 
 
-def _prints(values: Tensor) -> Tensor:
+def _fingerprints(values: Tensor) -> Tensor:
     """Return two numbers for each unit, that equal units share, in units of the largest."""
     flat = values.detach().flatten(1).float()
     generator = torch.Generator().manual_seed(flat.shape[1])
     directions = torch.randn(flat.shape[1], 2, generator=generator, dtype=flat.dtype)
     directions = directions.to(flat.device)
-    prints = flat @ directions
-    return prints / prints.abs().amax().clamp(min=torch.finfo(prints.dtype).tiny)
+    projected = flat @ directions
+    return projected / projected.abs().amax().clamp(min=torch.finfo(projected.dtype).tiny)

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable
 
 from torch import nn
 
 from lightning_stab.arguments import one_of
+from lightning_stab.functional.activation_kinds import MODULES
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "celu": nn.CELU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "hardsigmoid": nn.Hardsigmoid,
-    "hardswish": nn.Hardswish,
-    "hardtanh": nn.Hardtanh,
-    "identity": nn.Identity,
-    "leaky_relu": nn.LeakyReLU,
-    "linear": nn.Identity,
-    "mish": nn.Mish,
-    "prelu": nn.PReLU,
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "selu": nn.SELU,
-    "sigmoid": nn.Sigmoid,
-    "silu": nn.SiLU,
-    "softplus": nn.Softplus,
-    "softsign": nn.Softsign,
-    "swish": nn.SiLU,
-    "tanh": nn.Tanh,
-}
-"""Name -> constructor of a fresh module; `linear` and `swish` are the other names in use."""
+ACTIVATIONS: ChainMap[str, Callable[[], nn.Module]] = ChainMap(
+    {"identity": nn.Identity, "linear": nn.Identity}, MODULES
+)
+"""Name -> constructor of a fresh module: those of the catalogue, and none at all."""
 
 
 def activation_module(name: str) -> nn.Module:
@@ -43,4 +26,4 @@ def activation_module(name: str) -> nn.Module:
         >>> activation_module("relu")
         ReLU()
     """
-    return ACTIVATIONS[one_of("activation", name, ACTIVATIONS)]()
+    return ACTIVATIONS[one_of("activation", name, sorted(ACTIVATIONS))]()

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_stab.functional.activation_kinds import KINDS, activation_kind
+from lightning_stab.functional.activation_kinds import CATALOGUE, activation_kind
 from lightning_stab.functional.activations import (
     dead_units,
-    mean_and_spread,
-    pooled,
+    mean_and_variance,
+    pool_moments,
     saturated_fraction,
     unit_dimension,
     unit_is_dead,
@@ -79,7 +79,7 @@ def test_peaks_of_two_batches_are_the_peaks_of_both_together(seed, cut):
 def test_the_order_of_samples_does_not_matter(seed):
     z = drawn(seed, 6, 4)
     mixed = z[torch.randperm(6, generator=torch.Generator().manual_seed(seed))]
-    for name in KINDS:
+    for name in CATALOGUE:
         kind = activation_kind(name)
         assert torch.equal(unit_is_dead(z, kind), unit_is_dead(mixed, kind))
         assert torch.equal(saturated_fraction(z, kind), saturated_fraction(mixed, kind))
@@ -106,7 +106,7 @@ def test_a_kind_without_a_dead_side_has_no_dead_units():
 # --- saturated ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n in KINDS if activation_kind(n).can_saturate])
+@pytest.mark.parametrize("name", [n for n in CATALOGUE if activation_kind(n).can_saturate])
 @given(seed=SEEDS)
 def test_the_saturated_fraction_counts_entries_beyond_the_bounds(name, seed):
     kind = activation_kind(name)
@@ -128,27 +128,27 @@ def test_two_bounds_of_different_size_and_nan():
 
 
 @given(seed=SEEDS, shape=SHAPES)
-def test_mean_and_spread_are_torchs(seed, shape):
+def test_mean_and_variance_are_torchs(seed, shape):
     z = drawn(seed, *shape) + 3
-    mean, spread = mean_and_spread(z)
+    mean, spread = mean_and_variance(z)
     assert mean.item() == pytest.approx(z.mean().item())
     assert spread.item() == pytest.approx(z.var(correction=0).item())
-    _, own = mean_and_spread(z, unit=1)
+    _, own = mean_and_variance(z, unit=1)
     others = [d for d in range(z.dim()) if d != 1]
     assert own.item() == pytest.approx(z.var(others, correction=0).mean().item())
 
 
 def test_offsets_between_units_do_not_count_around_each_units_mean():
     z = 1e-6 * drawn(0, 100, 4) + torch.tensor([0.0, 1.0, 2.0, 3.0])
-    assert mean_and_spread(z)[1].sqrt() > 1
-    assert mean_and_spread(z, unit=1)[1].sqrt().item() == pytest.approx(1e-6, rel=0.2)
+    assert mean_and_variance(z)[1].sqrt() > 1
+    assert mean_and_variance(z, unit=1)[1].sqrt().item() == pytest.approx(1e-6, rel=0.2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_summed_in_single(dtype):
     z = torch.full((300, 300), 3.0, dtype=dtype)
     z[0, 0] = 5.0
-    mean, spread = mean_and_spread(z)
+    mean, spread = mean_and_variance(z)
     assert mean.dtype == torch.float32
     assert mean.item() == pytest.approx(3 + 2 / 90_000)
     assert spread.item() == pytest.approx(4 / 90_000, rel=1e-3)
@@ -158,9 +158,9 @@ def test_half_precision_is_summed_in_single(dtype):
 def test_pooled_observations_are_those_of_the_concatenation(seed, cuts):
     z = drawn(seed, sum(cuts) + 1, 3) * 2 + 1
     parts = [z[:1], *z[1:].split(cuts)]
-    observed = [mean_and_spread(part) for part in parts]
+    observed = [mean_and_variance(part) for part in parts]
     counts = torch.tensor([float(part.numel()) for part in parts], dtype=torch.float64)
-    mean, std = pooled(
+    mean, std = pool_moments(
         torch.stack([m for m, _ in observed]),
         torch.stack([s for _, s in observed]),
         counts,
@@ -174,7 +174,7 @@ def test_pooled_observations_are_those_of_the_concatenation(seed, cuts):
 def test_groups_do_not_mix_and_a_single_entry_has_no_deviation():
     means = torch.tensor([1.0, math.nan, 5.0])
     groups = torch.tensor([0, 1, 2])
-    mean, std = pooled(means, torch.ones(3), torch.tensor([4.0, 4.0, 1.0]), groups, 4)
+    mean, std = pool_moments(means, torch.ones(3), torch.tensor([4.0, 4.0, 1.0]), groups, 4)
     assert mean[[0, 2]].tolist() == [1.0, 5.0]
     assert mean[[1, 3]].isnan().all()
     assert std[0].item() == pytest.approx(math.sqrt(4 / 3))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.functional.names import plain_name
 
 _LIBRARIES = ("torch.", "lightning.", "builtins")
 

@@ -13,12 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from lightning_stab.callbacks._hooks.compiled import compiled_parts, hookable_modules
 from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed
-
-WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd)
+from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
 
 
 class LayerProbe:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from lightning_stab.functional.names import plain_name
+
 
 def tag(section: str, name: str = "") -> str:
     """Return the name of a logged value, ``section/name``, without compilation prefixes.
@@ -25,11 +27,6 @@ def tag(section: str, name: str = "") -> str:
     """
     name = plain_name(name)
     return f"{section}/{name}" if name else section
-
-
-def plain_name(name: str) -> str:
-    """Return a parameter's or module's name without the prefix that ``torch.compile`` adds."""
-    return name.replace("_orig_mod.", "").removesuffix("_orig_mod").removesuffix(".")
 
 
 def log_step(trainer: Trainer) -> int:

@@ -20,7 +20,7 @@ from torch.nn import Parameter
 from torch.optim import LBFGS, Optimizer
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
-from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor_norms, total_norm
 
 _evaluated: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()

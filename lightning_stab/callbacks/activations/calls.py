@@ -12,9 +12,6 @@ from torch.nn.utils.rnn import PackedSequence
 from lightning_stab.callbacks._hooks.compiled import is_compiled_part
 from lightning_stab.callbacks._hooks.hooks import is_transformed
 from lightning_stab.callbacks.activations.recognition import (
-    CONSUMERS,
-    FUNCTIONS,
-    RECURRENT,
     WEIGHT_FUNCTIONS,
     UnitLayout,
     kind_of_call,
@@ -27,7 +24,8 @@ from lightning_stab.callbacks.activations.record import (
     ActivationSite,
     PendingCall,
 )
-from lightning_stab.functional.activation_kinds import ActivationKind
+from lightning_stab.functional.activation_kinds import FUNCTIONS, ActivationKind
+from lightning_stab.functional.layer_kinds import CONSUMERS, RECURRENT
 from lightning_stab.functional.norms import local_shard
 
 

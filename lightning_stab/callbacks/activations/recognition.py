@@ -9,48 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from lightning_stab.functional.activation_kinds import (
-    KINDS,
+    CATALOGUE,
     ActivationKind,
     activation_kind,
+    activation_of_class,
     tanh_by_output,
 )
+from lightning_stab.functional.layer_kinds import (
+    CHANNEL_NORMS,
+    CONVOLUTIONS,
+    TRANSPOSED_CONVOLUTIONS,
+)
 
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-CONSUMERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.MultiheadAttention, *RECURRENT)
 
-# What a function takes besides its input, in its order; modules have attributes of these names.
-_PARAMETERS = {
-    "threshold": {"threshold": 0.0, "value": 0.0},
-    "leaky_relu": {"negative_slope": 0.01},
-    "softplus": {"beta": 1.0},
-    "hardtanh": {"min_val": -1.0, "max_val": 1.0},
-    "elu": {"alpha": 1.0},
-    "celu": {"alpha": 1.0},
-}
-_CLASSES = {name.replace("_", ""): name for name in KINDS} | {"swish": "silu"}
-_SPELLINGS = {"logsigmoid": ("logsigmoid", "log_sigmoid"), "sigmoid": ("sigmoid", "expit")}
-
-
-def _functions() -> dict[Any, str]:
-    """Return every spelling of every activation in torch, methods and in-place ones included."""
-    places = (functional, torch, torch.Tensor, torch.special)
-    found = {}
-    for kind in KINDS:
-        for name in _SPELLINGS.get(kind, (kind,)):
-            for spelling in (name, name + "_"):
-                for place in places:
-                    function = getattr(place, spelling, None)
-                    if callable(function):
-                        found[function] = kind
-    return found
-
-
-FUNCTIONS = _functions()
 # The dimension of the units that a weight function makes, from the end; None: it makes none.
 WEIGHT_FUNCTIONS: dict[Any, int | None] = {
     functional.linear: -1,
@@ -87,25 +61,19 @@ class UnitLayout:
 
 
 def kind_of_module(module: nn.Module) -> ActivationKind | None:
-    """Return the kind of an activation module, None for any other module.
-
-    Known by the names of its classes, so that a hand-written ``Swish`` or a ``GELUActivation``
-    counts; the approximations of GELU count as GELU.
-    """
+    """Return the kind of an activation module, known by its classes' names; None for any other."""
     for base in type(module).__mro__:
-        name = base.__name__.lower().removesuffix("activation")
-        for prefix in ("new", "fast", "quick"):
-            name = name.removeprefix(prefix)
-        if name in _CLASSES:
-            kind = _CLASSES[name]
-            return activation_kind(kind, *_parameters(kind, vars(module)))
+        row = activation_of_class(base.__name__)
+        if row is not None:
+            return activation_kind(row.name, *row.numbers(vars(module)))
     return None
 
 
 def kind_of_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ActivationKind:
     """Return the kind of a call of the function ``name``, whose first argument is its input."""
-    given = dict(zip(_PARAMETERS.get(name, ()), args[1:], strict=False))
-    return activation_kind(name, *_parameters(name, {**given, **kwargs}))
+    row = CATALOGUE[name]
+    given = dict(zip(row.parameters, args[1:], strict=False))
+    return activation_kind(name, *row.numbers({**given, **kwargs}))
 
 
 def kind_of_recurrent(module: nn.Module) -> ActivationKind:
@@ -123,21 +91,14 @@ def kind_of_recurrent(module: nn.Module) -> ActivationKind:
 
 def unit_layout_of(module: nn.Module) -> UnitLayout | None:
     """Return what the units of a weight layer or norm are, None for any other module."""
-    if isinstance(module, _ConvNd):
+    if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)):
         return UnitLayout(id(module), -1 - len(module.kernel_size), module.out_channels)
     if isinstance(module, (nn.Linear, nn.Bilinear)):
         return UnitLayout(id(module), -1, module.out_features)
-    if isinstance(module, _NormBase):
+    if isinstance(module, CHANNEL_NORMS):
         return UnitLayout(id(module), 1, module.num_features)
     if isinstance(module, nn.GroupNorm):
         return UnitLayout(id(module), 1, module.num_channels)
     if isinstance(module, nn.LayerNorm):
         return UnitLayout(id(module), -1, module.normalized_shape[-1])
     return None
-
-
-def _parameters(kind: str, given: Mapping[str, Any]) -> list[float]:
-    """Return what a function takes besides its input; what is no plain number has its default."""
-    defaults = _PARAMETERS.get(kind, {})
-    values = [(given.get(name, default), default) for name, default in defaults.items()]
-    return [float(v) if isinstance(v, (int, float)) else default for v, default in values]

@@ -14,8 +14,8 @@ from lightning_stab.callbacks.activations.recognition import UnitLayout
 from lightning_stab.functional.activation_kinds import ActivationKind
 from lightning_stab.functional.activations import (
     dead_units,
-    mean_and_spread,
-    pooled,
+    mean_and_variance,
+    pool_moments,
     saturated_fraction,
     unit_dimension,
     unit_peaks,
@@ -96,12 +96,12 @@ class ActivationRecord:
         if not full:
             return PendingCall(site)
         saturated = saturated_fraction(inputs, kind) if kind.can_saturate else None
-        spread = mean_and_spread(inputs, unit)[1]
+        spread = mean_and_variance(inputs, unit)[1]
         return PendingCall(site, inputs.numel() // inputs.shape[unit], saturated, spread)
 
     def end_call(self, pending: PendingCall, output: Tensor) -> None:
         """Measure the output of the same call."""
-        mean, spread = mean_and_spread(output)
+        mean, spread = mean_and_variance(output)
         numbers = (mean, spread, pending.saturated, pending.input_spread)
         # what is not defined is filled up with something, and left out when it is read
         packed = torch.stack([mean if n is None else n.to(mean.dtype) for n in numbers])
@@ -121,7 +121,7 @@ class ActivationRecord:
         units = values.shape[unit]
         channels = unit < values.dim() - 1
         site.samples += values.shape[0] if channels else values.numel() // units
-        if site.kind.can_die and not site.ragged:
+        if site.kind.can_be_dead and not site.ragged:
             peaks = unit_peaks(values, unit)
             if site.peaks is not None and site.peaks.shape != peaks.shape:
                 site.ragged, site.peaks = True, None  # other units each time: none can be followed
@@ -182,8 +182,8 @@ def _pooled_calls(sites: Sequence[ActivationSite], device: torch.device) -> list
     counts = table.new_tensor([float(n) for n in entries])
     varied = table.new_tensor([float(n) if n > 1 else 0.0 for n in repeats])
     still = torch.zeros_like(counts)
-    mean, std = pooled(table[:, 0], table[:, 1], counts, groups, len(sites))
-    saturated, _ = pooled(table[:, 2], still, counts, groups, len(sites))
-    spread, _ = pooled(table[:, 3], still, varied, groups, len(sites))
+    mean, std = pool_moments(table[:, 0], table[:, 1], counts, groups, len(sites))
+    saturated, _ = pool_moments(table[:, 2], still, counts, groups, len(sites))
+    spread, _ = pool_moments(table[:, 3], still, varied, groups, len(sites))
     defined = torch.tensor([site.kind.can_saturate for site in sites], device=device)
     return [mean, std, saturated.masked_fill(~defined, math.nan), spread.sqrt()]

@@ -13,7 +13,7 @@ from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
 from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
-from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step, plain_name
+from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember
 from lightning_stab.callbacks._trainer.strategies import (
     refuse_hidden_gradients,
@@ -32,6 +32,7 @@ from lightning_stab.callbacks.clipping.rules import (
     transposed_unit_dims,
 )
 from lightning_stab.errors import ConflictError
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norm_history import NormHistory, PercentileHistory, ZScoreHistory
 
 

@@ -6,9 +6,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lightning_stab.callbacks._hooks.compiled import compiled_parts
-from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS, LayerProbe
-from lightning_stab.callbacks._trainer.logging import plain_name
+from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
 from lightning_stab.callbacks._trainer.step import OptimizerStep
+from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
+from lightning_stab.functional.names import plain_name
 
 
 class OutputLayer:

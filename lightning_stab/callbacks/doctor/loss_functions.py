@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_stab.functional import loss_baselines as baselines
+from lightning_stab.functional.activation_kinds import CATALOGUE, FUNCTIONS
 
 REGRESSION = (
     functional.mse_loss,
@@ -22,21 +23,7 @@ REGRESSION = (
     functional.smooth_l1_loss,
     functional.huber_loss,
 )
-RANGES = {"relu": (0.0, torch.inf), "tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0),
-          "softmax": (0.0, 1.0)}  # fmt: skip
-# every function whose result lies in a known range
-MAKERS: dict[Any, str] = {
-    function: kind
-    for kind, functions in {
-        "relu": (functional.relu, functional.relu_, torch.relu, torch.relu_, Tensor.relu,
-                 Tensor.relu_),
-        "tanh": (functional.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_),
-        "sigmoid": (functional.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid,
-                    Tensor.sigmoid_),
-        "softmax": (functional.softmax, torch.softmax, Tensor.softmax),
-    }.items()
-    for function in functions
-}  # fmt: skip
+SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
 LEAST_SAMPLES, LEAST_OTHERS = 8, 3  # of a batch, below which its variety is left to chance
 UNWEIGHTED = {"weight": None, "pos_weight": None, "reduction": "mean"}
 Pair = tuple[Tensor, Tensor]
@@ -97,9 +84,10 @@ class LossFunctions:
         """Note one call of a torch function."""
         if not isinstance(result, Tensor) or not torch.is_grad_enabled():
             return
-        if function in MAKERS:
+        made_by = "softmax" if function in SOFTMAX else FUNCTIONS.get(function, "")
+        if _range_of(made_by) is not None:
             # held, so that nothing else is put into its memory meanwhile
-            self._made_by[_memory(result)] = (MAKERS[function], result)
+            self._made_by[_memory(result)] = (made_by, result)
         elif function in _MEASURES and not result.dim():
             call = _Call(function, args, kwargs)
             if isinstance(call.input, Tensor) and isinstance(call.target, Tensor):
@@ -158,7 +146,7 @@ class LossFunctions:
 
     def _regression(self, call: _Call) -> Pair | None:
         target, prediction = call.target.detach().float(), call.input.detach().float()
-        low, high = RANGES.get(call.made_by, (-torch.inf, torch.inf))
+        low, high = _range_of(call.made_by) or (-torch.inf, torch.inf)
         slack = 1e-3 * target.abs().amax()
         outside = (target < low - slack) | (target > high + slack)
         self._note("unreachable_targets", outside.float().mean())
@@ -222,6 +210,12 @@ _MEASURES: dict[Any, Callable[[LossFunctions, _Call], Pair | None]] = {
     functional.binary_cross_entropy: LossFunctions._probabilities,
     **dict.fromkeys(REGRESSION, LossFunctions._regression),
 }
+
+
+def _range_of(function: str) -> tuple[float, float] | None:
+    """Return the bounds of what a function gives, None where they are not known."""
+    row = CATALOGUE.get(function)
+    return (0.0, 1.0) if function == "softmax" else row.range if row is not None else None
 
 
 def _memory(tensor: Tensor) -> int:

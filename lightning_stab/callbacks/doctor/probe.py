@@ -16,9 +16,10 @@ from lightning_stab.callbacks._hooks.compiled import (
     say_compiled,
 )
 from lightning_stab.callbacks._hooks.hooks import FunctionMode, ModuleHooks, is_transformed
-from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS, LayerProbe
+from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions, Targets
 from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
+from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
 
 TIME_SHARE = 0.1  # of a sequence's steps, that count as its beginning and as its end
 LEAST_STEPS = 8  # of a sequence, below which there is no talk of vanishing over time

@@ -15,13 +15,13 @@ from torch.nn import Parameter
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from lightning_stab.callbacks._hooks.layer_outputs import WEIGHT_LAYERS
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
-from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.functional.autograd_graph import leaves_of
 from lightning_stab.functional.gradient_statistics import change_and_size, copy_entries
 from lightning_stab.functional.identical_units import identical_fraction
+from lightning_stab.functional.layer_kinds import CONSUMERS
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import is_sharded, local_shard, tensor_norms
 
 EARLY_UPDATES = 10  # steps after the warm-up whose updates are all measured
@@ -271,7 +271,7 @@ def _has_gradient(optimizer: Optimizer) -> bool:
 
 
 def _is_matrix(part: nn.Module, name: str, parameter: Parameter) -> bool:
-    known = isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention))
+    known = isinstance(part, CONSUMERS)
     usable = not is_sharded(parameter) and parameter.dim() > 1 and len(parameter) > 1
     return known and usable and "weight" in name
 

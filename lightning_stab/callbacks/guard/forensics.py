@@ -14,7 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_stab.callbacks._trainer.logging import log_folder, plain_name
+from lightning_stab.callbacks._trainer.logging import log_folder
+from lightning_stab.functional.names import plain_name
 
 
 @dataclasses.dataclass

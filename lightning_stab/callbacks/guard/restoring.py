@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
-from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler, step_members
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import first_nonfinite, is_sharded, tensor_norms, total_norm
 
 

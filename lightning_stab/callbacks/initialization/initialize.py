@@ -31,7 +31,7 @@ def initialize(
     output_prior: Sequence[float] | None = None,
     seed: int = 0,
 ) -> list[WeightRecord]:
-    """Draw the weights of ``module`` anew, in place; return one record for each weight.
+    """Draw new weights for ``module``, in place; return one record for each weight.
 
     What `WeightInitialization` does at the start of a fit, for everyone without a Trainer. With a
     batch, the activation before each weight is found by what the batch really does; without one,
@@ -67,7 +67,14 @@ def initialize(
     """
     integer("seed", seed, minimum=0)
     settings = InitializationSettings(
-        scheme, gain, bias, exclude, embedding_std, include, schemes or {}, output_prior
+        scheme,
+        gain,
+        bias=bias,
+        exclude=exclude,
+        embedding_std=embedding_std,
+        include=include,
+        schemes=schemes,
+        output_prior=output_prior,
     )
     program = None if batch is None else program_of(module, batch, loss_fn)
     return initialize_(module, settings, seed, program)

@@ -1,19 +1,29 @@
-"""The table of `WeightInitialization`: as Markdown for loggers, compact for the terminal."""
+"""What `WeightInitialization` did: a table for loggers and the terminal, a figure over depth."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
+from lightning.pytorch import Trainer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lightning_stab.callbacks._trainer.logging import log_step, tensorboard_writers
 from lightning_stab.functional.initialization import WeightRecord
 
-_HEAD = ("weight", "shape", "after", "scheme", "gain", "std before", "std after")
-_READINGS = ("signal before", "signal after", "gradient before", "gradient after")
-_COMPACT_HEAD = ("layer", "shape", "after", "scheme", "gain")
+TAG = "weight_initialization/profile"
+_BEFORE, _AFTER = "#8a8a8a", "#2b8a57"
+_DRAWN = {"gain": "gain", "std before": "std_before", "std after": "std_after"}
+_READ = {
+    "signal before": "activation_std_before",
+    "signal after": "activation_std_after",
+    "gradient before": "gradient_rms_before",
+    "gradient after": "gradient_rms_after",
+}
 
 
 def markdown_table(records: Sequence[WeightRecord]) -> str:
@@ -25,11 +35,14 @@ def markdown_table(records: Sequence[WeightRecord]) -> str:
         |---|---|---|---|---|---|---|
         | a.weight | 2 x 3 | ReLU | left alone: frozen |  |  |  |
     """
-    measured = _measured(records)
-    head = (*_HEAD, *(_READINGS if measured else ()))
-    rows = [head, ("---",) * len(head), *(_row(record, measured) for record in records)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines[1] = lines[1].replace(" ", "")
+    read = _READ if _measured(records) else {}
+    head = ("weight", "shape", "after", "scheme", *_DRAWN, *read)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for record in records:
+        numbers = [_number(getattr(record, name), 4) for name in _DRAWN.values()]
+        numbers += [_number(getattr(record, name), 3) for name in read.values()]
+        row = (record.name, _sides(record, " x "), record.preceding, _action(record), *numbers)
+        lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
@@ -42,59 +55,92 @@ def print_table(records: Sequence[WeightRecord], console: Console | None = None)
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    measured = _measured(records)
-    for head in (*_COMPACT_HEAD, *(("signal", "gradient") if measured else ("std",))):
+    changes = {"std": "std"}
+    if _measured(records):
+        changes = {"signal": "activation_std", "gradient": "gradient_rms"}
+    for head in ("layer", "shape", "after", "scheme", "gain", *changes):
         table.add_column(head, overflow="fold")
-    for _, alike in groupby(records, key=_treatment):
-        table.add_row(*_compact_row(list(alike), measured))
+    for _, neighbours in groupby(records, key=_treatment):
+        alike = list(neighbours)
+        first = alike[0]
+        names = _span(first.name, alike[-1].name).removesuffix(".weight")
+        table.add_row(
+            names + (f" ({len(alike)})" if len(alike) > 1 else ""),
+            _sides(first, "x"),
+            first.preceding,
+            _action(first).replace("d orthogonal", "d"),  # mirrored, balanced
+            _number(first.gain, 4),
+            *(_change(alike, quantity) for quantity in changes.values()),
+        )
     (console or Console()).print(table)
 
 
-def _treatment(record: WeightRecord) -> tuple[object, ...]:
-    return record.shape, record.preceding, record.scheme, record.gain, record.reason
+def log_profile(trainer: Trainer, records: Sequence[WeightRecord]) -> None:
+    """Send the figure to every TensorBoard logger, where matplotlib is installed."""
+    measured = [record for record in records if record.activation_std_after is not None]
+    if len(measured) < 2 or importlib.util.find_spec("matplotlib") is None:
+        return
+    for writer in tensorboard_writers(trainer):
+        writer.add_figure(TAG, profile_figure(measured), log_step(trainer))
+
+
+def profile_figure(records: Sequence[WeightRecord]) -> Any:
+    """Return a figure of the records' signal and gradient, without touching pyplot's state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2)
+    depth = range(1, len(records) + 1)
+    for panel, title, quantity in zip(
+        panels,
+        ("signal: std of a unit over the batch", "gradient: RMS of dL/dz"),
+        ("activation_std", "gradient_rms"),
+        strict=True,
+    ):
+        for moment, color in (("before", _BEFORE), ("after", _AFTER)):
+            values = [getattr(record, f"{quantity}_{moment}") for record in records]
+            # A logarithm has no place for a zero: such a layer shows as a gap.
+            shown = [value if value else float("nan") for value in values]
+            panel.plot(depth, shown, ".-", color=color, label=moment)
+        panel.set_yscale("log")
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("layer")
+        panel.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False)
+    return figure
 
 
 def _measured(records: Sequence[WeightRecord]) -> bool:
     return any(record.activation_std_after is not None for record in records)
 
 
-def _row(record: WeightRecord, measured: bool) -> tuple[str, ...]:
-    readings = (
-        record.activation_std_before,
-        record.activation_std_after,
-        record.gradient_rms_before,
-        record.gradient_rms_after,
-    )
-    return (
-        record.name,
-        _sides(record),
-        record.preceding,
-        _deed(record),
-        _number(record.gain, 4),
-        _number(record.std_before, 4),
-        _number(record.std_after, 4),
-        *(_number(reading, 3) for reading in readings if measured),
-    )
+def _treatment(record: WeightRecord) -> tuple[object, ...]:
+    return record.shape, record.preceding, record.scheme, record.gain, record.reason
 
 
-def _compact_row(alike: Sequence[WeightRecord], measured: bool) -> tuple[str, ...]:
-    first = alike[0]
-    if measured:
-        signals = [r.activation_std_before for r in alike], [r.activation_std_after for r in alike]
-        gradients = [r.gradient_rms_before for r in alike], [r.gradient_rms_after for r in alike]
-        changes = [_change(*signals), _change(*gradients)]
-    else:
-        changes = [_change([r.std_before for r in alike], [r.std_after for r in alike])]
-    names = _span(first.name, alike[-1].name).removesuffix(".weight")
-    names += f" ({len(alike)})" if len(alike) > 1 else ""
-    gain = _number(first.gain, 4)
-    deed = _deed(first).replace("d orthogonal", "d")  # mirrored, balanced
-    return names, _sides(first).replace(" ", ""), first.preceding, deed, gain, *changes
+def _action(record: WeightRecord) -> str:
+    return f"left alone: {record.reason}" if record.reason else record.scheme
 
 
-def _change(before: Sequence[float | None], after: Sequence[float | None]) -> str:
-    start, end = _mean(before), _mean(after)
-    return "" if end is None else f"{_number(start, 2)}→{_number(end, 2)}"
+def _sides(record: WeightRecord, sign: str) -> str:
+    return sign.join(str(side) for side in record.shape)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def _change(alike: Sequence[WeightRecord], quantity: str) -> str:
+    """Return the mean of a quantity over the records, before and after."""
+    means: list[float | None] = []
+    for moment in ("before", "after"):
+        values = [getattr(record, f"{quantity}_{moment}") for record in alike]
+        known = [value for value in values if value is not None]
+        means.append(sum(known) / len(known) if known else None)
+    return "" if means[1] is None else "→".join(_number(mean, 2) for mean in means)
 
 
 def _span(first: str, last: str) -> str:
@@ -104,20 +150,3 @@ def _span(first: str, last: str) -> str:
     return ".".join(
         a if a == b else f"{a}-{b}" for a, b in zip(first.split("."), last.split("."), strict=True)
     )
-
-
-def _sides(record: WeightRecord) -> str:
-    return " x ".join(str(side) for side in record.shape)
-
-
-def _deed(record: WeightRecord) -> str:
-    return f"left alone: {record.reason}" if record.reason else record.scheme
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}g}"
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -1,10 +1,11 @@
-"""`WeightInitialization`: draws the module's weights anew when a fit starts."""
+"""`WeightInitialization`: draws new weights for the module when a fit starts."""
 
 from __future__ import annotations
 
 import os
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -14,10 +15,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_stab.arguments import integer
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_text
-from lightning_stab.callbacks.initialization.figure import log_profile
 from lightning_stab.callbacks.initialization.first_batch import first_batch
 from lightning_stab.callbacks.initialization.program import program_of
-from lightning_stab.callbacks.initialization.report import markdown_table, print_table
+from lightning_stab.callbacks.initialization.report import log_profile, markdown_table, print_table
 from lightning_stab.errors import ConflictError, StabError
 from lightning_stab.functional.initialization import (
     InitializationSettings,
@@ -30,8 +30,24 @@ DEFAULT_SEED = 0
 _SHARDED = {"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"}
 
 
+@dataclass(frozen=True)
+class WeightInitializationSettings(InitializationSettings):
+    """The settings of initialisation, and when and from what the callback initialises."""
+
+    _: KW_ONLY
+    seed: int | None = None
+    verbose: bool = True
+    use_batch: bool = True
+    on_resume: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seed is not None:
+            integer("seed", self.seed, minimum=0)
+
+
 class WeightInitialization(Callback):
-    """Draw the weights anew at the start of a fit, with the gain of the activation before each.
+    """Draw new weights at the start of a fit, with the gain of the activation before each.
 
     ``auto`` makes very deep plain networks trainable. From one real batch, run through a copy of
     the module, it finds what really precedes each weight, and draws orthogonal weights to match:
@@ -70,10 +86,10 @@ class WeightInitialization(Callback):
         schemes: a scheme or ``keep`` for patterns of parameter names, layer names or class names,
             such as ``{"Conv2d": "kaiming_normal"}``; the first match counts.
         output_prior: the frequency of each class; the output layer's bias becomes its logarithm.
-        use_batch: whether one real training batch is looked at. Without it, what precedes a weight
+        use_batch: whether one real training batch is used. Without it, what precedes a weight
             is taken from the order in which the modules are declared, and ``auto`` is Kaiming
             normal after a ReLU-like activation and Xavier normal otherwise.
-        on_resume: whether weights that come from a checkpoint are drawn anew all the same.
+        on_resume: whether weights that come from a checkpoint are drawn all the same.
 
     Attributes:
         records: one `WeightRecord` for each weight of the last initialised module.
@@ -107,37 +123,32 @@ class WeightInitialization(Callback):
         use_batch: bool = True,
         on_resume: bool = False,
     ) -> None:
-        exclude = exclude if isinstance(exclude, str) else tuple(exclude)
-        include = include if isinstance(include, str) else tuple(include)
-        prior = None if output_prior is None else tuple(output_prior)
-        self.settings = InitializationSettings(
-            scheme, gain, bias, exclude, embedding_std, include, dict(schemes or {}), prior
-        )
-        self.seed = seed if seed is None else integer("seed", seed, minimum=0)
-        self.verbose, self.use_batch, self.on_resume = verbose, use_batch, on_resume
+        given = {name: value for name, value in locals().items() if name != "self"}
+        self.settings = WeightInitializationSettings(**given)
         self.records: list[WeightRecord] = []
         self._restored = False
         self._module: weakref.ref[LightningModule] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Initialise, unless the weights come from a checkpoint or were initialised before."""
-        resumed = (trainer.ckpt_path is not None or self._restored) and not self.on_resume
+        resumed = (trainer.ckpt_path is not None or self._restored) and not self.settings.on_resume
         again = self._module is not None and self._module() is pl_module
         self._restored, self._module = False, weakref.ref(pl_module)
         if resumed or again:
             return
         _refuse_sharding(trainer)
-        seed = trainer.strategy.broadcast(_process_seed() if self.seed is None else self.seed)
-        self.records = self._initialized(pl_module, seed, self._program(trainer, pl_module))
+        seed = _process_seed() if self.settings.seed is None else self.settings.seed
+        seed = trainer.strategy.broadcast(seed)
+        self.records = self._initialize_(pl_module, seed, self._program(trainer, pl_module))
         _same_on_all_ranks_(trainer, pl_module)
         log_text(trainer, "weight_initialization", markdown_table(self.records))
         log_profile(trainer, self.records)
-        if self.verbose and trainer.is_global_zero:
+        if self.settings.verbose and trainer.is_global_zero:
             print_table(self.records)
 
     def _program(self, trainer: Trainer, module: LightningModule) -> Program | None:
         """Return the first batch as a program; None where there is no safe way to one."""
-        if not self.use_batch:
+        if not self.settings.use_batch:
             return None
         batch = first_batch(trainer, module)
         if batch is None:
@@ -149,7 +160,7 @@ class WeightInitialization(Callback):
             return None
         return program_of(module, batch)
 
-    def _initialized(
+    def _initialize_(
         self, module: LightningModule, seed: int, program: Program | None
     ) -> list[WeightRecord]:
         """Initialise; without the batch if the training step does not run on a copy."""
@@ -157,7 +168,7 @@ class WeightInitialization(Callback):
             return initialize_(module, self.settings, seed, program)
         except StabError:
             raise
-        except Exception as error:  # whatever user code raises before its fit has begun
+        except Exception as error:  # user code may raise anything on a copy; its fit goes on
             if program is None:
                 raise
             rank_zero_warn(
@@ -168,7 +179,7 @@ class WeightInitialization(Callback):
             return initialize_(module, self.settings, seed)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget a restored mark when its fit is over: the next module may be a fresh one."""
+        """Forget a restored state when its fit is over: the next module may be a fresh one."""
         self._restored = self._restored and stage != "fit"
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from lightning_stab.callbacks._trainer.logging import plain_name
 from lightning_stab.errors import ConflictError
+from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import is_sharded, local_shard
 
 _CHECKPOINT_KEY = "lightning_stab.best_weights"

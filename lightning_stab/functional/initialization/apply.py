@@ -2,38 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.initialization.auto import Plan
-from lightning_stab.functional.initialization.driven import Survey, correct_, survey
-from lightning_stab.functional.initialization.fans import weight_shape
-from lightning_stab.functional.initialization.lazy import materialize_
-from lightning_stab.functional.initialization.passes import Program
+from lightning_stab.functional.initialization.batch_analysis import (
+    BatchAnalysis,
+    analyze_batch,
+    correct_,
+)
+from lightning_stab.functional.initialization.passes import Program, Readings, materialize_
 from lightning_stab.functional.initialization.policy import (
     EMBEDDING,
     InitializationSettings,
+    any_matches,
     choose,
-    is_embedding,
-    matches,
-    names_of,
     reason_to_leave,
 )
-from lightning_stab.functional.initialization.records import WeightRecord, shape_of, std_of
-from lightning_stab.functional.initialization.recurrent import (
+from lightning_stab.functional.initialization.schemes import (
+    AUTO,
+    DATA_SCHEMES,
+    draw,
+    weight_shape,
+)
+from lightning_stab.functional.initialization.sites import WeightSite, distinct_weights
+from lightning_stab.functional.initialization.structured import (
     ORTHOGONAL_GATES,
     draw_gates_,
+    draw_structured_,
     open_forget_gate_,
 )
-from lightning_stab.functional.initialization.schemes import AUTO, draw
-from lightning_stab.functional.initialization.sites import WeightSite, weight_sites
-from lightning_stab.functional.initialization.structured import draw_structured_
-from lightning_stab.functional.initialization.tape import RECURRENT
+from lightning_stab.functional.layer_kinds import RECURRENT
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """What happened to one weight; ``reason`` says why it was left alone, if it was.
+
+    Attributes:
+        name: the parameter's name.
+        layer: the name of the layer that owns it.
+        shape: its shape; empty where it has none yet.
+        preceding: the activation before it, or ``input``, ``linear``, ``norm``.
+        scheme: the scheme that drew it; empty if left alone.
+        gain: the gain of the scheme; None if left alone.
+        std_before: the standard deviation of its elements before; None if left alone.
+        std_after: and after.
+        reason: empty if it was drawn.
+        activation_std_before: the standard deviation over the batch of the layer's result, per
+            unit, RMS over units; None without a batch, or where the layer has no single result.
+        activation_std_after: and after.
+        gradient_rms_before: the RMS of the loss's gradient with respect to that result.
+        gradient_rms_after: and after.
+    """
+
+    name: str
+    layer: str
+    shape: tuple[int, ...]
+    preceding: str
+    scheme: str = ""
+    gain: float | None = None
+    std_before: float | None = None
+    std_after: float | None = None
+    reason: str = ""
+    activation_std_before: float | None = None
+    activation_std_after: float | None = None
+    gradient_rms_before: float | None = None
+    gradient_rms_after: float | None = None
+
+    def with_readings(self, before: Readings, after: Readings) -> WeightRecord:
+        """Return this record with what the batch showed of its layer."""
+        if self.name.rpartition(".")[2] != "weight":
+            return self
+        return replace(
+            self,
+            activation_std_before=before.signal.get(self.layer),
+            activation_std_after=after.signal.get(self.layer),
+            gradient_rms_before=before.gradient.get(self.layer),
+            gradient_rms_after=after.gradient.get(self.layer),
+        )
 
 
 @torch.no_grad()
@@ -43,7 +95,7 @@ def initialize_(
     seed: int = 0,
     program: Program | None = None,
 ) -> list[WeightRecord]:
-    """Draw the weights of ``module`` anew, in place; return one record for each weight.
+    """Draw new weights for ``module``, in place; return one record for each weight.
 
     With a ``program``, the activation before each weight is found by what a real batch does in a
     copy of the module; without one, by the order in which the modules are declared.
@@ -73,155 +125,151 @@ def initialize_(
         0.0
     """
     settings = settings or InitializationSettings()
-    if settings.needs_data and program is None:
+    if program is None and settings.needs_data:
         raise InvalidArgumentError(
             "`scheme` must be one that needs no data where there is no batch, got "
             f"{settings.scheme!r}. Give a batch, or choose {AUTO!r} or 'orthogonal'."
         )
     if program is not None:
         materialize_(module, program)
-    places = _places(weight_sites(module))
-    _check_patterns(settings, places)
-    reasons = [reason_to_leave(settings, sites) for sites in places]
-    found = survey(settings, places, reasons, program) if program is not None else Survey()
-    _refuse_dead_weights(places, reasons, found)
-    generator = torch.Generator().manual_seed(seed)
-    drawing = _Drawing(settings, found, generator)
-    records = [
-        drawing.draw_(sites, reason or found.reasons.get(sites[0].name, ""))
-        for sites, reason in zip(places, reasons, strict=True)
-    ]
-    _set_output_prior_(settings, places, found)
+    weights = distinct_weights(module)
+    _check_patterns(settings, weights)
+    reasons = {site.name: reason_to_leave(settings, site) for site in weights}
+    analysis = BatchAnalysis()
     if program is not None:
-        after = correct_(program, places, records, found)
-        records = [record.with_readings(found.readings, after) for record in records]
-    return [
-        replace(record, std_after=std_of(sites[0].weight))
-        if record.scheme and sites[0].weight is not None
-        else record
-        for record, sites in zip(records, places, strict=True)
+        analysis = analyze_batch(settings, weights, reasons, program)
+    _refuse_dead_weights(reasons, analysis)
+    drawing = _Drawing(settings, analysis, torch.Generator().manual_seed(seed))
+    records = [
+        drawing.draw_(site, reasons[site.name] or analysis.reasons.get(site.name, ""))
+        for site in weights
     ]
+    _set_output_prior_(settings, weights, analysis)
+    if program is not None:
+        corrections = {r.layer: c for r in records if (c := _correction(r, analysis))}
+        after = correct_(program, weights, corrections)
+        records = [record.with_readings(analysis.readings, after) for record in records]
+    return [
+        replace(record, std_after=_std(site.weight))
+        if record.scheme and site.weight is not None
+        else record
+        for record, site in zip(records, weights, strict=True)
+    ]
+
+
+def _correction(record: WeightRecord, analysis: BatchAnalysis) -> str:
+    if record.scheme in DATA_SCHEMES:
+        return record.scheme
+    plan = analysis.plans.get(record.name)
+    return plan.correction if plan is not None and not record.reason else ""
 
 
 @dataclass
 class _Drawing:
-    """One run of drawing: the wishes, what the batch told, and the random numbers."""
+    """What a run of drawing needs: the settings, what the batch showed, and the random numbers."""
 
     settings: InitializationSettings
-    found: Survey
+    analysis: BatchAnalysis
     generator: torch.Generator
 
-    def draw_(self, sites: Sequence[WeightSite], reason: str) -> WeightRecord:
+    def draw_(self, site: WeightSite, reason: str) -> WeightRecord:
         """Draw one weight, unless there is a reason to leave it; return its record."""
-        site, weight = sites[0], sites[0].weight
-        plan = self.found.plans.get(site.name)
+        weight, plan = site.weight, self.analysis.plans.get(site.name)
         preceding = site.preceding if plan is None else plan.preceding
-        record = WeightRecord(
-            site.name, site.layer, shape_of(weight), preceding.name, reason=reason
-        )
+        shape = () if weight is None or nn.parameter.is_lazy(weight) else tuple(weight.shape)
+        record = WeightRecord(site.name, site.layer, shape, preceding.name, reason=reason)
         if reason or weight is None:
             return record
-        before = std_of(weight)
-        scheme, gain = self._fill_(sites, weight, plan)
+        before = _std(weight)
+        scheme, gain = self._fill_(site, weight, plan)
         if self.settings.bias == "zeros":
-            self._set_biases_(sites, weight, plan)
+            self._set_biases_(site, weight, plan)
         return replace(record, scheme=scheme, gain=gain, std_before=before)
 
     def _fill_(
-        self, sites: Sequence[WeightSite], weight: Tensor, plan: Plan | None
+        self, site: WeightSite, weight: Tensor, plan: Plan | None
     ) -> tuple[str, float | None]:
-        site, settings = sites[0], self.settings
-        if settings.embedding_std is not None and is_embedding(sites):
-            _draw_embedding_(sites, weight, settings.embedding_std, self.generator)
+        settings = self.settings
+        if settings.embedding_std is not None and site.is_embedding:
+            new = torch.empty(weight.shape)
+            new.normal_(0.0, settings.embedding_std, generator=self.generator)
+            for place in site.places:
+                padding = getattr(place.owner, "padding_idx", None)
+                if padding is not None:
+                    new[padding] = 0.0
+            weight.copy_(new)
             return EMBEDDING, None
         if isinstance(site.owner, RECURRENT):
             attribute = site.name.rpartition(".")[2]
             draw_gates_(site.owner, attribute, weight, self.generator)
             return ORTHOGONAL_GATES, 1.0
         if plan is None:
-            scheme, gain = choose(settings, site)
-            weight.copy_(
-                draw(scheme, weight, weight_shape(site.owner, weight), gain, self.generator)
-            )
-            asked = settings.scheme_of(names_of(site))
-            return (asked if asked.startswith("lsuv") else scheme), gain
-        gain = plan.gain if settings.gain is None else settings.gain
-        if plan.structure is not None:
+            drawn, gain = choose(settings, site)
+            asked = settings.scheme_of(site)
+            scheme = asked if asked in DATA_SCHEMES else drawn
+        else:
+            drawn = scheme = plan.scheme
+            gain = plan.gain if settings.gain is None else settings.gain
+        if plan is not None and plan.structure is not None:
             draw_structured_(weight, plan.structure, gain, self.generator)
         else:
             shape = weight_shape(site.owner, weight)
-            weight.copy_(draw(plan.scheme, weight, shape, gain, self.generator))
-        return plan.scheme, gain
+            weight.copy_(draw(drawn, weight, shape, gain, self.generator))
+        return scheme, gain
 
-    def _set_biases_(self, sites: Sequence[WeightSite], weight: Tensor, plan: Plan | None) -> None:
-        for site in sites:
-            for name, bias in site.biases():
-                if not bias.requires_grad or matches(self.settings, [name]):
+    def _set_biases_(self, site: WeightSite, weight: Tensor, plan: Plan | None) -> None:
+        for place in site.places:
+            for name, bias in place.biases():
+                if not bias.requires_grad or any_matches(self.settings.exclude, [name]):
                     continue
-                if isinstance(site.owner, RECURRENT):
-                    open_forget_gate_(site.owner, name.rpartition(".")[2], bias)
-                elif plan is not None and plan.centre:
-                    bias.copy_(-plan.centre * weight.flatten(1).sum(1))
+                if isinstance(place.owner, RECURRENT):
+                    open_forget_gate_(place.owner, name.rpartition(".")[2], bias)
+                elif plan is not None and plan.center:
+                    bias.copy_(-plan.center * weight.flatten(1).sum(1))
                 else:
                     bias.zero_()
 
 
-def _places(sites: Sequence[WeightSite]) -> list[list[WeightSite]]:
-    """Group the places where one and the same weight is used, in the order of the first."""
-    places: dict[tuple[int, str], list[WeightSite]] = {}
-    for site in sites:
-        computed = site.weight is None
-        key = (id(site.owner), site.name) if computed else (id(site.weight), "")
-        places.setdefault(key, []).append(site)
-    return list(places.values())
-
-
-def _check_patterns(
-    settings: InitializationSettings, places: Sequence[Sequence[WeightSite]]
-) -> None:
-    names = {name for sites in places for site in sites for name in _names(site)}
-    patterns = [("exclude", p) for p in settings.exclude]
-    patterns += [("include", p) for p in settings.include]
-    patterns += [("schemes", p) for p in settings.schemes]
-    types = {type(site.owner).__name__ for sites in places for site in sites}
-    for argument, pattern in patterns:
+def _check_patterns(settings: InitializationSettings, weights: Sequence[WeightSite]) -> None:
+    names, types = set(), set()
+    for place in (place for site in weights for place in site.places):
+        names |= {place.name, place.layer, *(name for name, _ in place.biases())}
+        types.add(type(place.owner).__name__)
+    for argument in ("exclude", "include", "schemes"):
         known = names | types if argument == "schemes" else names
-        if not any(fnmatchcase(name, pattern) for name in known):
-            raise InvalidArgumentError(
-                f"`{argument}` must hold patterns that match a weight, its bias or its layer, got "
-                f"{pattern!r}, which matches none of {len(names)} names. Correct or remove it."
-            )
+        for pattern in getattr(settings, argument) or ():
+            if not any_matches([pattern], known):
+                raise InvalidArgumentError(
+                    f"`{argument}` must hold patterns that match a weight, its bias or its layer, "
+                    f"got {pattern!r}, which matches none of {len(names)} names. Correct or remove "
+                    "it."
+                )
 
 
-def _names(site: WeightSite) -> list[str]:
-    return [site.name, site.layer, *(name for name, _ in site.biases())]
-
-
-def _refuse_dead_weights(
-    places: Sequence[Sequence[WeightSite]], reasons: Sequence[str], found: Survey
-) -> None:
-    for sites, reason in zip(places, reasons, strict=True):
-        fed = found.feeds.get(sites[0].name, "")
-        wished = reason in ("excluded", "not included", "to be kept")
-        if wished and fed and sites[0].name in found.zero:
+def _refuse_dead_weights(reasons: Mapping[str, str], analysis: BatchAnalysis) -> None:
+    for name, reason in reasons.items():
+        fed = analysis.feeds.get(name, "")
+        is_kept = reason in ("excluded", "not included", "to be kept")
+        if is_kept and fed and name in analysis.zero:
             raise ConflictError(
-                f"`{sites[0].name}` is {reason} and all zero, and it feeds `{fed}`, which "
+                f"`{name}` is {reason} and all zero, and it feeds `{fed}`, which "
                 "would get no signal and send back no gradient. Let it be drawn, or give it "
                 "random values."
             )
 
 
 def _set_output_prior_(
-    settings: InitializationSettings, places: Sequence[Sequence[WeightSite]], found: Survey
+    settings: InitializationSettings, weights: Sequence[WeightSite], analysis: BatchAnalysis
 ) -> None:
     if settings.output_prior is None:
         return
-    prior = torch.tensor(settings.log_prior())
+    total = sum(settings.output_prior)
+    prior = torch.tensor([math.log(frequency / total) for frequency in settings.output_prior])
     outputs = [
         bias
-        for sites in places
-        if sites[0].name in found.outputs
-        for _, bias in sites[0].biases()
+        for site in weights
+        if site.name in analysis.outputs
+        for _, bias in site.biases()
         if bias.numel() == prior.numel()
     ]
     if len(outputs) != 1:
@@ -233,12 +281,7 @@ def _set_output_prior_(
     outputs[0].copy_(prior)
 
 
-def _draw_embedding_(
-    sites: Sequence[WeightSite], weight: Tensor, std: float, generator: torch.Generator
-) -> None:
-    new = torch.empty(weight.shape).normal_(0.0, std, generator=generator)
-    for site in sites:
-        padding = getattr(site.owner, "padding_idx", None)
-        if padding is not None:
-            new[padding] = 0.0
-    weight.copy_(new)
+def _std(weight: Tensor) -> float:
+    values = weight.detach()
+    wide = values if values.dtype in (torch.float32, torch.float64) else values.float()
+    return float(wide.std(correction=0))

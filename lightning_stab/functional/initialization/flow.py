@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from lightning_stab.functional.initialization.tape import Operation, Tape, storage_of
-from lightning_stab.functional.initialization.uses import Stem, Use
+from lightning_stab.functional.names import plain_name
 
-PRODUCTS = {
+_PRODUCTS = {
     *("addmm", "mm", "linear", "convolution", "_convolution", "bmm", "baddbmm", "addbmm", "mv"),
     *("addmv", "embedding", "_embedding_bag", "_embedding_bag_forward_only", "mkldnn_linear"),
 }
-CONVOLUTIONS = {"convolution", "_convolution"}
+_CONVOLUTIONS = {"convolution", "_convolution"}
 _MIXERS = {
     *("bmm", "baddbmm", "mm", "addmm", "mv", "_softmax"),
     *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
@@ -28,6 +28,47 @@ _REDUCTIONS = {"mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm
 _SUMS = {"add", "sub"}
 
 
+@dataclass(eq=False)
+class UpstreamPath:
+    """The way from a value back to the nearest place that everything in it comes from.
+
+    Attributes:
+        source: the operation there; None where the value comes from outside.
+        operations: those between, the latest first.
+        kind: what the source is: ``input``, ``weight``, ``norm``, ``recurrent``, ``attention``,
+            ``sum``, or ``other``.
+    """
+
+    source: Operation | None
+    operations: list[Operation]
+    kind: str
+
+
+@dataclass(eq=False)
+class Use:
+    """One product of a weight with data.
+
+    Attributes:
+        operation: the product.
+        upstream: the way back from its data.
+        data: the data.
+        consumers: the uses whose data come from it alone, each with its own way back.
+        ends_branch: whether its result is added to something that it was computed from.
+        joins_sum: whether its result is added to other data.
+        has_other_consumers: whether its result reaches another layer in another way as well.
+        reaches_weight: whether its result reaches another layer at all.
+    """
+
+    operation: Operation
+    upstream: UpstreamPath
+    data: Tensor
+    consumers: list[Use] = field(default_factory=list)
+    ends_branch: bool = False
+    joins_sum: bool = False
+    has_other_consumers: bool = False
+    reaches_weight: bool = False
+
+
 class Flow:
     """The flow of data between the weights of a recorded module.
 
@@ -37,7 +78,7 @@ class Flow:
     """
 
     def __init__(self, tape: Tape, module: nn.Module) -> None:
-        self._names = {storage_of(p): name for name, p in module.named_parameters()}
+        self._names = {storage_of(p): plain_name(name) for name, p in module.named_parameters()}
         self._known = {*self._names, *(storage_of(buffer) for buffer in module.buffers())}
         self._carries: dict[Operation, bool] = {}
         self._index = {op: place for place, op in enumerate(tape.operations)}
@@ -58,33 +99,32 @@ class Flow:
             return []
         return [s for s in operation.sources if s is not None and self._carries[s]]
 
-    def stem(self, source: Operation | None) -> Stem:
+    def trace_upstream(self, source: Operation | None) -> UpstreamPath:
         """Return the way back from the value that ``source`` made."""
         if source is None or not self._carries[source]:
-            return Stem(None, [], "input")
+            return UpstreamPath(None, [], "input")
         queue, queued = [(-self._index[source], source)], {source}
         passed: list[Operation] = []
-        cut, stem_length = source, 0
+        cut, cut_length = source, 0
         while queue:
             _, operation = heapq.heappop(queue)
             alone, kind = not queue, self._kind(operation)
             if kind:
-                return (
-                    Stem(operation, passed, kind)
-                    if alone
-                    else Stem(cut, passed[:stem_length], _merge_kind(cut))
-                )
+                if alone:
+                    return UpstreamPath(operation, passed, kind)
+                merge = "sum" if cut.name in _SUMS else "other"
+                return UpstreamPath(cut, passed[:cut_length], merge)
             if alone:
-                cut, stem_length = operation, len(passed)
+                cut, cut_length = operation, len(passed)
             passed.append(operation)
             for before in self.data_sources(operation):
                 if before not in queued:
                     queued.add(before)
                     heapq.heappush(queue, (-self._index[before], before))
-        return Stem(None, passed, "input")
+        return UpstreamPath(None, passed, "input")
 
     def normalizes(self, operations: Iterable[Operation]) -> bool:
-        """Return whether a stem divides its value by a statistic of it, as a hand-written norm."""
+        """Return whether a path divides its value by a statistic of it, as a hand-written norm."""
         operations = list(operations)
         reduces = any(operation.name in _REDUCTIONS for operation in operations)
         return reduces and any(len(set(self.data_sources(o))) > 1 for o in operations)
@@ -135,7 +175,7 @@ class Flow:
         return frozenset() if source is None else self._roots[source]
 
     def _find_use(self, operation: Operation) -> None:
-        if operation.name not in PRODUCTS or self._roots[operation]:
+        if operation.name not in _PRODUCTS or self._roots[operation]:
             return
         pairs = list(zip(operation.tensors, operation.sources, strict=True))
         weights = [(t, self._roots_of(t, s)) for t, s in pairs if t.dim() > 1]
@@ -144,7 +184,7 @@ class Flow:
         if not weights or not data:
             return
         tensor, source = data[0]
-        use = Use(operation, self.stem(source), tensor)
+        use = Use(operation, self.trace_upstream(source), tensor)
         self._by_operation[operation] = use
         for _, roots in weights:
             if len(roots) > 1:
@@ -156,13 +196,15 @@ class Flow:
         reaches = self._reaching()
         for use in self._by_operation.values():
             use.reaches_weight = any(o in reaches for o in use.operation.consumers)
-            if use.stem.kind == "weight" and use.stem.junction is not None:
-                feeder = self._by_operation[use.stem.junction]
+            if use.upstream.kind == "weight" and use.upstream.source is not None:
+                feeder = self._by_operation[use.upstream.source]
                 feeder.consumers.append(use)
-                inside = {use.operation, *use.stem.operations}
-                for operation in (use.stem.junction, *use.stem.operations):
+                inside = {use.operation, *use.upstream.operations}
+                for operation in (use.upstream.source, *use.upstream.operations):
                     others = [o for o in operation.consumers if o in reaches and o not in inside]
-                    feeder.leaks |= any(operation in self.data_sources(o) for o in others)
+                    feeder.has_other_consumers |= any(
+                        operation in self.data_sources(o) for o in others
+                    )
         for operation in self.operations:
             if operation.name in _SUMS:
                 self._find_branch(operation, operation in reaches)
@@ -185,8 +227,8 @@ class Flow:
         if len(sides) != 2:
             return
         for branch, other in (sides, sides[::-1]):
-            junction = self.stem(branch).junction if isinstance(branch, Operation) else None
-            use = self._by_operation.get(junction) if junction is not None else None
+            source = self.trace_upstream(branch).source if isinstance(branch, Operation) else None
+            use = self._by_operation.get(source) if source is not None else None
             if use is None:
                 continue
             inner = isinstance(other, Operation)
@@ -222,15 +264,11 @@ def _only_shaped_like(operation: Operation) -> bool:
     return operation.name.endswith(_SHAPED_LIKE) or operation.name.startswith("new_")
 
 
-def _merge_kind(operation: Operation) -> str:
-    return "sum" if operation.name in _SUMS else "other"
-
-
 def channel_dimension(operation: Operation) -> int:
     """Return the dimension that holds the units of a product's data and result."""
-    return 1 if operation.name in CONVOLUTIONS else -1
+    return 1 if operation.name in _CONVOLUTIONS else -1
 
 
-def is_transposed(operation: Operation) -> Any:
-    """Return whether a convolution is a transposed one."""
-    return operation.name in CONVOLUTIONS and operation.arguments[6]
+def is_transposed(operation: Operation) -> bool:
+    """Return whether an operation is a transposed convolution."""
+    return operation.name in _CONVOLUTIONS and bool(operation.arguments[6])

@@ -1,42 +1,26 @@
-"""The gain of an activation: the factor by which the NEXT layer's weights make up for it."""
+"""The gain of an activation: the factor by which the NEXT layer's weights make up for it.
+
+It comes from the catalogue by the name of a module's class, or by numerical quadrature from the
+function itself, on a standard normal signal.
+"""
 
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-# 1 / sqrt(E[f(z)^2]) for z ~ N(0, 1). Two exceptions. Softplus takes the ReLU's gain, because it
-# turns into a ReLU where its input is large, and its own gain would let the slope 1/2 win.
-# ReLU6 also takes it: the cap at 6 standard deviations changes nothing.
-RECTIFIER_GAINS = {
-    "ReLU": math.sqrt(2),
-    "ReLU6": math.sqrt(2),
-    "Softplus": math.sqrt(2),
-    "GELU": 1.5335304411955355,
-    "QuickGELU": 1.5394587622988314,
-    "SiLU": 1.6765324703310913,
-    "Swish": 1.6765324703310913,
-    "Mish": 1.4868475812732085,
-    "Hardswish": 1.736657212766124,
-    "ELU": 1.2451983007007068,
-    "CELU": 1.2451983007007068,
-}
-# 1 / f'(0): Xavier's derivation takes the activation as linear around 0.
-SLOPE_GAINS = {
-    "Sigmoid": 4.0,
-    "Hardsigmoid": 6.0,
-    "LogSigmoid": 2.0,
-    "Tanh": 1.0,
-    "Hardtanh": 1.0,
-    "Softsign": 1.0,
-    "SELU": 1.0,  # 1 by construction: E[f(z)^2] is 1
-}
-LEAKY = ("LeakyReLU", "PReLU", "RReLU")
-_NORM_NAME = re.compile(r"Norm(\dd)?$")
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+from lightning_stab.functional.activation_kinds import activation_of_class, value_of
+from lightning_stab.functional.layer_kinds import is_norm
+
+_REACH, _POINTS = 8.0, 1001  # of the grid, in standard deviations
+_MIRROR_REACH = 5.0  # standard deviations within which the mirror identity has to hold
+_FINEST, _SPACING, _SCALES = -5.0, 0.1, 101  # logarithms of the tabulated scales, -5 to 5
 
 
 @dataclass(frozen=True)
@@ -58,9 +42,9 @@ def preceding_of(module: nn.Module) -> Preceding | None:
 
     A ReLU-like activation f has the gain ``1 / sqrt(E[f(z)^2])`` for a standard normal z, which
     keeps the second moment of the signal; any other has ``1 / f'(0)``, which keeps the linear
-    signal around 0. A norm has gain 1, whatever stands before it. Dropout, pooling and reshaping
-    return None. Activations are known by the names of their classes, so that a hand-written
-    ``class Sigmoid(nn.Module)`` counts; an activation of torch without a rule has gain 1.
+    signal around 0. A norm has gain 1. Dropout, pooling and reshaping return None. Activations are
+    known by the names of their classes, so that a hand-written ``class Sigmoid(nn.Module)`` counts;
+    an activation of torch without a rule has gain 1.
 
     Example:
         >>> preceding_of(nn.ReLU())
@@ -75,43 +59,114 @@ def preceding_of(module: nn.Module) -> Preceding | None:
     if is_norm(module):
         return NORM
     for base in type(module).__mro__:
-        name = base.__name__
-        if name in LEAKY:
-            return Preceding(name, leaky_gain(_negative_slope(module)), rectifier=True)
-        if name in RECTIFIER_GAINS:
-            return Preceding(name, RECTIFIER_GAINS[name], rectifier=True)
-        if name in SLOPE_GAINS:
-            return Preceding(name, SLOPE_GAINS[name])
+        row = activation_of_class(base.__name__)
+        if row is not None:
+            gain = value_of(row.gain, row.numbers(_parameters(module))) or 1.0
+            return Preceding(base.__name__, gain, row.rectifier)
         if base.__module__ == "torch.nn.modules.activation":
-            return Preceding(name)
+            return Preceding(base.__name__)
     return None
 
 
-def is_norm(module: nn.Module) -> bool:
-    """Return whether ``module`` is a normalisation layer, of torch or by the end of its name.
+def _parameters(module: nn.Module) -> dict[str, Any]:
+    """Return a module's attributes; a PReLU's slope is learned, and may have no values yet."""
+    attributes = dict(vars(module))
+    if isinstance(module, nn.PReLU) and not module.weight.is_meta:
+        attributes["init"] = float(module.weight.detach().mean())
+    return attributes
 
-    Example:
-        >>> is_norm(nn.BatchNorm1d(3)), is_norm(nn.Linear(3, 3))
-        (True, False)
+
+@dataclass(frozen=True, eq=False)
+class ScalarFunction:
+    """A function of one number, tabulated for quadrature over the standard normal.
+
+    Args:
+        function: for tensors in double precision.
     """
-    return isinstance(module, _NORMS) or bool(_NORM_NAME.search(type(module).__name__))
+
+    function: Callable[[Tensor], Tensor]
+
+    def mean(self) -> float:
+        """Return E[f(z)] for a standard normal z."""
+        z, weight = _grid()
+        return float((weight * self.function(z)).sum())
+
+    def variance(self, scale: float = 1.0) -> float:
+        """Return the variance of f(scale z)."""
+        z, weight = _grid()
+        values = self.function(scale * z)
+        return float((weight * (values - (weight * values).sum()) ** 2).sum())
+
+    def second_moment(self) -> float:
+        """Return E[f(z)^2]."""
+        z, weight = _grid()
+        return float((weight * self.function(z) ** 2).sum())
+
+    def slope_square(self, scale: float = 1.0) -> float:
+        """Return E[f'(scale z)^2], by central differences."""
+        z, weight = _grid()
+        step = 1e-4
+        slope = (self.function(scale * z + step) - self.function(scale * z - step)) / (2 * step)
+        return float((weight * slope**2).sum())
+
+    @cached_property
+    def mirror_slope(self) -> float | None:
+        """The k of f(x) - f(-x) = k x, None where none holds; torch's rounding is allowed for.
+
+        Example:
+            >>> [ScalarFunction(f).mirror_slope for f in (torch.relu, torch.tanh)]
+            [1.0, None]
+        """
+        x = torch.linspace(0.05, _MIRROR_REACH, 200, dtype=torch.float64)
+        ratio = (self.function(x) - self.function(-x)) / x
+        k = float(ratio.mean())
+        steady = bool(((ratio - k).abs() < 1e-4 * max(abs(k), 1e-8)).all())
+        return round(k, 6) if steady and k > 0.1 else None
+
+    def is_bounded(self) -> bool:
+        """Return whether the function saturates on both sides, as a sigmoid does."""
+        ends = self.function(torch.tensor([-40.0, -20.0, 20.0, 40.0], dtype=torch.float64))
+        flat = (ends[0] - ends[1]).abs() + (ends[3] - ends[2]).abs()
+        return bool(flat <= 0.1 * (ends[3] - ends[0]).abs())
+
+    def balanced_gain(self, depth: int) -> float:
+        """Return the gain that keeps signal and gradient closest to 1 over ``depth`` layers.
+
+        The mean-field recursion of a centred signal, v' = g^2 Var f(sqrt(v) z), and of its
+        gradient, which each layer multiplies by g^2 E[f'(sqrt(v) z)^2]; the gain with the
+        smallest largest deviation, in logarithms, from both being 1.
+
+        Source: Poole et al. 2016; Schoenholz et al. 2017.
+        """
+        step = torch.tensor([1e-4, -1e-4], dtype=torch.float64)
+        above, below = self.function(step).tolist()
+        slope_at_zero = float(above - below) / 2e-4
+        center = 1 / max(abs(slope_at_zero), math.sqrt(self.variance()), 1e-6)
+        tiny = 1e-30
+        table = [  # log Var f and log E[f'^2]
+            (math.log(max(self.variance(s), tiny)), math.log(max(self.slope_square(s), tiny)))
+            for s in (math.exp(_FINEST + place * _SPACING) for place in range(_SCALES))
+        ]
+        candidates = [center * 1.02**exponent for exponent in range(-20, 41)]
+        return min(candidates, key=lambda gain: _imbalance(table, gain, min(depth, 200)))
 
 
-def leaky_gain(negative_slope: float) -> float:
-    """Return the gain of a leaky ReLU, ``sqrt(2 / (1 + a^2))``.
+def _imbalance(table: list[tuple[float, float]], gain: float, depth: int) -> float:
+    """Return the largest deviation of signal and gradient from 1; the table is by scale."""
+    log_variance, gradient, worst = 0.0, 0.0, 0.0
+    for _ in range(depth):
+        place = min(max((log_variance / 2 - _FINEST) / _SPACING, 0.0), _SCALES - 1.001)
+        low, part = int(place), place - int(place)
+        variance, slope = (
+            (1 - part) * a + part * b for a, b in zip(table[low], table[low + 1], strict=True)
+        )
+        gradient += 2 * math.log(gain) + slope
+        log_variance = 2 * math.log(gain) + variance
+        worst = max(worst, abs(log_variance), abs(gradient))
+    return worst
 
-    Example:
-        >>> leaky_gain(0.0) == math.sqrt(2), leaky_gain(1.0)
-        (True, 1.0)
-    """
-    return math.sqrt(2 / (1 + negative_slope**2))
 
-
-def _negative_slope(module: nn.Module) -> float:
-    if isinstance(module, nn.RReLU):
-        return (module.lower + module.upper) / 2
-    if isinstance(module, nn.PReLU):
-        start = 0.25  # where torch starts it, for weights that have no values yet
-        return start if module.weight.is_meta else float(module.weight.detach().mean())
-    slope = getattr(module, "negative_slope", 0.01)
-    return slope if isinstance(slope, (int, float)) else 0.01
+def _grid() -> tuple[Tensor, Tensor]:
+    z = torch.linspace(-_REACH, _REACH, _POINTS, dtype=torch.float64)
+    density = torch.exp(-z * z / 2)
+    return z, density / density.sum()

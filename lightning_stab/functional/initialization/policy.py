@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_stab.arguments import one_of, real
 from lightning_stab.errors import InvalidArgumentError
-from lightning_stab.functional.initialization.fans import DENSE
 from lightning_stab.functional.initialization.schemes import (
     AUTO,
     DATA_SCHEMES,
     SCHEMES,
     check_random,
 )
-from lightning_stab.functional.initialization.sites import EMBEDDINGS, WeightSite
-from lightning_stab.functional.initialization.tape import RECURRENT
+from lightning_stab.functional.initialization.sites import WeightSite
+from lightning_stab.functional.layer_kinds import RECURRENT, SCHEME_LAYERS
 
 EMBEDDING = "embedding"
 KEEP = "keep"
@@ -27,7 +25,7 @@ KEEP = "keep"
 
 @dataclass(frozen=True)
 class InitializationSettings:
-    """The wishes of the user, validated.
+    """The settings of initialisation, validated.
 
     Args:
         scheme: ``auto`` or the name of a scheme, for every weight.
@@ -51,17 +49,18 @@ class InitializationSettings:
 
     scheme: str = AUTO
     gain: float | None = None
+    _: KW_ONLY
     bias: str = "zeros"
     exclude: Sequence[str] = ()
     embedding_std: float | None = None
     include: Sequence[str] = ()
-    schemes: Mapping[str, str] = field(default_factory=dict)
+    schemes: Mapping[str, str] | None = None
     output_prior: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check_random(self.scheme)
         one_of("scheme", self.scheme, (AUTO, *SCHEMES, *DATA_SCHEMES))
-        for name in self.schemes.values():
+        for name in (self.schemes or {}).values():
             check_random(name)
             one_of("schemes", name, (AUTO, KEEP, *SCHEMES, *DATA_SCHEMES))
         one_of("bias", self.bias, ("zeros", "keep"))
@@ -69,35 +68,34 @@ class InitializationSettings:
             real("gain", self.gain, above=0, hint="Leave it out for the activation's own gain.")
         if self.embedding_std is not None:
             real("embedding_std", self.embedding_std, above=0, hint="None leaves embeddings alone.")
-        _check_name_patterns("exclude", self.exclude)
-        _check_name_patterns("include", self.include)
+        for argument in ("exclude", "include"):
+            object.__setattr__(self, argument, _name_patterns(argument, getattr(self, argument)))
+        if self.schemes is not None:
+            object.__setattr__(self, "schemes", dict(self.schemes))
+        if self.output_prior is not None:
+            object.__setattr__(self, "output_prior", tuple(self.output_prior))
         for frequency in self.output_prior or ():
             real("output_prior", frequency, above=0, hint="Give each class its share.")
 
-    def scheme_of(self, names: Collection[str]) -> str:
-        """Return the scheme for a weight with these names."""
-        for pattern, scheme in self.schemes.items():
-            if any(fnmatchcase(name, pattern) for name in names):
-                return scheme
-        return self.scheme
+    def scheme_of(self, site: WeightSite) -> str:
+        """Return the scheme for a weight: by its name, its layer's, or the layer's class."""
+        names = [site.name, site.layer, type(site.owner).__name__]
+        schemes = (self.schemes or {}).items()
+        return next((s for pattern, s in schemes if any_matches([pattern], names)), self.scheme)
 
     @property
     def needs_data(self) -> bool:
-        """Return whether a scheme cannot do without a batch."""
-        return not {self.scheme, *self.schemes.values()}.isdisjoint(DATA_SCHEMES)
-
-    def log_prior(self) -> list[float]:
-        """Return the logarithm of each class's share."""
-        total = sum(self.output_prior or ())
-        return [math.log(frequency / total) for frequency in self.output_prior or ()]
+        """Whether a scheme cannot do without a batch."""
+        return not {self.scheme, *(self.schemes or {}).values()}.isdisjoint(DATA_SCHEMES)
 
 
-def _check_name_patterns(argument: str, patterns: Sequence[str]) -> None:
+def _name_patterns(argument: str, patterns: Sequence[str]) -> tuple[str, ...]:
     if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
         raise InvalidArgumentError(
             f"`{argument}` must be a list of name patterns, got {patterns!r}. "
             "Write ['head.*'] to name the layer `head` alone."
         )
+    return tuple(patterns)
 
 
 def choose(settings: InitializationSettings, site: WeightSite) -> tuple[str, float]:
@@ -106,7 +104,7 @@ def choose(settings: InitializationSettings, site: WeightSite) -> tuple[str, flo
     ``auto`` is Kaiming after a ReLU-like activation and Xavier otherwise. The gain is the one of
     the preceding activation, but LeCun's is 1, as published.
     """
-    scheme, gain = settings.scheme_of(names_of(site)), settings.gain
+    scheme, gain = settings.scheme_of(site), settings.gain
     if scheme == AUTO:
         scheme = "kaiming_normal" if site.preceding.rectifier else "xavier_normal"
     if scheme in DATA_SCHEMES:
@@ -116,39 +114,16 @@ def choose(settings: InitializationSettings, site: WeightSite) -> tuple[str, flo
     return scheme, gain
 
 
-def names_of(site: WeightSite) -> list[str]:
-    """Return what a pattern of ``schemes`` may match: weight, layer, the layer's class."""
-    return [site.name, site.layer, type(site.owner).__name__]
-
-
-def is_embedding(sites: Sequence[WeightSite]) -> bool:
-    """Return whether one of the places where a weight is used is an embedding."""
-    return any(isinstance(site.owner, EMBEDDINGS) for site in sites)
-
-
-def reason_to_leave(settings: InitializationSettings, sites: Sequence[WeightSite]) -> str:
-    """Return why a weight stays as it is, or an empty string.
-
-    Args:
-        settings: the user's wishes.
-        sites: every place where this one weight is used.
-    """
-    weight = sites[0].weight
-    if weight is None:
-        return "computed from other tensors (parametrized)"
-    return _reason_of_tensor(weight) or _reason_of_place(settings, sites)
-
-
-def matches(settings: InitializationSettings, names: Collection[str]) -> bool:
-    """Return whether a pattern of ``exclude`` matches one of ``names``."""
-    return _matches(settings.exclude, names)
-
-
-def _matches(patterns: Sequence[str], names: Collection[str]) -> bool:
+def any_matches(patterns: Collection[str], names: Collection[str]) -> bool:
+    """Return whether one of the patterns matches one of the names."""
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
-def _reason_of_tensor(weight: Tensor) -> str:
+def reason_to_leave(settings: InitializationSettings, site: WeightSite) -> str:
+    """Return why a weight stays as it is, or an empty string."""
+    weight = site.weight
+    if weight is None:
+        return "computed from other tensors (parametrized)"
     if isinstance(weight, nn.parameter.UninitializedParameter):
         return "lazy: no batch has given it a shape"
     if weight.is_meta:
@@ -159,21 +134,20 @@ def _reason_of_tensor(weight: Tensor) -> str:
         return "sharded or flattened"
     if weight.numel() == 0:
         return "empty"
-    return "" if weight.requires_grad else "frozen"
+    return _reason_of_place(settings, site) if weight.requires_grad else "frozen"
 
 
-def _reason_of_place(settings: InitializationSettings, sites: Sequence[WeightSite]) -> str:
-    owner = sites[0].owner
-    names = [name for site in sites for name in (site.name, site.layer)]
-    if matches(settings, names):
+def _reason_of_place(settings: InitializationSettings, site: WeightSite) -> str:
+    owner, scheme = site.owner, settings.scheme_of(site)
+    names = [name for place in site.places for name in (place.name, place.layer)]
+    if any_matches(settings.exclude, names):
         return "excluded"
-    if settings.include and not _matches(settings.include, names):
+    if settings.include and not any_matches(settings.include, names):
         return "not included"
-    if settings.scheme_of(names_of(sites[0])) == KEEP:
+    if scheme == KEEP:
         return "to be kept"
-    if is_embedding(sites):
+    if site.is_embedding:
         return "" if settings.embedding_std is not None else "embedding, not asked for"
     if isinstance(owner, RECURRENT):
-        own = settings.scheme_of(names_of(sites[0])) != AUTO
-        return "recurrent: keeps its own initialisation" if own else ""
-    return "" if isinstance(owner, DENSE) else f"no rule for {type(owner).__name__}"
+        return "" if scheme == AUTO else "recurrent: keeps its own initialisation"
+    return "" if isinstance(owner, SCHEME_LAYERS) else f"no rule for {type(owner).__name__}"

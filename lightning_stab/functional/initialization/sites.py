@@ -6,30 +6,33 @@ pass. An activation that is called as a function is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from lightning_stab.functional.initialization.fans import DENSE
 from lightning_stab.functional.initialization.gains import (
     INPUT,
     LINEAR,
     Preceding,
-    is_norm,
     preceding_of,
 )
-from lightning_stab.functional.initialization.tape import RECURRENT
+from lightning_stab.functional.layer_kinds import EMBEDDINGS, RECURRENT, SCHEME_LAYERS, is_norm
+from lightning_stab.functional.names import plain_name
 
-EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 @dataclass(frozen=True, eq=False)
 class WeightSite:
-    """One weight of a module: its name, its owner, the tensor, and what precedes it.
+    """One weight of a module at one of its places.
 
-    ``weight`` is None where the owner computes it from other tensors.
+    Attributes:
+        name: of the parameter.
+        layer: the name of the owner.
+        owner: the module that holds it.
+        weight: the tensor; None where the owner computes it from other tensors.
+        preceding: what comes before it.
+        shared: the further places where the same weight is used.
     """
 
     name: str
@@ -37,6 +40,17 @@ class WeightSite:
     owner: nn.Module
     weight: Tensor | None
     preceding: Preceding
+    shared: list[WeightSite] = field(default_factory=list)
+
+    @property
+    def places(self) -> list[WeightSite]:
+        """All places of this weight, the first first."""
+        return [self, *self.shared]
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether one of its places is an embedding."""
+        return any(isinstance(site.owner, EMBEDDINGS) for site in self.places)
 
     def biases(self) -> list[tuple[str, Tensor]]:
         """Return the names and tensors of the biases that belong to this weight."""
@@ -46,8 +60,8 @@ class WeightSite:
         else:
             packed = isinstance(self.owner, nn.MultiheadAttention)
             attribute = "in_proj_bias" if packed else "bias"
-        bias = self.owner._parameters.get(attribute)
-        return [] if bias is None else [(join(self.layer, attribute), bias)]
+        bias = _own_parameters(self.owner).get(attribute)
+        return [] if bias is None else [(f"{self.layer}.{attribute}".removeprefix("."), bias)]
 
 
 def weight_sites(module: nn.Module) -> list[WeightSite]:
@@ -64,58 +78,40 @@ def weight_sites(module: nn.Module) -> list[WeightSite]:
     sites: list[WeightSite] = []
     preceding = INPUT
     for compiled_name, owner in module.named_modules(remove_duplicate=False):
-        layer = plain(compiled_name)
-        own = [
-            WeightSite(join(layer, name), layer, owner, weight, preceding)
+        layer = plain_name(compiled_name)
+        sites += [
+            WeightSite(f"{layer}.{name}".removeprefix("."), layer, owner, weight, preceding)
             for name, weight in _weights(owner)
         ]
-        sites += own
-        if isinstance(owner, (*DENSE, *EMBEDDINGS, *RECURRENT)):
+        if isinstance(owner, (*SCHEME_LAYERS, *EMBEDDINGS, *RECURRENT)):
             preceding = LINEAR
         else:
             preceding = preceding_of(owner) or preceding
     return sites
 
 
-def plain(name: str) -> str:
-    """Return a module's name without the prefix that ``torch.compile`` adds.
-
-    Example:
-        >>> plain("net._orig_mod.0")
-        'net.0'
-    """
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
-
-
-def join(layer: str, attribute: str) -> str:
-    """Return the full name of a layer's attribute.
-
-    Example:
-        >>> join("net.0", "weight"), join("", "weight")
-        ('net.0.weight', 'weight')
-    """
-    return f"{layer}.{attribute}" if layer else attribute
+def distinct_weights(module: nn.Module) -> list[WeightSite]:
+    """Return every weight of ``module`` once, at its first place, which knows the others."""
+    found: dict[tuple[int, str], WeightSite] = {}
+    for site in weight_sites(module):
+        computed = site.weight is None
+        key = (id(site.owner), site.name) if computed else (id(site.weight), "")
+        first = found.setdefault(key, site)
+        if first is not site:
+            first.shared.append(site)
+    return list(found.values())
 
 
-def _weights(owner: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
+def _own_parameters(owner: nn.Module) -> dict[str, Tensor]:
+    return dict(owner.named_parameters(recurse=False, remove_duplicate=False))
+
+
+def _weights(owner: nn.Module) -> list[tuple[str, Tensor | None]]:
+    own = _own_parameters(owner)
     if isinstance(owner, nn.MultiheadAttention):
-        names = [name for name in _PACKED if getattr(owner, name, None) is not None]
-    elif isinstance(owner, (*DENSE, *EMBEDDINGS)):
-        names = ["weight"]
-    else:
-        yield from _other_matrices(owner)
-        return
-    for name in names:
-        yield name, owner._parameters.get(name)
-
-
-def _other_matrices(owner: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        return [(n, own.get(n)) for n in _PACKED if getattr(owner, n, None) is not None]
+    if isinstance(owner, (*SCHEME_LAYERS, *EMBEDDINGS)):
+        return [("weight", own.get("weight"))]
     if is_norm(owner):
-        return
-    for name, parameter in owner._parameters.items():
-        if parameter is not None and (_is_lazy(parameter) or parameter.dim() > 1):
-            yield name, parameter
-
-
-def _is_lazy(parameter: Tensor) -> bool:
-    return isinstance(parameter, nn.parameter.UninitializedParameter)
+        return []
+    return [(n, p) for n, p in own.items() if nn.parameter.is_lazy(p) or p.dim() > 1]

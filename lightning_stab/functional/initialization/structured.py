@@ -1,4 +1,7 @@
-"""Orthogonal weights with a structure: variance-keeping, mirrored, delta-orthogonal, fast."""
+"""Orthogonal weights with a structure: variance-keeping, mirrored, delta-orthogonal, gate by gate.
+
+A recurrent layer is drawn by its type: orthogonal gates, no offset, and a forget gate that is open.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from torch import Tensor, nn
 
 LARGE = 1024  # a QR of a larger matrix takes seconds; products of blocks take a fraction of it
 _FACTORS = 3
+ORTHOGONAL_GATES = "orthogonal gates"
+FORGET_BIAS = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def draw_structured_(
     """
     precision = torch.float64 if weight.dtype == torch.float64 else torch.float32
     for part in weight.chunk(structure.blocks):
-        target = _centre(part.zero_()) if structure.delta else part.flatten(1)
+        target = _central_tap(part.zero_()) if structure.delta else part.flatten(1)
         rows = target.shape[0] // 2 if structure.mirror_out else target.shape[0]
         columns = target.shape[1] // 2 if structure.mirror_in else target.shape[1]
         core = variance_keeping_orthogonal(rows, columns, precision, generator, gain)
@@ -114,7 +119,47 @@ def fast_orthogonal(
     return product if rows == side else product.T
 
 
-def _centre(weight: Tensor) -> Tensor:
+def num_gates(owner: nn.Module) -> int:
+    """Return how many gates a recurrent layer's weights are packed from.
+
+    Example:
+        >>> num_gates(nn.LSTM(3, 4)), num_gates(nn.GRUCell(3, 4)), num_gates(nn.RNN(3, 4))
+        (4, 3, 1)
+    """
+    if isinstance(owner, (nn.LSTM, nn.LSTMCell)):
+        return 4
+    return 3 if isinstance(owner, (nn.GRU, nn.GRUCell)) else 1
+
+
+def draw_gates_(owner: nn.Module, name: str, weight: Tensor, generator: torch.Generator) -> None:
+    """Draw one weight of a recurrent layer with each gate's block orthogonal.
+
+    Source: Saxe et al. 2014; Le et al. 2015.
+    """
+    blocks = 1 if name.startswith("weight_hr") else num_gates(owner)
+    draw_structured_(weight, Structure(blocks=blocks), 1.0, generator)
+
+
+def open_forget_gate_(owner: nn.Module, name: str, bias: Tensor) -> None:
+    """Set a bias to 0, and the forget gate's part of an LSTM's input bias to 1.
+
+    An LSTM adds two biases; the 1 belongs into ONE of them.
+
+    Source: Gers et al. 2000; Jozefowicz et al. 2015.
+
+    Example:
+        >>> lstm = nn.LSTM(2, 1)
+        >>> with torch.no_grad():
+        ...     open_forget_gate_(lstm, "bias_ih_l0", lstm.bias_ih_l0)
+        >>> lstm.bias_ih_l0.tolist()
+        [0.0, 1.0, 0.0, 0.0]
+    """
+    bias.zero_()
+    if num_gates(owner) == 4 and name.startswith("bias_ih"):
+        bias.chunk(4)[1].fill_(FORGET_BIAS)
+
+
+def _central_tap(weight: Tensor) -> Tensor:
     """Return the central tap of a convolution's kernel."""
     for side in weight.shape[2:]:
         weight = weight.select(2, side // 2)

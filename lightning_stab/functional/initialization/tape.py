@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_stab.functional.initialization.gains import is_norm
-
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+from lightning_stab.functional.layer_kinds import RECURRENT, is_norm
 
 
 @dataclass(eq=False)
@@ -54,14 +52,15 @@ class Operation:
         return str(self.operator._schema.name).split("::")[-1].removesuffix("_")
 
 
-class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's `__init_subclass__`
     """Records the operations of a module's forward pass while it is entered.
 
     Use it on a copy of the module: it hangs hooks on its parts, and keeps every tensor alive.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        initialize: Any = super().__init__  # torch gives it no types
+        initialize()
         self.operations: list[Operation] = []
         self._exact: dict[tuple[Any, ...], Operation] = {}
         self._latest: dict[Any, Operation] = {}
@@ -130,10 +129,11 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _exact_key(tensor: Tensor) -> tuple[Any, ...]:
-    if nn.parameter.is_lazy(tensor) or tensor.layout != torch.strided:
-        return (id(tensor),)  # there is no memory to be known by
-    storage = tensor.untyped_storage()._cdata
-    return (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+    lazy = nn.parameter.is_lazy(tensor) or tensor.layout != torch.strided
+    memory = 0 if lazy else tensor.untyped_storage().data_ptr()
+    if memory == 0:  # there is none to be known by
+        return (id(tensor),)
+    return (memory, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
 
 
 def storage_of(tensor: Tensor) -> Any:

@@ -104,6 +104,33 @@ def test_compiled_parts_run_as_they_were_written():
     assert [r.preceding for r in initialize(module, X)] == ["input", "ReLU", "Tanh"]
 
 
+@pytest.mark.parametrize("cut", [slice(2, 3), slice(1, 3), slice(0, 5)])
+def test_a_net_with_compiled_parts_gets_the_weights_of_the_same_net(cut):
+    plain, compiled = net(), net()
+    parts = list(compiled)
+    inner = parts[2] if cut == slice(2, 3) else nn.Sequential(*parts[cut])
+    parts[cut] = [torch.compile(inner, backend="eager")]
+    records = initialize(nn.Sequential(*parts), X)
+    expected = initialize(plain, X)
+    assert [(r.preceding, r.scheme) for r in records] == [(r.preceding, r.scheme) for r in expected]
+    assert [r.activation_std_after for r in records] == [r.activation_std_after for r in expected]
+    assert equal(compiled, plain)
+
+
+def test_a_layer_that_is_called_by_keyword_is_corrected_too():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 8)
+
+        def forward(self, x):
+            return self.layer(input=x)
+
+    (record,) = initialize(Named(), 100 * X)
+    assert record.activation_std_before > 10
+    assert record.activation_std_after == pytest.approx(1, rel=0.1)
+
+
 def test_a_bad_seed_is_refused():
     with pytest.raises(InvalidArgumentError, match="`seed` must be an integer >= 0"):
         initialize(net(), seed=-1)

@@ -241,8 +241,8 @@ def test_yaml_round_trip():
     arguments = ["--init.exclude=['head.*']", "--init.gain=1.5", "--init.seed=3"]
     text = parser.dump(parser.parse_args(arguments))
     built = WeightInitialization(**parser.parse_string(text).init)
-    assert built.settings == WeightInitialization(gain=1.5, exclude=["head.*"]).settings
-    assert built.seed == 3
+    assert built.settings == WeightInitialization(gain=1.5, exclude=["head.*"], seed=3).settings
+    assert built.settings.seed == 3
 
 
 def test_a_record_left_alone_shows_its_reason():

@@ -28,9 +28,9 @@ def seeded(seed=0):
 
 
 def drawn(net, batch, scheme="auto", seed=0, **arguments):
-    wishes = InitializationSettings(scheme, **arguments)
+    settings = InitializationSettings(scheme, **arguments)
     program = Program(lambda: copy.deepcopy(net), lambda twin: twin(batch).square().mean())
-    return initialize_(net, wishes, seed, program)
+    return initialize_(net, settings, seed, program)
 
 
 def plain_net(activation, depth, width=128, features=64, biased=True):
@@ -149,6 +149,17 @@ def test_an_unknown_activation_gets_its_gain_by_quadrature():
     assert 0.1 < gradient[0] / gradient[-2] < 10
 
 
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_an_elu_of_another_alpha_has_gains_of_its_own(alpha):
+    net = plain_net(lambda: nn.ELU(alpha), 50)
+    records = drawn(net, torch.randn(64, 64, generator=seeded()))
+    assert abs(records[1].gain - 1.245) > 0.05
+    signal, gradient = profile(net, torch.randn(64, 64, generator=seeded(1)), torch.arange(64) % 10)
+    assert min(signal) > 0.2
+    assert max(signal) < 3
+    assert 0.1 < gradient[0] / gradient[-2] < 10
+
+
 def test_a_sigmoids_output_is_centred_by_the_bias():
     net = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 8))
     drawn(net, torch.randn(32, 8, generator=seeded()))
@@ -179,10 +190,10 @@ def test_lsuv_without_a_batch_is_refused():
 
 def test_schemes_by_class_and_name_include_and_keep():
     net = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "c": nn.Conv1d(4, 4, 1)})
-    wishes = InitializationSettings(
+    settings = InitializationSettings(
         "orthogonal", schemes={"b": "keep", "Conv1d": "kaiming_uniform"}
     )
-    found = {r.name: r.reason or r.scheme for r in initialize_(net, wishes)}
+    found = {r.name: r.reason or r.scheme for r in initialize_(net, settings)}
     assert found == {
         "a.weight": "orthogonal", "b.weight": "to be kept", "c.weight": "kaiming_uniform",
     }  # fmt: skip

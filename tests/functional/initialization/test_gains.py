@@ -1,4 +1,4 @@
-"""The laws of activations and of structured weights."""
+"""What activations do to a normal signal, and the structure of weights."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_stab.functional.initialization.laws import Activation
+from lightning_stab.functional.initialization.gains import ScalarFunction
 from lightning_stab.functional.initialization.structured import (
     Structure,
     draw_structured_,
@@ -77,25 +77,25 @@ def test_the_order_of_a_weight_in_memory_does_not_matter(kernel):
     ],
 )
 def test_the_mirror_identity_is_recognised(function, slope):
-    found = Activation(function).mirror_slope()
+    found = ScalarFunction(function).mirror_slope
     assert found == (None if slope is None else pytest.approx(slope, abs=1e-5))
 
 
 @pytest.mark.parametrize("function", [torch.tanh, torch.sigmoid, nn.functional.selu])
 def test_the_balanced_gain_keeps_both_recursions_near_one(function):
-    law, variance, gradient = Activation(function), 1.0, 1.0
-    gain = law.balanced_gain(50)
+    curve, variance, gradient = ScalarFunction(function), 1.0, 1.0
+    gain = curve.balanced_gain(50)
     for _ in range(50):
         scale = math.sqrt(variance)
-        gradient *= gain**2 * law.slope_square(scale)
-        variance = gain**2 * law.variance(scale)
+        gradient *= gain**2 * curve.slope_square(scale)
+        variance = gain**2 * curve.variance(scale)
     assert 0.2 < variance < 5
     assert 0.1 < gradient < 10
 
 
 @pytest.mark.parametrize(("function", "is_bounded"), [(torch.tanh, True), (torch.relu, False)])
 def test_saturation_is_recognised(function, is_bounded):
-    assert Activation(function).bounded() is is_bounded
+    assert ScalarFunction(function).is_bounded() is is_bounded
 
 
 def test_large_matrices_are_orthogonal_too(monkeypatch):

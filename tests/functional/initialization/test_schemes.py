@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lightning_stab.functional.activation_kinds import CATALOGUE
 from lightning_stab.functional.initialization import (
     InitializationSettings,
     WeightShape,
@@ -15,7 +16,6 @@ from lightning_stab.functional.initialization import (
     scheme_std,
     weight_shape,
 )
-from lightning_stab.functional.initialization.gains import RECTIFIER_GAINS
 from lightning_stab.functional.initialization.schemes import SCHEMES
 
 RANDOM = [scheme for scheme in SCHEMES if scheme != "orthogonal"]
@@ -74,7 +74,7 @@ def test_activations_are_known_by_the_names_of_their_classes():
     class MyReLU(nn.ReLU):
         pass
 
-    assert preceding_of(Swish()).gain == RECTIFIER_GAINS["SiLU"]
+    assert preceding_of(Swish()).gain == CATALOGUE["silu"].gain
     assert preceding_of(MyReLU()).rectifier
     assert preceding_of(nn.Tanhshrink()).gain == 1
     assert preceding_of(nn.RReLU(0.1, 0.3)).gain == pytest.approx(math.sqrt(2 / 1.04))
