@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_stab.arguments import integer
 from lightning_stab.callbacks.gradcheck.check_gradients import check_batches, training_batches
-from lightning_stab.cli.parser import StabCLI, accept_what_fit_saves
+from lightning_stab.cli.parser import StabCLI, add_fit_arguments
 
 
 class CheckCLI(StabCLI):
@@ -30,11 +30,11 @@ class CheckCLI(StabCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what only the check asks, and what a saved configuration of ``fit`` holds."""
+        """Add the check's own options, and those that a saved configuration of ``fit`` holds."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--batches", type=int, default=1, help="training batches to check")
         parser.add_argument("--json", action="store_true", help="print json instead of a table")
-        accept_what_fit_saves(parser)
+        add_fit_arguments(parser)
 
     def batches(self) -> list[Any]:
         """Return the first training batches."""
@@ -53,7 +53,7 @@ def check(args: list[str]) -> int:
     Returns:
         0 if no gradient is wrong, 1 otherwise.
     """
-    with redirect_stdout(sys.stderr):  # what Lightning says must not stand between the json
+    with redirect_stdout(sys.stderr):  # Lightning's messages must not get into the json
         cli = CheckCLI(args)
         batches = cli.batches()
     return check_batches(cli.model, batches, as_json=cli.config["json"])

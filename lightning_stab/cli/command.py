@@ -16,13 +16,11 @@ from lightning_stab.cli.check import check
 from lightning_stab.cli.diagnose import diagnose
 from lightning_stab.cli.parser import StabCLI, own_error
 
-__all__ = ["StabCLI", "main", "own_error", "run"]
-
 OTHER_COMMANDS = {"check": check, "diagnose": diagnose}
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line, for the installed script: whatever it returned would be an exit code.
+    """Run the command line, for the installed script, where a result would be an exit code.
 
     Args:
         args: the words of the command line; those of the process by default.

@@ -1,6 +1,6 @@
-"""What the command line takes where nothing is said, as data.
+"""The defaults of the command line, as data.
 
-The suite's own module gets the whole suite. A module of somebody else is watched and never
+The suite's own module gets the whole suite. A module of the user's own is monitored and never
 changed: its weights may be pretrained, and it may have its own learning rate and its own end.
 """
 
@@ -21,7 +21,7 @@ TRAINER: dict[str, Any] = {
     },
 }
 
-WATCHING: tuple[tuple[str, dict[str, Any]], ...] = (
+MONITORING: tuple[tuple[str, dict[str, Any]], ...] = (
     ("GradientMonitor", {}),
     ("StepGuard", {}),
     ("TrainingDoctor", {}),
@@ -60,7 +60,7 @@ def settings(model: str = MODEL, data: str | None = DATA) -> dict[str, Any]:
         **TRAINER,
         "trainer.callbacks": [
             {"class_path": f"lightning_stab.{name}", "init_args": dict(arguments)}
-            for name, arguments in (ALL if own else WATCHING)
+            for name, arguments in (ALL if own else MONITORING)
         ],
         "model": {"class_path": MODEL} if model == MODEL else None,
         "data": {"class_path": DATA} if own and data == DATA else None,

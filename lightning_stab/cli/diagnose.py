@@ -19,7 +19,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning_stab import TrainingDoctor
 from lightning_stab.arguments import integer
 from lightning_stab.cli.diagnosis_report import Diagnosis, diagnosis, show
-from lightning_stab.cli.parser import StabCLI, accept_what_fit_saves, own_error
+from lightning_stab.cli.parser import StabCLI, add_fit_arguments, own_error
 from lightning_stab.errors import ConflictError, GradientCheckError, UnstableStepError
 
 EVERY_N_STEPS = 10  # optimizer steps between two that the doctor samples
@@ -57,7 +57,7 @@ class DiagnoseCLI(StabCLI):
             "--steps", type=int, default=200, help="optimizer steps to watch, at most"
         )
         parser.add_argument("--json", action="store_true", help="print json instead of a table")
-        self.from_fit = accept_what_fit_saves(parser)
+        self.from_fit = add_fit_arguments(parser)
 
     def before_instantiate_classes(self) -> None:
         """Take the loggers away before they are made: some of them start with that."""

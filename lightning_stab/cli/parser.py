@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 import lightning_stab.callbacks
 import lightning_stab.data
 import lightning_stab.models  # noqa: F401  # short names are those of imported classes
-from lightning_stab.cli import defaults as _cli_defaults
+from lightning_stab.cli import defaults
 from lightning_stab.cli.run_folder import ConfigSaver, claim_folders, tensorboard_command
 from lightning_stab.errors import InvalidArgumentError, StabError
 
@@ -41,7 +41,7 @@ class StabArgumentParser(LightningArgumentParser):
         subclass_mode: bool = False,
         required: bool = True,
     ) -> list[str]:
-        """Add a class; none is required, because the defaults are chosen after a first look."""
+        """Add a class; none is required, because its default is chosen after a first parse."""
         return super().add_lightning_class_args(
             lightning_class, nested_key, subclass_mode, required=False
         )
@@ -70,7 +70,7 @@ class StabCLI(LightningCLI):
         self._parsers: list[LightningArgumentParser] = []
         usual: dict[str, Any] = {
             "save_config_callback": ConfigSaver,
-            "seed_everything_default": _cli_defaults.SEED,
+            "seed_everything_default": defaults.SEED,
             "parser_class": StabArgumentParser,
             "parser_kwargs": {"prog": "lightning-stab", "epilog": OTHER_COMMANDS},
         }
@@ -79,22 +79,22 @@ class StabCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give a subcommand its defaults."""
         self._parsers.append(parser)
-        parser.set_defaults(_cli_defaults.settings())
+        parser.set_defaults(defaults.settings())
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse twice: first to see whose classes are meant, then with the defaults for them."""
+        """Parse twice: first to know whose classes are meant, then with the defaults for them."""
         words = sys.argv[1:] if args is None else list(args)
-        chosen = self._first_look(parser, words)
+        chosen = self._parse_classes(parser, words)
         if chosen is not None:
-            settings = _cli_defaults.settings(*chosen)
+            settings = defaults.settings(*chosen)
             for subcommand_parser in self._parsers:
                 subcommand_parser.set_defaults(settings)
         self.config = parser.parse_args(words)
 
-    def _first_look(
+    def _parse_classes(
         self, parser: LightningArgumentParser, words: list[str]
     ) -> tuple[str, str | None] | None:
-        """Return the class paths of model and data, or None where the real parse must answer."""
+        """Return the class paths of model and data, or None where the second parse must answer."""
         if any(word == "-h" or word.split("=")[0].endswith("help") for word in words):
             return None
         parsers = [parser, *self._parsers]
@@ -127,31 +127,22 @@ class StabCLI(LightningCLI):
             claim_folders(self.trainer)
 
     def after_fit(self) -> None:
-        """Say where the run is to be found."""
+        """Say where the run is."""
         if self.trainer.loggers and self.trainer.log_dir:
             folder = self.trainer.log_dir
             rank_zero_info(f"The run is in {folder}. To see it: {tensorboard_command(folder)}")
 
     def before_validate(self) -> None:
-        """Look at the weights before they are measured."""
-        self._before_measuring()
-
-    def before_test(self) -> None:
-        """Look at the weights before they are measured."""
-        self._before_measuring()
-
-    def before_predict(self) -> None:
-        """Look at the weights before they predict."""
-        self._before_measuring()
-
-    def _before_measuring(self) -> None:
+        """Warn where the weights are those that the module starts with."""
         # Where nothing is saved, it does not matter that checkpoints would go to a new folder.
         warnings.filterwarnings("ignore", "The dirpath has changed from")
-        if not self._get(self.config, "ckpt_path"):
+        if not self.config[str(self.subcommand)].get("ckpt_path"):
             rank_zero_warn(
                 f"`{self.subcommand}` without --ckpt_path uses the weights that the module starts "
                 "with. Name a checkpoint: --ckpt_path RUN_DIR/checkpoints/NAME.ckpt"
             )
+
+    before_test = before_predict = before_validate
 
 
 def own_error(error: BaseException | None) -> StabError | None:
@@ -169,15 +160,15 @@ def own_error(error: BaseException | None) -> StabError | None:
     return error
 
 
-def _class_path(value: Any) -> str | None:
-    return value.get("class_path") if isinstance(value, (Namespace, dict)) else None
-
-
-def accept_what_fit_saves(parser: LightningArgumentParser) -> list[str]:
-    """Let a parser take the options that a configuration saved by ``fit`` holds beside the rest.
+def add_fit_arguments(parser: LightningArgumentParser) -> list[str]:
+    """Add the options of ``fit`` that a configuration saved by it holds beside the classes.
 
     Returns:
         Their names.
     """
     bound: set[str | int] = {"model", "train_dataloaders", "val_dataloaders", "datamodule"}
     return list(parser.add_method_arguments(Trainer, "fit", skip=bound))
+
+
+def _class_path(value: Any) -> str | None:
+    return value.get("class_path") if isinstance(value, (Namespace, dict)) else None

@@ -1,4 +1,4 @@
-"""Where a run keeps its things: a folder of its own, with the configuration beside the logs."""
+"""The folder of a run: one of its own, with the configuration beside the logs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def _claim(logger: TensorBoardLogger | CSVLogger) -> None:
         return
     os.makedirs(os.path.expanduser(os.path.expandvars(logger.root_dir)), exist_ok=True)
     while True:
-        logger._version = logger._get_next_version()
         try:
-            os.makedirs(logger.log_dir)
+            os.makedirs(logger.log_dir)  # of the number that the logger chooses now
         except FileExistsError:
+            logger._version = None  # another run took it: choose again
             continue
         return
 
@@ -57,16 +57,10 @@ class ConfigSaver(SaveConfigCallback):
         """Save once, on the first rank."""
         if not trainer.loggers:
             return
-        folder = trainer.log_dir  # asked on every rank, because it is broadcast
+        folder = trainer.log_dir  # read on every rank, because it is broadcast
         if folder is not None and "://" not in folder:
-            self.config_filename = _free_name(Path(folder), self.config_filename)
+            first, number = Path(self.config_filename), 0
+            while Path(folder, self.config_filename).exists():
+                number += 1
+                self.config_filename = f"{first.stem}_{number}{first.suffix}"
         super().setup(trainer, pl_module, stage)
-
-
-def _free_name(folder: Path, name: str) -> str:
-    first = Path(name)
-    number = 0
-    while (folder / name).exists():
-        number += 1
-        name = f"{first.stem}_{number}{first.suffix}"
-    return name

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from lightning_stab.arguments import integer
-from lightning_stab.data._shuffle import EpochShuffle
 
 
 class ImageDataModule(LightningDataModule):
@@ -30,10 +30,9 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the shuffled training batches."""
         # BatchNorm cannot normalise a single sample: a last batch of one is left out.
-        lonely = self.batch_size > 1 and len(self.train) % self.batch_size == 1
-        return self._loader(
-            self.train, sampler=EpochShuffle(self.train, self.seed), drop_last=lonely
-        )
+        drop_last = self.batch_size > 1 and len(self.train) % self.batch_size == 1
+        sampler = EpochShuffle(self.train, self.seed)
+        return self._loader(self.train, sampler=sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation batches."""
@@ -67,3 +66,26 @@ class ImageDataModule(LightningDataModule):
         scaled = (images.to(torch.float32) - self.mean) / self.std
         scaled = scaled.unsqueeze(1) if self.image else scaled.flatten(1)
         return TensorDataset(scaled, classes.to(torch.int64))
+
+
+class EpochShuffle(RandomSampler):
+    """Shuffle by ``seed + epoch`` only; Lightning gives the epoch through `set_epoch`.
+
+    The order is the same whatever else draws random numbers, and a run that is resumed at the end
+    of an epoch goes on as if it had not stopped. Being a `RandomSampler`, it is replaced by a
+    `DistributedSampler` where Lightning trains on several ranks.
+    """
+
+    def __init__(self, data_source: Sized, seed: int) -> None:
+        super().__init__(data_source)
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield each index once."""
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        yield from torch.randperm(len(self.data_source), generator=generator).tolist()

@@ -33,7 +33,8 @@ TIME_SCHEDULES = (
 )
 NEEDS_TOTAL = ("polynomial", "cosine")
 
-# What moves while a scheduler runs. Its settings are not among it: those given anew hold.
+# What moves in a scheduler's `state_dict` while it runs. The settings are not saved: those of the
+# new run hold. A key that another release of torch does not have is passed over.
 _PROGRESS = (
     "last_epoch",
     "_step_count",
@@ -50,7 +51,7 @@ class FactorSchedule:
     """One of torch's schedulers on a learning rate of 1: it yields factors.
 
     Args:
-        make: what builds the scheduler on the stand-in optimizer.
+        make: builds the scheduler on the stand-in optimizer.
         last: after so many advances the factor stays; torch's cosine would rise again.
 
     Example:
@@ -63,6 +64,7 @@ class FactorSchedule:
         self._last = last
         self._optimizer = SGD([torch.zeros(0, requires_grad=True)], lr=1.0)
         self._scheduler = make(self._optimizer)
+        self._step: Callable[..., None] = self._scheduler.step  # a plateau's takes the value
         self._optimizer.step()  # there is nothing to update; torch's schedulers ask for the order
 
     @property
@@ -73,16 +75,16 @@ class FactorSchedule:
     def advance(self, *value: float) -> float:
         """Go on by one epoch or step, for a plateau with the observed value; return the factor."""
         if self._last is None or self._scheduler.last_epoch < self._last:
-            self._scheduler.step(*value)  # type: ignore[arg-type]  # a plateau's takes a float
+            self._step(*value)
         return self.factor
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the progress as plain numbers and lists."""
         everything = self._scheduler.state_dict()
         return {**{k: everything[k] for k in _PROGRESS if k in everything}, "factor": self.factor}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up the progress that :meth:`state` described; the settings stay."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned; the settings stay."""
         progress = {k: state[k] for k in _PROGRESS if k in state}
         self._scheduler.load_state_dict({**self._scheduler.state_dict(), **progress})
         self._optimizer.param_groups[0]["lr"] = state["factor"]
@@ -107,7 +109,7 @@ def time_schedule(
     polynomial          :math:`(1 - t / total)^{power}`
     inverse_sqrt        :math:`\sqrt{s / (s + t)}` with the time scale ``s``
     cosine              :math:`floor + (1 - floor)(1 + \cos(\pi t / total)) / 2`
-    cosine_restarts     the same, begun anew after ``every``, then every * growth, ... units
+    cosine_restarts     the same, restarted after ``every``, then every * growth, ... units
     =================== ================================================================
 
     Example:

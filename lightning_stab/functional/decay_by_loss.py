@@ -1,4 +1,4 @@
-"""The learning rate as a factor of its first value, by what the loss does.
+"""The learning rate as a factor of its first value, by the loss.
 
 Each schedule takes one value at a time and never lets a non-finite one in.
 """
@@ -27,7 +27,7 @@ LOSS_FUNCTIONS: dict[str, Callable[[float], float]] = {
 
 
 class Schedule(Protocol):
-    """What yields factors: by time without a value, by loss with one."""
+    """Yields factors: by time without a value, by loss with one."""
 
     @property
     def factor(self) -> float:
@@ -36,11 +36,11 @@ class Schedule(Protocol):
     def advance(self, *value: float) -> float:
         """Go on by one epoch, step or value; return the factor."""
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the progress as plain numbers and lists."""
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up the progress that :meth:`state` described."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
 
 
 def smooth(mean: Tensor, weight: Tensor, value: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -112,12 +112,12 @@ class LossSchedule:
         self.factor = loss_factor(ratio, self._first, self._function, self._floor, self._ceiling)
         return self.factor
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the progress as plain numbers."""
         return {"first": self._first, "factor": self.factor}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up the progress that :meth:`state` described."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
         self._first, self.factor = state["first"], state["factor"]
 
 
@@ -138,7 +138,7 @@ class PlateauSchedule(FactorSchedule):
             # torch cuts when MORE than its patience have passed, hence one less.
             return ReduceLROnPlateau(
                 optimizer,
-                mode=mode,  # type: ignore[arg-type]
+                mode="max" if mode == "max" else "min",
                 factor=gamma,
                 patience=patience - 1,
                 threshold=min_delta,
@@ -157,7 +157,7 @@ class PlateauSchedule(FactorSchedule):
 class OscillationSchedule:
     """A factor cut to ``gamma`` of itself when the last ``window`` values swing around a level.
 
-    After a cut a whole new window is awaited.
+    After a cut a whole new window is needed.
 
     Example:
         >>> schedule = OscillationSchedule(
@@ -186,10 +186,10 @@ class OscillationSchedule:
             self._recent = []
         return self.factor
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the progress as plain numbers and lists."""
         return {"recent": list(self._recent), "factor": self.factor}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up the progress that :meth:`state` described."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
         self._recent, self.factor = list(state["recent"]), state["factor"]

@@ -79,12 +79,12 @@ def observe(track: Track, value: float, now: Position, *, improved: bool) -> Tra
     return replace(seen, best=value, at=now) if improved and finite else seen
 
 
-def waited(track: Track, now: Position, start: Position, unit: str) -> int:
+def time_since_best(track: Track, now: Position, start: Position, unit: str) -> int:
     """Return how many ``unit`` have passed since the best value, or since ``start`` if later.
 
     Example:
         >>> track = Track(best=0.5, at=Position(check=2, epoch=2, step=20))
-        >>> waited(track, Position(5, 5, 50), Position(), "steps")
+        >>> time_since_best(track, Position(5, 5, 50), Position(), "steps")
         30
     """
     field = UNITS.index(unit)

@@ -1,11 +1,18 @@
-"""A callback that serves a second fit starts anew; one that continues a run does not."""
+"""A callback that serves a second fit starts afresh; one that continues a run does not."""
 
 import pytest
 import torch
+from helpers import stopping_modules
 from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, hooks_of
+from lightning.pytorch.callbacks import LearningRateFinder
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_stab import GradientMonitor, StepGuard
+from lightning_stab import (
+    BestWeightsEarlyStopping,
+    GradientMonitor,
+    LearningRateDecay,
+    StepGuard,
+)
 from lightning_stab.errors import InvalidArgumentError, UnstableStepError
 
 
@@ -33,6 +40,44 @@ def test_a_monitor_forgets_the_noise_of_an_earlier_fit():
     for _ in range(2):
         fit(built(Classifier), [monitor], batches(8), accumulate_grad_batches=2)
         assert monitor.state_dict()["noise_scale"]["noise"]["count"] == 2
+
+
+class KeepsItsRate(LearningRateFinder):
+    """Saves, tries rates and restores as Lightning's does, and takes none of them."""
+
+    def lr_find(self, trainer, pl_module):
+        self._update_attr, rate = False, pl_module.lr
+        super().lr_find(trainer, pl_module)
+        assert pl_module.lr == rate
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("with_finder", [False, True], ids=["plain", "finder"])
+def test_stopping_and_decay_forget_an_earlier_fit(with_finder, tmp_path):
+    stop = BestWeightsEarlyStopping("val_loss", patience=2)
+    decay = LearningRateDecay("plateau", monitor="val_loss", patience=1, reload_best=True)
+    ends = []
+    for values in ([0.1, 0.2, 0.3], [5, 4, 6, 7, 8]):
+        finder = [KeepsItsRate(num_training_steps=3)] if with_finder else []
+        run, module = stopping_modules.fit(
+            values, *finder, stop, decay, default_root_dir=tmp_path, max_epochs=len(values)
+        )
+        rates = [rate for (rate,) in module.rates[-4 * run.current_epoch :: 4]]
+        ends.append((run.current_epoch, rates))
+    assert ends[0] == (3, [0.05, 0.05, 0.025])
+    assert ends[1] == (4, [0.05, 0.05, 0.05, 0.025])
+    assert stop.best_position.check == 2
+    assert stopping_modules.same(stopping_modules.tensors(module), module.validated[1])
+
+
+def test_a_second_fit_of_one_trainer_continues_the_record_with_new_optimizers():
+    stop = BestWeightsEarlyStopping("val_loss", patience=9)
+    decay = LearningRateDecay(gamma=0.5)
+    run, module = stopping_modules.fit([5, 4], stop, decay)
+    run.fit_loop.max_epochs = 4
+    run.fit(module, stopping_modules.data(), stopping_modules.data())
+    assert stop.best_position.check == 2
+    assert [rates[0] for rates in module.rates[::4]] == [0.05, 0.025, 0.05, 0.025]
 
 
 @pytest.mark.filterwarnings("ignore:.*returned `None`")

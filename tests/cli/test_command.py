@@ -13,8 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import lightning_stab.callbacks
-from lightning_stab.cli import StabCLI, main, own_error, run
-from lightning_stab.cli import defaults as _cli_defaults
+from lightning_stab.cli import StabCLI, defaults, main, own_error, run
 from lightning_stab.cli.run_folder import claim_folders
 from lightning_stab.errors import StabError
 
@@ -120,7 +119,7 @@ def test_fit_trains_the_digits_with_the_whole_suite(folder):
     assert list(run_folder.glob("events.out.tfevents.*"))
     assert list((run_folder / "checkpoints").glob("*.ckpt"))
     saved = yaml.safe_load((run_folder / "config.yaml").read_text())
-    assert saved["seed_everything"] == _cli_defaults.SEED
+    assert saved["seed_everything"] == defaults.SEED
     assert saved["model"]["class_path"] == "lightning_stab.models.MLPClassifier"
     assert saved["model"]["init_args"]["batch_norm"] is True
     wanted = lightning_stab.callbacks.__all__
@@ -230,14 +229,14 @@ def test_other_data_gets_its_own_defaults(folder, capsys):
 
 
 @pytest.mark.usefixtures("their_package")
-def test_a_module_of_ones_own_is_watched_and_not_changed(folder):
+def test_a_module_of_ones_own_is_monitored_and_not_changed(folder):
     cli = fit("--model=their_package.MyModule", "--data=their_package.MyData")
     assert (cli.model.depth, cli.datamodule.batch_size) == (7, 2)
     assert torch.all(cli.model.layer.weight == 0.25)
     saved = yaml.safe_load(Path(cli.trainer.log_dir, "config.yaml").read_text())
-    watching = [name for name, _ in _cli_defaults.WATCHING]
-    assert class_names(saved["trainer"]["callbacks"]) == watching
-    assert {"GradientMonitor", "StepGuard", "TrainingDoctor"} <= set(watching)
+    monitoring = [name for name, _ in defaults.MONITORING]
+    assert class_names(saved["trainer"]["callbacks"]) == monitoring
+    assert {"GradientMonitor", "StepGuard", "TrainingDoctor"} <= set(monitoring)
 
 
 @pytest.mark.usefixtures("their_package")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_stab.data import MNISTDataModule
-from lightning_stab.data._idx import read_idx
+from lightning_stab.data.mnist import read_idx
 from lightning_stab.errors import DatasetError, InvalidArgumentError
 
 

@@ -103,12 +103,12 @@ def test_a_saved_schedule_goes_on_bit_for_bit(name, before, after):
     whole = make(name)
     factors(whole, before)
     resumed = make(name)
-    resumed.load(whole.state())
+    resumed.load_state_dict(whole.state_dict())
     assert factors(resumed, after) == factors(whole, after)
 
 
 def test_the_state_is_plain_and_leaves_the_settings_out():
-    state = make("cosine").state()
+    state = make("cosine").state_dict()
     assert all(isinstance(v, (int, float, list)) for v in state.values())
     assert not {"T_max", "eta_min", "base_lrs"} & set(state)
 
@@ -117,7 +117,7 @@ def test_new_settings_win_over_the_saved_ones():
     old = make("exponential")
     factors(old, 2)
     new = make("exponential", gamma=0.5)
-    new.load(old.state())
+    new.load_state_dict(old.state_dict())
     assert new.advance() == pytest.approx(0.5 * 0.9**2)
 
 

@@ -80,7 +80,7 @@ def test_a_non_finite_value_changes_nothing(make, bad):
     for value in values:
         assert clean.advance(value) == poisoned.advance(value)
         poisoned.advance(bad)
-    assert clean.state() == poisoned.state()
+    assert clean.state_dict() == poisoned.state_dict()
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
@@ -113,7 +113,7 @@ def test_oscillation_is_cut_and_then_given_a_whole_new_window():
 def test_a_saved_schedule_goes_on_bit_for_bit(make, before, after):
     whole, resumed = make(), make()
     feed(whole, before)
-    resumed.load(whole.state())
+    resumed.load_state_dict(whole.state_dict())
     assert feed(whole, after) == feed(resumed, after)
 
 

@@ -6,13 +6,16 @@ TensorBoard event costs a few percent of it. So what a callback logs at one step
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_stab.errors import ConflictError
 from lightning_stab.functional.names import plain_name
 
 
@@ -99,6 +102,37 @@ def summary_writer(logger: Any) -> Any | None:
 def log_folder(trainer: Trainer) -> Path | None:
     """Return the folder of this run's logs, or None without a logger. Call it on every rank."""
     return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
+
+
+def require_metrics(
+    trainer: Trainer, names: Iterable[str], *, strict: bool = True, verbose: bool = False
+) -> bool:
+    """Say whether every metric of ``names`` has been logged.
+
+    Args:
+        trainer: the Trainer that has the metrics.
+        names: what is looked for.
+        strict: whether a missing one is an error.
+        verbose: whether one that may be missing is warned about.
+
+    Raises:
+        ConflictError: for the first that is missing, with those that there are.
+    """
+    logged = sorted(trainer.callback_metrics)
+    missing = next((name for name in names if name not in logged), None)
+    if missing is None:
+        return True
+    near = get_close_matches(missing, logged, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Call `self.log({missing!r}, ...)`."
+    sentence = (
+        f"`monitor` must be a metric that is logged before the check, got {missing!r}; "
+        f"available: {', '.join(map(repr, logged)) or 'no metric'}. {hint}"
+    )
+    if strict:
+        raise ConflictError(sentence)
+    if verbose:
+        rank_zero_warn(sentence, category=RuntimeWarning)
+    return False
 
 
 def _write_packed(logger: Any, writer: Any, values: Mapping[str, float], step: int) -> None:

@@ -1,4 +1,4 @@
-"""Writing factors into the param groups of one optimizer, and seeing which steps it took."""
+"""Factors in the param groups of one optimizer, and which steps it took."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lightning_stab.callbacks.decay.rules import DecayClock
+from lightning_stab.callbacks.decay.options import DecayClock
 
 
 class GroupRates:
     """The first learning rate of every param group, and what was last written there.
 
-    A rate that somebody else changed meanwhile is not overwritten: the change is taken as one of
-    the first rate, in proportion. So is the rate of a group that was added meanwhile.
+    A rate that something else changed meanwhile is not overwritten: the change is applied to the
+    first rate, in proportion. So is the rate of a group that was added meanwhile.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -29,27 +29,27 @@ class GroupRates:
     def write(self, factor: float) -> None:
         """Set every group to its first rate times ``factor``."""
         for i, group in enumerate(self._optimizer.param_groups):
-            self._notice(i, float(group["lr"]))
+            self._apply_change(i, float(group["lr"]))
             self._before[i] = self._written[i]
             self._written[i] = _set_rate(group, self._first[i] * factor)
         self._factor = factor
 
-    def _notice(self, i: int, found: float) -> None:
+    def _apply_change(self, i: int, found: float) -> None:
         if i == len(self._first):
             self._first.append(found / self._factor if self._factor else found)
             self._written.append(found)
             self._before.append(found)
-        # The rate before the last one comes back when somebody undoes a step.
+        # The rate before the last one comes back when a step is undone.
         elif found not in (self._written[i], self._before[i]):
             was = self._written[i]
             self._first[i] = self._first[i] * found / was if was else found
 
     def scale(self, factor: float) -> None:
-        """Scale the first rates, and take the rates as they are found for written here."""
+        """Scale the first rates; the rates as they are now count as written here."""
         self._first = [rate * factor for rate in self._first]
-        self._written = rates(self._optimizer)[: len(self._first)]
+        self._written = learning_rates(self._optimizer)[: len(self._first)]
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers."""
         return {
             "first": list(self._first),
@@ -58,13 +58,13 @@ class GroupRates:
             "factor": self._factor,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what :meth:`state` described; the optimizer's own rates are restored already."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned; the optimizer has its rates already."""
         self._first, self._written = list(state["first"]), list(state["written"])
         self._before, self._factor = list(state["before"]), state["factor"]
 
 
-def rates(optimizer: Optimizer) -> list[float]:
+def learning_rates(optimizer: Optimizer) -> list[float]:
     """Return the learning rate of every param group."""
     return [float(group["lr"]) for group in optimizer.param_groups]
 
@@ -87,11 +87,11 @@ def group_names(optimizers: list[Optimizer]) -> list[str]:
     return names
 
 
-def took_step(optimizer: Optimizer) -> bool:
+def has_stepped(optimizer: Optimizer) -> bool:
     """Say whether the step that just ran could change anything.
 
     A guard skips a step by taking every gradient away; a loss scaler does not call the optimizer
-    at all, or tells a fused one of the overflow.
+    at all, or leaves a note of the overflow for a fused one.
     """
     overflow = getattr(optimizer, "found_inf", None)
     if overflow is not None and bool(overflow):
@@ -99,17 +99,17 @@ def took_step(optimizer: Optimizer) -> bool:
     return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
 
 
-def on_taken_step(optimizer: Optimizer, act: Callable[[], None]) -> RemovableHandle:
+def call_after_steps(optimizer: Optimizer, act: Callable[[], None]) -> RemovableHandle:
     """Call ``act`` after every step that the optimizer really takes."""
 
     def hook(stepped: Optimizer, args: Any, kwargs: Any) -> None:
-        if took_step(stepped):
+        if has_stepped(stepped):
             act()
 
     return optimizer.register_step_post_hook(hook)
 
 
-def scaled_during_steps(optimizer: Optimizer, clock: DecayClock) -> list[RemovableHandle]:
+def scale_during_steps(optimizer: Optimizer, clock: DecayClock) -> list[RemovableHandle]:
     """Multiply the rates by the clock's factor while the optimizer steps, and only then.
 
     In between, the module's own scheduler finds the rates as it left them.

@@ -1,4 +1,4 @@
-"""What `LearningRateDecay` keeps during one run: clocks, rates, and the value it decays by."""
+"""The state of `LearningRateDecay` in one fit: clocks, rates, and the value it decays by."""
 
 from __future__ import annotations
 
@@ -7,152 +7,153 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from lightning.pytorch import Trainer
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from lightning_stab.callbacks._trainer.logging import require_metrics
+from lightning_stab.callbacks._trainer.losses import loss_of_output
+from lightning_stab.callbacks._trainer.ranks import mean
+from lightning_stab.callbacks.decay.options import DecayClock, DecayOptions
 from lightning_stab.callbacks.decay.param_groups import (
     GroupRates,
-    on_taken_step,
-    rates,
-    scaled_during_steps,
+    call_after_steps,
+    learning_rates,
+    scale_during_steps,
 )
-from lightning_stab.callbacks.decay.rules import DecayClock, DecayRules
-from lightning_stab.callbacks.decay.signal import SmoothedLoss, mean_over_processes
-from lightning_stab.callbacks.decay.trainer import total_length
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
-from lightning_stab.callbacks.stopping.trainer import require_metrics
 from lightning_stab.errors import ConflictError
+from lightning_stab.functional.decay import NEEDS_TOTAL
+from lightning_stab.functional.decay_by_loss import smooth
 from lightning_stab.functional.stopping import improves
 
 
-class DecayRun:
+class DecayState:
     """One clock and one set of rates for each optimizer, and one value for all of them."""
 
-    def __init__(self, rules: DecayRules, trainer: Trainer, weights: BestWeights) -> None:
-        total = total_length(trainer, rules)
-        self.rules = rules
+    def __init__(self, options: DecayOptions, trainer: Trainer, weights: BestWeights) -> None:
+        total = total_length(trainer, options)
+        self.options = options
         self.optimizers = list(trainer.optimizers)
-        self.clocks = [DecayClock(rules, total) for _ in self.optimizers]
+        self.clocks = [DecayClock(options, total) for _ in self.optimizers]
         self.own_rates = [GroupRates(optimizer) for optimizer in self.optimizers]
-        self._loss = SmoothedLoss(rules.smoothing)
+        self._loss = SmoothedLoss(options.smoothing)
         self._weights = weights
         self._best = math.nan
-        self._metric_at = ""
+        self._metric_at = ""  # where the monitored metric is logged: "validation" or "epoch"
         self._validated = False
-        self._looked_at = 0
+        self._observed_at = 0  # steps of the first optimizer at the last observation of the loss
         self._handles: list[RemovableHandle] = []
-
-    @property
-    def multiplies(self) -> bool:
-        """Whether the module's own scheduler sets the rates, and the factor is only lent."""
-        return self.rules.combine == "multiply"
+        # the module's own scheduler sets the rates, and the factor is in them only during a step
+        self._multiplies = options.combine == "multiply"
 
     def attach(self) -> None:
-        """Watch the optimizers' steps, and write the first rates."""
+        """Follow the optimizers' steps, and write the first rates."""
         for place, optimizer in enumerate(self.optimizers):
-            if self.multiplies:
-                self._handles += scaled_during_steps(optimizer, self.clocks[place])
-            self._handles.append(on_taken_step(optimizer, partial(self._count_step, place)))
+            if self._multiplies:
+                self._handles += scale_during_steps(optimizer, self.clocks[place])
+            self._handles.append(call_after_steps(optimizer, partial(self._count_step, place)))
         self.write()
 
     def detach(self) -> None:
-        """Take the hooks away from the optimizers."""
+        """Remove the hooks from the optimizers."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def _count_step(self, place: int) -> None:
         self.clocks[place].step()
-        if not self.multiplies:
+        if not self._multiplies:
             self.own_rates[place].write(self.clocks[place].factor)
 
     def write(self) -> None:
         """Write the present rates into the optimizers."""
-        if not self.multiplies:
+        if not self._multiplies:
             for clock, own in zip(self.clocks, self.own_rates, strict=True):
                 own.write(clock.factor)
 
-    def present(self) -> list[float]:
+    def next_rates(self) -> list[float]:
         """Return the rate of every param group as the next step will use it."""
         pairs = zip(self.optimizers, self.clocks, strict=True)
-        lent = [(o, clock.factor if self.multiplies else 1.0) for o, clock in pairs]
-        return [rate * factor for optimizer, factor in lent for rate in rates(optimizer)]
+        factors = [(o, clock.factor if self._multiplies else 1.0) for o, clock in pairs]
+        return [rate * factor for o, factor in factors for rate in learning_rates(o)]
 
     def end_batch(self, trainer: Trainer, outputs: Any) -> None:
-        """Take in the training loss, if that is what the rates follow."""
-        rules = self.rules
-        if not rules.by_loss or rules.monitor is not None:
+        """Observe the training loss, if that is what the rates follow."""
+        options = self.options
+        if not options.by_loss or options.monitor is not None:
             return
         self._loss.add(outputs)
         steps = self.clocks[0].steps
-        due = steps % rules.check_every_n_steps == 0 and steps > self._looked_at
-        if rules.interval == "step" and due:
-            self._looked_at = steps
+        is_due = steps % options.check_every_n_steps == 0 and steps > self._observed_at
+        if options.interval == "step" and is_due:
+            self._observed_at = steps
             self._observe_loss(trainer)
 
     def end_validation(self, trainer: Trainer) -> None:
-        """Take in the monitored metric if it is there by now."""
-        name = self.rules.monitor
+        """Observe the monitored metric if it has been logged by now."""
+        name = self.options.monitor
         if name is not None and self._metric_at != "epoch" and name in trainer.callback_metrics:
             self._observe_metric(trainer, name)
             self._metric_at = "validation"
         self._validated = True
 
     def end_epoch(self, trainer: Trainer) -> None:
-        """Count the epoch, and take in the loss or a metric of the training."""
+        """Count the epoch, and observe the loss or a metric of the training."""
         for clock in self.clocks:
             clock.epoch()
-        rules = self.rules
-        known = self._validated or not trainer.enable_validation
-        if rules.monitor is not None and self._metric_at != "validation" and known:
-            require_metrics(trainer, [rules.monitor])
-            self._observe_metric(trainer, rules.monitor)
+        options = self.options
+        is_known = self._validated or not trainer.enable_validation
+        if options.monitor is not None and self._metric_at != "validation" and is_known:
+            require_metrics(trainer, [options.monitor])
+            self._observe_metric(trainer, options.monitor)
             self._metric_at = "epoch"
-        elif rules.by_loss and rules.monitor is None and rules.interval == "epoch":
+        elif options.by_loss and options.monitor is None and options.interval == "epoch":
             self._observe_loss(trainer)
         self.write()
 
     def _observe_metric(self, trainer: Trainer, name: str) -> None:
-        value = trainer.callback_metrics[name].squeeze()
-        self._observe(trainer, mean_over_processes(trainer, value))
+        self._observe(trainer, mean(trainer, trainer.callback_metrics[name].squeeze()))
 
     def _observe_loss(self, trainer: Trainer) -> None:
-        if not self._loss.seen:
+        value = self._loss.value
+        if value is None:
             raise ConflictError(
-                f"`schedule={self.rules.schedule!r}` follows the loss that `training_step` "
+                f"`schedule={self.options.schedule!r}` follows the loss that `training_step` "
                 "returns, and it returned none; return it, or set `monitor` to a logged metric."
             )
-        self._observe(trainer, self._loss.read(trainer))
+        self._observe(trainer, mean(trainer, value))
 
     def _observe(self, trainer: Trainer, value: float) -> None:
-        cut = [clock.observe(value) for clock in self.clocks]
-        if self.rules.reload_best:
-            if improves(value, self._best, mode=self.rules.mode):
+        are_cut = [clock.observe(value) for clock in self.clocks]
+        if self.options.reload_best:
+            if improves(value, self._best, mode=self.options.mode):
                 self._best = value
-                self._weights.keep(trainer)
-            elif any(cut) and self._weights:
+                self._weights.store(trainer)
+            elif any(are_cut) and self._weights:
                 self._weights.restore(trainer)
         self.write()
 
     def scale(self, factor: float) -> None:
-        """Scale the first rates, because somebody scaled the optimizers' own."""
+        """Scale the first rates, because the optimizers' own have been scaled."""
         for own in self.own_rates:
             own.scale(factor)
         self.write()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return everything that moves, as plain numbers and lists."""
         return {
-            "clocks": [clock.state() for clock in self.clocks],
-            "rates": [own.state() for own in self.own_rates],
-            "loss": self._loss.state(),
+            "clocks": [clock.state_dict() for clock in self.clocks],
+            "rates": [own.state_dict() for own in self.own_rates],
+            "loss": self._loss.state_dict(),
             "best": None if math.isnan(self._best) else self._best,
             "metric_at": self._metric_at,
-            "looked_at": self._looked_at,
+            "looked_at": self._observed_at,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what :meth:`state` described.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned.
 
         Raises:
             ConflictError: if the module has got another number of optimizers.
@@ -163,9 +164,104 @@ class DecayRun:
                 f"optimizers, and the module has {len(self.clocks)}; start without `ckpt_path`."
             )
         for clock, saved in zip(self.clocks, state["clocks"], strict=True):
-            clock.load(saved)
+            clock.load_state_dict(saved)
         for own, saved in zip(self.own_rates, state["rates"], strict=True):
-            own.load(saved)
-        self._loss.load(state["loss"])
+            own.load_state_dict(saved)
+        self._loss.load_state_dict(state["loss"])
         self._best = math.nan if state["best"] is None else state["best"]
-        self._metric_at, self._looked_at = state["metric_at"], state["looked_at"]
+        self._metric_at, self._observed_at = state["metric_at"], state["looked_at"]
+
+
+class SmoothedLoss:
+    """The exponential mean of the training loss, kept on the device until it is read."""
+
+    def __init__(self, smoothing: float) -> None:
+        self._smoothing = smoothing
+        self._mean_and_weight: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def value(self) -> Tensor | None:
+        """The mean, NaN before there is a finite loss; None before there is any loss."""
+        if self._mean_and_weight is None:
+            return None
+        total, weight = self._mean_and_weight
+        return total / weight
+
+    @torch.no_grad()
+    def add(self, outputs: Any) -> None:
+        """Add the loss in what ``training_step`` returned; without one, nothing happens."""
+        loss = loss_of_output(outputs)
+        if loss is None:
+            return
+        loss = loss.detach().double().mean()
+        total, weight = self._mean_and_weight or (torch.zeros_like(loss), torch.zeros_like(loss))
+        total, weight = total.to(loss.device), weight.to(loss.device)
+        self._mean_and_weight = smooth(total, weight, loss, self._smoothing)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mean and its weight as plain numbers."""
+        if self._mean_and_weight is None:
+            return {}
+        total, weight = self._mean_and_weight
+        return {"mean": float(total), "weight": float(weight)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        if state:
+            total, weight = (
+                torch.tensor(state[n], dtype=torch.float64) for n in ("mean", "weight")
+            )
+            self._mean_and_weight = total, weight
+
+
+def refuse_two_schedules(trainer: Trainer, module: LightningModule, combine: str) -> None:
+    """Refuse a scheduler of the module, or leave it out, as ``combine`` says.
+
+    Raises:
+        ConflictError: before the first step.
+    """
+    configs = trainer.lr_scheduler_configs
+    if not configs:
+        return
+    name = type(configs[0].scheduler).__name__
+    if combine == "refuse":
+        raise ConflictError(
+            f"`configure_optimizers` already returns a learning rate scheduler, {name}; set "
+            "`combine='multiply'` to apply both, `combine='replace'` to leave it out, or remove "
+            "one of them."
+        )
+    if combine == "replace":
+        if not module.automatic_optimization:
+            raise ConflictError(
+                f"`combine='replace'` cannot leave out {name}, because under manual optimisation "
+                "the module steps it by itself; use `combine='multiply'` or remove it."
+            )
+        trainer.strategy.lr_scheduler_configs = []
+
+
+def total_length(trainer: Trainer, options: DecayOptions) -> int:
+    """Return how many epochs or steps the schedule has after the warm-up.
+
+    Raises:
+        ConflictError: if it is needed and the length of the fit is not known.
+    """
+    if options.schedule not in NEEDS_TOTAL:
+        return 1
+    steps = trainer.estimated_stepping_batches
+    steps = steps if steps > 0 else math.inf  # -1 for data without a length
+    if options.interval == "step":
+        total, before = (options.total or steps), options.warmup_steps
+    else:
+        per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        per_epoch = max(1, math.ceil(per_epoch)) if math.isfinite(per_epoch) else math.inf
+        epochs = trainer.max_epochs or -1
+        by_steps = math.inf if steps == math.inf else max(1, math.ceil(steps / per_epoch))
+        total = options.total or (min(epochs, by_steps) if epochs > 0 else by_steps)
+        before = int(options.warmup_steps // per_epoch)
+    if total == math.inf:
+        raise ConflictError(
+            f"`total` must be given for `schedule={options.schedule!r}`, because the Trainer has "
+            f"neither `max_epochs` nor `max_steps`, or the data has no length; it counts "
+            f"{options.interval}s."
+        )
+    return max(1, int(total) - before)

@@ -1,4 +1,4 @@
-"""A copy of the best weights and buffers, on the CPU or on disk, and its way back."""
+"""A copy of the best weights and buffers, on the CPU or on disk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, inherits
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import is_sharded, local_shard
@@ -42,7 +43,7 @@ class BestWeights:
         return bool(self._copy) or self._file is not None
 
     @torch.no_grad()
-    def keep(self, trainer: Trainer) -> None:
+    def store(self, trainer: Trainer) -> None:
         """Copy the weights and buffers as they are; an earlier copy is written over."""
         if trainer.lightning_module is None:  # a Trainer that has never run
             return
@@ -59,15 +60,15 @@ class BestWeights:
 
     @torch.no_grad()
     def restore(self, trainer: Trainer) -> None:
-        """Copy the kept values back, in place, into the module and its averaged twin.
+        """Copy the stored values back, in place, into the module and its average.
 
         Raises:
             ConflictError: if the module has got other tensors since.
         """
         kept = self._read()
         average = _averaged_model(trainer)
-        twins = [trainer.lightning_module, *([] if average is None else [average.module])]
-        for name, tensor in chain.from_iterable(_named_tensors(m) for m in twins):
+        modules = [trainer.lightning_module, *([] if average is None else [average.module])]
+        for name, tensor in chain.from_iterable(_named_tensors(m) for m in modules):
             own = local_shard(tensor)
             if name not in kept or kept[name].shape != own.shape:
                 raise ConflictError(
@@ -76,24 +77,24 @@ class BestWeights:
                 )
             own.copy_(kept[name])
 
-    def save_to(self, checkpoint: dict[str, Any], key: str, trainer: Trainer) -> None:
+    def save_to_checkpoint(self, checkpoint: dict[str, Any], key: str, trainer: Trainer) -> None:
         """Add the copy, unsharded, to a checkpoint; every process must call it."""
         if self:
             kept = self._read()
             tensors = _named_tensors(_validated_module(trainer))
-            whole = {n: _gather(kept[n], t) for n, t in tensors if n in kept}
-            checkpoint.setdefault(_CHECKPOINT_KEY, {})[key] = whole
+            full = {n: _full_tensor(kept[n], t) for n, t in tensors if n in kept}
+            checkpoint.setdefault(_CHECKPOINT_KEY, {})[key] = full
 
-    def read_from(self, checkpoint: dict[str, Any], key: str) -> None:
-        """Remember what a checkpoint holds until the module is ready for :meth:`take_up`."""
+    def load_from_checkpoint(self, checkpoint: dict[str, Any], key: str) -> None:
+        """Remember what a checkpoint holds, until the module is ready: :meth:`finish_loading`."""
         self._loaded = checkpoint.get(_CHECKPOINT_KEY, {}).get(key, {})
 
-    def take_up(self, trainer: Trainer) -> bool:
-        """Keep what the checkpoint held, if anything; every process must call it."""
+    def finish_loading(self, trainer: Trainer) -> bool:
+        """Store what the checkpoint held, if anything; every process must call it."""
         if not self._loaded:
             return False
         tensors = _named_tensors(_validated_module(trainer))
-        own = {n: _shard(self._loaded[n], t) for n, t in tensors if n in self._loaded}
+        own = {n: _local_shard(self._loaded[n], t) for n, t in tensors if n in self._loaded}
         self._loaded = {}
         if self.folder is not None:
             self._write(own)
@@ -102,8 +103,8 @@ class BestWeights:
         return True
 
     def discard(self) -> None:
-        """Forget the copy and remove its file."""
-        self._copy = {}
+        """Forget the copy and what was loaded, and remove the file."""
+        self._copy, self._loaded = {}, {}
         if self._file is not None:
             self._file.unlink(missing_ok=True)
             self._file = None
@@ -132,8 +133,10 @@ def _validated_module(trainer: Trainer) -> nn.Module:
 
 
 def _averaged_model(trainer: Trainer) -> AveragedModel | None:
-    models = (getattr(c, "_average_model", None) for c in trainer.callbacks)  # type: ignore[attr-defined]
-    return next((m for m in models if isinstance(m, AveragedModel)), None)
+    """Return the model that a ``WeightAveraging`` callback keeps, under whatever name."""
+    averaging = [c for c in callbacks_of(trainer) if inherits(c, "WeightAveraging")]
+    kept = chain.from_iterable(vars(callback).values() for callback in averaging)
+    return next((value for value in kept if isinstance(value, AveragedModel)), None)
 
 
 def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -141,19 +144,19 @@ def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield plain_name(name), tensor.detach()
 
 
-def _gather(kept: Tensor, like: Any) -> Tensor:
+def _full_tensor(kept: Tensor, like: Any) -> Tensor:
     if not is_sharded(like):
         return kept
     from torch.distributed.tensor import DTensor
 
     own = kept.to(local_shard(like).device)
-    whole = DTensor.from_local(
+    sharded = DTensor.from_local(
         own, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
     )
-    return whole.full_tensor().cpu()
+    return sharded.full_tensor().cpu()
 
 
-def _shard(value: Tensor, like: Any) -> Tensor:
+def _local_shard(value: Tensor, like: Any) -> Tensor:
     if not is_sharded(like):
         return value.to("cpu", copy=True)
     from torch.distributed.tensor import distribute_tensor

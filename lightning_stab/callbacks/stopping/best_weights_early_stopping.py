@@ -9,30 +9,26 @@ from weakref import WeakSet
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_stab.arguments import options_from
+from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew, note_restore
+from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
 from lightning_stab.callbacks._trainer.logging import log_scalars, log_text, tag
+from lightning_stab.callbacks._trainer.strategies import refuse_unrestorable_weights
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
-from lightning_stab.callbacks.stopping.early_stopping import JudgingEarlyStopping
-from lightning_stab.callbacks.stopping.rules import StoppingRules, summarize
-from lightning_stab.callbacks.stopping.trainer import (
-    first_free_number,
-    has_averaging,
-    is_fresh,
-    may_stop,
-    place_among_twins,
-    refuse_unrestorable,
-)
+from lightning_stab.callbacks.stopping.early_stopping import HistoryEarlyStopping
+from lightning_stab.callbacks.stopping.record import StoppingOptions
 from lightning_stab.functional.stopping import Position
 
-_in_no_trainer_yet: WeakSet[BestWeightsEarlyStopping] = WeakSet()
+_without_trainer: WeakSet[BestWeightsEarlyStopping] = WeakSet()
 
 
-class BestWeightsEarlyStopping(JudgingEarlyStopping):
+class BestWeightsEarlyStopping(HistoryEarlyStopping):
     """Lightning's ``EarlyStopping`` that also brings the best weights and buffers back.
 
     Args:
         monitor: the metric, as the module logs it, or several. The first decides which are best.
         patience: how long to wait for an improvement, at least 1. 3 as in Lightning; noisy metrics
-            want 5 to 20. Given anew it wins over the one in a checkpoint.
+            want 5 to 20. The value given here wins over a checkpoint's.
         patience_unit: what ``patience`` counts: "checks", "epochs" or "steps" of the optimizer.
         mode: "min" if smaller is better, "max" if larger is; one for all metrics, or one for each.
         min_delta: what counts as an improvement must be larger than this, >= 0.
@@ -45,16 +41,16 @@ class BestWeightsEarlyStopping(JudgingEarlyStopping):
             4, better 10; None: never for it.
         oscillation_amplitude: the least amplitude of such a swing, as a fraction of the level.
         restore_best: whether the best weights and buffers come back when training ends.
-        folder: where the best weights wait as a file; None: in memory, on the CPU.
+        folder: where the best weights are kept as a file; None: in memory, on the CPU.
         check_every_n_steps: check after every so many optimizer steps, for metrics logged there;
             None: after validation or at the end of the epoch.
-        verbose: whether Lightning tells of each improvement.
+        verbose: whether each improvement is reported.
         strict: whether a missing metric is an error.
         check_finite: whether the first NaN or infinite value stops the run.
         stopping_threshold: a value so good that the run stops at once.
         divergence_threshold: a value so bad that the run stops at once.
         check_on_train_epoch_end: as in Lightning; None chooses by the Trainer's settings.
-        log_rank_zero_only: whether only the first process tells of improvements.
+        log_rank_zero_only: whether only the first process reports improvements.
 
     Attributes:
         stop_reason: "patience", "rising", "oscillation", "never_finite", "not_finite",
@@ -72,6 +68,8 @@ class BestWeightsEarlyStopping(JudgingEarlyStopping):
 
     Prechelt, "Early Stopping - But When?" (1998).
     """
+
+    _instance: int  # the place among those with the same metric, mode and class, from 1
 
     def __init__(
         self,
@@ -99,47 +97,31 @@ class BestWeightsEarlyStopping(JudgingEarlyStopping):
         check_on_train_epoch_end: bool | None = None,
         log_rank_zero_only: bool = False,
     ) -> None:
-        rules = StoppingRules.make(
-            monitor,
-            mode,
-            patience=patience,
-            unit=patience_unit,
-            stall=stall,
-            min_delta=min_delta,
-            relative=relative_min_delta,
-            warmup_checks=warmup_checks,
-            warmup_steps=warmup_steps,
-            rising=rising_checks,
-            window=oscillation_window,
-            amplitude=oscillation_amplitude,
-            every_n_steps=check_every_n_steps,
-        )
+        super().__init__(options_from(StoppingOptions, locals()))
         self.summary = ""
-        self._restored = self._resumed = False
-        super().__init__(
-            rules,
-            min_delta=min_delta,
-            patience=patience,
-            verbose=verbose,
-            strict=strict,
-            check_finite=check_finite,
-            stopping_threshold=stopping_threshold,
-            divergence_threshold=divergence_threshold,
-            check_on_train_epoch_end=check_on_train_epoch_end,
-            log_rank_zero_only=log_rank_zero_only,
-        )
-        self.restore_best = restore_best
         self._weights = BestWeights(None if folder is None else Path(folder))
-        self._instance = first_free_number(self, _in_no_trainer_yet)
-        _in_no_trainer_yet.add(self)
+        self._restored = self._loaded = False
+        taken = {c._instance for c in _without_trainer if self._shares_key_with(c)}
+        self._instance = next(n for n in range(1, len(taken) + 2) if n not in taken)
+        _without_trainer.add(self)
+
+    @property
+    def restore_best(self) -> bool:
+        """Whether the best weights and buffers come back when training ends."""
+        return self.options.restore_best
 
     @property
     def state_key(self) -> str:
         """The key in a checkpoint: that of Lightning's class, so that each reads the other's."""
-        own = type(self) is BestWeightsEarlyStopping
-        name = "EarlyStopping" if own else type(self).__qualname__
-        twin = {"instance": self._instance} if self._instance > 1 else {}
-        return name + repr({"monitor": self.monitor, "mode": self.mode, **twin})
+        is_own = type(self) is BestWeightsEarlyStopping
+        name = "EarlyStopping" if is_own else type(self).__qualname__
+        number = {"instance": self._instance} if self._instance > 1 else {}
+        return name + repr({"monitor": self.monitor, "mode": self.mode, **number})
+
+    def _shares_key_with(self, other: Any) -> bool:
+        """Say whether only a number in the key tells another callback from this one."""
+        same_class = type(self) is type(other)
+        return same_class and (self.monitor, self.mode) == (other.monitor, other.mode)
 
     @property
     def best_position(self) -> Position:
@@ -148,53 +130,35 @@ class BestWeightsEarlyStopping(JudgingEarlyStopping):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work, before the first step."""
-        _in_no_trainer_yet.discard(self)
-        self._instance = place_among_twins(self, trainer)
+        begin_fit(trainer, stage)
+        _without_trainer.discard(self)
+        sharing = [c for c in callbacks_of(trainer) if self._shares_key_with(c)]
+        self._instance = next((n for n, c in enumerate(sharing, start=1) if c is self), 1)
         if stage == "fit" and self.restore_best:
-            refuse_unrestorable(trainer)
-        if self._check_on_train_epoch_end is None and has_averaging(trainer):
-            # The average may move on between the validation and the end of the epoch.
-            self._check_on_train_epoch_end = not trainer.enable_validation
+            refuse_unrestorable_weights(trainer)
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with a clean record, or go on where the checkpoint left off."""
-        if is_fresh(trainer):
+        """Begin with an empty record, or continue from the checkpoint's or the last fit's."""
+        loaded, self._loaded = self._loaded, False
+        if begins_anew(trainer, loaded=loaded):
+            loaded = self._restored = False
             self._weights.discard()
-            self._clear()
-            self._restored = False
-        if not self._weights.take_up(trainer) and self._restored and self.restore_best:
-            self._weights.keep(trainer)  # the run starts from its best weights
-        if self._resumed:
-            self._renew_wish()
-            self._pass_on(trainer)
-        self._restored = self._resumed = False
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Check mid-epoch if asked to, and stop when the Trainer's minimum has been reached."""
-        if self._rules.checks_at(trainer.global_step, self._record.now.step):
-            self._run_early_stopping_check(trainer)
-        self._pass_on(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check, where Lightning does so after the validation."""
-        super().on_validation_end(trainer, pl_module)
-        self._pass_on(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check, where Lightning does so after the epoch."""
-        super().on_train_epoch_end(trainer, pl_module)
-        self._pass_on(trainer)
+            self._reset()
+        if not self._weights.finish_loading(trainer) and self._restored and self.restore_best:
+            self._weights.store(trainer)  # the run starts from its best weights
+        self._restored = False
+        if loaded:
+            self._reevaluate()
+            self._request_stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the best weights back, and say why the run ended."""
+        """Bring the best weights back, and report why the run ended."""
         if self.restore_best and self._weights:
             self._weights.restore(trainer)
             self._restored = True
         if self._record.now.check:
-            self._tell(trainer)
+            self._report(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free the copy of the best weights, and remove its file."""
@@ -211,37 +175,32 @@ class BestWeightsEarlyStopping(JudgingEarlyStopping):
         return {**super().state_dict(), "restored": self._restored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state of this class or of Lightning's; the given ``patience`` stays."""
+        """Load the state of this class or of Lightning's; the given ``patience`` stays."""
         super().load_state_dict(state_dict)
         self._restored = state_dict.get("restored", False)
-        self._resumed = True
+        self._loaded = True
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the best weights to the checkpoint, which grows by one copy of the module."""
-        self._weights.save_to(checkpoint, self.state_key, trainer)
+        self._weights.save_to_checkpoint(checkpoint, self.state_key, trainer)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Find the best weights in the checkpoint."""
+        note_restore(trainer, checkpoint)
         if self.restore_best and trainer.state.fn == "fit":
-            self._weights.read_from(checkpoint, self.state_key)
+            self._weights.load_from_checkpoint(checkpoint, self.state_key)
 
     def _on_improvement(self, trainer: Trainer) -> None:
         if self.restore_best:
-            self._weights.keep(trainer)
+            self._weights.store(trainer)
 
-    def _pass_on(self, trainer: Trainer) -> None:
-        # Only where the Trainer may stop: before `min_epochs` it would remember the wish for ever,
-        # and until then the metric may recover.
-        if self._wants_stop and may_stop(trainer):
-            trainer.should_stop = True
-
-    def _tell(self, trainer: Trainer) -> None:
-        why = (self.stopping_reason_message or "") if self._wants_stop else ""
-        self.summary = summarize(self._record, self._rules, why, restored=self._restored)
+    def _report(self, trainer: Trainer) -> None:
+        why = (self.stopping_reason_message or "") if self._stop_requested else ""
+        self.summary = self._record.summarize(why, restored=self._restored)
         rank_zero_info(self.summary)
         log_text(trainer, tag("stopping", "summary"), self.summary)
         best = self._record.track(self.monitor)

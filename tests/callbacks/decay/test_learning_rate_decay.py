@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_stab import LearningRateDecay, StepGuard
 from lightning_stab.errors import ConflictError, InvalidArgumentError
@@ -355,7 +356,7 @@ def test_a_metric_without_validation():
         ({"check_every_n_steps": 0}, "`check_every_n_steps`"),
         ({"combine": "both"}, "`combine`"),
         ({"reload_best": True}, "`reload_best` needs a schedule that cuts"),
-        ({"monitor": "val_loss"}, "`monitor` needs a schedule that looks at a value"),
+        ({"monitor": "val_loss"}, "`monitor` needs a schedule that follows a value"),
     ],
 )
 def test_an_argument_that_breaks_its_rule(settings, words):
@@ -427,6 +428,31 @@ def test_a_cosine_without_an_end_is_refused():
         fit([1.0], LearningRateDecay("cosine"), Ends(), max_epochs=-1)
     fit([1.0], LearningRateDecay("cosine", total=5), Ends(), max_epochs=-1)
     fit([1.0], LearningRateDecay("cosine", interval="step"), max_epochs=-1, max_steps=3)
+
+
+@pytest.mark.filterwarnings("ignore:.*IterableDataset.*")
+def test_data_without_a_length():
+    class Endless(IterableDataset):
+        def __iter__(self):
+            return iter(data().dataset)
+
+    def rates(**settings):
+        module, decay = Regression(1.0), LearningRateDecay("cosine", **settings)
+        trainer(decay, max_epochs=4).fit(module, DataLoader(Endless(), batch_size=4))
+        return epoch_rates(module)
+
+    wanted = [0.05 * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]
+    assert rates() == pytest.approx(wanted)
+    assert rates(interval="step", total=4 * STEPS) == pytest.approx(wanted)
+    with pytest.raises(ConflictError, match=r"`total` must be given.*the data has no length"):
+        rates(interval="step")
+
+
+def test_repr_shows_what_was_given_and_makes_the_same_callback():
+    decay = LearningRateDecay("cosine", interval="step", warmup_steps=500)
+    assert repr(decay) == "LearningRateDecay(schedule='cosine', interval='step', warmup_steps=500)"
+    assert eval(repr(decay)).options == decay.options
+    assert (decay.schedule, decay.warmup_steps, decay.gamma) == ("cosine", 500, None)
 
 
 def test_a_missing_metric_is_told():

@@ -1,3 +1,4 @@
+import logging
 import math
 import pickle
 
@@ -97,6 +98,20 @@ def test_a_metric_that_may_be_missing():
     callback = stopping(monitor="missing", strict=False)
     run, _ = fit([1, 2, 3], callback)
     assert run.current_epoch == 3
+    with pytest.warns(RuntimeWarning, match="got 'missing'; available: 'train_loss', 'val_loss'"):
+        fit([1], stopping(monitor="missing", strict=False, verbose=True))
+
+
+def test_improvements_and_the_reason_are_reported_on_request(monkeypatch):
+    lines = []
+    log = logging.getLogger("lightning.pytorch.callbacks.early_stopping")
+    monkeypatch.setattr(log, "info", lines.append)
+    fit([5, 3, 4], stopping(patience=1, verbose=True))
+    assert lines == [
+        "Metric val_loss improved. New best score: 5.000",
+        "Metric val_loss improved by 2.000 >= min_delta = 0.0. New best score: 3.000",
+        "val_loss did not improve for 1 check",
+    ]
 
 
 # Bad input.
@@ -130,6 +145,22 @@ def test_an_argument_that_breaks_its_rule(settings, words):
 def test_an_unknown_mode_is_refused_in_lightnings_words():
     with pytest.raises(MisconfigurationException, match="`mode` can be"):
         stopping(mode="least")
+
+
+def test_an_unknown_mode_of_a_further_metric_is_refused_too():
+    with pytest.raises(
+        InvalidArgumentError, match=r"`mode` must be one of 'min', 'max', got 'mix'"
+    ):
+        stopping(monitor=["a", "b"], mode=["min", "mix"])
+
+
+def test_repr_shows_what_was_given_and_makes_the_same_callback():
+    callback = stopping(monitor=["a", "b"], mode=["min", "max"], patience=5, warmup_checks=2)
+    assert repr(callback) == (
+        "BestWeightsEarlyStopping(monitor=['a', 'b'], patience=5, mode=['min', 'max'],"
+        " warmup_checks=2)"
+    )
+    assert eval(repr(callback)).options == callback.options
 
 
 def test_a_missing_metric_is_told_with_those_that_there_are():
@@ -289,9 +320,9 @@ def test_the_copy_is_made_only_when_the_metric_improves(monkeypatch):
     from lightning_stab.callbacks.stopping.best_weights import BestWeights
 
     kept = []
-    keep = BestWeights.keep
+    keep = BestWeights.store
     monkeypatch.setattr(
-        BestWeights, "keep", lambda s, t: (kept.append(t.current_epoch), keep(s, t))
+        BestWeights, "store", lambda s, t: (kept.append(t.current_epoch), keep(s, t))
     )
     fit([5, 4, 4, 3, 4, 5], stopping(patience=9))
     assert kept == [0, 1, 3]
@@ -323,6 +354,21 @@ def test_a_new_run_begins_with_a_clean_record():
     _, module = fit([5, 4, 6, 7, 8], callback)
     assert same(tensors(module), module.validated[1])
     assert callback.best_position.check == 2
+
+
+def test_a_run_after_one_that_was_stopped_survives_its_sanity_check():
+    callback = stopping(patience=1)
+    for _ in range(2):
+        run, _ = fit([5, 4, 6, 7], callback, num_sanity_val_steps=1)
+        assert run.current_epoch == 3
+
+
+def test_when_to_check_is_decided_for_each_trainer():
+    callback = stopping(patience=99)
+    fit([1] * 2, callback)
+    assert checks(callback) == 2
+    fit([1] * 4, callback, max_epochs=2, val_check_interval=2)
+    assert checks(callback) == 4
 
 
 def test_two_on_one_metric_coexist():

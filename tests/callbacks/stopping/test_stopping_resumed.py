@@ -129,6 +129,16 @@ def test_a_checkpoint_saved_after_the_run_goes_on_from_the_best_weights(tmp_path
     assert same(kept, tensors(module))
 
 
+def test_a_checkpoint_without_its_state_leaves_nothing_of_an_earlier_run(tmp_path):
+    fit([9, 9], SaveEpochs(tmp_path), enable_checkpointing=True)
+    callback = BestWeightsEarlyStopping("val_loss", patience=2)
+    fit([0.1, 0.2, 0.3], callback)
+    run, module = fit([5, 4, 6, 7, 8], callback, ckpt_path=tmp_path / "epoch=1.ckpt")
+    assert run.current_epoch == 5
+    assert callback.best_position.check == 2
+    assert same(tensors(module), module.validated[1])
+
+
 class Averages(EMAWeightAveraging):
     """Remembers the averaged weights of each validation."""
 

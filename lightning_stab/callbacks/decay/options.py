@@ -1,4 +1,4 @@
-"""The settings of `LearningRateDecay`, and the clock that turns time and loss into factors."""
+"""The options of `LearningRateDecay`, and the clock that turns time and loss into factors."""
 
 from __future__ import annotations
 
@@ -20,34 +20,42 @@ from lightning_stab.functional.decay_by_loss import (
 
 COMBINATIONS = ("refuse", "multiply", "replace")
 _GAMMAS = {"exponential": 0.95, "step": 0.1, "plateau": 0.5, "oscillation": 0.5}
+_MINIMA = {
+    "every": 1,
+    "growth": 1,
+    "warmup_steps": 0,
+    "patience": 1,
+    "window": 4,
+    "check_every_n_steps": 1,
+}
 
 
-@dataclass(frozen=True)
-class DecayRules:
-    """The validated settings, named as the callback's arguments."""
+@dataclass(frozen=True, kw_only=True)
+class DecayOptions:
+    """The arguments of `LearningRateDecay`, which says what they mean."""
 
-    schedule: str
-    interval: str
-    gamma: float | None
-    every: int
-    power: float
-    total: int | None
-    time_scale: int | None
-    growth: int
-    floor: float | None
-    ceiling: float
-    warmup_steps: int
-    function: str | Callable[[float], float]
-    monitor: str | None
-    mode: str
-    patience: int
-    min_delta: float
-    smoothing: float
-    window: int
-    amplitude: float
-    check_every_n_steps: int
-    reload_best: bool
-    combine: str
+    schedule: str = "exponential"
+    interval: str = "epoch"
+    gamma: float | None = None
+    every: int = 10
+    power: float = 1.0
+    total: int | None = None
+    time_scale: int | None = None
+    growth: int = 1
+    floor: float | None = None
+    ceiling: float = 1.0
+    warmup_steps: int = 0
+    function: str | Callable[[float], float] = "linear"
+    monitor: str | None = None
+    mode: str = "min"
+    patience: int = 3
+    min_delta: float = 0.0
+    smoothing: float = 0.98
+    window: int = 10
+    amplitude: float = 0.05
+    check_every_n_steps: int = 50
+    reload_best: bool = False
+    combine: str = "refuse"
 
     def __post_init__(self) -> None:
         one_of("schedule", self.schedule, TIME_SCHEDULES + LOSS_SCHEDULES)
@@ -56,7 +64,6 @@ class DecayRules:
         one_of("combine", self.combine, COMBINATIONS)
         if not callable(self.function):
             one_of("function", self.function, LOSS_FUNCTIONS)
-        self._check_integers()
         self._check_numbers()
         if self.reload_best and self.schedule not in ("plateau", "oscillation"):
             raise InvalidArgumentError(
@@ -65,26 +72,16 @@ class DecayRules:
             )
         if self.monitor is not None and not self.by_loss:
             raise InvalidArgumentError(
-                f"`monitor` needs a schedule that looks at a value, one of {LOSS_SCHEDULES}, got "
+                f"`monitor` needs a schedule that follows a value, one of {LOSS_SCHEDULES}, got "
                 f"`schedule={self.schedule!r}`."
             )
 
-    def _check_integers(self) -> None:
-        minima = {
-            "every": 1,
-            "growth": 1,
-            "warmup_steps": 0,
-            "patience": 1,
-            "window": 4,
-            "check_every_n_steps": 1,
-        }
-        for name, minimum in minima.items():
+    def _check_numbers(self) -> None:
+        for name, minimum in _MINIMA.items():
             integer(name, getattr(self, name), minimum=minimum)
         for name in ("total", "time_scale"):
             if getattr(self, name) is not None:
                 integer(name, getattr(self, name), minimum=1)
-
-    def _check_numbers(self) -> None:
         if self.gamma is not None:
             hint = "A factor of 1 leaves the rate as it is; leave the callback out for that."
             real("gamma", self.gamma, above=0, below=1, hint=hint)
@@ -107,24 +104,20 @@ class DecayRules:
         return (0.01 if self.by_loss else 0.0) if self.floor is None else self.floor
 
     def main_schedule(self, total: int) -> Schedule:
-        """Return the schedule proper; ``total`` is its length in epochs or steps."""
+        """Return the schedule after the warm-up; ``total`` is its length in epochs or steps."""
         gamma = _GAMMAS.get(self.schedule, 1.0) if self.gamma is None else self.gamma
-        least, mode = self.least, self.mode
+        floor, mode, window = self.least, self.mode, self.window
         if self.schedule == "loss":
-            named = self.function if callable(self.function) else LOSS_FUNCTIONS[self.function]
-            return LossSchedule(named, floor=least, ceiling=self.ceiling)
+            function = self.function if callable(self.function) else LOSS_FUNCTIONS[self.function]
+            return LossSchedule(function, floor=floor, ceiling=self.ceiling)
         if self.schedule == "plateau":
+            patience, delta = self.patience, self.min_delta
             return PlateauSchedule(
-                gamma=gamma,
-                patience=self.patience,
-                min_delta=self.min_delta,
-                floor=least,
-                mode=mode,
+                gamma=gamma, patience=patience, min_delta=delta, floor=floor, mode=mode
             )
         if self.schedule == "oscillation":
-            window, amplitude = self.window, self.amplitude
             return OscillationSchedule(
-                gamma=gamma, window=window, amplitude=amplitude, floor=least, mode=mode
+                gamma=gamma, window=window, amplitude=self.amplitude, floor=floor, mode=mode
             )
         return time_schedule(
             self.schedule,
@@ -134,56 +127,56 @@ class DecayRules:
             total=total,
             time_scale=self.time_scale or max(1, self.warmup_steps),
             growth=self.growth,
-            floor=least,
+            floor=floor,
         )
 
 
 class DecayClock:
-    """The time of one optimizer: first a linear warm-up in steps, then the schedule proper."""
+    """The time of one optimizer: first a linear warm-up in steps, then the main schedule."""
 
-    def __init__(self, rules: DecayRules, total: int) -> None:
-        self._rules = rules
-        self._warmup = warmup_schedule(rules.warmup_steps)
-        self._main = rules.main_schedule(total)
+    def __init__(self, options: DecayOptions, total: int) -> None:
+        self._options = options
+        self._warmup = warmup_schedule(options.warmup_steps)
+        self._main = options.main_schedule(total)
         self.steps = 0
 
     @property
-    def warming(self) -> bool:
-        """Whether the warm-up still lasts; the schedule proper stands still until it is over."""
-        return self.steps < self._rules.warmup_steps
+    def in_warmup(self) -> bool:
+        """Whether the warm-up still lasts; the main schedule stands still until it is over."""
+        return self.steps < self._options.warmup_steps
 
     @property
     def factor(self) -> float:
         """The present factor of the first learning rate."""
-        if self.warming:
+        if self.in_warmup:
             return self._warmup.factor
-        return max(self._main.factor, self._rules.least)
+        return max(self._main.factor, self._options.least)
 
     def step(self) -> None:
         """Count one step that the optimizer really took."""
-        if self.warming:
+        if self.in_warmup:
             self._warmup.advance()
-        elif self._rules.interval == "step" and not self._rules.by_loss:
+        elif self._options.interval == "step" and not self._options.by_loss:
             self._main.advance()
         self.steps += 1
 
     def epoch(self) -> None:
         """Count one completed epoch."""
-        if self._rules.interval == "epoch" and not self._rules.by_loss and not self.warming:
+        if self._options.interval == "epoch" and not self._options.by_loss and not self.in_warmup:
             self._main.advance()
 
     def observe(self, value: float) -> bool:
-        """Take in a value to decay by; return whether the factor was cut."""
+        """Decay by a value; return whether the factor was cut."""
         before = self._main.factor
-        return not self.warming and self._main.advance(value) < before
+        return not self.in_warmup and self._main.advance(value) < before
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the progress as plain numbers and lists."""
-        warmup, main = self._warmup.state(), self._main.state()
+        warmup, main = self._warmup.state_dict(), self._main.state_dict()
         return {"steps": self.steps, "warmup": warmup, "main": main}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up the progress that :meth:`state` described."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
         self.steps = state["steps"]
-        self._warmup.load(state["warmup"])
-        self._main.load(state["main"])
+        self._warmup.load_state_dict(state["warmup"])
+        self._main.load_state_dict(state["main"])
