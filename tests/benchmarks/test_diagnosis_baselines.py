@@ -18,6 +18,7 @@ from benchmarks.diagnosis.baselines import BASELINES, AutoTrainerRules, SageMake
 from benchmarks.diagnosis.baselines import sagemaker_tensors as tensors
 from benchmarks.diagnosis.baselines.autotrainer import gradient_problems, swings
 
+pytestmark = pytest.mark.nightly
 HAS_TRAINTOOLS = importlib.util.find_spec("traintools") is not None
 
 

@@ -1,20 +1,17 @@
 """The benchmarks of the gradient callbacks run in a small size and say what they measured."""
 
-import json
-
 import pytest
 import torch
+from helpers.small_runs import numbers
 
 from benchmarks.faults import run as bench_faults
-from benchmarks.overhead import run as bench_overhead
 from benchmarks.overhead.rounds import Contender, added_seconds
 
+pytestmark = pytest.mark.nightly
 
-@pytest.mark.slow
-def test_the_overhead_is_measured_for_every_way(tmp_path):
-    out = tmp_path / "overhead.json"
-    assert bench_overhead.main(["--small", "--subject", "MLP", "--json", str(out)]) == 0
-    results = json.loads(out.read_text())
+
+def test_the_overhead_is_measured_for_every_way():
+    results = numbers("benchmarks.overhead.run")
     added = {row["way"]: row["added_us"] for row in results["MLP"]}
     assert added["a step of plain Lightning"] > 0
     assert added["Lightning grad_norm + log_dict"] > added["GradientMonitor, norms every step"]
@@ -41,11 +38,8 @@ def test_poison_is_put_between_the_good_batches_once_early():
         assert all(a is b for a, b in zip(kept, good, strict=True))
 
 
-@pytest.mark.slow
-def test_poisoned_runs_end_like_their_twins(tmp_path):
-    out = tmp_path / "faults.json"
-    assert bench_faults.main(["--small", "--json", str(out)]) == 0
-    runs = json.loads(out.read_text())["runs"]
+def test_poisoned_runs_end_like_their_twins():
+    runs = numbers("benchmarks.faults.run")["runs"]
     nonfinite = [r for r in runs if r["kind"] in ("nan", "inf")]
     assert all(r["bit_identical"] and r["skipped"] == r["planted"] for r in nonfinite)
     assert all(r["finite"] and not r["raised"] for r in runs)
