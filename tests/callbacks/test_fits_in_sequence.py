@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, hooks_of
+from helpers.comparing import hooks_of
+from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_stab import GradientMonitor, StepGuard

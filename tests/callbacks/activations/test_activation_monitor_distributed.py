@@ -1,7 +1,8 @@
 """Two processes on gloo: the first looks at its own batch, and neither trains otherwise."""
 
 import pytest
-from helpers.lightning_twins import Classifier, batches, built, hooks_of
+from helpers.comparing import hooks_of
+from helpers.lightning_twins import Classifier, batches, built
 from helpers.ranks import ShardedClassifier, ddp, fit_on_ranks, fsdp2, report, run_ranks, weights
 from torch import nn
 from torch.nn.functional import gelu

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from helpers.comparing import hooks_of
 from helpers.doctor_programs import Program, doctor, loader, mlp, modes_left, samples
-from helpers.lightning_twins import built, hooks_of
+from helpers.lightning_twins import built
 from helpers.ranks import ShardedClassifier, fit_on_ranks, fsdp2, rank, report, run_ranks, weights
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn

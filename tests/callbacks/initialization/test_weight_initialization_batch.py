@@ -6,6 +6,7 @@ import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import torch
+from helpers.quiet import QUIET
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -73,15 +74,8 @@ class BatchStream(IterableDataset):
 
 
 def trainer(tmp_path, callbacks, **arguments):
-    return lightning.Trainer(
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"max_epochs": 2, "logger": False, **arguments},
-    )
+    settings = {**QUIET, "max_epochs": 2, **arguments}
+    return lightning.Trainer(default_root_dir=tmp_path, callbacks=callbacks, **settings)
 
 
 def fitted(tmp_path, callbacks, loader, module=None):
