@@ -505,7 +505,6 @@ def test_pytorch_lightnings_trainer_takes_them_too(tmp_path):
         [sys.executable, "-c", SCRIPT],
         capture_output=True,
         text=True,
-        timeout=120,
         cwd=tmp_path,
         check=False,
     )

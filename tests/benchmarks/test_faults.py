@@ -1,29 +1,12 @@
-"""The benchmarks of the gradient callbacks run in a small size and say what they measured."""
+"""The benchmark of poisoned batches runs in a small size, and poisons what it says."""
 
 import pytest
 import torch
 from helpers.small_runs import numbers
 
 from benchmarks.faults import run as bench_faults
-from benchmarks.overhead.rounds import Contender, added_seconds
 
 pytestmark = pytest.mark.nightly
-
-
-def test_the_overhead_is_measured_for_every_way():
-    results = numbers("benchmarks.overhead.run")
-    added = {row["way"]: row["added_us"] for row in results["MLP"]}
-    assert added["a step of plain Lightning"] > 0
-    assert added["Lightning grad_norm + log_dict"] > added["GradientMonitor, norms every step"]
-    assert {row["tensors"] for row in results["scaling"]} == {10, 100}
-
-
-def test_costs_at_intervals_are_spread_over_the_period():
-    base = Contender("base", lambda turn: None, seconds=[1.0] * 8)
-    own = Contender("own", lambda turn: None, period=4, seconds=[1.0, 1.0, 1.0, 5.0] * 2)
-    assert added_seconds(own, base) == 1.0
-    every = Contender("every", lambda turn: None, seconds=[1.5, 1.5, 9.0, 1.5])
-    assert added_seconds(every, Contender("b", base.fit, seconds=[1.0] * 4)) == 0.5
 
 
 def test_poison_is_put_between_the_good_batches_once_early():
