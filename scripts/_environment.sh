@@ -1,6 +1,6 @@
 # Sourced by the scripts beside it: makes .venv in the project folder, once.
 #
-# A stamp inside .venv holds the hash of what it was made from: a second call installs nothing. A
+# A stamp inside .venv holds the hash of what it was made from, and the extras that are in it: a second call installs nothing. A
 # failed or interrupted installation leaves no stamp, so the next call repairs it.
 # PYTHON names the interpreter to start from; python3 by default.
 
@@ -22,10 +22,10 @@ version_of() {
 check_interpreter() {
     local version
     version="$(version_of "$1")" ||
-        refuse "\`$1\` does not run: install Python 3.10 to 3.13, or name one with PYTHON=/path/to/python3."
+        refuse "\`$1\` does not run: install Python 3.11 to 3.13, or name one with PYTHON=/path/to/python3."
     case "$version" in
-        3.10 | 3.11 | 3.12 | 3.13) ;;
-        *) refuse "\`$1\` is Python $version, but 3.10 to 3.13 is needed: name another with PYTHON=/path/to/python3." ;;
+        3.11 | 3.12 | 3.13) ;;
+        *) refuse "\`$1\` is Python $version, but 3.11 to 3.13 is needed: name another with PYTHON=/path/to/python3." ;;
     esac
     "$1" -c 'import venv, ensurepip' 2>/dev/null ||
         refuse "\`$1\` has no venv module: install it (on Debian and Ubuntu the package python$version-venv)."
@@ -45,7 +45,8 @@ fingerprint() {
 }
 
 is_ready() {
-    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && "$python" -c '' 2>/dev/null &&
+    [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" = "$(fingerprint)" ] &&
+        [[ "$(tail -n 1 "$stamp")" = "$1"* ]] && "$python" -c '' 2>/dev/null &&
         { [ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$(version_of "$python")" ]; }
 }
 
@@ -67,14 +68,16 @@ explain_failure() {
     refuse "pip could not install the packages: $(grep -i 'error' "$install_log" | tail -n 1) (all of it: $install_log)"
 }
 
+# The extras of pyproject.toml to install are its argument: dev, or dev,bench.
 prepare_environment() {
-    is_ready && return
+    local extras="${1:-dev}"
+    is_ready "$extras" && return
     local interpreter="${PYTHON:-python3}"
     check_interpreter "$interpreter"
     rm -f "$stamp"
     make_venv "$interpreter"
     printf 'Installing into .venv: once, a few minutes ...\n' >&2
     (cd "$project" && "$python" -m pip install --disable-pip-version-check --retries 2 \
-        --constraint constraints.txt --editable '.[dev]') >"$install_log" 2>&1 || explain_failure
-    fingerprint >"$stamp"
+        --constraint constraints.txt --editable ".[$extras]") >"$install_log" 2>&1 || explain_failure
+    { fingerprint && printf '%s\n' "$extras"; } >"$stamp"
 }

@@ -1,10 +1,23 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and the record of the slowest tests."""
 
 import pytest
 import torch
+from helpers import slowest
+from helpers.command_folder import command_folder
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    slowest.show(terminalreporter, config.rootpath)
 
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_a_seed():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Work in an empty folder, where the command may leave neither seed nor search path behind."""
+    with command_folder(tmp_path):
+        yield tmp_path

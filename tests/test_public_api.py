@@ -149,7 +149,6 @@ def test_importing_loads_nothing_dear():
         cwd=PACKAGE.parent,
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     assert run.stdout.strip() == "[]"

@@ -5,14 +5,19 @@ runs with the real ones. The demo's training is real, in a small size.
 """
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import demo_summary
+import nightly_scripts
 import pytest
 import torch
+from helpers import slowest
+from helpers.command_folder import command_folder
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,7 +68,6 @@ class Project:
             env={**clean, "PATH": path, "FAKE_CALLS": str(self.calls), **environment},
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
         )
 
@@ -133,12 +137,22 @@ def test_the_named_interpreter_is_used(project):
     assert project.installations() == 2
 
 
-@pytest.mark.parametrize("script", ["demo", "test"])
-@pytest.mark.parametrize("version", ["2.7", "3.9", "3.14"])
+@pytest.mark.parametrize("script", ["demo", "test", "nightly"])
+@pytest.mark.parametrize("version", ["2.7", "3.10", "3.14"])
 def test_a_python_that_does_not_fit_is_refused(project, script, version):
     said = refusal(project.run(script, FAKE_VERSION=version))
-    assert said.startswith(f"{script}: `python3` is Python {version}, but 3.10 to 3.13 is needed")
+    assert said.startswith(f"{script}: `python3` is Python {version}, but 3.11 to 3.13 is needed")
     assert "PYTHON=" in said
+
+
+def test_more_extras_are_installed_once_and_serve_for_fewer(project):
+    all_of_it = project.program(
+        "scripts/more", TRY.replace("environment\n", "environment dev,bench\n")
+    )
+    for script, installations in (("try", 1), (all_of_it.name, 2), (all_of_it.name, 2), ("try", 2)):
+        assert project.run(script).returncode == 0
+        assert project.installations() == installations
+    assert ".[dev,bench]" in project.calls.read_text().splitlines()[-1]
 
 
 def test_a_missing_python_is_refused(project):
@@ -171,42 +185,77 @@ def test_what_pip_trips_over_is_told_in_a_sentence(project, pip_says, told):
     assert told in refusal(project.run(FAKE_PIP_SAYS=pip_says))
 
 
-@pytest.fixture
-def demo_rows(tmp_path, monkeypatch):
-    """Return the summary of a small demo, run in an empty folder, by its first column."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    monkeypatch.setenv("PL_SEED_WORKERS", "0")
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+def test_the_nightly_scripts_are_found():
+    found = nightly_scripts.scripts()
+    assert {"benchmarks.overhead.run", "docs.figures.step_guard", "examples.lesson.run"} <= set(
+        found
+    )
+    results = [nightly_scripts.results_of(script, Path("out")) for script in found]
+    assert len(set(results)) == len(found)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # of another's import
+@pytest.mark.parametrize("script", nightly_scripts.scripts())
+def test_a_nightly_script_can_be_imported_and_has_a_small_size(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(script, run_name="__main__")
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert "--small" in said
+    assert "--json" in said or "--out" in said
+
+
+SECONDS = {"tests/a.py::test[x|y]": 3.25, "tests/b.py::test": 12.0, "tests/c.py::test": 0.1}
+
+
+def test_the_record_of_the_slowest_is_read_as_it_was_written():
+    page = slowest.table(SECONDS)
+    assert slowest.read(page) == pytest.approx(SECONDS, abs=0.06)
+    assert page.index("tests/b.py") < page.index("tests/a.py")
+    assert "| 15 | all 3 |" in page
+    assert len(slowest.read(slowest.KEPT.read_text())) == slowest.COUNT
+
+
+def test_a_slow_test_is_shown_beside_its_record():
+    first, second = slowest.lines(SECONDS, {"tests/b.py::test": 9.0})
+    assert "12.0 s" in first
+    assert "9.0 s in the record" in first
+    assert "not in the record" in second
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Return the folder of a small demo, and its summary by its first column."""
     small = ["--trainer.max_epochs=3", "--model.depth=2", "--model.width=16"]
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    return dict(demo_summary.demo([*small, *quiet]))
+    with command_folder(tmp_path_factory.mktemp("demo")) as folder:
+        return folder, dict(demo_summary.demo([*small, *quiet]))
 
 
-def test_the_demo_sums_up_what_happened(demo_rows, tmp_path):
+def test_the_demo_sums_up_what_happened(demo):
+    folder, rows = demo
     run = Path("runs", "digits", "version_0")
-    assert demo_rows["Logs"].startswith(str(run))
-    assert demo_rows["See them"].endswith(f"tensorboard --logdir {run}")
-    assert (tmp_path / run / "config.yaml").is_file()
-    assert "drew 3 weights" in demo_rows["WeightInitialization"]
-    assert "passed" in demo_rows["GradientCheck"]
-    assert "gradient norm" in demo_rows["GradientMonitor"]
-    assert "of the steps (rule norm, 1)" in demo_rows["GradientClipping"]
-    assert demo_rows["StepGuard"] == "found no bad step"
-    assert demo_rows["LearningRateDecay"].startswith("learning rate from 0.001 to 0.000")
-    assert "3 checks" in demo_rows["BestWeightsEarlyStopping"]
-    assert demo_rows["TrainingDoctor"] == "found nothing wrong"
+    assert rows["Logs"].startswith(str(run))
+    assert rows["See them"].endswith(f"tensorboard --logdir {run}")
+    assert (folder / run / "config.yaml").is_file()
+    assert "drew 3 weights" in rows["WeightInitialization"]
+    assert "passed" in rows["GradientCheck"]
+    assert "gradient norm" in rows["GradientMonitor"]
+    assert "of the steps (rule norm, 1)" in rows["GradientClipping"]
+    assert rows["StepGuard"] == "found no bad step"
+    assert rows["LearningRateDecay"].startswith("learning rate from 0.001 to 0.000")
+    assert "3 checks" in rows["BestWeightsEarlyStopping"]
+    assert rows["TrainingDoctor"] == "found nothing wrong"
 
 
-def test_the_demos_figures_are_those_of_the_run(demo_rows, tmp_path):
-    run = tmp_path / "runs" / "digits" / "version_0"
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_the_demos_figures_are_those_of_the_run(demo):
+    folder, rows = demo
+    run = folder / "runs" / "digits" / "version_0"
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     test = events.Scalars("test_accuracy")[-1].value
-    assert f"test {test:.1%}" in demo_rows["Accuracy"]
+    assert f"test {test:.1%}" in rows["Accuracy"]
     rate = events.Scalars(next(t for t in events.Tags()["scalars"] if t.startswith("lr/")))[-1]
-    assert demo_rows["LearningRateDecay"].endswith(f"to {rate.value:.3g}")
+    assert rows["LearningRateDecay"].endswith(f"to {rate.value:.3g}")
     state = torch.load(next(run.rglob("*.ckpt")), weights_only=True)
     assert state["callbacks"]["WeightInitialization"]["initialized"]

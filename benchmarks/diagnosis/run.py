@@ -5,7 +5,7 @@ python -m benchmarks.diagnosis.run --half report         the architectures that 
 python -m benchmarks.diagnosis.run --no-labels           one seed, without measuring the labels anew
 python -m benchmarks.diagnosis.run --small               a few programs
 
-Each program of `diagnosis_corpus` is trained with a real Trainer; seed 0 is watched by every
+Each program of the corpus is trained with a real Trainer; seed 0 is watched by every
 detector at once, since none of them changes a run. A sick program counts as found if a detector
 gives an alarm (ours: a warning or an error), as named if the id of its first alarm is a right name
 of the fault. A healthy one with an alarm is a false alarm.
@@ -14,20 +14,19 @@ of the fault. A healthy one with an alarm is a false alarm.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import re
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from benchmarks import _script
 from benchmarks.diagnosis.corpus import PROGRAMS, Program, run
 from benchmarks.diagnosis.corpus.check import label_problem
 from benchmarks.diagnosis.corpus.labels import BY_NAME, measured, with_twins
@@ -55,8 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     for one_run in watched(chosen, options.jobs):
         runs.append(one_run)
         print(f"{one_run.name:42} {told(one_run)}", flush=True)
-        if options.json:
-            options.json.write_text(json.dumps([r.to_dict() for r in runs], indent=1) + "\n")
+        _script.write_json(options.json, [r.to_dict() for r in runs])
     for half in ("tune", "report"):
         part = [r for r in runs if r.half == half]
         if part:
@@ -70,17 +68,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def parsed(argv: list[str] | None) -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = _script.parser(__doc__)
     parser.add_argument("--half", choices=("all", "tune", "report"), default="all")
     parser.add_argument("--only", default="", metavar="PATTERN", help="programs whose names match")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument(
         "--no-labels", dest="labels", action="store_false", help="do not run seeds 1 and 2"
     )
-    parser.add_argument("--small", action="store_true", help="a few programs, no labels")
-    parser.add_argument("--json", type=Path, help="also write every run there")
     options = parser.parse_args(argv)
-    options.labels = options.labels and not options.small
+    if options.small:  # the labels need two more runs of each program and of its twin
+        options.labels, options.jobs = False, 1
     return options
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from benchmarks.diagnosis.corpus import Program
@@ -27,16 +27,11 @@ class Run:
     @classmethod
     def of(cls, program: Program, metric: float, callbacks: Mapping[str, Any]) -> Run:
         """Collect a run's alarms."""
-        told = {name: alarms(name, callback) for name, callback in callbacks.items()}
+        own = [f.name for f in fields(cls) if f.name not in ("metric", "alarms")]
         return cls(
-            name=program.name,
-            architecture=program.architecture,
-            half=program.half,
-            sick=program.sick,
-            near_miss=program.near_miss,
-            names=program.names,
+            **{name: getattr(program, name) for name in own},
             metric=round(metric, 4),
-            alarms=told,
+            alarms={name: alarms(name, callback) for name, callback in callbacks.items()},
         )
 
     def is_found(self, detector: str) -> bool:

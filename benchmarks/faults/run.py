@@ -10,25 +10,19 @@ among the first 30. The twin is the run from which those batches were left out, 
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import math
 import statistics
 import sys
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from rich.console import Console
-from rich.table import Table
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import _script
 from lightning_stab import StepGuard
 
 KINDS = ("nan", "inf", "1e30", "labels")
@@ -83,27 +77,23 @@ class Batches(Dataset[Batch]):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _script.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300, help="good batches per run")
-    parser.add_argument("--small", action="store_true", help="a few seconds, to try it out")
-    parser.add_argument("--json", type=Path, help="write all runs to this file")
     options = parser.parse_args(argv)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     seeds, steps = (1, 120) if options.small else (options.seeds, options.steps)
     optimizers = ["Adam"] if options.small else list(OPTIMIZERS)
-    runs = [
-        run
-        for optimizer in optimizers
-        for seed in range(seeds)
-        for run in _runs_of(optimizer, seed, steps, (0.05,) if options.small else RATES)
-    ]
+    with _script.silence():
+        runs = [
+            run
+            for optimizer in optimizers
+            for seed in range(seeds)
+            for run in _runs_of(optimizer, seed, steps, (0.05,) if options.small else RATES)
+        ]
     rows = summarise(runs)
-    _print(rows)
-    if options.json:
-        options.json.write_text(json.dumps({"rows": rows, "runs": runs}, indent=2) + "\n")
+    title = "points: test accuracy above the twin's, worst optimizer's median of seeds"
+    _script.print_table(rows, title, width=120)
+    _script.write_json(options.json, {"rows": rows, "runs": runs})
     return 0
 
 
@@ -192,15 +182,8 @@ def fit(
     """Train once over the batches in their order."""
     pl.seed_everything(seed, verbose=False)
     module = Subject(optimizer, num_good)
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        callbacks=[guard] if guard else [],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    callbacks = [guard] if guard else []
+    trainer = pl.Trainer(max_epochs=1, callbacks=callbacks, **_script.QUIET)
     try:
         trainer.fit(module, DataLoader(Batches(batches), batch_size=None))
     except Exception as error:  # whatever is raised is a result of this benchmark
@@ -252,15 +235,6 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _order(key: tuple[str, str, float]) -> tuple[Any, ...]:
     policy, kind, rate = key
     return (POLICIES.index(policy), ("none", *KINDS).index(kind), rate)
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="points: test accuracy above the twin's, worst optimizer's median of seeds")
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "))
-    for row in rows:
-        table.add_row(*(f"{c:.2f}" if isinstance(c, float) else str(c) for c in row.values()))
-    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

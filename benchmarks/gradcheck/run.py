@@ -9,33 +9,27 @@ The seeds draw the modules' weights, their batches and the directions of the che
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-from typing import Any
+import sys
 
-import torch
-
+from benchmarks import _script
 from benchmarks.gradcheck.corpus.measure import measured
 from benchmarks.gradcheck.corpus.tables import tables
 
 _SEEDS = (101, 102, 103, 104, 105)
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Measure, print the tables, and return the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--small", action="store_true", help="every 12th case, one seed")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file")
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print the tables, write the numbers."""
+    parser = _script.parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=_SEEDS, help="fresh seeds")
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    result = measured(given.seeds[:1] if given.small else given.seeds, small=given.small)
+    options = parser.parse_args(argv)
+    seeds = options.seeds[:1] if options.small else options.seeds
+    with _script.silence():
+        result = measured(seeds, small=options.small)
     print(tables(result))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return result
+    _script.write_json(options.json, result)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,7 +2,7 @@
 
 Small matrices leave a CPU idle. Here the weights of all nets are stacked, [nets, in, out], and one
 batched product serves them all, with a learning rate, an order of the images, a clipped norm and an
-end for each net. Up to rounding it is the recipe of `bench_init_training`, net by net.
+end for each net. Up to rounding it is the recipe of `training.py`, net by net.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.initialization.training import BATCH, CLIP, MOMENTUM, batches_of_epoch, rate_factor
+from benchmarks.initialization.training import (
+    BATCH,
+    CLIP,
+    MOMENTUM,
+    batches_of_epoch,
+    rate_factor,
+    train,
+)
 
 
 class Stack:
@@ -93,7 +100,14 @@ def train_together(
     seeds: Sequence[int],
     epochs: int,
 ) -> None:
-    """Train each net by the recipe, with its own rate and its own seed for the order."""
+    """Train each net by the recipe, with its own rate and its own seed for the order.
+
+    Dense nets are trained at once, convolutional ones one by one.
+    """
+    if any(isinstance(part, nn.Conv2d) for part in nets[0]):
+        for net, rate, seed in zip(nets, rates, seeds, strict=True):
+            train(net, images, rate, seed, epochs)
+        return
     values, classes = images
     stack, alive = Stack(nets), list(range(len(nets)))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]

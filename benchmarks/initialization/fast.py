@@ -2,7 +2,7 @@
 
 The usual draw is uniform over the orthogonal matrices; the fast one, for more than 1,024 rows and
 columns, is a product of three block-diagonal ones. The digits, plain nets of 50 layers, by the
-recipe of `bench_init_training` at a learning rate of 0.03, 3 seeds.
+recipe of `training.py` at a learning rate of 0.03, 3 seeds.
 
     python -m benchmarks.initialization.fast --json benchmarks/initialization/results_fast.json
 """
@@ -10,16 +10,17 @@ recipe of `bench_init_training` at a learning rate of 0.03, 3 seeds.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
-import json
-from pathlib import Path
+import sys
 from typing import Any
 
 import torch
 
+from benchmarks import _script
 from benchmarks.initialization.images import load
 from benchmarks.initialization.nets import ACTIVATIONS, FAST
-from benchmarks.initialization.run import EPOCHS, SEEDS, run_cell
+from benchmarks.initialization.run import EPOCHS, SEEDS, run_missing
 
 RATE, DEPTH, DEFAULT = 0.03, 50, ("relu", "sigmoid", "tanh")
 
@@ -45,34 +46,23 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the pairs that are not in the file yet, print the table; return 0."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = _script.parser(__doc__)
     parser.add_argument("--width", type=int, nargs="+", default=[128, 256, 512])
     parser.add_argument("--activation", nargs="+", choices=ACTIVATIONS, default=list(DEFAULT))
-    parser.add_argument("--json", type=Path, help="results are added to this file, and kept")
-    parser.add_argument("--small", action="store_true", help="a few seconds")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     recipe = argparse.Namespace(grid=[RATE], seeds=SEEDS, epochs=EPOCHS)
     if options.small:
         recipe.epochs, options.width, options.activation = 1, [16], options.activation[:1]
-    known = options.json is not None and options.json.exists()
-    results: list[dict[str, Any]] = json.loads(options.json.read_text()) if known else []
-    done = {(r["activation"], r["width"], r["method"]) for r in results}
-    images = load("digits", options.small)
-    for width, activation, method in itertools.product(
-        options.width, options.activation, ("auto", FAST)
-    ):
-        if (activation, width, method) in done:
-            continue
-        cell = {"kind": "mlp", "data": "digits", "activation": activation, "width": width,
-                "depth": 3 if options.small else DEPTH, "method": method}  # fmt: skip
-        results.append(run_cell(cell, images, recipe))
-        print(results[-1], flush=True)
-        if options.json is not None:
-            options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(table(results))
+    cells = [
+        {"kind": "mlp", "data": "digits", "activation": activation, "width": width,
+         "depth": 3 if options.small else DEPTH, "method": method}
+        for width in options.width for activation in options.activation for method in ("auto", FAST)
+    ]  # fmt: skip
+    images = functools.cache(lambda data: load(data, options.small))
+    print(table(run_missing(cells, images, recipe, options.json)))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -1,9 +1,9 @@
 """Train deep plain nets from several initialisations, and write down what they reach.
 
-One recipe for all methods, fixed in `bench_init_training` before the test images are touched, for
+One recipe for all methods, fixed in `training.py` before the test images are touched, for
 EPOCHS epochs. The learning rate is the one of GRID with the best accuracy on the validation images,
 with seed 0 (lower on a tie). SEEDS runs with it on training and validation images together are then
-tested. Dense nets train three at a time (`bench_init_batched`).
+tested. Dense nets train three at a time (`batched.py`).
 
     python -m benchmarks.initialization.run --plan --json benchmarks/initialization/results.json
     python -m benchmarks.initialization.run --data mnist --depth 50 --activation relu --method auto
@@ -19,19 +19,20 @@ import argparse
 import copy
 import functools
 import itertools
-import json
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks import _script
 from benchmarks.initialization.batched import train_together
 from benchmarks.initialization.images import Images, load
 from benchmarks.initialization.nets import ACTIVATIONS, METHODS, WIDTH, at_start, build, prepare
-from benchmarks.initialization.training import accuracy, train
+from benchmarks.initialization.training import accuracy
 
 GRID = (0.01, 0.03, 0.1)
 SEEDS = 3
@@ -61,21 +62,6 @@ def fresh(cell: dict[str, Any], seed: int, batch: Tensor) -> nn.Sequential:
     return net
 
 
-def train_all(
-    nets: Sequence[nn.Sequential],
-    images: tuple[Tensor, Tensor],
-    rates: Sequence[float],
-    seeds: Sequence[int],
-    epochs: int,
-) -> None:
-    """Train each net by the recipe: dense ones together, others one by one."""
-    if any(isinstance(part, nn.Conv2d) for part in nets[0]):
-        for net, rate, seed in zip(nets, rates, seeds, strict=True):
-            train(net, images, rate, seed, epochs)
-    else:
-        train_together(nets, images, rates, seeds, epochs)
-
-
 def run_cell(cell: dict[str, Any], images: Images, options: argparse.Namespace) -> dict[str, Any]:
     """Choose the learning rate on the validation images, test it with every seed."""
     started = time.process_time()
@@ -83,14 +69,14 @@ def run_cell(cell: dict[str, Any], images: Images, options: argparse.Namespace) 
     start, validation = fresh(cell, 0, first), {}
     if len(grid) > 1:  # otherwise there is nothing to choose
         nets = [copy.deepcopy(start) for _ in grid]
-        train_all(nets, images.train, grid, [0] * len(grid), options.epochs)
+        train_together(nets, images.train, grid, [0] * len(grid), options.epochs)
         scores = [accuracy(net, images.validation) for net in nets]
         validation = dict(zip(grid, scores, strict=True))
     best = max(grid, key=lambda rate: (validation.get(rate, 0.0), -rate))
     both = (torch.cat([images.train[0], images.validation[0]]),
             torch.cat([images.train[1], images.validation[1]]))  # fmt: skip
     nets = [start, *(fresh(cell, seed, first) for seed in seeds[1:])]
-    train_all(nets, both, [best] * len(nets), seeds, options.epochs)
+    train_together(nets, both, [best] * len(nets), seeds, options.epochs)
     tests = [accuracy(net, images.test) for net in nets]
     return {
         **cell,
@@ -105,7 +91,28 @@ def run_cell(cell: dict[str, Any], images: Images, options: argparse.Namespace) 
 
 def key(cell: dict[str, Any]) -> tuple[Any, ...]:
     """Return what tells cells apart."""
-    return tuple(cell[name] for name in ("kind", "data", "activation", "depth", "method"))
+    names = ("kind", "data", "activation", "depth", "method")
+    return *(cell[name] for name in names), cell.get("width", WIDTH)
+
+
+def run_missing(
+    cells: Iterable[dict[str, Any]],
+    images: Callable[[str], Images],
+    options: argparse.Namespace,
+    path: Path | None,
+) -> list[dict[str, Any]]:
+    """Run the cells whose results the file lacks, write after each, and return all results."""
+    results: list[dict[str, Any]] = _script.read_json(path, [])
+    done = {key(result) for result in results if len(result["test"]) >= options.seeds}
+    for cell in cells:
+        if key(cell) in done:
+            continue
+        new = run_cell(cell, images(cell["data"]), options)
+        results = [*(result for result in results if key(result) != key(cell)), new]
+        done.add(key(cell))
+        print(results[-1], flush=True)
+        _script.write_json(path, results)
+    return results
 
 
 def _entry(cell: dict[str, Any]) -> str:
@@ -122,7 +129,7 @@ def table(results: list[dict[str, Any]]) -> str:
     by_key = {key(result): result for result in results}
     for row in rows:
         kind, data, activation, depth = row
-        cells = [by_key.get((*row, method)) for method in METHODS]
+        cells = [by_key.get((*row, method, WIDTH)) for method in METHODS]
         texts = ["not run" if cell is None else _entry(cell) for cell in cells]
         lines.append(f"| {kind} | {data} | {activation} | {depth} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
@@ -130,7 +137,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def parsed(argv: list[str] | None) -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = _script.parser(__doc__)
     parser.add_argument("--plan", action="store_true", help="the whole table, in a fixed order")
     parser.add_argument("--kind", choices=("mlp", "conv"), default="mlp")
     parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
@@ -140,10 +147,8 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--grid", type=float, nargs="+", default=list(GRID))
-    parser.add_argument("--json", type=Path, help="results are added to this file, and kept")
     parser.add_argument("--show", action="store_true", help="print the file's table, run nothing")
     parser.add_argument("--at-start", action="store_true", help="signal and gradient, no training")
-    parser.add_argument("--small", action="store_true", help="a few seconds on the digits")
     options = parser.parse_args(argv)
     if options.small:
         options.data, options.depth, options.activation = "digits", [4], options.activation[:1]
@@ -165,25 +170,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run the chosen cells that are not in the file yet, print the table; return 0."""
     options = parsed(argv)
     torch.set_num_threads(1)
-    known = options.json is not None and options.json.exists()
-    results: list[dict[str, Any]] = json.loads(options.json.read_text()) if known else []
     images = functools.cache(lambda data: load(data, options.small))
     if options.at_start:
         print(at_start(images(options.data), options.data, options.depth, options.activation))
         return 0
-    done = {key(result) for result in results if len(result["test"]) >= options.seeds}
-    for cell in [] if options.show else chosen_cells(options):
-        if key(cell) in done:
-            continue
-        new = run_cell(cell, images(cell["data"]), options)
-        results = [*(result for result in results if key(result) != key(cell)), new]
-        done.add(key(cell))
-        print(results[-1], flush=True)
-        if options.json is not None:
-            options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(table(results))
+    cells = [] if options.show else chosen_cells(options)
+    print(table(run_missing(cells, images, options, options.json)))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -5,25 +5,25 @@ image is a sequence of 8 rows for the first and the last), 5 seeds, AdamW at 1e-
 batches of 64; the same seed gives both runs of a pair the same data order. The usual initialisation
 is torch's own for the transformer and the LSTM, He's by fan-out for the ResNet.
 
-    python -m benchmarks.initialization.usual --net lstm resnet transformer --json FILE
-    python -m benchmarks.initialization.usual --time
+    python -m benchmarks.initialization.usual --json FILE    all of it
+    python -m benchmarks.initialization.usual --time         the times alone
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks import _script
 from benchmarks.initialization.images import Images, load
 from benchmarks.initialization.training import accuracy
 from lightning_stab import initialize
@@ -168,34 +168,29 @@ def timing(sides: tuple[int, ...]) -> dict[str, float]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the chosen comparisons; return 0."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--net", nargs="*", choices=NETS, default=[])
-    parser.add_argument("--time", action="store_true")
+    parser = _script.parser(__doc__)
+    parser.add_argument("--net", nargs="*", choices=NETS, default=list(NETS))
+    parser.add_argument("--time", action="store_true", help="the times alone")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--json", type=Path, help="results are added to this file, and kept")
-    parser.add_argument("--small", action="store_true", help="a few seconds")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     if options.small:
-        options.seeds, options.epochs, options.time = 2, 1, True
-        options.net = options.net or ["lstm"]
-    known = options.json is not None and options.json.exists()
-    results: dict[str, Any] = json.loads(options.json.read_text()) if known else {}
-    if options.time:
+        options.seeds, options.epochs = 2, 1
+    results: dict[str, Any] = _script.read_json(options.json, {})
+    if options.time or "time" not in results:
         results["time"] = timing((64, 64, 10) if options.small else LARGE_SIDES)
         print(results["time"])
+        _script.write_json(options.json, results)
     images = load("digits", options.small)
-    for name in options.net:
-        if name not in results:
-            results[name] = compare(name, images, options)
-            print(results[name], flush=True)
-        if options.json is not None:
-            options.json.write_text(json.dumps(results, indent=1) + "\n")
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    for name in [] if options.time else options.net:
+        if name in results:
+            continue
+        results[name] = compare(name, images, options)
+        print(results[name], flush=True)
+        _script.write_json(options.json, results)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import grad_norm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks._script import QUIET
 from benchmarks.overhead.rounds import Contender
 from lightning_stab import (
     ActivationMonitor,
@@ -98,13 +99,9 @@ def _fit(
         with tempfile.TemporaryDirectory() as folder:
             trainer = pl.Trainer(
                 max_epochs=-1,
-                accelerator="cpu",
-                logger=TensorBoardLogger(folder),
                 log_every_n_steps=1 if options else 50,
                 callbacks=[turn, *callbacks()],
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
+                **{**QUIET, "logger": TensorBoardLogger(folder)},
             )
             loader = DataLoader(TensorDataset(*batches), batch_size=None)
             trainer.fit(Subject(make_net(), **options), loader)

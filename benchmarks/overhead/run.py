@@ -11,18 +11,13 @@ Peers are in the table where they are installed: `pip install wandb smartclip`.
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks import _script
 from benchmarks.overhead.contenders import contenders
 from benchmarks.overhead.rounds import added_seconds, run_rounds
 from benchmarks.overhead.scaling import scaling_rows
@@ -31,25 +26,23 @@ from benchmarks.overhead.subjects import subjects
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and print its tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _script.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=500, help="counted steps of each way")
     parser.add_argument("--subject", choices=["MLP", "transformer"], action="append")
-    parser.add_argument("--small", action="store_true", help="a few seconds, to try it out")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args(argv)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
     rounds = 50 if options.small else options.rounds
     results: dict[str, Any] = {"rounds": rounds, "torch": torch.__version__}
-    for name in options.subject or ["MLP", "transformer"]:
-        share = rounds if name == "MLP" else max(50, rounds // 5)
-        results[name] = _subject_rows(name, share, options.small)
-        _print(results[name], f"{name}: added to a step, median of {share} paired rounds")
-    counts = [10, 100] if options.small else [10, 100, 1000, 5000]
-    results["scaling"] = scaling_rows(counts, [64, 4096], repeats=5 if options.small else 41)
-    _print(results["scaling"], "measure and clip by norm, beside torch's clip_grad_norm_")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    with _script.silence():
+        for name in options.subject or ["MLP", "transformer"]:
+            share = rounds if name == "MLP" else max(50, rounds // 5)
+            results[name] = _subject_rows(name, share, options.small)
+            title = f"{name}: added to a step, median of {share} paired rounds"
+            _script.print_table(results[name], title)
+        counts = [10, 100] if options.small else [10, 100, 1000, 5000]
+        results["scaling"] = scaling_rows(counts, [64, 4096], repeats=5 if options.small else 41)
+    title = "measure and clip by norm, beside torch's clip_grad_norm_"
+    _script.print_table(results["scaling"], title)
+    _script.write_json(options.json, results)
     return 0
 
 
@@ -71,16 +64,6 @@ def _subject_rows(name: str, rounds: int, small: bool) -> list[dict[str, Any]]:
         for way, seconds in added.items()
         if way != base.name
     ] + [{"way": "a step of plain Lightning", "added_us": step * 1e6}]
-
-
-def _print(rows: list[dict[str, Any]], title: str) -> None:
-    table = Table(title=title)
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "), justify="left" if column == "way" else "right")
-    for row in rows:
-        cells = [row.get(column, "") for column in rows[0]]
-        table.add_row(*(f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells))
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Each run is a process of its own, forked so that nothing has to be imported again. It saves a
 checkpoint after every step, except after the last of an epoch, behind which Lightning would resume
 without the validation, and at the end of every epoch.
+
+    python -m benchmarks.stopping.kills [--kills 24] [--small] [--json FILE]
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from benchmarks._script import parser, silence, write_json
 from benchmarks.stopping.tasks import TASKS
-from benchmarks.stopping.training import Batches, CountingIO, Learner, make_trainer, quiet, whole
+from benchmarks.stopping.training import Batches, CountingIO, Learner, make_trainer, whole
 from lightning_stab import BestWeightsEarlyStopping, LearningRateDecay
 
 TASK = next(task for task in TASKS if task.name == "diabetes")
@@ -106,9 +110,23 @@ class Kill(Callback):
         return super().__getattribute__(name)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Kill and resume, print each outcome, and fail if one differs."""
+    options = parser(__doc__)
+    options.add_argument("--kills", type=int, default=24, help="how many runs are killed")
+    given = options.parse_args(argv)
+    outcomes = kill_and_resume(3 if given.small else given.kills)
+    for outcome in outcomes:
+        print(outcome.sentence())
+    same = sum(outcome.identical for outcome in outcomes)
+    print(f"{same} of {len(outcomes)} killed runs ended like the whole one, bit for bit")
+    write_json(given.json, [asdict(outcome) for outcome in outcomes])
+    return 0 if same == len(outcomes) else 1
+
+
+@silence()
 def train(folder: Path, kill: Kill | None) -> None:
     """Train from the newest checkpoint, if there is one; write how the run ended."""
-    quiet()
     split = TASK.split(0)
     module = Learner(TASK, split, seed=0)
     stop = BestWeightsEarlyStopping("val_loss", patience=8)
@@ -180,3 +198,7 @@ def step_of(path: Path) -> int:
     import torch
 
     return int(torch.load(path, weights_only=True)["global_step"]) if path.exists() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

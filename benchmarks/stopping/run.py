@@ -1,14 +1,11 @@
 """What early stopping costs and brings: ten tasks, five seeds, five ways to end a run.
 
 python -m benchmarks.stopping.run            the table
-python -m benchmarks.stopping.run --kills 20 runs killed with SIGKILL and resumed
 python -m benchmarks.stopping.run --small    a small table
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -19,14 +16,13 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from benchmarks.stopping.kills import Outcome, kill_and_resume
+from benchmarks import _script
 from benchmarks.stopping.tasks import TASKS, Split, Task
 from benchmarks.stopping.training import (
     Batches,
     CountingIO,
     Learner,
     make_trainer,
-    quiet,
     test_score,
     whole,
 )
@@ -56,25 +52,20 @@ class Result:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _script.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each arm on each task")
-    parser.add_argument("--kills", type=int, default=0, help="kill so many runs instead")
     names = [task.name for task in TASKS]
     parser.add_argument("--tasks", nargs="+", default=names, choices=names, metavar="TASK")
-    parser.add_argument("--json", type=Path, help="also write the results there")
-    parser.add_argument("--small", action="store_true", help="two tasks, one seed, few epochs")
     args = parser.parse_args(argv)
-    quiet()
-    if args.kills:
-        return report_kills(args.kills, args.json)
     chosen = [task for task in TASKS if task.name in args.tasks]
     tasks, seeds = (TASKS[3:6:2], 1) if args.small else (chosen, args.seeds)
     longest = 30 if args.small else LONGEST
     results: list[Result] = []
     for task in tasks:
-        results += run_task(task, seeds, longest)
-        if args.json:  # after every task, so that a run that breaks has kept the others
-            args.json.write_text(json.dumps([asdict(r) for r in results], indent=1))
+        with _script.silence():
+            results += run_task(task, seeds, longest)
+        # after every task, so that a run that breaks has kept the others
+        _script.write_json(args.json, [asdict(r) for r in results])
     print_table(results)
     return 0
 
@@ -176,18 +167,6 @@ def print_summary(results: list[Result]) -> None:
 def spread(scores: list[float]) -> str:
     """Return mean and standard deviation."""
     return f"{mean(scores):.3f} ± {stdev(scores):.3f}" if len(scores) > 1 else f"{scores[0]:.3f}"
-
-
-def report_kills(kills: int, path: Path | None) -> int:
-    """Kill and resume, print each outcome, and fail if one differs."""
-    outcomes: list[Outcome] = kill_and_resume(kills)
-    for outcome in outcomes:
-        print(outcome.sentence())
-    same = sum(outcome.identical for outcome in outcomes)
-    print(f"{same} of {len(outcomes)} killed runs ended like the whole one, bit for bit")
-    if path:
-        path.write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
-    return 0 if same == len(outcomes) else 1
 
 
 if __name__ == "__main__":

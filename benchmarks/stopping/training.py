@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from typing import Any
 
 import torch
@@ -13,16 +11,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks._script import QUIET
 from benchmarks.stopping.tasks import Split, Task
 
 BATCH = 50
-
-
-def quiet() -> None:
-    """Silence Lightning's advice, and compute on one thread."""
-    torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
 
 
 class Learner(LightningModule):
@@ -120,19 +112,16 @@ class CountingIO(TorchCheckpointIO):
 
 def make_trainer(folder: str, epochs: int, callbacks: list[Any], writes: CountingIO) -> Trainer:
     """Return the Trainer that every arm gets."""
-    return Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=epochs,
-        callbacks=callbacks,
-        plugins=[writes],
-        logger=False,
-        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
+    own = {
+        "devices": 1,
+        "max_epochs": epochs,
+        "callbacks": callbacks,
+        "plugins": [writes],
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+        "num_sanity_val_steps": 0,
+        "default_root_dir": folder,
+    }
+    return Trainer(**{**QUIET, **own})
 
 
 def test_score(module: Learner, part: tuple[Tensor, Tensor]) -> float:

@@ -2,34 +2,26 @@
 
 Real fits on scikit-learn's digits, read back from their TensorBoard files.
 
-    python docs/figures/activation_monitor.py [--out docs/images/NAME.png] [--small]
+    python -m docs.figures.activation_monitor [--out docs/images/NAME.png] [--small]
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
-import warnings
-from pathlib import Path
 
 import lightning.pytorch as pl
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
-import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import nn
 
+from docs.figures import _drawing
+from docs.figures._drawing import BLUE, GREEN, RED, Points
 from lightning_stab import ActivationMonitor
 from lightning_stab.data import DigitsDataModule
 from lightning_stab.models import MLPClassifier
 
-OUT = "docs/images/activation_monitor.png"
-COLOURS = ("#2b8a57", "#c0392b", "#2c6fbb")
-Points = list[tuple[int, float]]
+COLOURS = (GREEN, RED, BLUE)
 
 
 class Wide(MLPClassifier):
@@ -45,21 +37,8 @@ class Wide(MLPClassifier):
 def logged(module: pl.LightningModule, rate: float, epochs: int) -> dict[str, Points]:
     """Fit a module under the monitor and return what TensorBoard reads."""
     module.learning_rate = rate
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=TensorBoardLogger(folder),
-            callbacks=[ActivationMonitor(every_n_steps=5)],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, DigitsDataModule())
-        events = EventAccumulator(trainer.log_dir)
-        events.Reload()
-    tags = events.Tags()["scalars"]
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
+    monitor = ActivationMonitor(every_n_steps=5)
+    return _drawing.logged(module, monitor, DigitsDataModule(), max_epochs=epochs)
 
 
 def built(gain: float, depth: int, activation: str) -> Wide:
@@ -68,15 +47,9 @@ def built(gain: float, depth: int, activation: str) -> Wide:
     return Wide(gain, depth=depth, width=64, activation=activation)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(OUT))
-    parser.add_argument("--small", action="store_true", help="a few seconds, to try it out")
-    options = parser.parse_args(argv)
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    depth, epochs = (4, 1) if options.small else (12, 6)
+def draw(small: bool) -> Figure:
+    """Return the figure."""
+    depth, epochs = (4, 1) if small else (12, 6)
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     for gain, colour in zip((1.4, 2.8, 0.7), COLOURS, strict=True):
         found = logged(built(gain, depth, "relu"), 1e-3, epochs)
@@ -93,23 +66,24 @@ def main(argv: list[str] | None = None) -> int:
     axes[2].set(xlabel="step", title="saturated_fraction, mean over layers, tanh", ylim=(-0.02, 1))
     for each in axes:
         each.legend(fontsize=8)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out, dpi=120)
-    return 0
+    return figure
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw and save the figure."""
+    return _drawing.run(__file__, __doc__, draw, argv)
 
 
 def _layers(found: dict[str, Points], section: str) -> list[Points]:
     return [points for tag, points in found.items() if tag.startswith(section + "/")]
 
 
-def _draw_profile(axes: plt.Axes, found: dict[str, Points], label: str, colour: str) -> None:
+def _draw_profile(axes: Axes, found: dict[str, Points], label: str, colour: str) -> None:
     profile = [points[0][1] for points in _layers(found, "activation_std")]
     axes.plot(range(1, len(profile) + 1), profile, "o-", ms=3, color=colour, label=label)
 
 
-def _draw_mean(
-    axes: plt.Axes, found: dict[str, Points], section: str, label: str, colour: str
-) -> None:
+def _draw_mean(axes: Axes, found: dict[str, Points], section: str, label: str, colour: str) -> None:
     """Draw the mean over layers of the values so far, at each step that brings a new one."""
     layers = _layers(found, section)
     steps = sorted({step for points in layers for step, _ in points})

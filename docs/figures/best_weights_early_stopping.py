@@ -3,33 +3,29 @@
 Left, an overfitting regression (Friedman 1): the stop, the check whose weights come back, and the
 test loss of each choice. Right, digits at far too high a rate: the swing that ends a run.
 
-    python docs/figures/best_weights_early_stopping.py [--out docs/images/NAME.png] [--small]
+    python -m docs.figures.best_weights_early_stopping [--out docs/images/NAME.png] [--small]
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
-from pathlib import Path
+import sys
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from sklearn.datasets import make_friedman1
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from docs.figures import _drawing
+from docs.figures._drawing import BLUE, GREEN, GREY, RED, fit
 from lightning_stab import BestWeightsEarlyStopping
 from lightning_stab.data import DigitsDataModule
 from lightning_stab.models import MLPClassifier
 
-OUT = "docs/images/best_weights_early_stopping.png"
-GREY, BLUE, GREEN, RED = "#8a8a8a", "#2f6db3", "#2b8a57", "#c0392b"
 PATIENCE, WINDOW = 15, 10
 
 
@@ -87,30 +83,13 @@ class Swinging(MLPClassifier):
         self.losses = (*self.losses, float(self.trainer.callback_metrics["val_loss"]))
 
 
-def fit(module: LightningModule, epochs: int, *callbacks: Any, **data: Any) -> None:
-    """Train quietly."""
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(module, **data)
-
-
 def regression(epochs: int, **stopping: Any) -> tuple[Regression, BestWeightsEarlyStopping | None]:
     """Train the regression, with early stopping if its arguments are given."""
     module = Regression()
     stop = BestWeightsEarlyStopping("val_loss", **stopping) if stopping else None
-    loaders = {
-        "train_dataloaders": module.loader(0, 25),
-        "val_dataloaders": module.loader(1, 200),
-    }
-    fit(module, epochs, *([stop] if stop else []), **loaders)
+    loaders = (module.loader(0, 25), module.loader(1, 200))
+    callbacks = [stop] if stop else []
+    fit(module, *callbacks, data=loaders, max_epochs=epochs, num_sanity_val_steps=0)
     return module, stop
 
 
@@ -151,7 +130,8 @@ def draw_swing(axes: Axes, epochs: int) -> None:
         rule = {"patience": 1000, "oscillation_window": WINDOW}
         stop = BestWeightsEarlyStopping("val_loss", **rule)
         data = DigitsDataModule(batch_size=16, seed=0)
-        fit(module, epochs, *([stop] if stops else []), datamodule=data)
+        callbacks = [stop] if stops else []
+        fit(module, *callbacks, data=data, max_epochs=epochs, num_sanity_val_steps=0)
         losses[stops] = module.losses
     end, best = len(losses[True]), stop.best_position.check
     axes.plot(range(1, epochs + 1), losses[False], color=GREY, lw=1.2, label="nothing stops it")
@@ -164,24 +144,14 @@ def draw_swing(axes: Axes, epochs: int) -> None:
     axes.legend(loc="upper right", frameon=False)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(OUT))
-    parser.add_argument("--small", action="store_true", help="few epochs")
-    args = parser.parse_args(argv)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+def draw(small: bool) -> Figure:
+    """Return the figure."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    draw_overfitting(axes[0], 20 if args.small else 150)
-    draw_swing(axes[1], 12 if args.small else 40)
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out, dpi=110)
-    plt.close(figure)
-    return 0
+    draw_overfitting(axes[0], 20 if small else 150)
+    draw_swing(axes[1], 12 if small else 40)
+    _drawing.without_frame(axes)
+    return figure
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(_drawing.run(__file__, __doc__, draw))

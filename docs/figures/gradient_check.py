@@ -4,30 +4,27 @@ Left, a tanh net: truncation falls with the step, rounding rises, and float32 ne
 Right, a ReLU net: kinks spoil all but the smallest steps; with the branches held fast none matter,
 and a backward that is wrong by 1e-5 stands out at every step.
 
-    python docs/figures/gradient_check.py [--out docs/images/NAME.png] [--small]
+    python -m docs.figures.gradient_check [--out docs/images/NAME.png] [--small]
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+import sys
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from docs.figures import _drawing
+from docs.figures._drawing import BLUE, GREEN, GREY, RED
 from lightning_stab.functional.gradcheck.custom_functions import watched_functions
 from lightning_stab.functional.gradcheck.differences import central_difference
 from lightning_stab.functional.gradcheck.lines import Line, random_direction
 from lightning_stab.functional.gradcheck.problem import Problem
 
-OUT = "docs/images/gradient_check.png"
-GREY, BLUE, GREEN, RED = "#8a8a8a", "#2f6db3", "#2b8a57", "#c0392b"
 FAULT = 1e-5
 
 
@@ -85,7 +82,7 @@ def errors(
     return [max(error, 1e-13) for error in found]
 
 
-def draw(axes: Axes, steps: list[float], curves: list[tuple[str, str, list[float]]]) -> None:
+def draw_errors(axes: Axes, steps: list[float], curves: list[tuple[str, str, list[float]]]) -> None:
     """Draw the curves, and the bound that a right gradient keeps."""
     for label, colour, values in curves:
         axes.loglog(steps, values, color=colour, label=label, linewidth=1.6)
@@ -94,37 +91,30 @@ def draw(axes: Axes, steps: list[float], curves: list[tuple[str, str, list[float
     axes.set_xlabel("step h, relative to the weights")
     axes.set_ylabel("error relative to the gradient")
     axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    _drawing.without_frame([axes])
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Draw the figure and return an exit code."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=Path(OUT))
-    parser.add_argument("--small", action="store_true", help="fewer points and a smaller net")
-    given = parser.parse_args(arguments)
-    count, width = (9, 16) if given.small else (57, 64)
+def draw(small: bool) -> Figure:
+    """Return the figure."""
+    count, width = (9, 16) if small else (57, 64)
     steps = [10 ** (-1 - 8 * k / (count - 1)) for k in range(count)]
     smooth, kinked = problem(nn.Linear, nn.Tanh, width), problem(nn.Linear, nn.ReLU, width)
     faulty = problem(FaultyLinear, nn.ReLU, width)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
-    draw(left, steps, [
+    draw_errors(left, steps, [
         ("double", BLUE, errors(smooth, steps)),
         ("losses rounded to float32", RED, errors(smooth, steps, single=True)),
     ])  # fmt: skip
     left.set_title("tanh: truncation and rounding", fontsize=10)
-    draw(right, steps, [
+    draw_errors(right, steps, [
         ("right, plain differences", GREY, errors(kinked, steps)),
         ("right, branches held fast", GREEN, errors(kinked, steps, hold=True)),
         ("wrong by 1e-5, branches held fast", RED, errors(faulty, steps, hold=True)),
     ])  # fmt: skip
     right.set_title("ReLU: kinks, and what holding them does", fontsize=10)
     figure.tight_layout()
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(given.out, dpi=120)
-    plt.close(figure)
-    return 0
+    return figure
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(_drawing.run(__file__, __doc__, draw))

@@ -1,42 +1,31 @@
 """Draw what clipping does: on the loss x^4 from x = 10, and on a net whose gradients explode.
 
-python docs/figures/gradient_clipping.py [--out docs/images/NAME.png] [--small]
+python -m docs.figures.gradient_clipping [--out docs/images/NAME.png] [--small]
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-import warnings
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from docs.figures import _drawing
+from docs.figures._drawing import BLUE, GREEN, ORANGE, RED, fit
 from lightning_stab import GradientClipping, WeightInitialization
 from lightning_stab.data import DigitsDataModule
 from lightning_stab.models import MLPClassifier
 
-OUT = "docs/images/gradient_clipping.png"
-QUIET: dict[str, Any] = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 WAYS: dict[str, tuple[list[pl.Callback], str, str]] = {
-    "no clipping": ([], "#c0392b", "-"),
-    "value 1000": ([GradientClipping("value", 1000.0)], "#e08a1e", "--"),
-    "value 100": ([GradientClipping("value", 100.0)], "#2b8a57", "-"),
-    "value 1": ([GradientClipping("value", 1.0)], "#2c6fbb", "-"),
+    "no clipping": ([], RED, "-"),
+    "value 1000": ([GradientClipping("value", 1000.0)], ORANGE, "--"),
+    "value 100": ([GradientClipping("value", 100.0)], GREEN, "-"),
+    "value 1": ([GradientClipping("value", 1.0)], BLUE, "-"),
 }
 
 
@@ -72,8 +61,7 @@ class Losses(pl.Callback):
 def quartic_path(callbacks: list[pl.Callback], steps: int) -> list[float]:
     """Return x at every step, as far as it is finite."""
     module = Quartic()
-    trainer = pl.Trainer(max_steps=steps, max_epochs=-1, callbacks=callbacks, **QUIET)
-    trainer.fit(module, DataLoader(range(10)))
+    fit(module, *callbacks, data=DataLoader(range(10)), max_steps=steps, max_epochs=-1)
     return module.path
 
 
@@ -82,9 +70,8 @@ def net_losses(callbacks: list[pl.Callback], epochs: int) -> list[float]:
     pl.seed_everything(0, verbose=False)
     losses = Losses()
     start = WeightInitialization("kaiming_normal", gain=2.2, verbose=False)
-    trainer = pl.Trainer(max_epochs=epochs, callbacks=[start, *callbacks, losses], **QUIET)
     net = MLPClassifier(depth=6, width=64, batch_norm=False, optimizer="sgd", learning_rate=0.05)
-    trainer.fit(net, DigitsDataModule())
+    fit(net, start, *callbacks, losses, data=DigitsDataModule(), max_epochs=epochs)
     return losses.values
 
 
@@ -94,34 +81,27 @@ def smoothed(losses: list[float]) -> list[float]:
     return [torch.tensor(window).median().item() for window in windows]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(OUT))
-    parser.add_argument("--small", action="store_true", help="a few seconds, to try it out")
-    options = parser.parse_args(argv)
-    warnings.simplefilter("ignore")
+def draw(small: bool) -> Figure:
+    """Return the figure."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for name, (callbacks, colour, style) in WAYS.items():
         left.plot(quartic_path(callbacks, 30), style, marker=".", color=colour, label=name)
     left.set(xlabel="step", ylabel="x", ylim=(-130, 60))
     left.set_title("loss $x^4$ from $x = 10$, learning rate 0.1")
     left.legend(fontsize=8, loc="lower right")
-    epochs = 2 if options.small else 12
+    epochs = 2 if small else 12
     for name, callbacks, colour in (
-        ("no clipping", [], "#c0392b"),
-        ("norm 1", [GradientClipping("norm", 1.0)], "#2b8a57"),
-        ("adaptive 0.05", [GradientClipping("adaptive", 0.05)], "#2c6fbb"),
+        ("no clipping", [], RED),
+        ("norm 1", [GradientClipping("norm", 1.0)], GREEN),
+        ("adaptive 0.05", [GradientClipping("adaptive", 0.05)], BLUE),
     ):
         losses = smoothed(net_losses(callbacks, epochs))
         right.semilogy(losses, color=colour, lw=1.5, label=name)
     right.set(xlabel="step", ylabel="training loss, median of 9")
     right.set_title("6 ReLU layers, weights too large at the start, SGD")
     right.legend(fontsize=8)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out, dpi=120)
-    return 0
+    return figure
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_drawing.run(__file__, __doc__, draw))

@@ -3,29 +3,26 @@
 Left, the rates that the callback wrote in real fits. Right, a regression with small batches whose
 loss swings around its minimum at a constant rate.
 
-    python docs/figures/learning_rate_decay.py [--out docs/images/NAME.png] [--small]
+    python -m docs.figures.learning_rate_decay [--out docs/images/NAME.png] [--small]
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
-from pathlib import Path
+import sys
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from docs.figures import _drawing
+from docs.figures._drawing import BLUE, GREEN, GREY, ORANGE, RED
 from lightning_stab import LearningRateDecay
 
-OUT = "docs/images/learning_rate_decay.png"
 RATE = 0.1
 TIMED: dict[str, dict[str, Any]] = {
     "exponential": {"gamma": 0.97},
@@ -47,7 +44,7 @@ COMPARED: dict[str, dict[str, Any] | None] = {
         "gamma": 0.3,
     },
 }
-COLOURS = ["#8a8a8a", "#2f6db3", "#2b8a57", "#e08a1e", "#c0392b", "#7d4fa8"]
+COLOURS = [GREY, BLUE, GREEN, ORANGE, RED, "#7d4fa8"]
 
 
 class Descent(LightningModule):
@@ -84,19 +81,10 @@ class Descent(LightningModule):
 
 def fit(module: Descent, epochs: int, *callbacks: Any) -> Descent:
     """Train quietly."""
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
     order = torch.Generator().manual_seed(0)
     batches = DataLoader(module.parts[0], 4, shuffle=True, generator=order)
-    trainer.fit(module, batches, DataLoader(module.parts[1], 2000))
+    loaders = (batches, DataLoader(module.parts[1], 2000))
+    _drawing.fit(module, *callbacks, data=loaders, max_epochs=epochs, num_sanity_val_steps=0)
     return module
 
 
@@ -128,24 +116,14 @@ def draw_losses(axes: Axes, epochs: int) -> None:
     axes.legend(frameon=False, fontsize=9, loc="upper center", ncol=3)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(OUT))
-    parser.add_argument("--small", action="store_true", help="few epochs")
-    args = parser.parse_args(argv)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+def draw(small: bool) -> Figure:
+    """Return the figure."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    draw_rates(axes[0], 2 if args.small else 11)
-    draw_losses(axes[1], 4 if args.small else 30)
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out, dpi=110)
-    plt.close(figure)
-    return 0
+    draw_rates(axes[0], 2 if small else 11)
+    draw_losses(axes[1], 4 if small else 30)
+    _drawing.without_frame(axes)
+    return figure
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(_drawing.run(__file__, __doc__, draw))

@@ -2,40 +2,38 @@
 
 No training: one batch forward and backward through 50 layers at their initial weights.
 
-    python docs/figures/weight_initialization.py [--out docs/images/NAME.png] [--small]
+    python -m docs.figures.weight_initialization [--out docs/images/NAME.png] [--small]
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+import sys
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from docs.figures import _drawing
+from docs.figures._drawing import GREEN, ORANGE, RED
 from lightning_stab import initialize
 
-OUT = "docs/images/weight_initialization.png"
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "ReLU": nn.ReLU}
 # label: arguments of `initialize` (None leaves the weights that the module has), colour, style,
 # width; in the order of drawing, so that a thin dashed line shows on top of a thick one that it
 # agrees with.
 SCHEMES: dict[str, tuple[dict[str, Any] | None, str, str, float]] = {
-    "auto": ({}, "#2b8a57", "-", 4.0),
+    "auto": ({}, GREEN, "-", 4.0),
     "xavier_normal, gain=1": (
         {"scheme": "xavier_normal", "gain": 1.0},
-        "#e08a1e",
+        ORANGE,
         "--",
         2,
     ),
     "torch's default": (None, "#6f6f6f", "-", 2.0),
-    "N(0, 1)": (None, "#c0392b", "-", 2.0),
+    "N(0, 1)": (None, RED, "-", 2.0),
 }
 
 
@@ -86,9 +84,9 @@ def decorate(axes: Axes, row: int, title: str) -> None:
     """Give a panel its scale, its band of health and its titles."""
     axes.set_yscale("log")
     axes.set_ylim(1e-10, 1e10)
-    axes.axhspan(0.1, 10, color="#2b8a57", alpha=0.10, linewidth=0)
+    axes.axhspan(0.1, 10, color=GREEN, alpha=0.10, linewidth=0)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    _drawing.without_frame([axes])
     axes.tick_params(labelsize=9)
     if row == 0:
         axes.set_title(title, fontsize=12, fontweight="bold")
@@ -96,8 +94,9 @@ def decorate(axes: Axes, row: int, title: str) -> None:
         axes.set_xlabel("layer")
 
 
-def draw_figure(depth: int, width: int, out: Path) -> None:
-    """Draw signal (above) and gradient (below) over depth, one column for each activation."""
+def draw(small: bool) -> Figure:
+    """Return the figure: signal and gradient over depth, a column for each activation."""
+    depth, width = (6, 16) if small else (50, 128)
     figure, panels = plt.subplots(2, 3, figsize=(11, 6.2), sharex=True, sharey=True)
     layers = range(1, depth + 1)
     panels[0, 0].set_xticks([1, *range(10, depth + 1, 10)])
@@ -119,22 +118,8 @@ def draw_figure(depth: int, width: int, out: Path) -> None:
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130)
-    plt.close(figure)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Draw the figure; return 0."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path(OUT), help=f"the image, {OUT} by default")
-    parser.add_argument("--small", action="store_true", help="a small net, in a few seconds")
-    options = parser.parse_args(argv)
-    depth, width = (6, 16) if options.small else (50, 128)
-    draw_figure(depth, width, options.out)
-    print(f"{options.out} drawn")
-    return 0
+    return figure
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(_drawing.run(__file__, __doc__, draw))

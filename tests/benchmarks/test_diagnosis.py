@@ -1,18 +1,17 @@
 """The benchmark of the doctor, in a small size, and how it counts."""
 
-import json
-
 import pytest
+from helpers.small_runs import numbers
 
 from benchmarks.diagnosis import run as bench_diagnosis
 from benchmarks.diagnosis.score import Run, misses, share, table, wilson
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    path = tmp_path_factory.mktemp("diagnosis") / "results.json"
-    assert bench_diagnosis.main(["--small", "--jobs", "1", "--json", str(path)]) == 0
-    return {run["name"]: run for run in json.loads(path.read_text())}
+def results():
+    return {run["name"]: run for run in numbers("benchmarks.diagnosis.run")}
 
 
 def test_the_small_benchmark_finds_the_sick_and_leaves_the_healthy_alone(results):

@@ -10,6 +10,7 @@ import math
 import lightning.pytorch as pl
 import pytest
 import torch
+from helpers.quiet import QUIET
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,6 +19,7 @@ from benchmarks.diagnosis.baselines import BASELINES, AutoTrainerRules, SageMake
 from benchmarks.diagnosis.baselines import sagemaker_tensors as tensors
 from benchmarks.diagnosis.baselines.autotrainer import gradient_problems, swings
 
+pytestmark = pytest.mark.nightly
 HAS_TRAINTOOLS = importlib.util.find_spec("traintools") is not None
 
 
@@ -61,16 +63,7 @@ def mlp(activation, depth=2, width=16, init=None):
 def run(module, *callbacks, epochs=6, data=None, **options):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     data = data or blobs()
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        **options,
-    )
+    trainer = pl.Trainer(max_epochs=epochs, callbacks=list(callbacks), **QUIET, **options)
     loader = DataLoader(data, batch_size=32, generator=torch.Generator().manual_seed(0))
     validation = DataLoader(blobs(seed=1), batch_size=320)
     trainer.fit(module, loader, validation if isinstance(module, Learner) else None)
@@ -217,10 +210,12 @@ def test_a_sagemaker_rule_fires(name, expected, module):
     assert rule(name, module()) == {expected}
 
 
-QUIET = sorted({name for name, *_ in SICK} - {"PoorWeightInitialization", "LossNotDecreasing"})
+QUIET_RULES = sorted(
+    {name for name, *_ in SICK} - {"PoorWeightInitialization", "LossNotDecreasing"}
+)
 
 
-@pytest.mark.parametrize("name", [*QUIET, "Overfit", "Overtraining"])
+@pytest.mark.parametrize("name", [*QUIET_RULES, "Overfit", "Overtraining"])
 def test_a_sagemaker_rule_is_quiet_on_a_run_that_learns(name):
     assert rule(name, Learner(mlp(nn.ReLU, init=he), rate=3e-3), epochs=4) == set()
 

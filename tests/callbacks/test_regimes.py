@@ -6,18 +6,8 @@ from functools import partial
 import lightning.pytorch as lightning
 import pytest
 import torch
-from helpers.lightning_twins import (
-    Classifier,
-    SmallGAN,
-    all_finite,
-    batches,
-    built,
-    fit,
-    half_precision,
-    hooks_of,
-    same_optimizers,
-    same_state,
-)
+from helpers.comparing import all_finite, hooks_of, same_optimizers, same_state
+from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, half_precision
 from torch import nn
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard

@@ -42,14 +42,10 @@ class Theirs(LightningModule):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    (tmp_path / "their_check.py").write_text(THEIRS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of Lightning's own calls
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so that what the command sets is put back
-    monkeypatch.setenv("PL_SEED_WORKERS", "0")
-    return tmp_path
+def their_folder(folder, monkeypatch):
+    (folder / "their_check.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
 
 
 def checked(*words):
@@ -58,21 +54,21 @@ def checked(*words):
     return stop.value.code
 
 
-def test_the_suites_own_model_passes_and_nothing_is_left_behind(folder, capsys):
-    before = sorted(folder.iterdir())
+def test_the_suites_own_model_passes_and_nothing_is_left_behind(their_folder, capsys):
+    before = sorted(their_folder.iterdir())
     assert checked("--model.depth=1", "--model.width=8") == 0
     assert "Gradient check passed" in capsys.readouterr().out
-    assert sorted(p for p in folder.iterdir() if p.name != "__pycache__") == before
+    assert sorted(p for p in their_folder.iterdir() if p.name != "__pycache__") == before
 
 
-def test_a_wrong_backward_gives_code_1_and_its_function_is_named(folder, capsys):
+def test_a_wrong_backward_gives_code_1_and_its_function_is_named(their_folder, capsys):
     assert checked("--model=their_check.Theirs", "--model.wrong=true") == 1
     out = capsys.readouterr().out
     assert "wrong" in out
     assert "HalfAsSteep" in out
 
 
-def test_json_holds_a_report_for_each_batch(folder, capsys):
+def test_json_holds_a_report_for_each_batch(their_folder, capsys):
     assert checked("--model=their_check.Theirs", "--batches=2", "--json") == 0
     reports = json.loads(capsys.readouterr().out)
     assert len(reports) == 2
@@ -80,8 +76,8 @@ def test_json_holds_a_report_for_each_batch(folder, capsys):
     assert verdicts == {"layer.weight": "ok", "layer.bias": "ok"}
 
 
-def test_a_config_says_what_is_checked(folder, capsys):
-    (folder / "theirs.yaml").write_text(
+def test_a_config_says_what_is_checked(their_folder, capsys):
+    (their_folder / "theirs.yaml").write_text(
         "model:\n  class_path: their_check.Theirs\n  init_args:\n    wrong: true\n"
     )
     assert checked("--config=theirs.yaml") == 1
@@ -94,12 +90,12 @@ def test_a_config_says_what_is_checked(folder, capsys):
         (["--nothing"], "unrecognized arguments: --nothing"),
     ],
 )
-def test_bad_words_are_one_sentence(folder, capsys, words, sentence):
+def test_bad_words_are_one_sentence(their_folder, capsys, words, sentence):
     assert checked(*words) == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_a_configuration_that_fit_saved_is_taken(folder):
-    saved = folder / "config.yaml"
+def test_a_configuration_that_fit_saved_is_taken(their_folder):
+    saved = their_folder / "config.yaml"
     saved.write_text("ckpt_path: null\nseed_everything: 1\n")
     assert checked("--config", str(saved)) == 0

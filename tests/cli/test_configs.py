@@ -1,7 +1,6 @@
 """Every file in configs/ is found, runs in a small size, and survives --print_config."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import yaml
 import lightning_stab.callbacks
 from lightning_stab.cli import run
 
+pytestmark = pytest.mark.usefixtures("folder")  # where the configured loggers write
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASE = CONFIGS / "base.yaml"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -24,18 +24,6 @@ SMALL = [
     "--model.depth=2",
     "--model.width=8",
 ]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """Work in an empty folder, where the configured loggers then write."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    monkeypatch.setenv("PL_SEED_WORKERS", "0")
-    # Lightning itself calls what newer releases of jsonargparse rename.
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    return tmp_path
 
 
 def name(path):
@@ -59,17 +47,12 @@ def printed(capsys, *arguments):
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
-def test_runs(path):
+def test_runs_and_survives_print_config(path, capsys):
     trainer = run(["fit", *words(*needed(path)), *SMALL]).trainer
     assert trainer.global_step == 2
-    assert Path(trainer.log_dir, "config.yaml").is_file()
-
-
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_survives_print_config(path, folder, capsys):
-    first = printed(capsys, *words(*needed(path)))
-    (folder / "printed.yaml").write_text(first)
-    assert printed(capsys, "--config=printed.yaml") == first
+    saved = Path(trainer.log_dir, "config.yaml")
+    capsys.readouterr()
+    assert printed(capsys, f"--config={saved}") == saved.read_text()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

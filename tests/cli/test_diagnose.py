@@ -69,27 +69,22 @@ class Theirs(LightningModule):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    (tmp_path / "their_module.py").write_text(THEIRS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def their_folder(folder, monkeypatch):
+    (folder / "their_module.py").write_text(THEIRS)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of Lightning's own calls
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so that what the command sets is put back
-    monkeypatch.setenv("PL_SEED_WORKERS", "0")
-    yield tmp_path
+    yield folder
     sys.modules.pop("their_module", None)
 
 
 @pytest.fixture
-def diagnosed(folder, capsys):
+def diagnosed(their_folder, capsys):
     """Return the code, what was said, and check that nothing was left in the folder."""
 
     def call(*words):
-        before = sorted(folder.rglob("*"))
+        before = sorted(their_folder.rglob("*"))
         with pytest.raises(SystemExit) as stop:
             run(["diagnose", CPU, *words])
-        assert sorted(folder.rglob("*")) == before
+        assert sorted(their_folder.rglob("*")) == before
         return stop.value.code, capsys.readouterr()
 
     return call
@@ -192,7 +187,7 @@ def test_a_guard_that_ends_the_run_does_not_hide_the_findings(diagnosed):
     assert found["steps"] == 5
 
 
-def test_a_fault_of_the_module_keeps_its_traceback_after_the_findings(folder, capsys):
+def test_a_fault_of_the_module_keeps_its_traceback_after_the_findings(their_folder, capsys):
     with pytest.raises(KeyError, match="of the module's own"):
         run(["diagnose", CPU, *theirs(fails=5, softmax=True), "--json"])
     found = as_json(capsys.readouterr())
@@ -200,7 +195,7 @@ def test_a_fault_of_the_module_keeps_its_traceback_after_the_findings(folder, ca
     assert "of the module's own" in found["stopped"]
 
 
-def test_a_fault_before_the_first_step_is_no_diagnosis(folder, capsys):
+def test_a_fault_before_the_first_step_is_no_diagnosis(their_folder, capsys):
     with pytest.raises(KeyError, match="of the module's own"):
         run(["diagnose", CPU, *theirs(fails=0)])
     assert capsys.readouterr().out == ""
@@ -235,7 +230,7 @@ def test_bad_words_are_one_sentence(diagnosed, words, sentence):
     assert "Traceback" not in said.err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_itself(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     before = sorted(folder.rglob("*"))
@@ -245,7 +240,6 @@ def test_the_command_itself(folder):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
         check=False,
     )
     assert ended.returncode == 1, ended.stderr

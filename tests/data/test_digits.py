@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from helpers.quiet import QUIET
 from lightning.pytorch import Trainer
 from torch.utils.data import RandomSampler
 
@@ -99,16 +100,7 @@ def test_a_resumed_run_sees_the_order_of_an_uninterrupted_one(tmp_path):
 
     def fit(epochs, **settings):
         torch.manual_seed(epochs)
-        run = Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            limit_train_batches=4,
-            default_root_dir=tmp_path,
-        )
+        run = Trainer(max_epochs=epochs, limit_train_batches=4, default_root_dir=tmp_path, **QUIET)
         run.fit(Recorder(depth=1, width=4), DigitsDataModule(), **settings)
         return run
 
@@ -136,15 +128,7 @@ def test_no_training_batch_holds_a_single_sample():
     [(MLPClassifier(depth=2, width=64), False), (ConvClassifier(depth=2, width=16), True)],
 )
 def test_the_models_learn_the_digits(model, image, tmp_path):
-    run = Trainer(
-        max_epochs=4,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=tmp_path,
-    )
+    run = Trainer(max_epochs=4, default_root_dir=tmp_path, **QUIET)
     data = DigitsDataModule(image=image)
     run.fit(model, data)
     assert run.test(model, data, verbose=False)[0]["test_accuracy"] > 0.9

@@ -5,14 +5,12 @@ A twin is the same module, seed and data, trained once with a callback and once 
 
 import warnings
 from functools import partial
-from itertools import chain
 
 import lightning.pytorch as lightning
 import torch
+from helpers.quiet import QUIET
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -137,16 +135,9 @@ def batches(num=12, *, poison=(), kind=float("nan"), drop=(), size=16):
 
 def fit(module, callbacks=(), data=None, *, epochs=1, ckpt_path=None, seed=1, **trainer_arguments):
     """Fit from a fixed seed, recorded and without files unless asked; return the Trainer."""
-    quiet = {
-        "max_epochs": epochs,
-        "accelerator": "cpu",
-        "logger": RecordingLogger(),
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    trainer = lightning.Trainer(callbacks=list(callbacks), **{**quiet, **trainer_arguments})
+    own = {"max_epochs": epochs, "num_sanity_val_steps": 0, "logger": RecordingLogger()}
+    arguments = {**QUIET, **own, **trainer_arguments}
+    trainer = lightning.Trainer(callbacks=list(callbacks), **arguments)
     torch.manual_seed(seed)
     trainer.fit(module, batches() if data is None else data, ckpt_path=ckpt_path)
     return trainer
@@ -164,67 +155,3 @@ def half_precision():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return MixedPrecision("16-mixed", "cpu", scaler)
-
-
-def optimizer_tensors(trainer):
-    """Yield every tensor in the states of the Trainer's optimizers, in order."""
-    for optimizer in trainer.optimizers:
-        for state in optimizer.state_dict()["state"].values():
-            yield from tensors_in(state)
-
-
-def tensors_in(value):
-    """Yield the tensors in nested dicts and lists."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-
-
-def same_state(first, second):
-    """Say whether two modules hold the same parameters and buffers, bit for bit."""
-    pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
-    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
-
-
-def same_optimizers(first, second):
-    """Say whether two Trainers' optimizers hold the same states, bit for bit."""
-    a, b = list(optimizer_tensors(first)), list(optimizer_tensors(second))
-    return len(a) == len(b) > 0 and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def all_finite(module, trainer):
-    """Say whether no weight, buffer or optimizer state is NaN or infinite."""
-    everything = chain(module.state_dict().values(), optimizer_tensors(trainer))
-    return all(bool(torch.isfinite(t).all()) for t in everything)
-
-
-def hooks_of(module):
-    """Return every forward, backward and tensor hook that is left on the module."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    left = [hook for m in module.modules() for kind in kinds for hook in getattr(m, kind).values()]
-    return left + [hook for p in module.parameters() for hook in (p._backward_hooks or {}).values()]
-
-
-def events(folder):
-    """Return the scalars of a log folder, by tag, as lists of (step, value)."""
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0})
-    accumulator.Reload()
-    tags = accumulator.Tags()
-    scalars = {t: [(e.step, e.value) for e in accumulator.Scalars(t)] for t in tags["scalars"]}
-    return scalars, tags
-
-
-def packed_events(folder, prefix):
-    """Return for each event that holds a tag of this prefix its step and all its tags."""
-    found = []
-    for path in sorted(folder.rglob("events*")):
-        for event in EventFileLoader(str(path)).Load():
-            names = [value.tag for value in event.summary.value]
-            if any(name.startswith(prefix) for name in names):
-                found.append((event.step, names))
-    return found

@@ -1,6 +1,7 @@
 """Tiny modules and runs for the tests of stopping and decay."""
 
 import torch
+from helpers.quiet import QUIET
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
@@ -14,17 +15,8 @@ def data(samples=16, batch_size=4, seed=0):
 
 
 def trainer(*callbacks, **settings):
-    quiet = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 1,
-    }
-    return Trainer(**{**quiet, "callbacks": list(callbacks), **settings})
+    own = {"devices": 1, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
+    return Trainer(callbacks=list(callbacks), **{**QUIET, **own, **settings})
 
 
 class Regression(LightningModule):

@@ -9,16 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.diagnosis.corpus import parts
 from benchmarks.diagnosis.corpus.data import Settings, Split, real
 from benchmarks.diagnosis.corpus.initial import initialise
-from benchmarks.diagnosis.corpus.parts import (
-    ACTIVATIONS,
-    FUNCTIONS,
-    Classifier,
-    Configured,
-    Setup,
-    setup_of,
-)
+from benchmarks.diagnosis.corpus.parts import Classifier, Configured, Setup, setup_of
 
 
 def images() -> Split:
@@ -36,7 +30,7 @@ class PlainCNN(Configured):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         width = settings["width"]
-        activation = ACTIVATIONS[settings["activation"]]
+        activation = parts.ACTIVATIONS[settings["activation"]]
         blocks: list[nn.Module] = [nn.Conv2d(1, width, 3, padding=1), activation()]
         for _ in range(settings["depth"] - 1):
             blocks += [nn.Conv2d(width, width, 3, padding=1), activation()]
@@ -101,7 +95,7 @@ class BatchNormCNN(Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        activation = FUNCTIONS[self.settings["activation"]]
+        activation = parts.FUNCTIONS[self.settings["activation"]]
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = activation(norm(conv(x)))
         x = functional.adaptive_avg_pool2d(x, 2).flatten(1)
@@ -170,7 +164,7 @@ class Mixer(Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        activation = FUNCTIONS[self.settings["activation"]]
+        activation = parts.FUNCTIONS[self.settings["activation"]]
         if epsilon := self.settings.get("contrast"):  # every patch gets the same contrast
             patches = functional.unfold(x, 2, stride=2)
             spread = patches.var(1, keepdim=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from benchmarks._script import QUIET, silence
 from benchmarks.diagnosis.corpus.families import FAMILIES
 from benchmarks.diagnosis.corpus.optimization import freeze
 from benchmarks.diagnosis.corpus.program import Program
@@ -40,20 +38,6 @@ class Outcome:
     seconds: float
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Lightning's remarks and all warnings for a while."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            log.setLevel(level)
-
-
 def run(
     program: Program, seed: int, callbacks: Sequence[Callback] = (), **trainer_overrides: Any
 ) -> Outcome:
@@ -62,7 +46,7 @@ def run(
     settings = program.settings
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (what a program's user would seed)
-    with quiet():
+    with silence():
         setup = FAMILIES[program.architecture](settings)
         if epochs := settings.get("pretrained"):
             trainer_for(settings, max_epochs=epochs).fit(setup.module, setup.train, setup.val)
@@ -80,14 +64,9 @@ def trainer_for(settings: dict[str, Any], **overrides: Any) -> Trainer:
         "max_epochs": settings["epochs"],
         "accumulate_grad_batches": settings.get("accumulate", 1),
         "gradient_clip_val": settings.get("clip"),
-        "accelerator": "cpu",
         "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
     }
-    return Trainer(**{**arguments, **overrides})
+    return Trainer(**{**QUIET, **arguments, **overrides})
 
 
 def outcome(module: LightningModule, trainer: Trainer, metric: str, seconds: float) -> Outcome:

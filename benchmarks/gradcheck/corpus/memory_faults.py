@@ -63,22 +63,6 @@ class _WrittenAfterwards(torch.autograd.Function):
         return g @ weight.T, ctx.x.T @ g
 
 
-class _GradientWrittenInPlace(torch.autograd.Function):
-    """Writes into the gradient that another branch still needs."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return x @ weight
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        to_weight = x.T @ g
-        g.mul_(2)
-        return g @ weight.T, to_weight
-
-
 class _Right(torch.autograd.Function):
     """The right one: x W."""
 
@@ -91,6 +75,17 @@ class _Right(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         return g @ weight.T, x.T @ g
+
+
+class _GradientWrittenInPlace(_Right):
+    """Writes into the gradient that another branch still needs."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        to_weight = x.T @ g
+        g.mul_(2)
+        return g @ weight.T, to_weight
 
 
 class _RightTanh(torch.autograd.Function):

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers.lightning_twins import Classifier, batches, built, fit, hooks_of
+from helpers.comparing import hooks_of
+from helpers.lightning_twins import Classifier, batches, built, fit
 from torch import nn
 
 from lightning_stab import GradientClipping, GradientMonitor, TrainingDoctor

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from helpers.lightning_twins import hooks_of
+from helpers.comparing import hooks_of
 from torch import nn
 from torch._C import _len_torch_function_stack
 from torch.overrides import TorchFunctionMode

@@ -5,16 +5,8 @@ from itertools import permutations
 import lightning.pytorch as lightning
 import pytest
 import torch
-from helpers.lightning_twins import (
-    Classifier,
-    SmallGAN,
-    batches,
-    built,
-    fit,
-    half_precision,
-    same_optimizers,
-    same_state,
-)
+from helpers.comparing import same_optimizers, same_state
+from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, half_precision
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard
 from lightning_stab.callbacks._trainer import step as _step

@@ -5,19 +5,11 @@ import math
 import lightning.pytorch as lightning
 import pytest
 import torch
-from helpers.lightning_twins import (
-    Classifier,
-    SmallGAN,
-    batches,
-    built,
-    events,
-    fit,
-    half_precision,
-    hooks_of,
-    packed_events,
-    same_optimizers,
-    same_state,
-)
+from helpers.comparing import hooks_of, same_optimizers, same_state
+from helpers.events import events, packed_events
+from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, half_precision
+from helpers.quiet import QUIET
+from helpers.small_modules import counting_backend
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
@@ -259,12 +251,8 @@ def test_hooks_and_mode_are_never_there_for_optimizer_and_validation():
     trainer = lightning.Trainer(
         callbacks=[ActivationMonitor(2), witness],
         max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         val_check_interval=2,
+        **QUIET,
     )
     module = built(Net, dead=2)
     trainer.fit(module, data, batches(3))
@@ -368,11 +356,7 @@ def test_a_skipped_epoch_leaves_no_mode_behind():
 
 @pytest.mark.filterwarnings("ignore:.*compile.*")
 def test_a_compiled_module_is_told_and_not_compiled_again():
-    compilations = []
-
-    def backend(graph, inputs):
-        compilations.append(graph)
-        return graph.forward
+    backend, compilations = counting_backend()
 
     module = torch.compile(built(Classifier, logs=False), backend=backend)
     monitor = ActivationMonitor(3)

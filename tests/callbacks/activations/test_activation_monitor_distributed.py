@@ -1,56 +1,60 @@
 """Two processes on gloo: the first looks at its own batch, and neither trains otherwise."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-import torch
+from helpers.comparing import hooks_of
+from helpers.lightning_twins import Classifier, batches, built
+from helpers.ranks import ShardedClassifier, ddp, fit_on_ranks, fsdp2, report, run_ranks, weights
+from torch import nn
+from torch.nn.functional import gelu
 
-TESTS = Path(__file__).parents[2]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed"),
-]
+from lightning_stab import ActivationMonitor
+
+pytestmark = pytest.mark.slow
+
+
+class Net(Classifier):
+    """A module and a function as activations, without running statistics."""
+
+    def __init__(self):
+        super().__init__("adam", batch_norm=False, logs=False)
+        self.more = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.more(gelu(self.net(x)))
+
+
+class Sharded(ShardedClassifier):
+    """The same, with its layers sharded over the processes."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = nn.Linear(3, 3)
+
+    forward = Net.forward
+
+    def parts(self):
+        return self.net[0], self.net[4], self.more, self
+
+
+def watched_and_plain():
+    for name, strategy, kind in (("ddp", ddp, Net), ("fsdp2", fsdp2, Sharded)):
+        for callbacks in ([ActivationMonitor(3)], []):
+            module = built(kind)
+            trainer = fit_on_ranks(module, callbacks, batches(8), strategy=strategy())
+            logged = {step: values for step, values in trainer.logger.steps.items() if values}
+            hooks = len(hooks_of(module))
+            report(strategy=name, weights=weights(module), logged=logged, hooks=hooks)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What each process found."""
-    folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "NODE_RANK": "0",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
-    }
-    command = [sys.executable, str(TESTS / "helpers" / "activation_processes.py"), str(folder)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**shared, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return run_ranks(watched_and_plain, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_the_first_process_logs_and_the_run_is_the_unwatched_one(found, strategy):
-    first, second = (each[strategy] for each in found)
+    first, second = ([fact for fact in each if fact["strategy"] == strategy] for each in found)
     for watched, plain in (first, second):
         assert watched["weights"] == plain["weights"]
         assert watched["hooks"] == plain["hooks"]

@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 import torch
-from helpers.lightning_twins import hooks_of
+from helpers.comparing import hooks_of
+from helpers.small_modules import FromParts, counting_backend
 from torch import nn
 from torch._C import _len_torch_function_stack
 from torch.nn import functional
@@ -17,19 +18,6 @@ from lightning_stab.callbacks.activations.probe import ActivationProbe
 from lightning_stab.functional.activation_kinds import FLAT
 
 MEAN, STD, DEAD, SATURATED, INPUT_STD, SAMPLES = range(6)
-
-
-class Calling(nn.Module):
-    """A module whose forward is a function of it and its input."""
-
-    def __init__(self, function, **parts):
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.function(self, x)
 
 
 def probed(module, *batches, backward=True):
@@ -176,7 +164,7 @@ FUNCTIONS = {
 @pytest.mark.filterwarnings("ignore:nn.functional.*is deprecated")
 @pytest.mark.parametrize(("kind", "function"), [(k, f) for k, fs in FUNCTIONS.items() for f in fs])
 def test_functions_are_seen_once(kind, function):
-    part = Calling(lambda own, z: function(own.linear(z)), linear=nn.Linear(4, 4))
+    part = FromParts(lambda own, z: function(own.linear(z)), linear=nn.Linear(4, 4))
     probe, rows = probed(nn.Sequential(part, nn.Linear(4, 1)), x(5, 4))
     assert [(layer.name, layer.kind) for layer in probe.layers] == [(f"0.{kind}", kind)]
     assert rows[f"0.{kind}"][SAMPLES] == 5
@@ -208,7 +196,7 @@ def test_a_shared_module_counts_once_for_each_layer_before_it():
         return own.c(own.act(own.b(own.act(own.a(z)))))
 
     parts = {n: nn.Linear(4, 4) for n in "abc"}
-    assert list(probed(Calling(forward, act=nn.ReLU(), **parts), x(5, 4))[1]) == ["act", "act_2"]
+    assert list(probed(FromParts(forward, act=nn.ReLU(), **parts), x(5, 4))[1]) == ["act", "act_2"]
 
 
 def test_a_recurrence_is_one_layer():
@@ -219,13 +207,13 @@ def test_a_recurrence_is_one_layer():
         return own.out(h)
 
     parts = {"into": nn.Linear(3, 4), "back": nn.Linear(4, 4), "out": nn.Linear(4, 1)}
-    _, rows = probed(Calling(forward, **parts), x(5, 50, 3))
+    _, rows = probed(FromParts(forward, **parts), x(5, 50, 3))
     assert list(rows) == ["tanh"]
     assert rows["tanh"][SAMPLES] == 5 * 50
 
 
 def test_a_unit_that_fires_in_one_of_two_calls_is_alive():
-    net = Calling(lambda own, z: own.last(own.net(z) + own.net(-z)), net=mlp(nn.ReLU()))
+    net = FromParts(lambda own, z: own.last(own.net(z) + own.net(-z)), net=mlp(nn.ReLU()))
     net.net.append(nn.ReLU())
     net.last = nn.Linear(3, 1)
     net.net[0].weight.data[:3] = 1.0
@@ -252,8 +240,8 @@ def test_two_heads_and_a_head_that_runs_twice():
         return first + torch.tanh(own.two(h))
 
     parts = {"body": nn.Linear(4, 4), "one": nn.Linear(4, 1), "two": nn.Linear(4, 1)}
-    assert list(probed(Calling(two_heads, **parts), x(5, 4))[1]) == ["relu"]
-    twice = Calling(lambda own, z: own.net(z) - own.net(-z), net=mlp(nn.ReLU(), nn.Sigmoid()))
+    assert list(probed(FromParts(two_heads, **parts), x(5, 4))[1]) == ["relu"]
+    twice = FromParts(lambda own, z: own.net(z) - own.net(-z), net=mlp(nn.ReLU(), nn.Sigmoid()))
     assert list(probed(twice, x(5, 4))[1]) == ["net.1"]
 
 
@@ -263,7 +251,7 @@ def test_parameters_without_modules_are_weights_too():
     def forward(own, z):
         return torch.relu(torch.relu(z @ own.w[0]).matmul(own.w[1])).mm(own.w[2])
 
-    assert list(probed(Calling(forward, w=weights), x(5, 4))[1]) == ["relu", "relu_2"]
+    assert list(probed(FromParts(forward, w=weights), x(5, 4))[1]) == ["relu", "relu_2"]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +264,7 @@ def test_parameters_without_modules_are_weights_too():
     ],
 )
 def test_recurrent_layers_show_their_output(layer, kind):
-    net = Calling(lambda own, z: own.out(own.rnn(z)[0][:, -1]), rnn=layer, out=nn.Linear(4, 1))
+    net = FromParts(lambda own, z: own.out(own.rnn(z)[0][:, -1]), rnn=layer, out=nn.Linear(4, 1))
     probe, rows = probed(net, x(5, 7, 3))
     assert [(seen.name, seen.kind) for seen in probe.layers] == [("rnn", kind)]
     expected = layer(x(5, 7, 3))[0]
@@ -290,7 +278,7 @@ def test_recurrent_layers_show_their_output(layer, kind):
 def test_a_saturated_rnn_shows_it():
     layer = nn.RNN(3, 4, batch_first=True)
     layer.bias_ih_l0.data[:2] = 50.0
-    net = Calling(lambda own, z: own.out(own.rnn(z)[0][:, -1]), rnn=layer, out=nn.Linear(4, 1))
+    net = FromParts(lambda own, z: own.out(own.rnn(z)[0][:, -1]), rnn=layer, out=nn.Linear(4, 1))
     assert probed(net, x(5, 7, 3))[1]["rnn"][SATURATED] == pytest.approx(0.5, abs=0.1)
 
 
@@ -304,7 +292,7 @@ def test_a_checkpointed_forward_counts_once(reentrant):
         return own.last(inner)
 
     body = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
-    net = Calling(forward, first=nn.Linear(4, 4), body=body, last=nn.Linear(4, 1))
+    net = FromParts(forward, first=nn.Linear(4, 4), body=body, last=nn.Linear(4, 1))
     probe = ActivationProbe()
     probe.install(net)
     net(x(5, 4)).sum().backward()  # the probe is still on
@@ -350,12 +338,12 @@ def test_odd_tensors_are_passed_over():
         torch.func.grad(lambda v: torch.tanh(v).sum())(z)
         return own.out(torch.relu(own.first(z)))
 
-    net = Calling(forward, first=nn.Linear(4, 4), out=nn.Linear(4, 1))
+    net = FromParts(forward, first=nn.Linear(4, 4), out=nn.Linear(4, 1))
     assert list(probed(net, x(5, 4))[1]) == ["relu"]
 
 
 def test_units_that_change_their_number_are_not_followed():
-    net = Calling(lambda own, z: own.out(torch.relu(z).sum(1, keepdim=True)), out=nn.Linear(1, 1))
+    net = FromParts(lambda own, z: own.out(torch.relu(z).sum(1, keepdim=True)), out=nn.Linear(1, 1))
     probe, rows = probed(net, x(5, 4).requires_grad_(), x(5, 6).requires_grad_())
     assert math.isnan(rows["relu"][DEAD])
     assert math.isfinite(rows["relu"][STD])
@@ -365,11 +353,7 @@ def test_units_that_change_their_number_are_not_followed():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("whole", [False, True])
 def test_compiled_parts_are_told_and_never_compiled_again(whole):
-    compilations = []
-
-    def backend(graph, inputs):
-        compilations.append(graph)
-        return graph.forward
+    backend, compilations = counting_backend()
 
     inner = mlp(nn.ReLU())
     net = nn.Sequential(torch.compile(inner, backend=backend), nn.ReLU(), nn.Linear(3, 1))
@@ -385,14 +369,12 @@ def test_compiled_parts_are_told_and_never_compiled_again(whole):
 
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_functions_are_told_and_never_compiled_again():
-    compilations = []
-
-    def backend(graph, inputs):
-        compilations.append(graph)
-        return graph.forward
+    backend, compilations = counting_backend()
 
     gate = torch.compile(lambda z: z * torch.sigmoid(z), backend=backend)
-    net = Calling(lambda own, z: own.out(own.act(own.gate(z))), act=nn.ReLU(), out=nn.Linear(4, 1))
+    net = FromParts(
+        lambda own, z: own.out(own.act(own.gate(z))), act=nn.ReLU(), out=nn.Linear(4, 1)
+    )
     net.gate = gate
     net(x(5, 4)).sum().backward()
     before = len(compilations)
@@ -429,7 +411,7 @@ def test_an_exception_leaves_nothing_behind():
         torch.relu(own.inner(z))
         raise ValueError("on purpose")
 
-    net = nn.Sequential(Calling(fails, inner=mlp(nn.ReLU())), nn.Linear(3, 1))
+    net = nn.Sequential(FromParts(fails, inner=mlp(nn.ReLU())), nn.Linear(3, 1))
     probe = ActivationProbe()
     probe.install(net)
     with pytest.raises(ValueError, match="on purpose"):

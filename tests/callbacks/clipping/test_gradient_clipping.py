@@ -7,19 +7,9 @@ from functools import partial
 import lightning.pytorch as lightning
 import pytest
 import torch
-from helpers.lightning_twins import (
-    Classifier,
-    SmallGAN,
-    batches,
-    built,
-    events,
-    fit,
-    half_precision,
-    hooks_of,
-    packed_events,
-    same_optimizers,
-    same_state,
-)
+from helpers.comparing import hooks_of, same_optimizers, same_state
+from helpers.events import events, packed_events
+from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, half_precision
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 

@@ -19,7 +19,8 @@ from helpers.doctor_programs import (
     learnable,
     mlp,
 )
-from helpers.lightning_twins import events, fit, packed_events
+from helpers.events import events, packed_events
+from helpers.lightning_twins import fit
 from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

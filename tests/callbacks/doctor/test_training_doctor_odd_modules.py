@@ -7,6 +7,7 @@ from functools import partial
 import lightning.pytorch as lightning
 import pytest
 import torch
+from helpers.comparing import hooks_of, same_state
 from helpers.doctor_programs import (
     CLASSES,
     FEATURES,
@@ -21,7 +22,7 @@ from helpers.doctor_programs import (
     numbers,
     samples,
 )
-from helpers.lightning_twins import fit, hooks_of, same_state
+from helpers.lightning_twins import fit
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset

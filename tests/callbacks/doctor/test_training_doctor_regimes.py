@@ -3,6 +3,7 @@
 import lightning.pytorch as lightning
 import pytest
 import torch
+from helpers.comparing import hooks_of, same_optimizers, same_state
 from helpers.doctor_programs import (
     CLASSES,
     FEATURES,
@@ -16,17 +17,7 @@ from helpers.doctor_programs import (
     modes_left,
     samples,
 )
-from helpers.lightning_twins import (
-    Classifier,
-    SmallGAN,
-    batches,
-    built,
-    fit,
-    half_precision,
-    hooks_of,
-    same_optimizers,
-    same_state,
-)
+from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, half_precision
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 

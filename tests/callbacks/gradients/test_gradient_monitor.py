@@ -8,16 +8,9 @@ import sys
 import lightning.pytorch as lightning
 import pytest
 import torch
-from helpers.lightning_twins import (
-    Classifier,
-    batches,
-    built,
-    events,
-    fit,
-    hooks_of,
-    packed_events,
-    same_state,
-)
+from helpers.comparing import hooks_of, same_state
+from helpers.events import events, packed_events
+from helpers.lightning_twins import Classifier, batches, built, fit
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
@@ -526,7 +519,6 @@ def test_pytorch_lightnings_trainer_takes_them_too(tmp_path):
         [sys.executable, "-c", SCRIPT],
         capture_output=True,
         text=True,
-        timeout=120,
         cwd=tmp_path,
         check=False,
     )

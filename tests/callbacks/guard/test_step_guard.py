@@ -10,19 +10,16 @@ import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import torch
+from helpers.comparing import all_finite, hooks_of, same_optimizers, same_state
+from helpers.events import events
 from helpers.lightning_twins import (
     OPTIMIZERS,
     Classifier,
     SmallGAN,
-    all_finite,
     batches,
     built,
-    events,
     fit,
     half_precision,
-    hooks_of,
-    same_optimizers,
-    same_state,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn

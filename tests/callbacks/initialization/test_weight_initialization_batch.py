@@ -6,6 +6,8 @@ import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import torch
+from helpers.quiet import QUIET
+from helpers.ranks import ddp, report, run_ranks
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -73,15 +75,8 @@ class BatchStream(IterableDataset):
 
 
 def trainer(tmp_path, callbacks, **arguments):
-    return lightning.Trainer(
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"max_epochs": 2, "logger": False, **arguments},
-    )
+    settings = {**QUIET, "max_epochs": 2, **arguments}
+    return lightning.Trainer(default_root_dir=tmp_path, callbacks=callbacks, **settings)
 
 
 def fitted(tmp_path, callbacks, loader, module=None):
@@ -257,21 +252,18 @@ class Ranked(Net):
         mine = self.net[0].weight.detach()
         every = [torch.empty_like(mine) for _ in range(2)]
         torch.distributed.all_gather(every, mine)
-        assert torch.equal(every[0], every[1])
-        Path(self.trainer.default_root_dir, f"rank{self.global_rank}").touch()
+        report(same=torch.equal(every[0], every[1]))
+
+
+def start_from_other_data():
+    both = {"strategy": ddp(), "devices": 2, "use_distributed_sampler": False}
+    callback = WeightInitialization(verbose=False)
+    trainer(Path.cwd(), callback, max_epochs=1, **both).fit(Ranked())
 
 
 @pytest.mark.slow
 def test_all_ranks_start_from_the_same_weights(tmp_path):
-    trainer(
-        tmp_path,
-        WeightInitialization(verbose=False),
-        strategy="ddp_fork",
-        devices=2,
-        use_distributed_sampler=False,
-        max_epochs=1,
-    ).fit(Ranked())
-    assert {p.name for p in tmp_path.glob("rank?")} == {"rank0", "rank1"}  # both have compared
+    assert run_ranks(start_from_other_data, tmp_path) == [[{"same": True}]] * 2
 
 
 class Lazy(Net):

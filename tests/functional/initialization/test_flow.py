@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from helpers.initialization_programs import IMAGES, X, found, preceding, program
+from helpers.small_modules import FromParts
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own habit
 
@@ -12,37 +14,6 @@ from lightning_stab.functional.initialization import (
     Program,
     initialize_,
 )
-
-
-def program(module, *inputs):
-    return Program(lambda: copy.deepcopy(module), lambda twin: twin(*inputs).square().mean())
-
-
-def found(module, *inputs, settings=None):
-    """Return what precedes each weight, and its scheme, by name."""
-    records = initialize_(module, settings, program=program(module, *inputs))
-    return {r.name: (r.preceding, r.reason or r.scheme) for r in records}
-
-
-def preceding(module, *inputs):
-    return {name: kind for name, (kind, _) in found(module, *inputs).items()}
-
-
-class Built(nn.Module):
-    """A module of named parts and a forward."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        self.run = forward
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *inputs):
-        return self.run(self, *inputs)
-
-
-X = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
-IMAGES = torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize(
@@ -68,12 +39,12 @@ IMAGES = torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(2))
     ],
 )
 def test_an_activation_called_as_a_function_is_seen(function, name):
-    net = Built(lambda m, x: m.b(function(m.a(x))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
+    net = FromParts(lambda m, x: m.b(function(m.a(x))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
     assert preceding(net, X) == {"a.weight": "input", "b.weight": name}
 
 
 def test_the_order_of_declaration_does_not_matter():
-    net = Built(
+    net = FromParts(
         lambda m, x: m.last(m.act(m.middle(torch.tanh(m.first(x))))),
         last=nn.Linear(8, 2),
         act=nn.ReLU(),
@@ -97,7 +68,7 @@ def test_the_order_of_declaration_does_not_matter():
     ],
 )
 def test_what_keeps_the_signal_is_looked_through(between):
-    net = Built(lambda m, x: m.b(between(F.relu(m.a(x)))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
+    net = FromParts(lambda m, x: m.b(between(F.relu(m.a(x)))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
     assert preceding(net, X)["b.weight"] == "ReLU"
 
 
@@ -117,7 +88,9 @@ def test_a_hand_written_norm_is_a_norm():
     def normed(x):
         return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)
 
-    net = Built(lambda m, x: m.b(normed(torch.relu(m.a(x)))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
+    net = FromParts(
+        lambda m, x: m.b(normed(torch.relu(m.a(x)))), a=nn.Linear(8, 8), b=nn.Linear(8, 2)
+    )
     assert preceding(net, X)["b.weight"] == "norm"
 
 
@@ -130,7 +103,7 @@ def residual(m, x):
 
 def residual_net():
     blocks = nn.ModuleList(nn.ModuleList([nn.Linear(8, 16), nn.Linear(16, 8)]) for _ in range(4))
-    return Built(residual, stem=nn.Linear(8, 8), blocks=blocks, head=nn.Linear(8, 2))
+    return FromParts(residual, stem=nn.Linear(8, 8), blocks=blocks, head=nn.Linear(8, 2))
 
 
 def test_the_last_layer_of_a_residual_branch_is_scaled_down():
@@ -151,7 +124,7 @@ def test_a_branch_that_is_added_to_the_raw_input_counts_as_one():
     for block in range(4):
         gain = records[f"blocks.{block}.1.weight"].gain
         assert gain == pytest.approx(math.sqrt(2) / math.sqrt(4))
-    net = Built(
+    net = FromParts(
         lambda m, x: m.c(F.relu(x + m.b(F.relu(m.a(x))))),
         **{name: nn.Linear(8, 8) for name in "abc"},
     )
@@ -170,7 +143,7 @@ def test_noise_of_the_shape_of_the_data_makes_no_branch():
         return m.head(h)
 
     net = residual_net()
-    net.run = forward
+    net.function = forward
     records = {r.name: r for r in initialize_(net, program=program(net, X))}
     assert records["blocks.2.1.weight"].scheme == "mirrored orthogonal"
 
@@ -222,7 +195,7 @@ def test_convolutions_transposed_ones_and_pools():
 
 
 def test_a_tied_weight_is_drawn_once_by_its_first_use():
-    net = Built(
+    net = FromParts(
         lambda m, x: m.b(F.relu(m.a(torch.tanh(m.a(x))))), a=nn.Linear(8, 8), b=nn.Linear(8, 8)
     )
     net.b.weight = net.a.weight
@@ -248,7 +221,9 @@ def test_transformer_layers():
 
 
 def test_recurrent_layers_and_what_follows_them():
-    net = Built(lambda m, x: m.head(m.lstm(x)[0][:, -1]), lstm=nn.LSTM(8, 4), head=nn.Linear(4, 2))
+    net = FromParts(
+        lambda m, x: m.head(m.lstm(x)[0][:, -1]), lstm=nn.LSTM(8, 4), head=nn.Linear(4, 2)
+    )
     assert found(net, torch.randn(3, 6, 8)) == {
         "lstm.weight_ih_l0": ("input", "orthogonal gates"),
         "lstm.weight_hh_l0": ("input", "orthogonal gates"),
@@ -261,7 +236,7 @@ def test_recurrent_layers_and_what_follows_them():
 
 
 def test_embeddings_stay_and_the_layer_after_one_has_gain_one():
-    net = Built(
+    net = FromParts(
         lambda m, x: m.head(m.table(x).mean(1)), table=nn.Embedding(9, 8, 0), head=nn.Linear(8, 2)
     )
     assert found(net, torch.randint(0, 9, (3, 4))) == {
@@ -271,7 +246,7 @@ def test_embeddings_stay_and_the_layer_after_one_has_gain_one():
 
 
 def test_a_layer_behind_a_frozen_and_detached_one_is_seen():
-    net = Built(
+    net = FromParts(
         lambda m, x: m.head(F.relu(m.back(x)).detach()), back=nn.Linear(8, 8), head=nn.Linear(8, 2)
     )
     net.back.requires_grad_(False)
@@ -292,5 +267,5 @@ def test_under_autocast_the_same_is_found():
 
 
 def test_a_layer_that_the_batch_does_not_reach_goes_by_declaration():
-    net = Built(lambda m, x: m.a(x), a=nn.Linear(8, 2), act=nn.ReLU(), b=nn.Linear(8, 2))
+    net = FromParts(lambda m, x: m.a(x), a=nn.Linear(8, 2), act=nn.ReLU(), b=nn.Linear(8, 2))
     assert found(net, X)["b.weight"] == ("ReLU", "kaiming_normal")

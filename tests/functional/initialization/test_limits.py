@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from helpers.initialization_programs import X, found, preceding, program
+from helpers.small_modules import FromParts
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own habit
 
@@ -13,43 +15,11 @@ from lightning_stab.functional.initialization import (
     initialize_,
 )
 
-
-def program(module, *inputs):
-    return Program(lambda: copy.deepcopy(module), lambda twin: twin(*inputs).square().mean())
-
-
-def found(module, *inputs, settings=None):
-    """Return what precedes each weight, and its scheme, by name."""
-    records = initialize_(module, settings, program=program(module, *inputs))
-    return {r.name: (r.preceding, r.reason or r.scheme) for r in records}
-
-
-def preceding(module, *inputs):
-    return {name: kind for name, (kind, _) in found(module, *inputs).items()}
-
-
-class Built(nn.Module):
-    """A module of named parts and a forward."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        self.run = forward
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *inputs):
-        return self.run(self, *inputs)
-
-
-X = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
-IMAGES = torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(2))
-
-
 # --- what is left alone --------------------------------------------------------------------------
 
 
 def test_low_rank_adapters_stay():
-    net = Built(
+    net = FromParts(
         lambda m, x: F.relu(m.base(x) + 2.0 * m.up(m.down(x))),
         base=nn.Linear(8, 8),
         down=nn.Linear(8, 2, bias=False),
@@ -75,7 +45,7 @@ def test_a_plain_net_of_zeros_is_drawn():
 
 
 def test_a_weight_merged_before_use_stays():
-    net = Built(
+    net = FromParts(
         lambda m, x: F.linear(x, m.a.weight + m.up.weight @ m.down.weight),
         a=nn.Linear(8, 8), up=nn.Linear(2, 8), down=nn.Linear(8, 2),
     )  # fmt: skip
@@ -107,7 +77,7 @@ def test_a_kept_weight_of_zeros_that_feeds_a_layer_is_refused():
 
 
 def test_branches_that_are_put_side_by_side_keep_their_activation():
-    net = Built(
+    net = FromParts(
         lambda m, x: m.c(torch.cat([F.relu(m.a(x)), F.relu(m.b(x))], 1)),
         a=nn.Linear(8, 4), b=nn.Linear(8, 4), c=nn.Linear(8, 2),
     )  # fmt: skip
@@ -115,7 +85,7 @@ def test_branches_that_are_put_side_by_side_keep_their_activation():
 
 
 def test_noise_that_the_module_draws_itself_is_an_input():
-    net = Built(
+    net = FromParts(
         lambda m, x: m.b(torch.tanh(m.a(torch.randn(6, 8)))), a=nn.Linear(8, 8), b=nn.Linear(8, 2)
     )
     assert preceding(net, X) == {"a.weight": "input", "b.weight": "Tanh"}
@@ -139,7 +109,7 @@ def test_an_activation_kept_for_a_skip_as_well_is_not_mirrored():
         hidden = F.relu(m.a(x))
         return m.c(hidden + m.b(hidden))
 
-    net = Built(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(8, 2))
+    net = FromParts(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(8, 2))
     assert found(net, X)["b.weight"] == ("ReLU", "kaiming_normal")
 
 
@@ -148,7 +118,7 @@ def test_an_activation_that_goes_on_by_another_way_is_not_mirrored():
         hidden = F.relu(m.a(x))
         return m.c(torch.cat([hidden, torch.tanh(m.b(hidden))], 1))
 
-    net = Built(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(16, 2))
+    net = FromParts(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(16, 2))
     assert found(net, X)["b.weight"] == ("ReLU", "kaiming_normal")
 
 
@@ -173,21 +143,21 @@ def test_a_gradient_taken_inside_the_step_does_not_disturb():
     ],
 )
 def test_a_function_without_a_usable_law_counts_as_none(function):
-    net = Built(lambda m, x: m.b(function(m.a(x))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
+    net = FromParts(lambda m, x: m.b(function(m.a(x))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
     _, scheme = found(net, X)["b.weight"]
     assert scheme in {"orthogonal", "balanced orthogonal"}
     assert net.b.weight.isfinite().all()
 
 
 def test_a_sparse_input_is_followed():
-    net = Built(lambda m, x: m.b(F.relu(x.mm(m.a))), b=nn.Linear(8, 2))
+    net = FromParts(lambda m, x: m.b(F.relu(x.mm(m.a))), b=nn.Linear(8, 2))
     net.a = nn.Parameter(torch.randn(8, 8))
     records = initialize_(net, program=program(net, X.to_sparse()))
     assert {r.name: r.preceding for r in records}["b.weight"] == "ReLU"
 
 
 def test_a_lazy_layer_that_the_batch_does_not_reach_stays_lazy():
-    net = Built(lambda m, x: m.b(x), a=nn.LazyLinear(8), b=nn.Linear(8, 2))
+    net = FromParts(lambda m, x: m.b(x), a=nn.LazyLinear(8), b=nn.Linear(8, 2))
     result = found(net, X)
     assert result["a.weight"][1].startswith("lazy")
     assert result["b.weight"] == ("input", "orthogonal")

@@ -1,0 +1,103 @@
+"""What the version before the house was rebuilt wrote and showed still holds.
+
+`tests/data/before_house` was made by that version: names, signatures, configurations, checkpoints,
+and how the runs that were resumed from them ended.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import lightning_stab
+from lightning_stab.cli import run
+
+BEFORE = Path(__file__).parent / "data" / "before_house"
+NAMES = json.loads((BEFORE / "public_names.json").read_text())
+PUBLIC = ("", ".callbacks", ".functional", ".models", ".data", ".diagnosis")
+CONFIGS = sorted(BEFORE.glob("*config_*.yaml"))
+# Lightning's advice on what the runs do by intent: data in memory, a folder used twice.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, BEFORE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+artifacts = load("make_artifacts")
+
+
+@pytest.mark.parametrize("part", PUBLIC)
+def test_every_public_name_is_still_there(part):
+    module = importlib.import_module(f"lightning_stab{part}")
+    before = NAMES["modules"][f"lightning_stab{part}"].get("all", ())
+    assert set(before) <= set(dir(module))
+    assert callable(lightning_stab.cli.main)
+
+
+@pytest.mark.parametrize("name", NAMES["signatures"])
+def test_what_was_an_argument_is_one_with_the_same_default(name):
+    now = inspect.signature(getattr(lightning_stab, name)).parameters
+    before = NAMES["signatures"][name]
+    for parameter in before:
+        same = now[parameter["name"]]
+        assert same.kind.name == parameter["kind"]
+        assert (same.default is same.empty) == ("default" not in parameter)
+        if "default" in parameter:
+            assert repr(same.default) == parameter["default"]
+    positional = [p["name"] for p in before if p["kind"] == "POSITIONAL_OR_KEYWORD"]
+    assert list(now)[: len(positional)] == positional
+
+
+def lost(before, now, at=""):
+    """Return where a value of before is not the same now; what was added does not count."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        places = [lost(value, now.get(key), f"{at}.{key}") for key, value in before.items()]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        places = [
+            lost(a, b, f"{at}[{i}]") for i, (a, b) in enumerate(zip(before, now, strict=True))
+        ]
+    else:
+        return [] if before == now else [f"{at}: {before!r} became {now!r}"]
+    return [place for each in places for place in each]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_still_means_the_same(path, folder, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(["fit", f"--config={path}", "--print_config"])
+    assert end.value.code == 0
+    assert lost(yaml.safe_load(path.read_text()), yaml.safe_load(capsys.readouterr().out)) == []
+
+
+def ended(name, part):
+    return torch.load(BEFORE / f"run_{name}_{part}.pt", weights_only=True)
+
+
+@cache
+def machine_computes_as_before(folder):
+    """Say whether a run without the suite ends as on the machine of before, bit for bit."""
+    whole, _ = artifacts.fit("plain", folder)
+    return artifacts.differences(ended("plain", "whole"), whole) == []
+
+
+@pytest.mark.parametrize("name", artifacts.RUNS)
+def test_a_resumed_run_ends_bit_for_bit_as_it_did(name, tmp_path_factory):
+    checkpoint = BEFORE / f"run_{name}.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["state_dict"]
+    resumed, _ = artifacts.fit(name, tmp_path_factory.mktemp("resumed"), ckpt_path=checkpoint)
+    before = ended(name, "final")
+    for counted in ("global_step", "current_epoch"):
+        assert resumed[counted] == before[counted]
+    if not machine_computes_as_before(tmp_path_factory.getbasetemp()):
+        pytest.skip("torch computes otherwise on this machine, also without the suite")
+    assert artifacts.differences(before, resumed) == []
