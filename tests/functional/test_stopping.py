@@ -71,7 +71,9 @@ def test_the_track_keeps_the_first_best_value_and_its_position(values, mode):
 def test_waiting_begins_at_the_best_or_at_the_end_of_the_burn_in(best, start, more, unit):
     now = max(best, start) + more
     track = Track(at=Position(best, best, best))
-    assert time_since_best(track, Position(now, now, now), Position(start, start, start), unit) == more
+    assert (
+        time_since_best(track, Position(now, now, now), Position(start, start, start), unit) == more
+    )
 
 
 @given(st.lists(numbers, min_size=1, max_size=20), st.integers(1, 10))
