@@ -62,6 +62,27 @@ def integer(name: str, value: int, *, minimum: int, hint: str = "") -> int:
     return value
 
 
+def integers(options: Any, **minima: int) -> None:
+    """Check that fields of a dataclass are integers of at least so much, or None by default.
+
+    Raises:
+        InvalidArgumentError: for the first that is not.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Options:
+        ...     patience: int = 3
+        ...     window: int | None = None
+        >>> integers(Options(), patience=1, window=4)
+    """
+    defaults = {field.name: field.default for field in fields(options)}
+    for name, minimum in minima.items():
+        value = getattr(options, name)
+        if value is not None or defaults[name] is not None:
+            integer(name, value, minimum=minimum)
+
+
 def real(
     name: str,
     value: float,

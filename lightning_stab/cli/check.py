@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from itertools import islice
-from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -36,13 +35,6 @@ class CheckCLI(StabCLI):
         parser.add_argument("--json", action="store_true", help="print json instead of a table")
         add_fit_arguments(parser)
 
-    def batches(self) -> list[Any]:
-        """Return the first training batches."""
-        number = integer("batches", self.config["batches"], minimum=1)
-        if self.datamodule is not None:
-            return training_batches(self.datamodule, number)
-        return list(islice(self.model.train_dataloader(), number))
-
 
 def check(args: list[str]) -> int:
     """Check the gradients of a module on its first training batches.
@@ -55,5 +47,9 @@ def check(args: list[str]) -> int:
     """
     with redirect_stdout(sys.stderr):  # Lightning's messages must not get into the json
         cli = CheckCLI(args)
-        batches = cli.batches()
+        number = integer("batches", cli.config["batches"], minimum=1)
+        if cli.datamodule is not None:
+            batches = training_batches(cli.datamodule, number)
+        else:
+            batches = list(islice(cli.model.train_dataloader(), number))
     return check_batches(cli.model, batches, as_json=cli.config["json"])

@@ -21,22 +21,19 @@ TRAINER: dict[str, Any] = {
     },
 }
 
-MONITORING: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("GradientMonitor", {}),
-    ("StepGuard", {}),
-    ("TrainingDoctor", {}),
-)
-ALL: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("WeightInitialization", {}),
-    ("GradientCheck", {}),
-    ("GradientMonitor", {}),
-    ("ActivationMonitor", {}),
-    ("GradientClipping", {}),
-    ("StepGuard", {}),
-    ("LearningRateDecay", {}),
-    ("BestWeightsEarlyStopping", {"monitor": "val_loss"}),
-    ("TrainingDoctor", {}),
-)
+Callbacks = dict[str, dict[str, Any]]  # their arguments by their names
+MONITORING: Callbacks = {"GradientMonitor": {}, "StepGuard": {}, "TrainingDoctor": {}}
+ALL: Callbacks = {
+    "WeightInitialization": {},
+    "GradientCheck": {},
+    "GradientMonitor": {},
+    "ActivationMonitor": {},
+    "GradientClipping": {},
+    "StepGuard": {},
+    "LearningRateDecay": {},
+    "BestWeightsEarlyStopping": {"monitor": "val_loss"},
+    "TrainingDoctor": {},
+}
 
 
 def settings(model: str = MODEL, data: str | None = DATA) -> dict[str, Any]:
@@ -60,7 +57,7 @@ def settings(model: str = MODEL, data: str | None = DATA) -> dict[str, Any]:
         **TRAINER,
         "trainer.callbacks": [
             {"class_path": f"lightning_stab.{name}", "init_args": dict(arguments)}
-            for name, arguments in (ALL if own else MONITORING)
+            for name, arguments in (ALL if own else MONITORING).items()
         ],
         "model": {"class_path": MODEL} if model == MODEL else None,
         "data": {"class_path": DATA} if own and data == DATA else None,

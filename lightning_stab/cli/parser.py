@@ -23,28 +23,15 @@ OTHER_COMMANDS = (
     "Beside these there are `check` (is any gradient wrong?) and `diagnose` (what is wrong with"
     " this training?), which take the options of `fit` and save nothing."
 )
-LOADERS = {
-    "fit": "train_dataloader",
-    "validate": "val_dataloader",
-    "test": "test_dataloader",
-    "predict": "predict_dataloader",
-}
+LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
 class StabArgumentParser(LightningArgumentParser):
     """A parser whose errors are the sentence that matters, without pages of usage before it."""
 
-    def add_lightning_class_args(
-        self,
-        lightning_class: Any,
-        nested_key: str,
-        subclass_mode: bool = False,
-        required: bool = True,
-    ) -> list[str]:
+    def add_lightning_class_args(self, *args: Any, **settings: Any) -> list[str]:
         """Add a class; none is required, because its default is chosen after a first parse."""
-        return super().add_lightning_class_args(
-            lightning_class, nested_key, subclass_mode, required=False
-        )
+        return super().add_lightning_class_args(*args, **{**settings, "required": False})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and where help is, then leave with code 2."""
@@ -117,8 +104,8 @@ class StabCLI(LightningCLI):
             raise InvalidArgumentError(
                 "`model` must be a module, got null. Name its class: --model my_package.MyModule"
             )
-        loader = LOADERS.get(self.subcommand or "fit")
-        if self.datamodule is None and loader and not is_overridden(loader, self.model):
+        loader = f"{LOADERS[self.subcommand or 'fit']}_dataloader"
+        if self.datamodule is None and not is_overridden(loader, self.model):
             raise InvalidArgumentError(
                 f"`data` must name a data module, because {type(self.model).__name__} has no "
                 f"`{loader}`. Add for example --data my_package.MyData or --data DigitsDataModule"

@@ -19,21 +19,19 @@ def claim_folders(trainer: Trainer) -> None:
     a folder succeeds for one process alone, so whoever made it owns the number.
     """
     for logger in trainer.loggers if trainer.is_global_zero else ():
-        if isinstance(logger, (TensorBoardLogger, CSVLogger)) and logger._version is None:
+        if isinstance(logger, (TensorBoardLogger, CSVLogger)) and "://" not in logger.root_dir:
             _claim(logger)
 
 
 def _claim(logger: TensorBoardLogger | CSVLogger) -> None:
-    if "://" in logger.root_dir:
-        return
-    os.makedirs(os.path.expanduser(os.path.expandvars(logger.root_dir)), exist_ok=True)
-    while True:
+    if logger._version is None:
+        os.makedirs(os.path.expanduser(os.path.expandvars(logger.root_dir)), exist_ok=True)
+    while logger._version is None:
+        folder = os.path.expanduser(logger.log_dir)  # the logger chooses its number now
         try:
-            os.makedirs(logger.log_dir)  # of the number that the logger chooses now
+            os.makedirs(folder)
         except FileExistsError:
             logger._version = None  # another run took it: choose again
-            continue
-        return
 
 
 def tensorboard_command(folder: str) -> str:

@@ -19,9 +19,6 @@ from lightning_stab.arguments import real
 from lightning_stab.data._image_data_module import ImageDataModule
 from lightning_stab.errors import DatasetError
 
-UNSIGNED_BYTE = 8
-GZIP_START = b"\x1f\x8b"
-
 
 class MNISTDataModule(ImageDataModule):
     """MNIST, Fashion-MNIST and the like: images from four IDX files in a folder.
@@ -130,10 +127,10 @@ def read_idx(path: Path, num_dimensions: int) -> Tensor:
     """
     try:
         content = path.read_bytes()
-        content = gzip.decompress(content) if content[:2] == GZIP_START else content
+        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{str(path)!r} cannot be read: {error}. Fetch it again.") from error
-    magic = bytes([0, 0, UNSIGNED_BYTE, num_dimensions])
+    magic = bytes([0, 0, 8, num_dimensions])
     header_length = 4 + 4 * num_dimensions
     if content[:4] != magic:
         raise DatasetError(

@@ -1,7 +1,8 @@
-"""The learning rate as a factor of its first value, by time.
+"""The learning rate as a factor of its first value, by time or by the loss.
 
-Torch's own schedulers do the arithmetic. They act on a stand-in optimizer whose learning rate is 1,
-so that what they compute is the factor itself, and the real optimizers are not wrapped.
+Torch's own schedulers do the arithmetic where they can. They act on a stand-in optimizer whose
+learning rate is 1, so that they compute the factor itself, and the real optimizers are not wrapped.
+A schedule by the loss takes one value at a time, and non-finite values change nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
@@ -20,18 +22,21 @@ from torch.optim.lr_scheduler import (
     LinearLR,
     LRScheduler,
     PolynomialLR,
+    ReduceLROnPlateau,
     StepLR,
 )
 
-TIME_SCHEDULES = (
-    "exponential",
-    "step",
-    "polynomial",
-    "inverse_sqrt",
-    "cosine",
-    "cosine_restarts",
-)
-NEEDS_TOTAL = ("polynomial", "cosine")
+from lightning_stab.errors import UnstableStepError
+from lightning_stab.functional.stopping import oscillates
+
+TIME_SCHEDULES = "exponential", "step", "polynomial", "inverse_sqrt", "cosine", "cosine_restarts"
+LOSS_SCHEDULES = "loss", "plateau", "oscillation"
+NEEDS_TOTAL = "polynomial", "cosine"
+LOSS_FUNCTIONS: dict[str, Callable[[float], float]] = {
+    "linear": lambda ratio: ratio,
+    "sqrt": math.sqrt,
+    "square": lambda ratio: ratio * ratio,
+}
 
 # What moves in a scheduler's `state_dict` while it runs. The settings are not saved: those of the
 # new run hold. A key that another release of torch does not have is passed over.
@@ -140,3 +145,158 @@ def warmup_schedule(steps: int) -> FactorSchedule:
         [0.25, 0.5, 0.75, 1.0, 1.0]
     """
     return FactorSchedule(lambda o: LinearLR(o, 1 / (steps + 1), total_iters=steps))
+
+
+def smooth(mean: Tensor, weight: Tensor, value: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    r"""Return the exponential mean and its weight after one more value, without a host transfer.
+
+    :math:`m = s m + (1 - s) v` and :math:`w = s w + (1 - s)`; the unbiased mean is m / w. A
+    non-finite value changes neither.
+
+    Example:
+        >>> mean, weight = torch.zeros(()), torch.zeros(())
+        >>> for value in [4.0, float("nan"), 2.0]:
+        ...     mean, weight = smooth(mean, weight, torch.tensor(value), 0.5)
+        >>> round(float(mean / weight), 4)
+        2.6667
+
+    Kingma & Ba, "Adam" (2015), for the correction of the bias.
+    """
+    finite = torch.isfinite(value)
+    new_mean = smoothing * mean + (1 - smoothing) * value
+    new_weight = smoothing * weight + (1 - smoothing)
+    return torch.where(finite, new_mean, mean), torch.where(finite, new_weight, weight)
+
+
+def loss_factor(
+    loss: float, first: float, function: Callable[[float], float], floor: float, ceiling: float
+) -> float:
+    r"""Return :math:`g(loss / first)`, between ``floor`` and ``ceiling``.
+
+    Example:
+        >>> loss_factor(0.5, 2.0, LOSS_FUNCTIONS["linear"], 0.01, 1.0)
+        0.25
+        >>> loss_factor(8.0, 2.0, LOSS_FUNCTIONS["linear"], 0.01, 1.0)
+        1.0
+    """
+    return min(max(function(loss / first), floor), ceiling)
+
+
+class LossSchedule:
+    r"""The factor :math:`g(loss / first loss)`, between a floor and a ceiling.
+
+    Example:
+        >>> schedule = LossSchedule(LOSS_FUNCTIONS["sqrt"], floor=0.01, ceiling=1.0)
+        >>> [schedule.advance(loss) for loss in [4.0, 1.0, float("nan"), 8.0]]
+        [1.0, 0.5, 0.5, 1.0]
+    """
+
+    def __init__(self, function: Callable[[float], float], *, floor: float, ceiling: float) -> None:
+        self._function, self._floor, self._ceiling = function, floor, ceiling
+        self._first: float | None = None
+        self.factor = 1.0
+
+    def advance(self, *value: float) -> float:
+        """Take in one loss; return the factor.
+
+        Raises:
+            UnstableStepError: for a first loss that is not positive.
+        """
+        (loss,) = value
+        if not math.isfinite(loss):
+            return self.factor
+        if self._first is None:
+            if loss <= 0:
+                raise UnstableStepError(
+                    f"`schedule='loss'` needs a positive first loss to compare with, got {loss:g}; "
+                    "use `schedule='plateau'` for a loss that may be negative."
+                )
+            self._first = loss
+        ratio = max(loss, 0.0)
+        self.factor = loss_factor(ratio, self._first, self._function, self._floor, self._ceiling)
+        return self.factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the progress as plain numbers."""
+        return {"first": self._first, "factor": self.factor}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self._first, self.factor = state["first"], state["factor"]
+
+
+class PlateauSchedule(FactorSchedule):
+    """A factor cut to ``gamma`` of itself after ``patience`` values without improvement.
+
+    Example:
+        >>> plateau = PlateauSchedule(gamma=0.5, patience=2, min_delta=0, floor=0, mode="min")
+        >>> [plateau.advance(loss) for loss in [3.0, 2.0, 2.0, 2.0]]
+        [1.0, 1.0, 1.0, 0.5]
+    """
+
+    def __init__(
+        self, *, gamma: float, patience: int, min_delta: float, floor: float, mode: str
+    ) -> None:
+        def make(optimizer: SGD) -> ReduceLROnPlateau:
+            # An absolute threshold: torch's relative one points the wrong way for negative values.
+            # torch cuts when MORE than its patience have passed, hence one less.
+            return ReduceLROnPlateau(
+                optimizer,
+                mode="max" if mode == "max" else "min",
+                factor=gamma,
+                patience=patience - 1,
+                threshold=min_delta,
+                threshold_mode="abs",
+                min_lr=floor,
+                eps=0.0,
+            )
+
+        super().__init__(make)
+
+    def advance(self, *value: float) -> float:
+        """Take in one value; return the factor."""
+        return super().advance(*value) if math.isfinite(value[0]) else self.factor
+
+
+class OscillationSchedule:
+    """A factor cut to ``gamma`` of itself when the last ``window`` values swing around a level.
+
+    After a cut a whole new window is needed.
+
+    Example:
+        >>> schedule = OscillationSchedule(
+        ...     gamma=0.5, window=6, amplitude=0.05, floor=0.0, mode="min"
+        ... )
+        >>> [schedule.advance(loss) for loss in [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0]]
+        [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
+    """
+
+    def __init__(
+        self, *, gamma: float, window: int, amplitude: float, floor: float, mode: str
+    ) -> None:
+        self._gamma, self._window, self._amplitude = gamma, window, amplitude
+        self._floor, self._mode = floor, mode
+        self._recent: list[float] = []
+        self.factor = 1.0
+
+    def advance(self, *value: float) -> float:
+        """Take in one value; return the factor."""
+        if not math.isfinite(value[0]):
+            return self.factor
+        self._recent = [*self._recent, value[0]][-self._window :]
+        full = len(self._recent) == self._window
+        if full and oscillates(self._recent, amplitude=self._amplitude, mode=self._mode):
+            self.factor = max(self.factor * self._gamma, self._floor)
+            self._recent = []
+        return self.factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the progress as plain numbers and lists."""
+        return {"recent": list(self._recent), "factor": self.factor}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self._recent, self.factor = list(state["recent"]), state["factor"]
+
+
+Schedule = FactorSchedule | LossSchedule | OscillationSchedule

@@ -26,12 +26,12 @@ UNITS = ("checks", "epochs", "steps")
 
 @dataclass(frozen=True)
 class Track:
-    """What is remembered of one metric.
+    """The history of one metric in four numbers.
 
     Attributes:
-        best: the best finite value seen; NaN before there is one.
-        at: when it was seen.
-        observed: how many values were seen, finite or not.
+        best: the best finite value; NaN before there is one.
+        at: its position.
+        observed: how many values there were, finite or not.
         finite: how many of them were finite.
     """
 
@@ -136,9 +136,8 @@ def measure_swing(values: Sequence[float]) -> Swing:
     n = len(values)
     level = math.fsum(values) / n
     middle = (n - 1) / 2
-    slope = math.fsum((i - middle) * (v - level) for i, v in enumerate(values)) / (
-        n * (n * n - 1) / 12
-    )
+    spread = n * (n * n - 1) / 12
+    slope = math.fsum((i - middle) * (v - level) for i, v in enumerate(values)) / spread
     rest = [v - level - slope * (i - middle) for i, v in enumerate(values)]
     differences = [b - a for a, b in pairwise(rest)]
     energy = math.fsum(d * d for d in differences)

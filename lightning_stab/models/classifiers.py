@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_stab.arguments import integer, one_of, options_from, real
+from lightning_stab.arguments import integer, integers, one_of, options_from, real
 from lightning_stab.errors import ConflictError
 from lightning_stab.models.activations import activation_module
 
@@ -40,9 +41,8 @@ class ClassifierOptions:
     weight_decay: float
 
     def __post_init__(self) -> None:
-        integer("num_classes", self.num_classes, minimum=2)
+        integers(self, num_classes=2, width=1)
         integer("depth", self.depth, minimum=1, hint="It is the number of hidden layers.")
-        integer("width", self.width, minimum=1)
         real("dropout", self.dropout, minimum=0, below=1, hint="It is a probability; 0 means none.")
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         real("learning_rate", self.learning_rate, above=0)
@@ -90,12 +90,13 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimizer that was asked for."""
-        rate, decay = self.learning_rate, self.weight_decay
-        if self.optimizer_name == "sgd":
-            return SGD(self.parameters(), rate, momentum=self.momentum, weight_decay=decay)
-        if self.optimizer_name == "adamw":
-            return AdamW(self.parameters(), rate, weight_decay=decay)
-        return Adam(self.parameters(), rate, weight_decay=decay)
+        kinds: dict[str, Callable[..., Optimizer]] = {
+            "adam": Adam,
+            "adamw": AdamW,
+            "sgd": partial(SGD, momentum=self.momentum),
+        }
+        make = kinds[self.optimizer_name]
+        return make(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
 
     def _measured_loss(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         inputs, classes = batch
@@ -103,14 +104,12 @@ class Classifier(LightningModule):
         # Half precision would round the loss to two or three digits; double stays double.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = cross_entropy(logits, classes)
-        self._measure(f"{stage}_loss", loss.detach(), len(classes))
-        self._measure(f"{stage}_accuracy", logits.detach(), classes)
+        observed = {"loss": (loss.detach(), len(classes)), "accuracy": (logits.detach(), classes)}
+        for name, values in observed.items():
+            metric = cast(Metric, self.metrics[f"{stage}_{name}"])  # a ModuleDict knows modules
+            metric.update(*values)
+            self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, prog_bar=True)
         return loss
-
-    def _measure(self, name: str, *observation: Any) -> None:
-        metric = cast(Metric, self.metrics[name])  # a ModuleDict knows modules only
-        metric.update(*observation)
-        self.log(name, metric, on_step=False, on_epoch=True, prog_bar=True)
 
 
 class MLPClassifier(Classifier):

@@ -225,7 +225,7 @@ def test_a_module_of_ones_own_is_monitored_and_not_changed(folder):
     assert (cli.model.depth, cli.datamodule.batch_size) == (7, 2)
     assert torch.all(cli.model.layer.weight == 0.25)
     saved = yaml.safe_load(Path(cli.trainer.log_dir, "config.yaml").read_text())
-    monitoring = [name for name, _ in defaults.MONITORING]
+    monitoring = list(defaults.MONITORING)
     assert class_names(saved["trainer"]["callbacks"]) == monitoring
     assert {"GradientMonitor", "StepGuard", "TrainingDoctor"} <= set(monitoring)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_stab.errors import UnstableStepError
-from lightning_stab.functional.decay_by_loss import (
+from lightning_stab.functional.decay import (
     LOSS_FUNCTIONS,
     LossSchedule,
     OscillationSchedule,

@@ -6,28 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_stab.arguments import integer, one_of, real
+from lightning_stab.arguments import integers, one_of, real
 from lightning_stab.errors import InvalidArgumentError
-from lightning_stab.functional.decay import TIME_SCHEDULES, time_schedule, warmup_schedule
-from lightning_stab.functional.decay_by_loss import (
+from lightning_stab.functional.decay import (
     LOSS_FUNCTIONS,
     LOSS_SCHEDULES,
+    TIME_SCHEDULES,
     LossSchedule,
     OscillationSchedule,
     PlateauSchedule,
     Schedule,
+    time_schedule,
+    warmup_schedule,
 )
 
-COMBINATIONS = ("refuse", "multiply", "replace")
 _GAMMAS = {"exponential": 0.95, "step": 0.1, "plateau": 0.5, "oscillation": 0.5}
-_MINIMA = {
-    "every": 1,
-    "growth": 1,
-    "warmup_steps": 0,
-    "patience": 1,
-    "window": 4,
-    "check_every_n_steps": 1,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +54,7 @@ class DecayOptions:
         one_of("schedule", self.schedule, TIME_SCHEDULES + LOSS_SCHEDULES)
         one_of("interval", self.interval, ("epoch", "step"))
         one_of("mode", self.mode, ("min", "max"))
-        one_of("combine", self.combine, COMBINATIONS)
+        one_of("combine", self.combine, ("refuse", "multiply", "replace"))
         if not callable(self.function):
             one_of("function", self.function, LOSS_FUNCTIONS)
         self._check_numbers()
@@ -77,11 +70,8 @@ class DecayOptions:
             )
 
     def _check_numbers(self) -> None:
-        for name, minimum in _MINIMA.items():
-            integer(name, getattr(self, name), minimum=minimum)
-        for name in ("total", "time_scale"):
-            if getattr(self, name) is not None:
-                integer(name, getattr(self, name), minimum=1)
+        integers(self, every=1, total=1, time_scale=1, growth=1, warmup_steps=0)
+        integers(self, patience=1, window=4, check_every_n_steps=1)
         if self.gamma is not None:
             hint = "A factor of 1 leaves the rate as it is; leave the callback out for that."
             real("gamma", self.gamma, above=0, below=1, hint=hint)

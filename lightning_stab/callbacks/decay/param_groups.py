@@ -51,12 +51,8 @@ class GroupRates:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers."""
-        return {
-            "first": list(self._first),
-            "written": list(self._written),
-            "before": list(self._before),
-            "factor": self._factor,
-        }
+        first, written, before = map(list, (self._first, self._written, self._before))
+        return {"first": first, "written": written, "before": before, "factor": self._factor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned; the optimizer has its rates already."""
@@ -79,31 +75,25 @@ def group_names(optimizers: list[Optimizer]) -> list[str]:
         ['head']
     """
     several = len(optimizers) > 1
-    names = []
-    for k, optimizer in enumerate(optimizers):
-        for i, group in enumerate(optimizer.param_groups):
-            name = str(group.get("name", f"group{i}"))
-            names.append(f"opt{k}/{name}" if several else name)
-    return names
+    return [
+        (f"opt{k}/" if several else "") + str(group.get("name", f"group{i}"))
+        for k, optimizer in enumerate(optimizers)
+        for i, group in enumerate(optimizer.param_groups)
+    ]
 
 
-def has_stepped(optimizer: Optimizer) -> bool:
-    """Say whether the step that just ran could change anything.
+def call_after_steps(optimizer: Optimizer, act: Callable[[], None]) -> RemovableHandle:
+    """Call ``act`` after every step that the optimizer really takes.
 
     A guard skips a step by taking every gradient away; a loss scaler does not call the optimizer
     at all, or leaves a note of the overflow for a fused one.
     """
-    overflow = getattr(optimizer, "found_inf", None)
-    if overflow is not None and bool(overflow):
-        return False
-    return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
-
-
-def call_after_steps(optimizer: Optimizer, act: Callable[[], None]) -> RemovableHandle:
-    """Call ``act`` after every step that the optimizer really takes."""
 
     def hook(stepped: Optimizer, args: Any, kwargs: Any) -> None:
-        if has_stepped(stepped):
+        overflow = getattr(stepped, "found_inf", None)
+        if overflow is not None and bool(overflow):
+            return
+        if any(p.grad is not None for group in stepped.param_groups for p in group["params"]):
             act()
 
     return optimizer.register_step_post_hook(hook)
@@ -114,10 +104,10 @@ def scale_during_steps(optimizer: Optimizer, clock: DecayClock) -> list[Removabl
 
     In between, the module's own scheduler finds the rates as it left them.
     """
-    kept: list[float | Tensor] = []
+    kept: list[float] = []
 
     def before(stepped: Optimizer, args: Any, kwargs: Any) -> None:
-        kept[:] = [_copy_of(group["lr"]) for group in stepped.param_groups]
+        kept[:] = learning_rates(stepped)
         for group in stepped.param_groups:
             _set_rate(group, float(group["lr"]) * clock.factor)
 
@@ -128,13 +118,9 @@ def scale_during_steps(optimizer: Optimizer, clock: DecayClock) -> list[Removabl
     return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
 
 
-def _copy_of(rate: float | Tensor) -> float | Tensor:
-    return rate.clone() if isinstance(rate, Tensor) else rate
-
-
-def _set_rate(group: dict[str, Any], rate: float | Tensor) -> float:
+def _set_rate(group: dict[str, Any], rate: float) -> float:
     if isinstance(group["lr"], Tensor):  # as capturable optimizers want it
         group["lr"].fill_(rate)
     else:
-        group["lr"] = float(rate)
+        group["lr"] = rate
     return float(group["lr"])

@@ -24,8 +24,7 @@ from lightning_stab.callbacks.decay.param_groups import (
 )
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
 from lightning_stab.errors import ConflictError
-from lightning_stab.functional.decay import NEEDS_TOTAL
-from lightning_stab.functional.decay_by_loss import smooth
+from lightning_stab.functional.decay import NEEDS_TOTAL, smooth
 from lightning_stab.functional.stopping import improves
 
 
@@ -75,9 +74,9 @@ class DecayState:
 
     def next_rates(self) -> list[float]:
         """Return the rate of every param group as the next step will use it."""
-        pairs = zip(self.optimizers, self.clocks, strict=True)
-        factors = [(o, clock.factor if self._multiplies else 1.0) for o, clock in pairs]
-        return [rate * factor for o, factor in factors for rate in learning_rates(o)]
+        factors = [clock.factor if self._multiplies else 1.0 for clock in self.clocks]
+        pairs = zip(self.optimizers, factors, strict=True)
+        return [rate * factor for o, factor in pairs for rate in learning_rates(o)]
 
     def end_batch(self, trainer: Trainer, outputs: Any) -> None:
         """Observe the training loss, if that is what the rates follow."""
@@ -208,10 +207,8 @@ class SmoothedLoss:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
         if state:
-            total, weight = (
-                torch.tensor(state[n], dtype=torch.float64) for n in ("mean", "weight")
-            )
-            self._mean_and_weight = total, weight
+            both = torch.tensor([state["mean"], state["weight"]], dtype=torch.float64)
+            self._mean_and_weight = both[0], both[1]
 
 
 def refuse_two_schedules(trainer: Trainer, module: LightningModule, combine: str) -> None:

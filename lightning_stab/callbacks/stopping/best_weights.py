@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -47,11 +46,11 @@ class BestWeights:
         """Copy the weights and buffers as they are; an earlier copy is written over."""
         if trainer.lightning_module is None:  # a Trainer that has never run
             return
-        tensors = list(_named_tensors(_validated_module(trainer)))
+        tensors = _named_tensors(_validated_module(trainer))
         if self.folder is not None:
-            self._write({name: local_shard(tensor).cpu() for name, tensor in tensors})
+            self._write({name: local_shard(tensor).cpu() for name, tensor in tensors.items()})
             return
-        for name, tensor in tensors:
+        for name, tensor in tensors.items():
             own, kept = local_shard(tensor), self._copy.get(name)
             if kept is None or kept.shape != own.shape or kept.dtype != own.dtype:
                 self._copy[name] = own.to("cpu", copy=True)
@@ -66,9 +65,8 @@ class BestWeights:
             ConflictError: if the module has got other tensors since.
         """
         kept = self._read()
-        average = _averaged_model(trainer)
-        modules = [trainer.lightning_module, *([] if average is None else [average.module])]
-        for name, tensor in chain.from_iterable(_named_tensors(m) for m in modules):
+        modules = dict.fromkeys([trainer.lightning_module, _validated_module(trainer)])
+        for name, tensor in chain.from_iterable(_named_tensors(m).items() for m in modules):
             own = local_shard(tensor)
             if name not in kept or kept[name].shape != own.shape:
                 raise ConflictError(
@@ -80,9 +78,8 @@ class BestWeights:
     def save_to_checkpoint(self, checkpoint: dict[str, Any], key: str, trainer: Trainer) -> None:
         """Add the copy, unsharded, to a checkpoint; every process must call it."""
         if self:
-            kept = self._read()
-            tensors = _named_tensors(_validated_module(trainer))
-            full = {n: _full_tensor(kept[n], t) for n, t in tensors if n in kept}
+            kept, tensors = self._read(), _named_tensors(_validated_module(trainer))
+            full = {n: _full_tensor(kept[n], t) for n, t in tensors.items() if n in kept}
             checkpoint.setdefault(_CHECKPOINT_KEY, {})[key] = full
 
     def load_from_checkpoint(self, checkpoint: dict[str, Any], key: str) -> None:
@@ -93,9 +90,9 @@ class BestWeights:
         """Store what the checkpoint held, if anything; every process must call it."""
         if not self._loaded:
             return False
+        loaded, self._loaded = self._loaded, {}
         tensors = _named_tensors(_validated_module(trainer))
-        own = {n: _local_shard(self._loaded[n], t) for n, t in tensors if n in self._loaded}
-        self._loaded = {}
+        own = {n: _local_shard(loaded[n], t) for n, t in tensors.items() if n in loaded}
         if self.folder is not None:
             self._write(own)
         else:
@@ -128,20 +125,16 @@ class BestWeights:
 
 
 def _validated_module(trainer: Trainer) -> nn.Module:
-    average = _averaged_model(trainer)
+    """Return the average that a ``WeightAveraging`` keeps, under whatever name, or the module."""
+    averaging = [c for c in callbacks_of(trainer) if inherits(c, "WeightAveraging")]
+    kept = chain.from_iterable(vars(callback).values() for callback in averaging)
+    average = next((value for value in kept if isinstance(value, AveragedModel)), None)
     return trainer.lightning_module if average is None else average.module
 
 
-def _averaged_model(trainer: Trainer) -> AveragedModel | None:
-    """Return the model that a ``WeightAveraging`` callback keeps, under whatever name."""
-    averaging = [c for c in callbacks_of(trainer) if inherits(c, "WeightAveraging")]
-    kept = chain.from_iterable(vars(callback).values() for callback in averaging)
-    return next((value for value in kept if isinstance(value, AveragedModel)), None)
-
-
-def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
-        yield plain_name(name), tensor.detach()
+def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    both = chain(module.named_parameters(), module.named_buffers())
+    return {plain_name(name): tensor.detach() for name, tensor in both}
 
 
 def _full_tensor(kept: Tensor, like: Any) -> Tensor:

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_stab.arguments import options_from
-from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew, note_restore
-from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
-from lightning_stab.callbacks._trainer.logging import log_scalars, log_text, tag
-from lightning_stab.callbacks._trainer.strategies import refuse_unrestorable_weights
+from lightning_stab.callbacks._trainer.fit_state import (
+    begin_fit,
+    begins_anew,
+    is_validating_fit,
+    note_restore,
+)
+from lightning_stab.callbacks._trainer.lightning_classes import EarlyStopping, callbacks_of
+from lightning_stab.callbacks._trainer.logging import log_scalars, log_text, require_metrics, tag
+from lightning_stab.callbacks._trainer.ranks import broadcast, first_rank_with
+from lightning_stab.callbacks._trainer.strategies import (
+    averages_weights,
+    refuse_unrestorable_weights,
+)
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
-from lightning_stab.callbacks.stopping.early_stopping import HistoryEarlyStopping
-from lightning_stab.callbacks.stopping.record import StoppingOptions
+from lightning_stab.callbacks.stopping.record import StoppingOptions, StoppingRecord
 from lightning_stab.functional.stopping import Position
 
+_PATIENCE = EarlyStoppingReason.PATIENCE_EXHAUSTED
+_REASONS_OF_VALUES = {  # for which a value by itself stops the run, whatever came before
+    EarlyStoppingReason.NON_FINITE_METRIC: "not_finite",
+    EarlyStoppingReason.STOPPING_THRESHOLD: "threshold",
+    EarlyStoppingReason.DIVERGENCE_THRESHOLD: "divergence",
+}
+_log = logging.getLogger("lightning.pytorch.callbacks.early_stopping")  # with Lightning's handler
 _without_trainer: WeakSet[BestWeightsEarlyStopping] = WeakSet()
 
 
-class BestWeightsEarlyStopping(HistoryEarlyStopping):
+class BestWeightsEarlyStopping(EarlyStopping):
     """Lightning's ``EarlyStopping`` that also brings the best weights and buffers back.
 
     Args:
@@ -69,6 +87,7 @@ class BestWeightsEarlyStopping(HistoryEarlyStopping):
     Prechelt, "Early Stopping - But When?" (1998).
     """
 
+    options: StoppingOptions
     _instance: int  # the place among those with the same metric, mode and class, from 1
 
     def __init__(
@@ -97,13 +116,37 @@ class BestWeightsEarlyStopping(HistoryEarlyStopping):
         check_on_train_epoch_end: bool | None = None,
         log_rank_zero_only: bool = False,
     ) -> None:
-        super().__init__(options_from(StoppingOptions, locals()))
+        options = self.options = options_from(StoppingOptions, locals())
+        super().__init__(
+            monitor=options.leading,
+            mode=options.modes[options.leading],
+            min_delta=min_delta,
+            patience=patience,
+            verbose=verbose,
+            strict=strict,
+            check_finite=check_finite,
+            stopping_threshold=stopping_threshold,
+            divergence_threshold=divergence_threshold,
+            check_on_train_epoch_end=check_on_train_epoch_end,
+            log_rank_zero_only=log_rank_zero_only,
+        )
         self.summary = ""
+        self._checks_at_epoch_end = bool(check_on_train_epoch_end)
         self._weights = BestWeights(None if folder is None else Path(folder))
         self._restored = self._loaded = False
+        self._reset()
         taken = {c._instance for c in _without_trainer if self._shares_key_with(c)}
         self._instance = next(n for n in range(1, len(taken) + 2) if n not in taken)
         _without_trainer.add(self)
+
+    def _reset(self) -> None:
+        self.best_score = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
+        self.wait_count = self.stopped_epoch = 0
+        self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+        self.stopping_reason_message = None
+        self.stop_reason = ""
+        self._record = StoppingRecord(self.options)
+        self._stop_requested = False
 
     @property
     def restore_best(self) -> bool:
@@ -129,14 +172,21 @@ class BestWeightsEarlyStopping(HistoryEarlyStopping):
         return self._record.track(self.monitor).at
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work, before the first step."""
+        """Refuse what cannot work, before the first step, and choose when to check."""
         begin_fit(trainer, stage)
         _without_trainer.discard(self)
         sharing = [c for c in callbacks_of(trainer) if self._shares_key_with(c)]
         self._instance = next((n for n, c in enumerate(sharing, start=1) if c is self), 1)
         if stage == "fit" and self.restore_best:
             refuse_unrestorable_weights(trainer)
-        super().setup(trainer, pl_module, stage)
+        chosen = self.options.check_on_train_epoch_end
+        if chosen is None and averages_weights(trainer):
+            # The average may move on between the validation and the end of the epoch.
+            chosen = not trainer.enable_validation
+        elif chosen is None:  # as Lightning's class
+            settings: Any = trainer  # Lightning sets them where a type checker does not see it
+            chosen = settings.val_check_interval == 1.0 and settings.check_val_every_n_epoch == 1
+        self._checks_at_epoch_end = chosen
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with an empty record, or continue from the checkpoint's or the last fit's."""
@@ -151,6 +201,24 @@ class BestWeightsEarlyStopping(HistoryEarlyStopping):
         if loaded:
             self._reevaluate()
             self._request_stop(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Check mid-epoch if asked to, and stop when the Trainer's minimum has been reached."""
+        every, step = self.options.check_every_n_steps, trainer.global_step
+        if every is not None and step % every == 0 and step > self._record.now.step:
+            self._run_early_stopping_check(trainer)
+        self._request_stop(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check, unless that is due at another time."""
+        if is_validating_fit(trainer):
+            self._end_phase(trainer, is_due=not self._checks_at_epoch_end)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check, unless that is due at another time."""
+        self._end_phase(trainer, is_due=self._checks_at_epoch_end)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the best weights back, and report why the run ended."""
@@ -172,11 +240,17 @@ class BestWeightsEarlyStopping(HistoryEarlyStopping):
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning's class keeps, and the record of every metric; the weights go apart."""
-        return {**super().state_dict(), "restored": self._restored}
+        own = {"stop_reason": self.stop_reason, "record": self._record.state_dict()}
+        return {**super().state_dict(), **own, "restored": self._restored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of this class or of Lightning's; the given ``patience`` stays."""
-        super().load_state_dict(state_dict)
+        super().load_state_dict({**state_dict, "patience": self.patience})
+        self.stop_reason = state_dict.get("stop_reason", "")
+        if "record" in state_dict:
+            self._record.load_state_dict(state_dict["record"])
+        else:
+            self._record.load_lightning_state(float(self.best_score), self.wait_count)
         self._restored = state_dict.get("restored", False)
         self._loaded = True
 
@@ -194,9 +268,81 @@ class BestWeightsEarlyStopping(HistoryEarlyStopping):
         if self.restore_best and trainer.state.fn == "fit":
             self._weights.load_from_checkpoint(checkpoint, self.state_key)
 
-    def _on_improvement(self, trainer: Trainer) -> None:
-        if self.restore_best:
+    def _end_phase(self, trainer: Trainer, *, is_due: bool) -> None:
+        if is_due and self.options.check_every_n_steps is None:
+            self._run_early_stopping_check(trainer)
+        self._request_stop(trainer)
+
+    def _request_stop(self, trainer: Trainer) -> None:
+        # Only where the Trainer may stop: before `min_epochs` it would remember the request for
+        # ever, and until then the metric may recover.
+        progress: Any = trainer.fit_loop.epoch_progress.current  # typed too narrowly
+        enough_epochs = progress.processed >= (trainer.min_epochs or 0)
+        may_stop = enough_epochs and trainer.global_step >= (trainer.min_steps or 0)
+        if self._stop_requested and may_stop:
+            trainer.should_stop = True
+
+    def _run_early_stopping_check(self, trainer: Trainer) -> None:
+        """Check now. Named as in Lightning's class, for those who call or replace it there."""
+        settings: Any = trainer  # Lightning sets it where a type checker does not see it
+        strict, verbose = self.strict, self.verbose
+        if settings.fast_dev_run:
+            return
+        if not require_metrics(trainer, self.options.modes, strict=strict, verbose=verbose):
+            return
+        stop, message = self._judge(trainer)
+        improved = broadcast(trainer, self._record.improved)  # all keep weights of the same check
+        if improved and self.restore_best:
             self._weights.store(trainer)
+        first = first_rank_with(trainer, stop)
+        self._stop_requested = first is not None
+        self.stopped_epoch, self.stopping_reason_message = 0, None
+        if first is not None:  # every rank stops, for the reason of the first that has one
+            reason = message, self.stop_reason, self.stopping_reason
+            message, self.stop_reason, self.stopping_reason = broadcast(trainer, reason, first)
+            self.stopped_epoch, self.stopping_reason_message = trainer.current_epoch, message
+        if message and verbose and not (self.log_rank_zero_only and trainer.global_rank):
+            prefix = f"[rank: {trainer.global_rank}] " if trainer.world_size > 1 else ""
+            _log.info(prefix + message)
+
+    def _judge(self, trainer: Trainer) -> tuple[bool, str | None]:
+        """Observe the metrics; return whether to stop, and the reason or the improvement.
+
+        Lightning's class judges the value by itself, in the one private method of it that is used.
+        """
+        metrics, record, best = trainer.callback_metrics, self._record, self.best_score
+        current = metrics[self.monitor].squeeze()
+        self.min_delta = record.margin(self.monitor) * (1 if self.mode == "max" else -1)
+        stop, message = self._evaluate_stopping_criteria(current)
+        is_last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        epochs = trainer.current_epoch + is_last_batch
+        record.observe(Position(record.now.check + 1, epochs, trainer.global_step), metrics)
+        self.best_score = current if record.improved else best
+        self.wait_count = record.waited(self.monitor, "checks")
+        if stop and self.stopping_reason is not _PATIENCE:
+            self.stop_reason = _REASONS_OF_VALUES.get(self.stopping_reason, "")
+            if self.stop_reason == "not_finite":
+                value = f"{float(current):g}"
+                return True, f"the monitored metric {self.monitor} = {value} is not finite"
+            message = (message or "").removesuffix(" Signaling Trainer to stop.").removesuffix(".")
+            return True, message
+        why = self._judge_history()
+        return why is not None, why or (message if record.improved else None)
+
+    def _judge_history(self) -> str | None:
+        """Note whether the record gives a reason to stop; return it in words."""
+        self.stop_reason, why = self._record.reason_to_stop() or ("", None)
+        self.stopping_reason = _PATIENCE if why else EarlyStoppingReason.NOT_STOPPED
+        return why
+
+    def _reevaluate(self) -> None:
+        """Judge a checkpoint's record by the present options: its reason to stop may be gone."""
+        if self.stop_reason in _REASONS_OF_VALUES.values():
+            self._stop_requested = True
+            return
+        why = self.stopping_reason_message = self._judge_history()
+        self._stop_requested = why is not None
+        self.stopped_epoch = max(0, self._record.now.epoch - 1) if why else 0
 
     def _report(self, trainer: Trainer) -> None:
         why = (self.stopping_reason_message or "") if self._stop_requested else ""

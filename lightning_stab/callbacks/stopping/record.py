@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat
 
-from lightning_stab.arguments import integer, one_of, real
+from lightning_stab.arguments import integer, integers, one_of, real
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.stopping import (
     BEGINNING,
@@ -51,30 +51,21 @@ class StoppingOptions:
     log_rank_zero_only: bool = False
 
     def __post_init__(self) -> None:
-        for mode in list(self.modes.values())[1:]:  # Lightning's class checks the first
+        # `modes` refuses lists that do not fit, and Lightning's class an unknown first mode
+        for mode in list(self.modes.values())[1:]:
             one_of("mode", mode, ("min", "max"))
         hint = "To stop at the first check that does not improve, use 1."
         integer("patience", self.patience, minimum=1, hint=hint)
         one_of("patience_unit", self.patience_unit, UNITS)
         one_of("stall", self.stall, ("any", "all"))
         real("min_delta", self.min_delta, minimum=0)
-        integer("warmup_checks", self.warmup_checks, minimum=0)
-        integer("warmup_steps", self.warmup_steps, minimum=0)
-        if self.rising_checks is not None:
-            integer("rising_checks", self.rising_checks, minimum=1)
-        if self.oscillation_window is not None:
-            integer("oscillation_window", self.oscillation_window, minimum=4)
         real("oscillation_amplitude", self.oscillation_amplitude, minimum=0)
-        if self.check_every_n_steps is not None:
-            integer("check_every_n_steps", self.check_every_n_steps, minimum=1)
+        integers(self, warmup_checks=0, warmup_steps=0, rising_checks=1, oscillation_window=4)
+        integers(self, check_every_n_steps=1)
 
     @property
     def modes(self) -> dict[str, str]:
-        """Each metric with its mode; one mode serves all metrics.
-
-        Raises:
-            InvalidArgumentError: for no metric, a metric twice, or modes that do not fit in number.
-        """
+        """Each metric with its mode; one mode serves all metrics."""
         names = [self.monitor] if isinstance(self.monitor, str) else list(self.monitor)
         modes = [self.mode] * len(names) if isinstance(self.mode, str) else list(self.mode)
         if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
@@ -134,23 +125,20 @@ class StoppingRecord:
         """Return how many ``unit`` one metric has gone without improvement, after the burn-in."""
         return time_since_best(self.track(name), self.now, self.start, unit)
 
-    def observe(self, now: Position, values: Mapping[str, SupportsFloat]) -> bool:
-        """Record a check; return whether the leading metric improved."""
-        self.now, leading = now, self.options.leading
-        for name, mode in self.options.modes.items():
+    def observe(self, now: Position, values: Mapping[str, SupportsFloat]) -> None:
+        """Record a check."""
+        self.now, options = now, self.options
+        for name, mode in options.modes.items():
             track, value = self.track(name), float(values[name])
             improved = improves(value, track.best, mode=mode, by=self.margin(name))
             self.tracks[name] = observe(track, value, now, improved=improved)
-            if name == leading:
+            if name == options.leading:
                 self.improved = improved
-        value = float(values[leading])
+                if math.isfinite(value) and not self.in_warmup:
+                    keep = max((options.rising_checks or 0) + 1, options.oscillation_window or 0)
+                    self.recent = [*self.recent, value][-keep:]
         if self.in_warmup:
             self.start = now
-        elif math.isfinite(value):
-            options = self.options
-            keep = max((options.rising_checks or 0) + 1, options.oscillation_window or 0)
-            self.recent = [*self.recent, value][-keep:]
-        return self.improved
 
     def reason_to_stop(self) -> tuple[str, str] | None:
         """Return the name of the reason to stop and why in words, or None to go on."""
@@ -169,8 +157,8 @@ class StoppingRecord:
             count = self.tracks[never[0]].observed
             return "never_finite", f"{never[0]} was not finite in any of {count} checks"
         names, wait = " and ".join(stalled), min(waits[name] for name in stalled)
-        length = f"{wait} {_plural(options.patience_unit, wait)}"
-        return "patience", f"{names} did not improve for {length}"
+        unit = _plural(options.patience_unit, wait)
+        return "patience", f"{names} did not improve for {wait} {unit}"
 
     def _rise(self) -> tuple[str, str] | None:
         count, leading = self.options.rising_checks, self.options.leading
