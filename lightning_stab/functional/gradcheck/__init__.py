@@ -10,7 +10,7 @@ from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord, describe
 from lightning_stab.functional.gradcheck.settings import MODES, CheckSettings
 from lightning_stab.functional.gradcheck.verdicts import TOLERANCE, VERDICTS
-from lightning_stab.functional.random_states import kept_random_states
+from lightning_stab.functional.random_states import preserve_random_states
 
 __all__ = [
     "MODES",
@@ -23,5 +23,5 @@ __all__ = [
     "check_problem",
     "describe",
     "double_copy",
-    "kept_random_states",
+    "preserve_random_states",
 ]

@@ -17,7 +17,7 @@ from lightning_stab.functional.gradcheck.custom_functions import Depth
 from lightning_stab.functional.gradcheck.frozen import FrozenBranches, Held
 from lightning_stab.functional.gradcheck.state import ModuleState
 from lightning_stab.functional.gradcheck.stops import Interception, Recording
-from lightning_stab.functional.random_states import random_states, set_random_states
+from lightning_stab.functional.random_states import get_random_states, set_random_states
 
 OnLoss = Callable[[Tensor], None]
 Program = Callable[..., None]
@@ -58,7 +58,7 @@ class Problem:
         self._program = program
         self._inputs = tuple(inputs)
         self._state = ModuleState(module)
-        self._random = random_states()
+        self._random = get_random_states()
         self._without_graph = False
         self._kept: dict[str, Tensor] | None = None
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from lightning_stab.functional.initialization.passes import Program
-from lightning_stab.functional.random_states import kept_random_states
+from lightning_stab.functional.random_states import preserve_random_states
 
 
 def materialize_(module: nn.Module, program: Program) -> None:
@@ -36,7 +36,7 @@ def materialize_(module: nn.Module, program: Program) -> None:
         # Before the part's own hook, after which it is no longer lazy.
         hooks.callback(part.register_forward_pre_hook(note, prepend=True, with_kwargs=True).remove)
 
-    with ExitStack() as hooks, kept_random_states(), torch.no_grad():
+    with ExitStack() as hooks, preserve_random_states(), torch.no_grad():
         for name, part in twin.named_modules():
             if _is_lazy(part):
                 watch(name, part, hooks)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_stab.functional.initialization.flow import Flow
 from lightning_stab.functional.initialization.tape import Tape
-from lightning_stab.functional.random_states import kept_random_states
+from lightning_stab.functional.random_states import preserve_random_states
 
 LSUV, LSUV_CENTERED, RESCALE, INPUT_RANGE = "lsuv", "lsuv_centered", "rescale", "input range"
 _HEALTHY = (0.5, 2.0)
@@ -82,7 +82,7 @@ def _run(
 ) -> Readings:
     readings, edges = Readings(), dict[str, Any]()
     parts = dict(twin.named_modules(remove_duplicate=False))
-    with ExitStack() as hooks, kept_random_states(), torch.enable_grad():
+    with ExitStack() as hooks, preserve_random_states(), torch.enable_grad():
         for name in layers:
             watch = _Watch(name, corrections.get(name, ""), readings, edges)
             part = parts[name]

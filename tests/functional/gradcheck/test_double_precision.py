@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_stab.functional.gradcheck.double_precision import double_copy
 from lightning_stab.functional.gradcheck.state import ModuleState
-from lightning_stab.functional.random_states import kept_random_states
+from lightning_stab.functional.random_states import preserve_random_states
 
 
 class Odd(nn.Module):
@@ -89,10 +89,10 @@ def test_a_state_brings_back_buffers_attributes_modes_and_generators():
 
 def test_random_states_are_kept_also_when_the_body_raises():
     before = torch.rand(1), np.random.random(), random.random()  # noqa: NPY002
-    with kept_random_states():
+    with preserve_random_states():
         expected = torch.rand(1), np.random.random(), random.random()  # noqa: NPY002
     try:
-        with kept_random_states():
+        with preserve_random_states():
             torch.rand(5), np.random.random(), random.random()  # noqa: NPY002
             raise KeyError
     except KeyError:
