@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -31,3 +32,60 @@ def leaves_of(loss: Tensor) -> Iterator[Tensor]:
         if isinstance(variable, Tensor):
             yield variable
         nodes.extend(parent for parent, _ in node.next_functions)
+
+
+# --- calls of custom Functions --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CustomNode:
+    """A call of a custom ``autograd.Function`` in a graph.
+
+    Args:
+        function: the class.
+        distance: how many nodes lie between the loss and the call, at least.
+        parameters: names of the parameters whose gradient comes through the call.
+    """
+
+    function: type
+    distance: int
+    parameters: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The name of the class."""
+        return self.function.__name__
+
+
+def custom_nodes(loss: Tensor, names: dict[int, str]) -> list[CustomNode]:
+    """Return the custom calls behind ``loss``.
+
+    Args:
+        loss: with its graph.
+        names: parameter names by the ``id`` of the parameter.
+    """
+    found = []
+    for node, distance in _walk(loss.grad_fn):
+        function = getattr(node, "_forward_cls", None)
+        if function is not None and not function.__module__.startswith("torch."):
+            leaves = (id(getattr(inner, "variable", None)) for inner, _ in _walk(node))
+            behind = frozenset(names[leaf] for leaf in leaves if leaf in names)
+            found.append(CustomNode(function, distance, behind))
+    return found
+
+
+def _walk(root: Any) -> Iterator[tuple[Any, int]]:
+    """Yield each node behind ``root`` once, with its least distance."""
+    seen = {root}
+    front = [root] if root is not None else []
+    distance = 0
+    while front:
+        following = []
+        for node in front:
+            yield node, distance
+            for inner, _ in node.next_functions:
+                if inner is not None and inner not in seen:
+                    seen.add(inner)
+                    following.append(inner)
+        front = following
+        distance += 1
