@@ -1,7 +1,7 @@
 """Draw the error of central differences over the step, for right and for wrong gradients.
 
 Left, a tanh net: truncation falls with the step, rounding rises, and float32 never comes near 1e-7.
-Right, a ReLU net: kinks spoil all but the smallest steps; with the branches held fast none matter,
+Right, a ReLU net: kinks spoil all but the smallest steps; with branches replayed none matter,
 and a backward that is wrong by 1e-5 stands out at every step.
 
     python -m docs.figures.gradient_check [--out docs/images/NAME.png] [--small]
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from docs.figures import _drawing
 from docs.figures._drawing import BLUE, GREEN, GREY, RED
-from lightning_stab.functional.gradcheck.custom_functions import watched_functions
+from lightning_stab.functional.gradcheck.custom_functions import watch_functions
 from lightning_stab.functional.gradcheck.differences import central_difference
 from lightning_stab.functional.gradcheck.lines import Line, random_direction
 from lightning_stab.functional.gradcheck.problem import Problem
@@ -63,19 +63,19 @@ def problem(layer: type[nn.Linear], activation: type[nn.Module], width: int) -> 
 
 
 def errors(
-    of: Problem, steps: list[float], *, hold: bool = False, single: bool = False
+    of: Problem, steps: list[float], *, replay: bool = False, single: bool = False
 ) -> list[float]:
     """Return the relative error along a direction through the third layer, for each step."""
-    with watched_functions(of.depth):
+    with watch_functions(of.depth):
         _, gradients = of.gradients(record=True)
-    held = of.branches_to_hold() if hold else None
+    branches = of.record_branches() if replay else None
     direction = random_direction(of.parameters["4.weight"], torch.Generator().manual_seed(3))
     line = Line(of, {"4.weight": direction})
     slope = line.slopes(gradients)[0]
     found = []
     with line:
         for step in steps:
-            plus, minus = (line.losses_at(s, held=held)[0] for s in (step, -step))
+            plus, minus = (line.losses_at(s, branches=branches)[0] for s in (step, -step))
             if single:
                 plus, minus = torch.tensor([plus, minus]).float().tolist()
             found.append(abs(central_difference(plus, minus, step) - slope.value) / slope.size)
@@ -108,10 +108,10 @@ def draw(small: bool) -> Figure:
     left.set_title("tanh: truncation and rounding", fontsize=10)
     draw_errors(right, steps, [
         ("right, plain differences", GREY, errors(kinked, steps)),
-        ("right, branches held fast", GREEN, errors(kinked, steps, hold=True)),
-        ("wrong by 1e-5, branches held fast", RED, errors(faulty, steps, hold=True)),
+        ("right, branches replayed", GREEN, errors(kinked, steps, replay=True)),
+        ("wrong by 1e-5, branches replayed", RED, errors(faulty, steps, replay=True)),
     ])  # fmt: skip
-    right.set_title("ReLU: kinks, and what holding them does", fontsize=10)
+    right.set_title("ReLU: kinks, and what replaying them does", fontsize=10)
     figure.tight_layout()
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -60,3 +61,40 @@ def leaves_of(loss: Tensor) -> Iterator[Tensor]:
         leaf = leaf_of(node)
         if leaf is not None:
             yield leaf
+
+
+@dataclass(frozen=True)
+class CustomNode:
+    """A call of a custom ``autograd.Function`` in a graph.
+
+    Args:
+        function: the class.
+        distance: how many nodes lie between the loss and the call, at least.
+        parameters: names of the parameters whose gradient comes through the call.
+    """
+
+    function: type
+    distance: int
+    parameters: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The name of the class."""
+        return self.function.__name__
+
+
+def custom_nodes(loss: Tensor, names: dict[int, str]) -> list[CustomNode]:
+    """Return the custom calls behind ``loss``.
+
+    Args:
+        loss: with its graph.
+        names: parameter names by the ``id`` of the parameter.
+    """
+    found = []
+    for node, distance in walk_graph(loss.grad_fn):
+        function = getattr(node, "_forward_cls", None)
+        if function is not None and not function.__module__.startswith("torch."):
+            leaves = (id(getattr(inner, "variable", None)) for inner, _ in walk_graph(node))
+            behind = frozenset(names[leaf] for leaf in leaves if leaf in names)
+            found.append(CustomNode(function, distance, behind))
+    return found

@@ -22,7 +22,7 @@ from lightning_stab.functional.gradcheck import (
     GradientReport,
     Problem,
     check_problem,
-    kept_random_states,
+    preserve_random_states,
 )
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -83,7 +83,7 @@ def check_gradients(
         raise ConflictError(sharded)
     if max_samples is not None:
         batch = first_samples(batch, integer("max_samples", max_samples, minimum=1))
-    with kept_random_states(), redirect_stdout(io.StringIO()):
+    with preserve_random_states(), redirect_stdout(io.StringIO()):
         return check_problem(_problem(module, batch, loss_fn), settings)
 
 

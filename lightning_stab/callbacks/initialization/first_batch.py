@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_stab.functional.random_states import kept_random_states
+from lightning_stab.functional.random_states import preserve_random_states
 
 
 def first_batch(trainer: Trainer, module: LightningModule) -> Any | None:
@@ -29,7 +29,7 @@ def first_batch(trainer: Trainer, module: LightningModule) -> Any | None:
     combined = loop._combined_loader
     if combined is None or not combined.flattened:
         return None
-    with kept_random_states():
+    with preserve_random_states():
         batches = [_peek(loader) for loader in combined.flattened]
         if any(batch is None for batch in batches):
             return None

@@ -1,16 +1,16 @@
 """Central differences against autograd, in double precision, on a copy.
 
-`copying` makes the copy, `state` and `randomness` make its runs repeatable, `problem` turns them
-into losses of parameters, `differences` and `verdicts` measure and judge, `report` tells.
+`double_precision` makes the copy; `state`, `detached` and `branches` make its runs repeatable;
+`problem` turns them into losses of parameters; `lines`, `differences` and `verdicts` compare;
+`examination` goes from one parameter to the next; `suspects` names the cause; `report` shows it.
 """
 
-from lightning_stab.functional.gradcheck.check import check_problem
-from lightning_stab.functional.gradcheck.double_precision import double_copy
+from lightning_stab.functional.gradcheck.check import MODES, CheckSettings, check_problem
+from lightning_stab.functional.gradcheck.double_precision import deep_copy, double_copy
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord, describe
-from lightning_stab.functional.gradcheck.settings import MODES, CheckSettings
 from lightning_stab.functional.gradcheck.verdicts import TOLERANCE, VERDICTS
-from lightning_stab.functional.random_states import kept_random_states
+from lightning_stab.functional.random_states import preserve_random_states
 
 __all__ = [
     "MODES",
@@ -21,7 +21,8 @@ __all__ = [
     "ParameterRecord",
     "Problem",
     "check_problem",
+    "deep_copy",
     "describe",
     "double_copy",
-    "kept_random_states",
+    "preserve_random_states",
 ]

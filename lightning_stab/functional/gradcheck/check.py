@@ -1,23 +1,73 @@
-"""The check of a whole problem: point, parts, verdicts, suspects."""
+"""The check of a whole problem: its settings, point, parts, verdicts, suspects."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from lightning_stab.functional.gradcheck.custom_functions import watched_functions
+from lightning_stab.arguments import integer, one_of, real
+from lightning_stab.errors import InvalidArgumentError
+from lightning_stab.functional.gradcheck.custom_functions import note_low_precision, watch_functions
 from lightning_stab.functional.gradcheck.examination import Examination
-from lightning_stab.functional.gradcheck.low_precision import noted_low_precision
-from lightning_stab.functional.gradcheck.parts import largest_norm, parts_of, small_groups
-from lightning_stab.functional.gradcheck.point import Point, found_point
+from lightning_stab.functional.gradcheck.lines import divide_into_parts, largest_norm
+from lightning_stab.functional.gradcheck.point import MOVES, find_point
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord
 from lightning_stab.functional.gradcheck.search import Reference
-from lightning_stab.functional.gradcheck.settings import CheckSettings
-from lightning_stab.functional.gradcheck.suspects import Calls, calls_of, named_suspects
+from lightning_stab.functional.gradcheck.suspects import find_suspects, record_calls
+from lightning_stab.functional.gradcheck.verdicts import TOLERANCE
+
+MODES = ("auto", "tensor", "group", "model")
+_NOT_REPEATABLE = (
+    "Two runs from the same state, with the same random numbers, gave different losses "
+    "or did different operations. "
+    "Draw random numbers from torch's, NumPy's or Python's global generators to have them checked."
+)
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """The settings of a gradient check, validated.
+
+    Args:
+        mode: what one random direction spans: each ``"tensor"``, a ``"group"`` of tensors with
+            gradients of like size, or the whole ``"model"``; ``"auto"`` takes tensors for up to
+            32 of them, and groups beyond.
+        coordinates: None for random directions; a number of sampled coordinates of each tensor,
+            or ``"all"`` of them, for the plain formula one coordinate after another.
+        num_directions: how many directions each part gets; one may miss a fault by chance.
+        tolerance: the largest relative error of a right gradient.
+        seed: of the private generator.
+
+    Raises:
+        InvalidArgumentError: for an unknown mode, or a number out of range.
+
+    Example:
+        >>> CheckSettings(mode="model").num_directions
+        2
+    """
+
+    mode: str = "auto"
+    coordinates: int | str | None = None
+    num_directions: int = 2
+    tolerance: float = TOLERANCE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("mode", self.mode, MODES)
+        integer("num_directions", self.num_directions, minimum=1)
+        integer("seed", self.seed, minimum=0)
+        real("tolerance", self.tolerance, minimum=1e-10, maximum=1e-2)
+        if isinstance(self.coordinates, int):
+            integer("coordinates", self.coordinates, minimum=1)
+        elif self.coordinates not in (None, "all"):
+            raise InvalidArgumentError(
+                f'`coordinates` must be "all", an integer >= 1 or None, got {self.coordinates!r}. '
+                "Leave it out for random directions, which find more in less time."
+            )
 
 
 def check_problem(problem: Problem, settings: CheckSettings | None = None) -> GradientReport:
@@ -29,9 +79,9 @@ def check_problem(problem: Problem, settings: CheckSettings | None = None) -> Gr
     """
     settings = settings or CheckSettings()
     start = time.perf_counter()
-    with warnings.catch_warnings(), watched_functions(problem.depth):
+    with warnings.catch_warnings(), watch_functions(problem.depth):
         warnings.simplefilter("ignore")  # the module has its own say in the real run
-        records, notes = _records(problem, settings)
+        records, notes = _check(problem, settings)
     return GradientReport(
         tuple(records),
         notes=tuple(notes),
@@ -42,127 +92,89 @@ def check_problem(problem: Problem, settings: CheckSettings | None = None) -> Gr
     )
 
 
-def _records(problem: Problem, settings: CheckSettings) -> tuple[list[ParameterRecord], list[str]]:
-    generator = torch.Generator().manual_seed(settings.seed)
+def _check(problem: Problem, settings: CheckSettings) -> tuple[list[ParameterRecord], list[str]]:
     if not problem.parameters:
         return [], ["The module has no trainable parameter."]
-    point = found_point(problem, generator)
-    if not point.finite:
+    examination = _examine(problem, settings, MOVES)
+    if not examination.point.finite:
         return [], ["The step gave no finite loss, so there is nothing to differentiate."]
-    if not point.repeatable:
-        return _all_nondeterministic(problem), [_NOT_REPEATABLE]
-    examination = _examined(problem, point, settings, generator)
-    notes = _blame(examination, settings)
-    return examination.in_order(), notes + problem.notes + _stop_notes(problem)
+    if not examination.point.repeatable:
+        for name in problem.parameters:
+            examination.note(name, "nondeterministic")
+        return examination.in_order(), [_NOT_REPEATABLE]
+    notes = _find_causes(examination, settings) if problem.depth.called else []
+    notes += problem.notes
+    places = problem.detached.places()
+    if places:
+        shown = "; ".join(places[:8]) + ("; ..." if len(places) > 8 else "")
+        notes.append(f"Taken for constants, as autograd does: {shown}.")
+    return examination.in_order(), notes
 
 
-def _examined(
-    problem: Problem, point: Point, settings: CheckSettings, generator: torch.Generator
-) -> Examination:
+def _examine(problem: Problem, settings: CheckSettings, moves: tuple[float, ...]) -> Examination:
+    """Find a point and examine all parameters there, if the losses are finite and repeat."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    point = find_point(problem, generator, moves)
     reference = Reference(point.losses, point.noise, settings.tolerance)
-    reference.held = problem.branches_to_hold()
     examination = Examination(problem, point, reference, generator)
-    _examine(examination, settings)
+    if not (point.finite and point.repeatable):
+        return examination
+    reference.branches = problem.record_branches()
+    asked = {name for found in point.gradients for name in found}
+    names = [n for n in problem.parameters if n in asked and n not in point.unrepeatable]
+    for name in problem.parameters.keys() - asked:
+        examination.note(name, "unused", "No loss of this step is for this parameter.")
+    for name in point.unrepeatable:
+        examination.note(name, "nondeterministic", "Two backward passes gave different gradients.")
+    if settings.coordinates is None:
+        _examine_directions(examination, names, settings)
+        return examination
+    for name in names:
+        number = settings.coordinates if isinstance(settings.coordinates, int) else None
+        examination.examine_coordinates(name, number)
     return examination
 
 
-def _examine(examination: Examination, settings: CheckSettings) -> None:
-    point = examination.point
-    judged = [n for n in examination.problem.parameters if n not in point.unrepeatable]
-    asked = {name for found in point.gradients for name in found}
-    for name in examination.problem.parameters.keys() - asked:
-        examination.note(name, "unused", "No loss of this step is for this parameter.")
-    judged = [name for name in judged if name in asked]
-    for name in point.unrepeatable:
-        examination.note(name, "nondeterministic", "Two backward passes gave different gradients.")
-    if settings.coordinates is not None:
-        number = settings.coordinates if isinstance(settings.coordinates, int) else None
-        for name in judged:
-            examination.coordinates(name, number)
-        return
-    norms = {name: largest_norm(name, point.gradients) for name in judged}
-    silent = [name for name in judged if norms[name] == 0.0]
-    audible = [name for name in judged if norms[name] != 0.0]
-    parts = parts_of(audible, point.gradients, settings.mode)
+def _examine_directions(
+    examination: Examination, names: list[str], settings: CheckSettings
+) -> None:
+    gradients, num_directions = examination.point.gradients, settings.num_directions
+    norms = {name: largest_norm(name, gradients) for name in names}
+    nonzero = [name for name in names if norms[name] != 0.0]
+    zero_gradient = [name for name in names if norms[name] == 0.0]
+    parts = divide_into_parts(nonzero, gradients, settings.mode)
     if any(len(part) > 1 for part in parts):
         for part in parts:
-            examination.part(part, settings.num_directions)
-    else:
-        _examine_tensors(examination, audible, settings.num_directions)
-    for part in parts_of(silent, point.gradients, "model"):
-        examination.silent(part)
+            examination.examine_part(part, num_directions)
+    else:  # each tensor gets a direction of its own, and shares further ones
+        for name in nonzero:
+            examination.examine_part((name,), 1)
+        right = [n for n in nonzero if examination.records[n].verdict in ("ok", "zero")]
+        for part in divide_into_parts(right, gradients, "small group"):
+            examination.examine_part(part, num_directions - 1)
+    for part in divide_into_parts(zero_gradient, gradients, "model"):
+        examination.examine_zero_gradients(part)
 
 
-def _examine_tensors(examination: Examination, names: list[str], num_directions: int) -> None:
-    """Give each tensor a direction of its own, and further ones in company."""
-    for name in names:
-        examination.part((name,), 1)
-    right = [name for name in names if examination.records[name].verdict in ("ok", "zero")]
-    for part in small_groups(right, examination.point.gradients):
-        examination.part(part, num_directions - 1)
-
-
-def _blame(examination: Examination, settings: CheckSettings) -> list[str]:
-    """Name the guilty Functions, and those whose backward leaves double precision."""
+def _find_causes(examination: Examination, settings: CheckSettings) -> list[str]:
+    """Name the Functions that are wrong, and those whose backward leaves double precision."""
     problem = examination.problem
-    if not _has_custom_functions(problem):
-        return []
-    calls = calls_of(problem)
-    classes = list({node.function for node in calls.nodes})
-    with noted_low_precision(classes) as noted:
+    calls = record_calls(problem)
+    with note_low_precision(list({node.function for node in calls.nodes})) as noted:
         problem.gradients()
-    _demote(examination, calls, noted)
+    for node in calls.nodes:  # no gradient that comes through them can be better than they are
+        if node.name in noted:
+            for name in node.parameters:
+                examination.limit_precision(name, node.name, noted[node.name])
     wrong = [name for name, record in examination.records.items() if record.verdict == "wrong"]
     if wrong:
         right = [n for n, r in examination.records.items() if r.verdict == "ok"]
         quick = CheckSettings(tolerance=settings.tolerance, seed=settings.seed)
-        suspects = named_suspects(calls, wrong, right, problem, lambda p: _trial(p, quick))
-        examination.blame(suspects)
+
+        def error_of(call: Problem) -> float:
+            """Check one call alone, at the very inputs that it had."""
+            records = _examine(call, quick, (0.0,)).records.values()
+            return max((r.relative_error for r in records if r.verdict == "wrong"), default=0.0)
+
+        examination.name_suspects(find_suspects(calls, wrong, right, problem, error_of))
     return [f"{name}.backward leaves double precision ({how})." for name, how in noted.items()]
-
-
-def _demote(examination: Examination, calls: Calls, noted: dict[str, str]) -> None:
-    """Call gradients that come through a low-precision backward no better than they can be."""
-    for node in calls.nodes:
-        if node.name in noted:
-            for name in node.parameters:
-                examination.limit(name, node.name, noted[node.name])
-
-
-def _trial(problem: Problem, settings: CheckSettings) -> float:
-    """Check one call alone, at the very inputs that it had."""
-    records, _ = _single(problem, settings)
-    return max((r.relative_error for r in records if r.verdict == "wrong"), default=0.0)
-
-
-def _single(problem: Problem, settings: CheckSettings) -> tuple[list[ParameterRecord], list[str]]:
-    generator = torch.Generator().manual_seed(settings.seed)
-    point = found_point(problem, generator, moves=(0.0,))
-    if not (point.finite and point.repeatable):
-        return [], []
-    return _examined(problem, point, settings, generator).in_order(), []
-
-
-def _has_custom_functions(problem: Problem) -> bool:
-    return problem.depth.called
-
-
-def _all_nondeterministic(problem: Problem) -> list[ParameterRecord]:
-    return [
-        ParameterRecord(name, "nondeterministic", tuple(parameter.shape))
-        for name, parameter in problem.parameters.items()
-    ]
-
-
-_NOT_REPEATABLE = (
-    "Two runs from the same state, with the same random numbers, gave different losses. "
-    "Draw random numbers from torch's, NumPy's or Python's global generators to have them checked."
-)
-
-
-def _stop_notes(problem: Problem) -> list[str]:
-    places: Sequence[str] = problem.recording.places()
-    if not places:
-        return []
-    shown = "; ".join(places[:8]) + ("; ..." if len(places) > 8 else "")
-    return [f"Taken for constants, as autograd does: {shown}."]

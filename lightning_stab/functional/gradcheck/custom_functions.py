@@ -1,14 +1,27 @@
-"""What happens inside the ``forward`` of custom ``autograd.Function`` classes."""
+"""What happens inside the ``forward`` and ``backward`` of custom ``autograd.Function`` classes.
+
+Both are seen by replacing methods of the classes for the time of a check: a process-wide patch.
+It is taken off when the body ends or raises; checks in several threads take turns; a ``forward``
+that another thread runs meanwhile is passed through and not counted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.autograd import Function
+from torch.utils._pytree import tree_flatten
+
+from lightning_stab.functional.gradcheck.branches import DispatchMode
+from lightning_stab.functional.gradcheck.double_precision import LOW_PRECISION
 
 _CHECKPOINTS = {"CheckpointFunction"}
+_TURN = threading.RLock()
 Visitor = Callable[[type[Function], tuple[Any, ...]], None]
 
 
@@ -27,32 +40,36 @@ class Depth:
 
 
 @contextmanager
-def watched_functions(depth: Depth) -> Iterator[Depth]:
+def watch_functions(depth: Depth) -> Iterator[Depth]:
     """Count the running custom forward passes in ``depth`` while the body runs.
 
     The ``forward`` of each class is wrapped, rather than ``apply``, because users bind
     ``MyFunction.apply`` to a name when they import it.
     """
-    classes = _subclasses(Function)
-    own = {cls: vars(cls)["forward"] for cls in classes if "forward" in vars(cls)}
-    wrapped = {cls: _wrapped(cls, cls.forward, depth) for cls in classes}  # before any is replaced
-    for cls, forward in wrapped.items():
-        cls.forward = staticmethod(forward)
-    try:
-        yield depth
-    finally:
-        for cls in classes:
-            if cls in own:
-                cls.forward = own[cls]
-            else:
-                del cls.forward
+    with _TURN:
+        classes = _subclasses(Function)
+        own = {cls: vars(cls)["forward"] for cls in classes if "forward" in vars(cls)}
+        counted = {cls: _count(cls, cls.forward, depth) for cls in classes}  # all before any is set
+        try:
+            for cls, forward in counted.items():
+                cls.forward = staticmethod(forward)
+            yield depth
+        finally:
+            for cls in classes:
+                if cls in own:
+                    cls.forward = own[cls]
+                elif "forward" in vars(cls):
+                    del cls.forward
 
 
-def _wrapped(cls: Any, forward: Any, depth: Depth) -> Callable[..., Any]:
+def _count(cls: Any, forward: Any, depth: Depth) -> Callable[..., Any]:
     counter = "inside_checkpoint" if cls.__name__ in _CHECKPOINTS else "inside_function"
     separate = cls.setup_context is not Function.setup_context
+    thread = threading.get_ident()
 
     def counted(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != thread:
+            return forward(*args, **kwargs)
         if depth.visit is not None and not depth.inside_function:
             depth.visit(cls, args if separate else args[1:])
         vars(depth)[counter] += 1
@@ -74,3 +91,54 @@ def _subclasses(base: type) -> list[Any]:
             found[cls] = None
             waiting.extend(cls.__subclasses__())
     return list(found)
+
+
+class _LowPrecision(DispatchMode):
+    """Notes the first operation whose result has less than double precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_flatten(result)[0]:
+            if isinstance(tensor, Tensor) and tensor.dtype in LOW_PRECISION and not self.found:
+                kind = str(tensor.dtype).removeprefix("torch.")
+                self.found = f"{func.overloadpacket.__name__.lstrip('_')} to {kind}"
+        return result
+
+
+@contextmanager
+def note_low_precision(functions: Sequence[Any]) -> Iterator[dict[str, str]]:
+    """Yield a mapping that receives the names of Functions whose backward leaves double.
+
+    Args:
+        functions: classes derived from ``autograd.Function``; their ``backward`` is watched while
+            the body runs.
+    """
+    noted: dict[str, str] = {}
+    originals = [(cls, name, vars(cls)[name]) for cls in functions
+                 for name in ("backward", "vjp") if name in vars(cls)]  # fmt: skip
+    with _TURN:
+        try:
+            for cls, name, original in originals:
+                setattr(cls, name, staticmethod(_watch_backward(cls, original, noted)))
+            yield noted
+        finally:
+            for cls, name, original in originals:
+                setattr(cls, name, original)
+
+
+def _watch_backward(cls: type, original: Any, noted: dict[str, str]) -> Callable[..., Any]:
+    backward = original.__func__ if isinstance(original, staticmethod) else original
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        mode = _LowPrecision()
+        with mode, torch.set_grad_enabled(torch.is_grad_enabled()):
+            result = backward(*args, **kwargs)
+        if mode.found:
+            noted[cls.__name__] = mode.found
+        return result
+
+    return watched

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from lightning_stab.functional.gradcheck.bisection import check_coordinate, worst_coordinate
-from lightning_stab.functional.gradcheck.coordinates import (
+from lightning_stab.functional.gradcheck.differences import central_difference
+from lightning_stab.functional.gradcheck.lines import (
+    Line,
+    Part,
+    Slope,
     flat_view,
-    sampled_coordinates,
-    unravelled,
+    halves,
+    line_through,
+    one_coordinate,
 )
-from lightning_stab.functional.gradcheck.lines import Line
-from lightning_stab.functional.gradcheck.parts import Part, halves, line_through
 from lightning_stab.functional.gradcheck.point import Point
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import ParameterRecord
-from lightning_stab.functional.gradcheck.search import Reference, check_line
-from lightning_stab.functional.gradcheck.verdicts import Judgement
+from lightning_stab.functional.gradcheck.search import Comparisons, Reference, check_line
+from lightning_stab.functional.gradcheck.verdicts import Comparison
 
 _SUSPICIOUS = 0.1  # part of the tolerance beyond which more directions are tried
 _MORE_DIRECTIONS = 2
 _FAR = 1e-3  # how far to go to see whether anything depends on a parameter at all
 _LOW_PRECISION_ERROR = 0.05  # larger errors are not a matter of rounding
+_LOST = "Could not be checked: a run of the step did other operations than the one before it."
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Examination:
 
     Args:
         problem: the losses.
-        point: where they are looked at.
+        point: where they are checked.
         reference: what is known about the point.
         generator: draws directions and coordinates.
     """
@@ -54,12 +57,12 @@ class Examination:
         shape = tuple(self.problem.parameters[name].shape)
         self.records[name] = ParameterRecord(name, verdict, shape, note=note)
 
-    def blame(self, suspects: Mapping[str, str | None]) -> None:
+    def name_suspects(self, suspects: Mapping[str, str | None]) -> None:
         """Write the suspected Functions into the records."""
         for name, function in suspects.items():
             self.records[name] = replace(self.records[name], function=function)
 
-    def limit(self, name: str, function: str, how: str) -> None:
+    def limit_precision(self, name: str, function: str, how: str) -> None:
         """Call a record ``precision-limited`` because of a Function's backward."""
         record = self.records.get(name)
         if record is None or record.verdict not in ("ok", "wrong", "kink", "precision-limited"):
@@ -71,145 +74,182 @@ class Examination:
             record, verdict="precision-limited", function=function, note=note
         )
 
-    def part(self, part: Part, num_directions: int) -> None:
+    def examine_part(self, part: Part, num_directions: int) -> None:
         """Examine tensors along common directions; on failure halve, down to the coordinate."""
         extra = 0
-        worst: tuple[Judgement, int, Line] | None = None
+        worst: tuple[Comparison, int, Line] | None = None
         number = 0
         while number < num_directions + extra:
             number += 1
             line = line_through(self.problem, part, self.point.gradients, self.generator)
-            judgement, loss = self._judged(line, len(part))
-            if worst is None or judgement.badness > worst[0].badness:
-                worst = judgement, loss, line
-            if judgement.verdict not in ("ok", "zero"):
+            comparison, loss = self._compare(line, len(part))
+            if worst is None or comparison.severity > worst[0].severity:
+                worst = comparison, loss, line
+            if comparison.verdict not in ("ok", "zero"):
                 break
-            if judgement.error > _SUSPICIOUS * self.reference.tolerance:
+            if comparison.error > _SUSPICIOUS * self.reference.tolerance:
                 extra = _MORE_DIRECTIONS
         if worst is not None:
             self._conclude(part, num_directions, *worst)
 
-    def silent(self, part: Part) -> None:
+    def examine_zero_gradients(self, part: Part) -> None:
         """Examine tensors whose gradient is missing or zero: nothing may depend on them."""
         line = line_through(self.problem, part, self.point.gradients, self.generator)
-        judgement, loss = self._judged(line, 1)
-        if judgement.verdict != "zero":
-            if len(part) > 1:
-                for half in halves(part):
-                    self.silent(half)
-            else:
-                self._conclude(part, 1, judgement, loss, line)
-            return
-        if len(part) > 1 and self._depends(line):
+        comparison, loss = self._compare(line, 1)
+        if len(part) > 1 and (comparison.verdict != "zero" or self._depends(line)):
             for half in halves(part):
-                self.silent(half)
-            return
-        stopped = len(part) == 1 and self._depends(line)
-        for name in part:
-            connected = any(g is not None for g in self._gradients(name).values())
-            self.note(name, "stop-gradient" if stopped else "zero" if connected else "unused")
+                self.examine_zero_gradients(half)
+        elif comparison.verdict != "zero":
+            self._conclude(part, 1, comparison, loss, line)
+        else:
+            detached = len(part) == 1 and self._depends(line)
+            for name in part:
+                connected = any(g is not None for g in self._gradients(name).values())
+                self.note(name, "stop-gradient" if detached else "zero" if connected else "unused")
 
-    def coordinates(self, name: str, number: int | None) -> None:
-        """Examine single coordinates: the plain formula."""
+    def examine_coordinates(self, name: str, number: int | None) -> None:
+        """Examine so many coordinates of a tensor, or all, one by one: the plain formula."""
         parameter = self.problem.parameters[name]
         gradients = self._gradients(name)
-        chosen = sampled_coordinates(flat_view(parameter).numel(), number, self.generator)
-        row_length = flat_view(parameter).numel() // max(
-            1, len(parameter) if parameter.dim() else 1
-        )
-        frozen = set(self.problem.frozen_rows(name))
-        chosen = [index for index in chosen if index // max(1, row_length) not in frozen]
-        worst: tuple[Judgement, int, int] | None = None
+        size = flat_view(parameter).numel()
+        chosen = list(range(size))
+        if number is not None and number < size:
+            chosen = sorted(torch.randperm(size, generator=self.generator)[:number].tolist())
+        row_length = max(1, size // max(1, len(parameter) if parameter.dim() else 1))
+        padding = set(self.problem.padding_rows(name))
+        worst: tuple[Comparison, int, int] | None = None
         for index in chosen:
-            found = check_coordinate(self.problem, name, index, gradients, self.reference)
-            for loss, judgement in found.items():
-                if worst is None or judgement.badness > worst[0].badness:
-                    worst = judgement, loss, index
-        if worst is None or worst[0].verdict == "zero":
-            self._silent_or_zero(name)
-        else:
+            if index // row_length in padding:
+                continue
+            for loss, comparison in self._compare_coordinate(name, index, gradients).items():
+                if worst is None or comparison.severity > worst[0].severity:
+                    worst = comparison, loss, index
+        if worst is not None and worst[0].verdict != "zero":
             self._record(name, *worst)
-
-    def _silent_or_zero(self, name: str) -> None:
-        gradients = self._gradients(name)
-        if any(g is not None and bool(g.any()) for g in gradients.values()):
+        elif any(g is not None and bool(g.any()) for g in gradients.values()):
             self.note(name, "zero")
         else:
-            self.silent((name,))
+            self.examine_zero_gradients((name,))
 
     def _gradients(self, name: str) -> dict[int, Tensor | None]:
         """Return the parameter's gradient of each loss that is for it."""
         found = self.point.gradients
         return {loss: each[name] for loss, each in enumerate(found) if name in each}
 
-    def _judged(self, line: Line, num_tensors: int) -> tuple[Judgement, int]:
-        """Return the worst judgement over the losses, and the loss."""
+    def _compare(self, line: Line, num_tensors: int) -> tuple[Comparison, int]:
+        """Return the worst comparison over the losses, and the loss."""
         slopes = line.slopes(self.point.gradients)
-        whole = self.reference.tolerance
-        self.reference.tolerance = whole / num_tensors**0.5  # each tensor is heard through all
+        # each tensor's error has to show through all the others
+        tolerance = self.reference.tolerance
+        self.reference.tolerance = tolerance / num_tensors**0.5
         try:
             found = check_line(line, slopes, self.reference)
         finally:
-            self.reference.tolerance = whole
-        worst = max(found, key=lambda loss: found[loss].badness)
+            self.reference.tolerance = tolerance
+        worst = max(found, key=lambda loss: found[loss].severity)
         return found[worst], worst
 
     def _conclude(
-        self, part: Part, num_directions: int, judgement: Judgement, loss: int, line: Line
+        self, part: Part, num_directions: int, comparison: Comparison, loss: int, line: Line
     ) -> None:
-        if judgement.verdict in ("ok", "zero"):
+        if comparison.verdict in ("ok", "zero"):
             for name in part:
                 known = self.records.get(name)
-                if known is None or known.relative_error < judgement.error:
-                    self._record(name, judgement, loss, None)
+                if known is None or known.relative_error < comparison.error:
+                    self._record(name, comparison, loss, None)
         elif len(part) > 1:
             for half in halves(part):
-                self.part(half, num_directions)
-        elif judgement.verdict == "wrong":
-            self._locate(part[0], judgement, loss, line)
+                self.examine_part(half, num_directions)
+        elif comparison.verdict == "wrong":
+            self._locate(part[0], comparison, loss, line)
         else:
-            self._record(part[0], judgement, loss, None)
+            self._record(part[0], comparison, loss, None)
 
-    def _locate(self, name: str, judgement: Judgement, loss: int, line: Line) -> None:
+    def _locate(self, name: str, comparison: Comparison, loss: int, line: Line) -> None:
         """Find the worst coordinate of a wrong gradient, and record what holds there."""
         gradients = self._gradients(name)
-        index = worst_coordinate(
-            self.problem,
-            name,
-            line.directions[name],
-            gradients[loss],
-            loss,
-            judgement.numeric - judgement.analytic,
-            judgement.step,
-        )
-        alone = check_coordinate(self.problem, name, index, gradients, self.reference)[loss]
-        decided = alone if alone.verdict == "wrong" else judgement
-        self._record(name, decided, loss, index)
+        index = self._worst_coordinate(name, comparison, gradients[loss], loss, line)
+        if index is not None:
+            alone = self._compare_coordinate(name, index, gradients)[loss]
+            comparison = alone if alone.verdict == "wrong" else comparison
+        self._record(name, comparison, loss, index)
 
-    def _record(self, name: str, judgement: Judgement, loss: int, index: int | None) -> None:
+    def _worst_coordinate(
+        self, name: str, found: Comparison, gradient: Tensor | None, loss: int, line: Line
+    ) -> int | None:
+        """Return the flat index at the end of the larger errors, halving the tensor each time."""
+        direction = line.directions[name]
+        flat = None if gradient is None else flat_view(gradient.contiguous())
+        error = found.numeric - found.analytic
+        low, high = 0, direction.numel()
+        while high - low > 1:
+            middle = (low + high) // 2
+            half = torch.zeros_like(direction)
+            half[low:middle] = direction[low:middle]
+            with Line(self.problem, {name: half}) as part:
+                plus, minus = part.losses_at(found.step), part.losses_at(-found.step)
+            if not len(plus) == len(minus) == len(self.reference.losses):
+                return None
+            analytic = 0.0 if flat is None else float((flat * half).sum())
+            left = central_difference(plus[loss], minus[loss], found.step) - analytic
+            if abs(left) >= abs(error - left):
+                high, error = middle, left
+            else:
+                low, error = middle, error - left
+        return low
+
+    def _compare_coordinate(
+        self, name: str, index: int, gradients: Mapping[int, Tensor | None]
+    ) -> Comparisons:
+        """Check autograd's derivative of each loss by one coordinate, in the coordinate's own unit.
+
+        The error is relative to max(|numeric|, |analytic|, the RMS of the tensor's gradient).
+        """
+        direction = one_coordinate(self.problem.parameters[name], index)
+        length = float(direction[index])
+        slopes = {}
+        for loss, gradient in gradients.items():
+            flat = None if gradient is None else flat_view(gradient.contiguous())
+            value = 0.0 if flat is None else float(flat[index])
+            size = 0.0 if flat is None else float(flat.square().mean().sqrt())
+            slopes[loss] = Slope(value * length, size * length)
+        found = check_line(Line(self.problem, {name: direction}), slopes, self.reference)
+        return {
+            loss: Comparison(
+                c.verdict, c.analytic / length, c.numeric / length, c.error, c.step * length
+            )
+            for loss, c in found.items()
+        }
+
+    def _record(self, name: str, comparison: Comparison, loss: int, index: int | None) -> None:
         parameter = self.problem.parameters[name]
+        shape: tuple[int, ...] = tuple(parameter.shape)
+        place = None
+        if index is not None:
+            axes = (*shape, 2) if parameter.is_complex() else shape
+            place = tuple(int(i) for i in torch.unravel_index(torch.tensor(index), axes))
         self.records[name] = ParameterRecord(
             name,
-            judgement.verdict,
-            tuple(parameter.shape),
-            judgement.error,
-            None if index is None else unravelled(index, parameter),
-            judgement.analytic,
-            judgement.numeric,
-            judgement.step,
+            comparison.verdict,
+            shape,
+            comparison.error,
+            place,
+            comparison.analytic,
+            comparison.numeric,
+            comparison.step,
             loss=loss,
+            note=_LOST if comparison.verdict == "unchecked" else "",
         )
 
     def _depends(self, line: Line) -> bool:
-        """Tell whether a loss changes along the line when nothing is held constant."""
-        if not self.problem.recording.matters:
+        """Say whether a loss changes along the line when nothing is held constant."""
+        if not self.problem.detached.matters:
             return False
+        here, noise = self.point.losses, self.point.noise
         with line:
             rows = [line.losses_at(sign * _FAR, replay=False) for sign in (1, -1)]
-        return any(_differs(row, self.point.losses, self.point.noise) for row in rows)
-
-
-def _differs(row: Sequence[float], here: Sequence[float], noise: float) -> bool:
-    return len(row) != len(here) or any(
-        abs(a - b) > 100 * noise for a, b in zip(row, here, strict=True)
-    )
+        return any(
+            len(row) != len(here)
+            or any(abs(a - b) > 100 * noise for a, b in zip(row, here, strict=True))
+            for row in rows
+        )

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_stab.functional.gradcheck.coordinates import flat_view
-from lightning_stab.functional.gradcheck.lines import Line, random_direction
-from lightning_stab.functional.gradcheck.noise import NUM_VALUES, estimated_noise
+from lightning_stab.functional.gradcheck.differences import NUM_VALUES, estimate_noise
+from lightning_stab.functional.gradcheck.lines import Line, flat_view, random_direction
 from lightning_stab.functional.gradcheck.problem import Gradients, Problem
 
 MOVES = (0.05, 0.005, 0.0)
@@ -41,7 +40,7 @@ class Point:
 
     @property
     def finite(self) -> bool:
-        """Tell whether there is a loss, and every loss is a finite number."""
+        """Whether there is a loss, and every loss is a finite number."""
         return bool(self.losses) and all(map(math.isfinite, self.losses))
 
 
@@ -61,7 +60,7 @@ def move_(parameters: Iterable[Tensor], generator: torch.Generator, distance: fl
         values.add_(noise.to(values.device), alpha=distance * size)
 
 
-def found_point(
+def find_point(
     problem: Problem, generator: torch.Generator, moves: Sequence[float] = MOVES
 ) -> Point:
     """Move the parameters, and return losses, gradients and noise where they are then."""
@@ -79,23 +78,25 @@ def found_point(
         point.losses, point.gradients = problem.gradients(record=True)
     if point.finite:
         _repeat(problem, point)
+    if point.finite and point.repeatable:
+        problem.allow_no_graph(point.losses)
+        replayed = problem.losses()
+        point.repeatable = len(replayed) == len(point.losses)
         if point.repeatable:
-            problem.allow_no_graph(point.losses)
-            point.losses = problem.losses()
-            _listen(problem, point, generator)
+            point.losses = replayed
+            point.noise = _measure_noise(problem, point, generator)
     return point
 
 
 def _repeat(problem: Problem, point: Point) -> None:
-    """Run forward and backward once more: anything that changes is not to be judged."""
+    """Run forward and backward once more: anything that changes cannot be checked."""
     losses, gradients = problem.gradients()
-    same = len(losses) == len(point.losses)
     drift = max(
         (abs(a - b) / max(abs(a), abs(b), 1e-300)
          for a, b in zip(losses, point.losses, strict=False)),
         default=0.0,
     )  # fmt: skip
-    point.repeatable = same and drift <= _REPEATABLE
+    point.repeatable = len(losses) == len(point.losses) and drift <= _REPEATABLE
     point.unrepeatable = frozenset(
         name
         for first, second in zip(point.gradients, gradients, strict=False)
@@ -111,12 +112,13 @@ def _same(first: Tensor | None, second: Tensor | None) -> bool:
     return gap <= 1e-9 * float(torch.linalg.vector_norm(first)) or gap != gap
 
 
-def _listen(problem: Problem, point: Point, generator: torch.Generator) -> None:
-    """Measure the noise of the losses at points so near that they should not differ."""
+def _measure_noise(problem: Problem, point: Point, generator: torch.Generator) -> float:
+    """Return the noise of the losses at points so near that they should not differ."""
     smallest = sorted(problem.parameters, key=lambda name: problem.parameters[name].numel())
     few = smallest[: max(1, len(smallest) // 2)]
     directions = {n: random_direction(problem.parameters[n], generator) for n in few}
     with Line(problem, directions) as line:
         values = [line.losses_at(_SPACING * k) for k in range(NUM_VALUES)]
-    if all(len(row) == len(point.losses) for row in values):
-        point.noise = max(estimated_noise(column) for column in zip(*values, strict=True))
+    if any(len(row) != len(point.losses) for row in values):
+        return 0.0
+    return max(estimate_noise(column) for column in zip(*values, strict=True))

@@ -10,14 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_stab.functional.gradcheck.branches import Branches, check_sum
+from lightning_stab.functional.gradcheck.branches import (
+    Branch,
+    BranchReplay,
+    BranchWatch,
+    check_sum,
+)
 from lightning_stab.functional.gradcheck.custom_functions import Depth
-from lightning_stab.functional.gradcheck.frozen import FrozenBranches, Held
+from lightning_stab.functional.gradcheck.detached import DetachedValues, DetachReplay
 from lightning_stab.functional.gradcheck.state import ModuleState
-from lightning_stab.functional.gradcheck.stops import Interception, Recording
-from lightning_stab.functional.random_states import random_states, set_random_states
+from lightning_stab.functional.random_states import get_random_states, set_random_states
 
 OnLoss = Callable[[Tensor], None]
 Program = Callable[..., None]
@@ -35,7 +38,7 @@ class Problem:
     Args:
         module: a module in double precision that nobody else uses.
         program: runs one step of it and hands over each loss.
-        inputs: what the program gets besides, copied anew for each run.
+        inputs: what the program gets besides, copied for each run.
         depth: counts running custom forward passes; shared by problems that are nested.
     """
 
@@ -51,14 +54,14 @@ class Problem:
         for parameter in self.parameters.values():
             parameter.data = parameter.data.contiguous()  # so that coordinates have a flat view
         self.depth = Depth() if depth is None else depth
-        self.recording = Recording()
+        self.detached = DetachedValues()
         self.notes: list[str] = []
         self.num_forwards = 0
         self.num_backwards = 0
         self._program = program
         self._inputs = tuple(inputs)
         self._state = ModuleState(module)
-        self._random = random_states()
+        self._random = get_random_states()
         self._without_graph = False
         self._kept: dict[str, Tensor] | None = None
 
@@ -66,72 +69,67 @@ class Problem:
         """Make the point one that a run leaves alone, and return the losses there.
 
         A module may project its weights in its forward pass (``clamp_``, ``max_norm``). The
-        gradient is taken behind that, so the projected weights are the point to look at.
+        gradient is taken behind that, so the projected weights are the point to check at.
         """
         losses: list[float] = []
         before = self._check_sums()
         self.run(lambda loss: losses.append(float(loss.detach())), replay=False)
         if self._check_sums() != before:
-            behind: dict[str, Tensor] = {}
-            self.run(lambda loss: self._remember(behind), replay=False)
-            self._put(behind or self._copies())
+            projected: dict[str, Tensor] = {}
+
+            def keep_first(loss: Tensor) -> None:
+                if not projected:  # a later loss comes too late
+                    projected.update(self._copies())
+
+            self.run(keep_first, replay=False)
+            self._put(projected or self._copies())
             self._kept = self._copies()
         return losses
 
-    def _remember(self, values: dict[str, Tensor]) -> None:
-        if not values:  # a later loss comes too late
-            values.update(self._copies())
-
-    def _check_sums(self) -> list[int]:
-        return [check_sum(parameter) for parameter in self.parameters.values()]
-
-    def _copies(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.parameters.items()}
-
-    def record(self, on_loss: OnLoss) -> None:
-        """Run once and keep what autograd takes for constants; later runs use it again."""
-        recording = Recording()
-        self.run(on_loss, replay=False, recording=recording)
-        recording.finish()
-        self.recording = recording
-
     def allow_no_graph(self, here: Sequence[float]) -> None:
         """Run without a graph from now on, if that gives the losses ``here`` and is safe."""
-        if self.recording.matters or self.recording.needs_graph:
+        if self.detached.matters or self.detached.needs_graph:
             return
         self._without_graph = True
         try:
             self._without_graph = self.losses() == list(here)
-        except Exception:
+        except Exception:  # whatever needs a graph: runs keep it
             self._without_graph = False
 
     def losses(
         self,
         *,
         replay: bool = True,
-        branches: Branches | None = None,
-        held: list[Held] | None = None,
+        watch: BranchWatch | None = None,
+        branches: list[Branch] | None = None,
     ) -> list[float]:
         """Return the value of each loss at the parameters as they are now.
 
+        No value at all if a replay loses its way, because the run does other things than the one
+        that was recorded: such losses are those of another function.
+
         Args:
-            replay: use the recorded constants again, as autograd does.
-            branches: receives the branches that the run takes.
-            held: branches to hold as they were at the unperturbed point.
+            replay: use the recorded detached values again, as autograd does.
+            watch: receives the branches that the run takes.
+            branches: branches to replay, instead of watching.
         """
         values: list[float] = []
-        mode = branches if held is None else FrozenBranches(held, replay=True)
-        self.run(lambda loss: values.append(float(loss.detach())), replay, mode)
-        return values
+        mode = watch if branches is None else BranchReplay(branches)
+        complete = self.run(lambda loss: values.append(float(loss.detach())), replay, mode)
+        return values if complete else []
 
-    def branches_to_hold(self) -> list[Held] | None:
+    def record_branches(self) -> list[Branch] | None:
         """Return the branches at the parameters as they are now, None if there are none."""
-        held: list[Held] = []
-        self.run(lambda loss: None, branches=FrozenBranches(held, replay=False))
-        return held or None
+        branches: list[Branch] = []
+        self.run(lambda loss: None, branches=BranchReplay(branches, record=True))
+        return branches or None
 
     def gradients(self, *, record: bool = False) -> tuple[list[float], list[Gradients]]:
-        """Return the losses and autograd's dense gradient of each, by the parameters' names."""
+        """Return the losses and autograd's dense gradient of each, by the parameters' names.
+
+        Args:
+            record: keep what autograd takes for constants; later runs use it again.
+        """
         values: list[float] = []
         found: list[Gradients] = []
 
@@ -140,61 +138,75 @@ class Problem:
             found.append(self._gradients_of(loss))
 
         if record:
-            self.record(take)
+            detached = DetachedValues()
+            self.run(take, replay=False, detached=detached)
+            detached.finish()
+            self.detached = detached
         else:
-            self.with_graph(take)
+            self.run_with_graph(take)
         return values, found
 
     def run(
         self,
         on_loss: OnLoss,
         replay: bool = True,
-        branches: TorchDispatchMode | None = None,
-        recording: Recording | None = None,
-    ) -> None:
+        branches: BranchWatch | BranchReplay | None = None,
+        detached: DetachedValues | None = None,
+    ) -> bool:
         """Run the program once, from the same state as always.
 
         Args:
             on_loss: called with each scalar loss.
-            replay: use the recorded constants again.
-            branches: looks at the branches that the run takes, or holds them.
-            recording: receives what autograd takes for constants, without ``replay``.
+            replay: use the recorded detached values again.
+            branches: watches, records or replays the branches that the run takes.
+            detached: receives what autograd takes for constants, without ``replay``.
+
+        Returns:
+            Whether every replay found what was recorded, and nothing else.
         """
-        recording = self.recording if replay else recording or Recording()
+        detached = self.detached if replay else detached or DetachedValues()
         self.num_forwards += 1
         self._state.restore()
         set_random_states(self._random)
         inputs = copy.deepcopy(self._inputs)
+        constants = DetachReplay(detached, replay=replay, depth=self.depth)
         with ExitStack() as stack:
             stack.enter_context(_double_by_default())
-            if "torch._dynamo" in sys.modules:  # compiled parts would trace the interception
+            if "torch._dynamo" in sys.modules:  # compiled parts would trace the replay
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(torch.set_grad_enabled(not self._without_graph))
-            if not replay or recording.matters:
-                stack.enter_context(Interception(recording, replay=replay, depth=self.depth))
+            if not replay or detached.matters:
+                stack.enter_context(constants)
             if branches is not None:
                 stack.enter_context(branches)
             self._program(_unobserved(on_loss), *inputs)
         if self._kept is not None:
             self._put(self._kept)
+        return constants.complete and (not isinstance(branches, BranchReplay) or branches.complete)
 
-    def with_graph(self, on_loss: OnLoss) -> None:
-        """Run once with a graph, whatever later runs do."""
+    def run_with_graph(self, on_loss: OnLoss) -> None:
+        """Run once with a graph, even if other runs have none."""
         without_graph, self._without_graph = self._without_graph, False
         try:
             self.run(on_loss, replay=False)
         finally:
             self._without_graph = without_graph
 
-    def frozen_rows(self, name: str) -> list[int]:
-        """Return the rows of a parameter that get no gradient by design: the padding."""
+    def padding_rows(self, name: str) -> list[int]:
+        """Return the rows of a parameter that get no gradient by design."""
         here = id(self.parameters[name])
-        return [row for owner, row in self.recording.padding if owner == here]
+        return [row for owner, row in self.detached.padding if owner == here]
 
     def keep_point(self) -> None:
         """Take the parameters as they are now for those that each run starts from."""
         if self._kept is not None:
             self._kept = self._copies()
+
+    def _check_sums(self) -> list[int]:
+        return [check_sum(parameter) for parameter in self.parameters.values()]
+
+    def _copies(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
@@ -205,7 +217,7 @@ class Problem:
         found: Gradients = dict.fromkeys(trainable)
         if loss.requires_grad and trainable:
             self.num_backwards += 1
-            gradients = _differentiated(loss, list(trainable.values()))
+            gradients = _differentiate(loss, list(trainable.values()))
             found.update(zip(trainable, map(_dense, gradients), strict=True))
         return found
 
@@ -220,7 +232,7 @@ def _unobserved(on_loss: OnLoss) -> OnLoss:
     return call
 
 
-def _differentiated(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | None]:
+def _differentiate(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | None]:
     try:
         return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
@@ -228,7 +240,7 @@ def _differentiated(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor |
             raise
     for parameter in parameters:
         parameter.grad = None
-    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss, retain_graph=True)
     return [parameter.grad for parameter in parameters]
 
 

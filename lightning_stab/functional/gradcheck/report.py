@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning_stab.functional.gradcheck.verdicts import VERDICTS
@@ -27,7 +27,7 @@ class ParameterRecord:
 
     Args:
         name: as in ``named_parameters()``.
-        verdict: one of ``ok``, ``zero``, ``wrong``, ``kink``, ``nondeterministic``,
+        verdict: one of ``ok``, ``zero``, ``wrong``, ``kink``, ``unchecked``, ``nondeterministic``,
             ``precision-limited``, ``unused``, ``stop-gradient``.
         shape: of the parameter.
         relative_error: the largest one seen.
@@ -63,6 +63,7 @@ class GradientReport:
         num_forwards: how many forward passes it took.
         num_backwards: how many backward passes it took.
         seconds: how long it took.
+        skipped: whether there was nothing to check, or no way to.
     """
 
     parameters: tuple[ParameterRecord, ...]
@@ -70,11 +71,11 @@ class GradientReport:
     num_forwards: int = 0
     num_backwards: int = 0
     seconds: float = 0.0
-    skipped: bool = field(default=False)
+    skipped: bool = False
 
     @property
     def passed(self) -> bool:
-        """True when no parameter's gradient is wrong."""
+        """Whether no parameter's gradient is wrong."""
         return not self.wrong
 
     @property
@@ -91,13 +92,13 @@ class GradientReport:
         return {"passed": self.passed, **asdict(self)}
 
     def __str__(self) -> str:
-        return self._told(self.worst_first())
+        return self._table(self.worst_first())
 
     def short(self) -> str:
         """Return the table without the parameters that are ``ok`` or ``zero``."""
-        return self._told([r for r in self.worst_first() if r.verdict not in ("ok", "zero")])
+        return self._table([r for r in self.worst_first() if r.verdict not in ("ok", "zero")])
 
-    def _told(self, records: list[ParameterRecord]) -> str:
+    def _table(self, records: list[ParameterRecord]) -> str:
         rows = [_HEADINGS, *map(_row, records)] if records else []
         widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))] if rows else []
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

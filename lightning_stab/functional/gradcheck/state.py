@@ -7,105 +7,88 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-_STRUCTURE = {"_parameters", "_buffers", "_modules"}
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, type)
 _DATA = (Dataset, DataLoader)  # large, and not for a forward pass to change
+_Attributes = list[tuple[nn.Module, dict[str, Any]]]
 
 
 class ModuleState:
     """The buffers and plain attributes of every submodule, restorable any number of times.
 
-    Parameters are left alone: whoever perturbs them puts them back. Random generators kept in
-    attributes are put back too.
+    The values of parameters are left alone: whoever perturbs them puts them back. Random
+    generators kept in attributes are put back too.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        parts = list(module.modules())
-        self._shared: dict[int, Any] = {id(o): o for o in (*parts, *module.parameters())}
-        self._buffers = [(part, dict(part._buffers), _values(part._buffers)) for part in parts]
-        self._plain = [(part, _attributes(part, mutable=False)) for part in parts]
-        mutable = [(part, _attributes(part, mutable=True)) for part in parts]
-        self._mutable = _copies([pair for pair in mutable if pair[1]], self._shared)
-        self._empty = [
-            value
-            for _, attributes in self._plain
+        parts, buffers = list(module.modules()), list(module.buffers())
+        self._shared: dict[int, Any] = {id(o): o for o in (*parts, *module.parameters(), *buffers)}
+        self._values = [(buffer, buffer.detach().clone()) for buffer in buffers]
+        self._objects: _Attributes = [(part, dict(vars(part))) for part in parts]
+        self._containers = [
+            (value, copy.copy(value))
+            for _, attributes in self._objects
             for value in attributes.values()
-            if _is_empty_container(value)
+            if self._is_registry(value)
         ]
+        mutable = [
+            (part, {n: v for n, v in attributes.items() if not self._needs_no_copy(v)})
+            for part, attributes in self._objects
+        ]
+        self._mutable = self._copies([pair for pair in mutable if pair[1]])
         self._requires_grad = [(p, p.requires_grad) for p in module.parameters()]
 
     def restore(self) -> None:
         """Put buffers, attributes, modes and ``requires_grad`` back, and clear gradients."""
-        for part, objects, values in self._buffers:
-            part._buffers.clear()
-            part._buffers.update(objects)
-            for name, value in values.items():
-                _put_back(objects[name], value)
-        for part, attributes in self._plain:
-            for name in vars(part).keys() - attributes.keys() - _STRUCTURE:
+        for part, attributes in self._objects:
+            for name in vars(part).keys() - attributes.keys():
                 del part.__dict__[name]
             part.__dict__.update(attributes)
-        for container in self._empty:
-            if container:
-                container.clear()
-        for part, attributes in _copies(self._mutable, self._shared):
+        for container, content in self._containers:
+            container.clear()
+            if content:
+                container.update(content)
+        for buffer, value in self._values:
+            if buffer.shape == value.shape and buffer.dtype == value.dtype:
+                buffer.data.copy_(value)
+            else:
+                buffer.data = value.clone()
+        for part, attributes in self._copies(self._mutable):
             part.__dict__.update(attributes)
         for parameter, requires_grad in self._requires_grad:
             parameter.requires_grad_(requires_grad)
             parameter.grad = None
 
+    def _is_registry(self, value: Any) -> bool:
+        """Say whether a container is empty, or holds a module's own tensors and parts only."""
+        if type(value) not in (dict, OrderedDict, list, set):
+            return False
+        is_own = isinstance(value, dict) and all(
+            each is None or id(each) in self._shared for each in value.values()
+        )
+        return is_own or not value
 
-def _values(buffers: dict[str, Tensor | None]) -> dict[str, Tensor]:
-    return {name: b.detach().clone() for name, b in buffers.items() if b is not None}
+    def _needs_no_copy(self, value: Any) -> bool:
+        if isinstance(value, tuple):
+            return all(map(self._needs_no_copy, value))
+        return isinstance(value, (*_PLAIN, *_DATA)) or callable(value) or self._is_registry(value)
 
+    def _copies(self, attributes: _Attributes) -> _Attributes:
+        """Copy all values together, so that objects that two attributes share stay shared."""
+        if not attributes:
+            return []
+        try:
+            return copy.deepcopy(attributes, dict(self._shared))
+        except Exception:  # anything may refuse to be copied; the rest is copied without it
+            return [
+                (part, {name: self._copy_or_share(value) for name, value in values.items()})
+                for part, values in attributes
+            ]
 
-def _put_back(buffer: Tensor | None, value: Tensor) -> None:
-    if buffer is None:
-        return
-    if buffer.shape == value.shape and buffer.dtype == value.dtype:
-        buffer.data.copy_(value)
-    else:
-        buffer.data = value.clone()
-
-
-def _attributes(part: nn.Module, *, mutable: bool) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in vars(part).items()
-        if name not in _STRUCTURE and mutable is not _needs_no_copy(value)
-    }
-
-
-def _needs_no_copy(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(map(_needs_no_copy, value))
-    return isinstance(value, (*_PLAIN, *_DATA)) or callable(value) or _is_empty_container(value)
-
-
-def _is_empty_container(value: Any) -> bool:
-    return type(value) in (dict, OrderedDict, list, set) and not value
-
-
-def _copies(
-    attributes: list[tuple[nn.Module, dict[str, Any]]], shared: dict[int, Any]
-) -> list[tuple[nn.Module, dict[str, Any]]]:
-    """Copy all values together, so that objects that two attributes share stay shared."""
-    if not attributes:
-        return []
-    try:
-        return copy.deepcopy(attributes, dict(shared))
-    except Exception:
-        return [
-            (part, {name: _copy_or_share(value, shared) for name, value in values.items()})
-            for part, values in attributes
-        ]
-
-
-def _copy_or_share(value: Any, shared: dict[int, Any]) -> Any:
-    try:
-        return copy.deepcopy(value, dict(shared))
-    except Exception:
-        return value
+    def _copy_or_share(self, value: Any) -> Any:
+        try:
+            return copy.deepcopy(value, dict(self._shared))
+        except Exception:  # see above
+            return value

@@ -1,4 +1,4 @@
-"""Which custom ``autograd.Function`` is to blame for a wrong gradient."""
+"""Which custom ``autograd.Function`` is the cause of a wrong gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from lightning_stab.functional.gradcheck.graph import CustomNode, custom_nodes
+from lightning_stab.functional.autograd_graph import CustomNode, custom_nodes
 from lightning_stab.functional.gradcheck.problem import Problem
 
 _MOST_CALLS = 12  # of one class that are tried alone
@@ -26,7 +26,7 @@ class Calls:
     nodes: list[CustomNode] = field(default_factory=list)
 
 
-def calls_of(problem: Problem) -> Calls:
+def record_calls(problem: Problem) -> Calls:
     """Run the problem once with its graph, and return its custom calls."""
     calls = Calls()
     names = {id(parameter): name for name, parameter in problem.parameters.items()}
@@ -37,74 +37,59 @@ def calls_of(problem: Problem) -> Calls:
 
     problem.depth.visit = visit
     try:
-        problem.with_graph(lambda loss: calls.nodes.extend(custom_nodes(loss, names)))
+        problem.run_with_graph(lambda loss: calls.nodes.extend(custom_nodes(loss, names)))
     finally:
         problem.depth.visit = None
     return calls
 
 
-def named_suspects(
+def find_suspects(
     calls: Calls, wrong: Sequence[str], right: Sequence[str], problem: Problem, trial: Trial
 ) -> dict[str, str | None]:
-    """Return for each wrong parameter the name of the Function that is to blame, if any.
+    """Return for each wrong parameter the name of the Function that is the cause, if any.
 
     Each class on the way from the parameter to the loss is checked alone. If none fails alone
     (a fault of caching, or of writing in place), the nearest one is named whose every
     parameter is wrong too, and else the nearest one.
     """
-    failing = {function: _alone(function, calls, problem, trial) for function in _classes(calls)}
-    return {name: _suspect(name, calls.nodes, failing, set(right)) for name in wrong}
+    errors: dict[type, float] = {}
+    for function in dict.fromkeys(function for function, _ in calls.arguments):
+        given = [arguments for cls, arguments in calls.arguments if cls is function]
+        tried = [_error_alone(function, each, problem, trial) for each in given[:_MOST_CALLS]]
+        errors[function] = max(tried, default=0.0)
+    return {name: _suspect(name, calls.nodes, errors, set(right)) for name in wrong}
 
 
 def _suspect(
-    name: str, nodes: Sequence[CustomNode], failing: dict[type, float], right: set[str]
+    name: str, nodes: Sequence[CustomNode], errors: dict[type, float], right: set[str]
 ) -> str | None:
     way = sorted((n for n in nodes if name in n.parameters), key=lambda node: -node.distance)
-    guilty = [node for node in way if failing.get(node.function, 0.0) > 0]
-    if guilty:
-        return max(guilty, key=lambda node: failing[node.function]).name
-    spoilt = [node for node in way if not node.parameters & right]
-    nearest = spoilt or way
+    failing = [node for node in way if errors.get(node.function, 0.0) > 0]
+    if failing:
+        return max(failing, key=lambda node: errors[node.function]).name
+    all_wrong = [node for node in way if not node.parameters & right]
+    nearest = all_wrong or way
     return nearest[0].name if nearest else None
 
 
-def _classes(calls: Calls) -> list[type]:
-    return list(dict.fromkeys(function for function, _ in calls.arguments))
-
-
-def _alone(function: type, calls: Calls, problem: Problem, trial: Trial) -> float:
-    """Return the largest relative error of the class over its recorded calls."""
-    tried = [given for cls, given in calls.arguments if cls is function][:_MOST_CALLS]
-    return max((_error_of(function, given, problem, trial) for given in tried), default=0.0)
-
-
-def _error_of(function: type, given: tuple[Any, ...], problem: Problem, trial: Trial) -> float:
+def _error_alone(function: type, given: tuple[Any, ...], problem: Problem, trial: Trial) -> float:
     try:
         return trial(_single_call(function, given, problem))
     except Exception:  # a Function that cannot run alone stays unsuspected
         return 0.0
 
 
-class _Inputs(nn.Module):
-    """Holds the differentiable inputs of one call as parameters."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.inputs = nn.ParameterList(nn.Parameter(t.detach().clone()) for t in tensors)
-
-
 def _single_call(function: Any, given: tuple[Any, ...], problem: Problem) -> Problem:
+    """Return one call of a Function as a problem whose parameters are its differentiable inputs."""
     leaves = [a for a in given if isinstance(a, Tensor) and a.requires_grad]
-    holder = _Inputs(leaves)
+    holder = nn.ParameterList(nn.Parameter(leaf.detach().clone()) for leaf in leaves)
     order = {id(leaf): index for index, leaf in enumerate(leaves)}
 
     def program(on_loss: Callable[[Tensor], None]) -> None:
         inputs = [
-            holder.inputs[order[id(a)]] * 1.0 if id(a) in order else tree_map_only(
-                Tensor, torch.clone, a
-            )
+            holder[order[id(a)]] * 1.0 if id(a) in order else tree_map_only(Tensor, torch.clone, a)
             for a in given
-        ]  # fmt: skip
+        ]
         on_loss(_weighted_sum(function.apply(*inputs)))
 
     return Problem(holder, program, depth=problem.depth)

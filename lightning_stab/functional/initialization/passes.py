@@ -15,7 +15,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from lightning_stab.functional.initialization.flow import Flow
 from lightning_stab.functional.initialization.tape import Tape
 from lightning_stab.functional.names import plain_name
-from lightning_stab.functional.random_states import kept_random_states
+from lightning_stab.functional.random_states import preserve_random_states
 
 LSUV, LSUV_CENTERED, RESCALE, INPUT_RANGE = "lsuv", "lsuv_centered", "rescale", "input range"
 _HEALTHY = (0.5, 2.0)
@@ -95,7 +95,7 @@ def materialize_(module: nn.Module, program: Program) -> None:
     def note(name: str, part: nn.Module, arguments: Any, keywords: Any) -> None:
         reached.setdefault(name, (arguments, keywords))
 
-    with ExitStack() as hooks, kept_random_states(), torch.no_grad():
+    with ExitStack() as hooks, preserve_random_states(), torch.no_grad():
         for name, part in module_copy.named_modules():
             if _is_lazy(part):  # before the part's own hook, after which it is no longer lazy
                 hook = partial(note, name)
@@ -121,7 +121,7 @@ def _run(
     readings, edges = Readings(), dict[str, Any]()
     # a compiled part has the name of what it wraps, which comes after it
     parts = {plain_name(n): p for n, p in module_copy.named_modules(remove_duplicate=False)}
-    with ExitStack() as hooks, kept_random_states(), torch.enable_grad():
+    with ExitStack() as hooks, preserve_random_states(), torch.enable_grad():
         for name in layers:
             layer = _LayerHooks(name, corrections.get(name, ""), readings, edges)
             before = parts[name].register_forward_pre_hook(layer.before, with_kwargs=True)

@@ -1,5 +1,8 @@
 """Runs that repeat: constants replayed, precision lifted, branches seen and held."""
 
+import itertools
+import threading
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,10 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from lightning_stab.functional.gradcheck import Problem, double_copy
-from lightning_stab.functional.gradcheck.branches import Branches
-from lightning_stab.functional.gradcheck.custom_functions import Depth, watched_functions
-from lightning_stab.functional.gradcheck.graph import custom_nodes
+from lightning_stab.functional.autograd_graph import custom_nodes
+from lightning_stab.functional.gradcheck import Problem, check_problem, double_copy
+from lightning_stab.functional.gradcheck.branches import BranchWatch
+from lightning_stab.functional.gradcheck.custom_functions import Depth, watch_functions
 from lightning_stab.functional.gradcheck.lines import Line, random_direction
 
 PIECEWISE = {
@@ -41,13 +44,13 @@ def problem_of(function, shape=(6, 8)):
 def test_held_branches_give_the_same_loss_at_the_point_and_one_smooth_piece_around(name, seed):
     torch.manual_seed(seed)
     problem = problem_of(lambda x: PIECEWISE[name](x).square().sum())
-    held = problem.branches_to_hold()
-    assert held
+    branches = problem.record_branches()
+    assert branches
     here = problem.losses()
-    assert problem.losses(held=held) == pytest.approx(here, rel=1e-13)
+    assert problem.losses(branches=branches) == pytest.approx(here, rel=1e-13)
     direction = random_direction(problem.parameters["0"], torch.Generator().manual_seed(seed))
     with Line(problem, {"0": direction}) as line:
-        losses = [line.losses_at(h, held=held)[0] for h in (-0.6, -0.3, 0.0, 0.3, 0.6)]
+        losses = [line.losses_at(h, branches=branches)[0] for h in (-0.6, -0.3, 0.0, 0.3, 0.6)]
     if name not in ("where",):  # each piece but the sine is at most quadratic
         third = losses[4] - 2 * losses[3] + 2 * losses[1] - losses[0]
         assert abs(third) <= 1e-9 * max(map(abs, losses))
@@ -59,9 +62,9 @@ def test_a_changed_branch_changes_the_sums_and_a_small_step_does_not(name):
     values = torch.randn(6, 8, dtype=torch.float64)
     runs = []
     for change in (0.0, 1e-12, -2.0):
-        with Branches() as branches:
+        with BranchWatch() as watch:
             PIECEWISE[name](values + change * values.abs().gt(0).to(values) * values.sign())
-        runs.append(branches.sums)
+        runs.append(watch.sums)
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
 
@@ -71,7 +74,7 @@ def test_a_stop_is_recorded_and_replayed():
         lambda x: (x * x.detach()).sum() + len(x) * x.mean().item() + x.sum().item()
     )
     _, (gradients,) = problem.gradients(record=True)
-    assert [stop.function for stop in problem.recording.stops] == ["detach", "item", "item"]
+    assert [stop.function for stop in problem.detached.values] == ["detach", "item", "item"]
     here = problem.losses()[0]
     direction = torch.ones(48)
     with Line(problem, {"0": direction}) as line:
@@ -94,9 +97,9 @@ def test_nothing_inside_a_custom_forward_is_a_stop():
     apply = Doubled.apply  # bound before the check begins
     problem = problem_of(lambda x: apply(x).sum())
     original = Doubled.__dict__["forward"]
-    with watched_functions(problem.depth):
+    with watch_functions(problem.depth):
         problem.gradients(record=True)
-    assert problem.recording.stops == []
+    assert problem.detached.values == []
     assert problem.depth.called
     assert Doubled.__dict__["forward"] is original
 
@@ -113,7 +116,7 @@ def test_explicit_low_precision_is_lifted_in_forward():
     problem = problem_of(loss)
     problem.gradients(record=True)
     assert seen == [(torch.float64,) * 3]
-    assert problem.recording.lifted
+    assert problem.detached.lifted
     assert torch.get_default_dtype() == torch.float32
 
 
@@ -150,3 +153,101 @@ def test_a_copy_of_a_module_leaves_the_original_alone():
     twin.weight.data.zero_()
     assert bool(module.weight.any())
     assert Depth().called is False
+
+
+OTHER_WAYS = {  # than x * x.detach(), with the same value at the point
+    "fewer values": lambda x: (x * x).sum(),
+    "more values": lambda x: (x * x.detach()).sum() + (x - x.detach()).sum(),
+    "another function": lambda x: (x * x.data).sum() + 3 * (x.sum() - x.detach().sum()),
+    "another shape": lambda x: sum((row * row.detach()).sum() for row in x),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WAYS)
+def test_a_replay_that_loses_its_way_gives_no_losses(name):
+    ways = [lambda x: (x * x.detach()).sum()]
+    problem = problem_of(lambda x: ways[-1](x))
+    problem.gradients(record=True)
+    assert len(problem.losses()) == 1
+    ways.append(OTHER_WAYS[name])
+    assert problem.losses() == []
+    ways.pop()
+    assert len(problem.losses()) == 1
+
+
+@pytest.mark.parametrize(
+    "other", [lambda x: x, F.relu_, F.gelu, lambda x: F.relu(x[:3]), lambda x: F.relu(F.relu(x))]
+)
+def test_a_replay_of_branches_that_loses_its_way_gives_no_losses(other):
+    ways = [F.relu]
+    problem = problem_of(lambda x: ways[-1](1.0 * x).square().sum())
+    branches = problem.record_branches()
+    assert len(problem.losses(branches=branches)) == 1
+    ways.append(other)
+    assert problem.losses(branches=branches) == []
+    assert len(problem.losses()) == 1
+
+
+@pytest.mark.parametrize("name", OTHER_WAYS)
+@pytest.mark.parametrize("runs", range(4, 16))  # as many as the check of one line needs
+def test_a_step_whose_control_flow_changes_is_unchecked_and_not_called_wrong(name, runs):
+    """After so many runs, of which nothing that is put back tells, the step does other things."""
+    counted = itertools.count()
+    problem = problem_of(
+        lambda x: OTHER_WAYS[name](x) if next(counted) >= runs else (x * x.detach()).sum()
+    )
+    report = check_problem(problem)
+    assert report.passed
+    (record,) = report.parameters
+    assert record.verdict == "unchecked"
+    assert "0: Could not be checked: a run of the step did other operations" in str(report)
+    assert "1 unchecked" in report.summary()
+
+
+def test_a_number_of_losses_that_changes_is_unchecked():
+    counted = itertools.count()
+
+    def program(on_loss):
+        for _ in range(1 + (next(counted) > 14)):
+            on_loss(module[0].square().sum())
+
+    module = nn.ParameterList([nn.Parameter(torch.randn(4, dtype=torch.float64))])
+    (record,) = check_problem(Problem(module, program)).parameters
+    assert record.verdict == "unchecked"
+
+
+class Tripled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 3 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 3 * gradient
+
+
+def test_other_threads_neither_count_nor_lose_their_functions():
+    original = Tripled.__dict__["forward"]
+    problem, inside, done = problem_of(lambda x: x.sum()), threading.Event(), threading.Event()
+
+    def check_too():
+        with watch_functions(Depth()):
+            inside.set()
+            done.wait(60)
+
+    waits = threading.Thread(target=check_too)
+    with watch_functions(problem.depth):
+        results = []
+        trains = threading.Thread(target=lambda: results.append(Tripled.apply(torch.ones(1))))
+        trains.start()
+        trains.join()
+        waits.start()
+        assert not inside.wait(0.05)  # its turn comes when this check is over
+        assert not problem.depth.called
+        Tripled.apply(torch.ones(1))
+        assert problem.depth.called
+    assert inside.wait(60)
+    done.set()
+    waits.join()
+    assert float(results[0]) == 3
+    assert Tripled.__dict__["forward"] is original

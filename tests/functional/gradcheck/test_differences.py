@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 from lightning_stab.functional.gradcheck.differences import (
     central_difference,
     difference,
-    extrapolated,
+    estimate_noise,
+    extrapolate,
     one_sided_gap,
     richardson,
 )
-from lightning_stab.functional.gradcheck.noise import estimated_noise
-from lightning_stab.functional.gradcheck.verdicts import VERDICTS, agreeing, judge, relative_error
+from lightning_stab.functional.gradcheck.verdicts import (
+    VERDICTS,
+    compare,
+    find_agreement,
+    relative_error,
+)
 
 coefficients = st.floats(-10, 10, allow_subnormal=False)
 steps = st.floats(1e-3, 1.0)
@@ -51,7 +56,7 @@ def test_extrapolation_comes_nearer_than_the_differences_it_is_made_of(start, sl
 
     found = seen(loss, steps=(1e-1, 3e-2))
     true = slope * math.cos(start)
-    assert abs(extrapolated(found)[0].slope - true) <= abs(found[1].slope - true) + 1e-12
+    assert abs(extrapolate(found)[0].slope - true) <= abs(found[1].slope - true) + 1e-12
 
 
 @given(st.integers(-14, -3), st.integers(0, 1000))
@@ -60,7 +65,7 @@ def test_the_noise_estimate_finds_the_level_of_the_noise(exponent, seed):
 
     level, generator = 10.0**exponent, random.Random(seed)
     values = [1.0 + 1e-13 * k + level * generator.gauss(0, 1) for k in range(7)]
-    assert level / 10 <= estimated_noise(values) <= 10 * level
+    assert level / 10 <= estimate_noise(values) <= 10 * level
 
 
 @given(st.floats(-1, 1), st.floats(0.2, 2))
@@ -73,16 +78,16 @@ def test_a_right_derivative_is_ok_and_a_wrong_one_is_wrong(start, slope):
 
     right = slope * math.exp(start)
     found = seen(loss)
-    assert judge(found, right, abs(right)).verdict == "ok"
+    assert compare(found, right, abs(right)).verdict == "ok"
     for factor in (-1.0, 0.0, 2.0, 1 + 1e-5):
-        assert judge(found, factor * right, abs(right)).verdict == "wrong"
+        assert compare(found, factor * right, abs(right)).verdict == "wrong"
 
 
 @given(st.floats(0.5, 2), st.floats(-1, 1))
 def test_a_point_on_a_kink_is_not_accused(height, tilt):
     found = seen(lambda t: height * abs(t) + tilt * t)
     for subgradient in (tilt - height, tilt + height, tilt + height / 2):
-        assert judge(found, subgradient, 1.0).verdict == "kink"
+        assert compare(found, subgradient, 1.0).verdict == "kink"
 
 
 @given(st.floats(0.1, 10), st.floats(1e-3, 0.9))
@@ -92,15 +97,15 @@ def test_a_kink_within_the_step_is_seen_by_its_branch(height, part):
     def loss(t):
         return height * max(t - place, 0.0) + t
 
-    assert judge(seen(loss, clean=False), 1.0, 1e-9).verdict == "kink"
+    assert compare(seen(loss, clean=False), 1.0, 1e-9).verdict == "kink"
 
 
 @given(st.floats(1e-9, 1e-6))
 def test_an_error_below_the_noise_is_precision_limited_and_says_how_far_it_got(error):
     found = seen(lambda t: 1.0 + 1e-6 * t, noise=1e-7)
-    judgement = judge(found, 1e-6 + error, 1.0, tolerance=1e-10)
-    assert judgement.verdict == "precision-limited"
-    assert error <= judgement.error <= 10 * 1e-7 / STEPS[-1]
+    comparison = compare(found, 1e-6 + error, 1.0, tolerance=1e-10)
+    assert comparison.verdict == "precision-limited"
+    assert error <= comparison.error <= 10 * 1e-7 / STEPS[-1]
 
 
 @given(coefficients, coefficients, st.floats(0, 10))
@@ -111,7 +116,7 @@ def test_the_relative_error_is_symmetric_and_at_most_two(a, b, scale):
 
 def test_all_below_rounding_is_zero():
     found = seen(lambda t: 1.0 + 1e-20 * t, noise=1e-15)
-    judgement = agreeing(found, 1e-19, 1e-19)
-    assert judgement is not None
-    assert judgement.verdict == "zero"
-    assert judgement.verdict in VERDICTS
+    comparison = find_agreement(found, 1e-19, 1e-19)
+    assert comparison is not None
+    assert comparison.verdict == "zero"
+    assert comparison.verdict in VERDICTS

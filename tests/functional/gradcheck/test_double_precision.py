@@ -4,12 +4,13 @@ import random
 import threading
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from lightning_stab.functional.gradcheck.double_precision import double_copy
 from lightning_stab.functional.gradcheck.state import ModuleState
-from lightning_stab.functional.random_states import kept_random_states
+from lightning_stab.functional.random_states import preserve_random_states
 
 
 class Odd(nn.Module):
@@ -31,35 +32,72 @@ class Odd(nn.Module):
 
 def test_every_float_becomes_double_and_ties_stay():
     source = Odd()
-    twin, memo = double_copy(source)
-    assert twin.linear.weight.dtype == torch.float64
-    assert twin.tied.weight is twin.linear.weight
-    assert twin.halved.dtype == torch.float64
-    assert twin.turn.dtype == torch.complex128
-    assert twin.count.dtype == torch.int64
-    assert twin.cached.dtype == torch.float64
-    assert not twin.cached.requires_grad
-    assert twin.table["scale"].dtype == torch.float64
-    assert twin.lock is source.lock
-    assert twin.lstm._flat_weights[0] is twin.lstm.weight_ih_l0
-    assert memo[id(source.linear.weight)] is twin.linear.weight
+    module_copy, memo = double_copy(source)
+    assert module_copy.linear.weight.dtype == torch.float64
+    assert module_copy.tied.weight is module_copy.linear.weight
+    assert module_copy.halved.dtype == torch.float64
+    assert module_copy.turn.dtype == torch.complex128
+    assert module_copy.count.dtype == torch.int64
+    assert module_copy.cached.dtype == torch.float64
+    assert not module_copy.cached.requires_grad
+    assert module_copy.table["scale"].dtype == torch.float64
+    assert module_copy.lock is source.lock
+    assert module_copy.lstm._flat_weights[0] is module_copy.lstm.weight_ih_l0
+    assert memo[id(source.linear.weight)] is module_copy.linear.weight
     assert source.linear.weight.dtype == torch.float32
 
 
 def test_many_copies_in_a_row_never_take_one_object_for_another():
     for _ in range(100):
         source = Odd()
-        twin, _ = double_copy(source)
-        assert twin.table is not source.table
-        assert twin.linear is not source.linear
-        assert twin.table["scale"].dtype == torch.float64
+        module_copy, _ = double_copy(source)
+        assert module_copy.table is not source.table
+        assert module_copy.linear is not source.linear
+        assert module_copy.table["scale"].dtype == torch.float64
 
 
-def test_a_stand_in_takes_the_place_of_what_it_replaces():
+class Refuses(torch.Tensor):
+    def __deepcopy__(self, memo):
+        raise MemoryError("no room")
+
+
+def test_a_tensor_that_cannot_be_copied_is_never_shared():
+    source = Odd()
+    source.extra = torch.ones(2).as_subclass(Refuses)
+    with pytest.raises(MemoryError, match="no room"):
+        double_copy(source)
+    assert source.extra.dtype == torch.float32
+
+
+def test_a_module_that_refuses_to_be_copied_is_not():
+    class Uncopied(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise TypeError("holds a connection")
+
+    with pytest.raises(TypeError, match="holds a connection"):
+        double_copy(nn.Sequential(Uncopied(1, 1)))
+
+
+def test_a_state_brings_back_what_a_module_is_made_of():
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, affine=False))
+    state, weight, part = ModuleState(module), module[0].weight, module[1]
+    module[0].weight = nn.Parameter(torch.zeros(2, 2))
+    module[1].register_buffer("extra", torch.ones(1))
+    module[1].running_mean = torch.ones(3)
+    module.append(nn.ReLU())
+    del module[1]
+    state.restore()
+    assert module[0].weight is weight
+    assert list(module) == [module[0], part]
+    assert set(dict(part.named_buffers())) == {"running_mean", "running_var", "num_batches_tracked"}
+    assert torch.equal(part.running_mean, torch.zeros(2))
+
+
+def test_a_replacement_takes_the_place_of_what_it_replaces():
     source = nn.Linear(1, 1)
     source.owner = object()
-    twin, _ = double_copy(source, {id(source.owner): "stand-in"})
-    assert twin.owner == "stand-in"
+    module_copy, _ = double_copy(source, {id(source.owner): "replacement"})
+    assert module_copy.owner == "replacement"
 
 
 def test_a_state_brings_back_buffers_attributes_modes_and_generators():
@@ -89,10 +127,10 @@ def test_a_state_brings_back_buffers_attributes_modes_and_generators():
 
 def test_random_states_are_kept_also_when_the_body_raises():
     before = torch.rand(1), np.random.random(), random.random()  # noqa: NPY002
-    with kept_random_states():
+    with preserve_random_states():
         expected = torch.rand(1), np.random.random(), random.random()  # noqa: NPY002
     try:
-        with kept_random_states():
+        with preserve_random_states():
             torch.rand(5), np.random.random(), random.random()  # noqa: NPY002
             raise KeyError
     except KeyError:

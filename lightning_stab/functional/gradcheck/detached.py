@@ -1,12 +1,12 @@
 """Values that pass through ``detach``, ``no_grad`` or ``item``: constants to autograd.
 
 Autograd differentiates as if such a value were a constant. So that a straight-through estimator
-or a target is not accused, the value seen at the unperturbed point is used again at every other.
+or a target is not called wrong, the value at the unperturbed point is used again at every other.
 """
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from lightning_stab.functional.gradcheck.custom_functions import Depth
-from lightning_stab.functional.gradcheck.promotion import call_in_double, changes
+from lightning_stab.functional.gradcheck.double_precision import call_in_double, is_in_place
 
 _TO_PYTHON = {"item", "tolist", "numpy", "__float__", "__int__", "__bool__", "__index__"}
 _TO_PYTHON |= {"__complex__", "__array__"}
@@ -34,28 +34,36 @@ _TORCH = str(Path(torch.__file__).parent)
 
 
 @dataclass(frozen=True)
-class Stop:
-    """One value that autograd takes for a constant, where it arose, and by what."""
+class DetachedValue:
+    """One value that autograd takes for a constant, where it arose, and by what.
+
+    Args:
+        function: the name of the function that it came from.
+        place: file and line of the code that called it.
+        value: None where the module wrote to its memory later, so that it cannot be replayed.
+        shape: of the value if it is a tensor.
+    """
 
     function: str
     place: str
     value: Any
+    shape: torch.Size | None
 
 
 @dataclass
-class Recording:
-    """The stops of one run, in order, and what else was seen on the way.
+class DetachedValues:
+    """The detached values of one run, in order, and what else was seen on the way.
 
     Args:
-        stops: the values to use again.
+        values: to be used again.
         lifted: whether low precision was lifted to double anywhere.
         needs_graph: whether the run differentiates by itself.
         writes: whether the run writes to its own parameters.
-        aliases: stops that share memory with what they were taken from.
+        aliases: values, by their number, that share memory with what they were taken from.
         padding: ``id`` of a weight and its ``padding_idx``, a row that gets no gradient.
     """
 
-    stops: list[Stop] = field(default_factory=list)
+    values: list[DetachedValue] = field(default_factory=list)
     lifted: bool = False
     needs_graph: bool = False
     writes: bool = False
@@ -63,39 +71,46 @@ class Recording:
     padding: set[tuple[int, int]] = field(default_factory=set)
 
     def finish(self) -> None:
-        """Free the stops whose memory the module wrote to: there the alias matters."""
+        """Free the values whose memory the module wrote to: there the alias matters."""
         for index, alias in self.aliases:
-            stop = self.stops[index]
-            if not torch.equal(alias, stop.value):
-                self.stops[index] = replace(stop, value=None)
+            if not torch.equal(alias, self.values[index].value):
+                self.values[index] = replace(self.values[index], value=None)
         self.aliases.clear()
 
     @property
     def matters(self) -> bool:
-        """Tell whether later runs have to be intercepted."""
-        return bool(self.stops) or self.lifted or self.writes
+        """Whether later runs need a `DetachReplay`."""
+        return bool(self.values) or self.lifted or self.writes
 
     def places(self) -> list[str]:
-        """Return where values were stopped, each place once."""
-        return list(dict.fromkeys(f"{stop.function} at {stop.place}" for stop in self.stops))
+        """Return where values were detached, each place once."""
+        return list(dict.fromkeys(f"{value.function} at {value.place}" for value in self.values))
 
 
-class Interception(TorchFunctionMode):
-    """Lifts low precision to double, and records stops or replays them.
+class DetachReplay(TorchFunctionMode):
+    """Lifts low precision to double, and records detached values or replays them.
+
+    A replay that meets another function or shape than was recorded goes on without replaying.
 
     Args:
-        recording: receives the stops, or gives them back.
+        recorded: receives the values, or gives them back.
         replay: whether to give back.
         depth: tells whether the code of an ``autograd.Function`` is running.
     """
 
-    def __init__(self, recording: Recording, *, replay: bool, depth: Depth) -> None:
+    def __init__(self, recorded: DetachedValues, *, replay: bool, depth: Depth) -> None:
         super().__init__()
-        self._recording = recording
+        self._recorded = recorded
         self._replay = replay
         self._depth = depth
         self._next = 0
-        self.diverged = False
+        self._diverged = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether each recorded value was used again, in order, and no other was asked for."""
+        whole = not self._diverged and self._next == len(self._recorded.values)
+        return whole or not self._replay
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -107,20 +122,26 @@ class Interception(TorchFunctionMode):
                 return func(*args, **kwargs)
             name = "data"
         if func is torch.autograd.grad:
-            self._recording.needs_graph = True
+            self._recorded.needs_graph = True
         if name in _RENORMALISING:
             args, kwargs = self._without_renormalising(name, args, kwargs)
-        stopping = self._stops(name, args, kwargs)
-        writing = stopping and changes(name)
-        if writing and _is_parameter(args[0]):
-            self._recording.writes = True
+        detaches = self._detaches(name, args, kwargs)
+        writes = detaches and is_in_place(name)
+        if writes and _is_parameter(args[0]):
+            self._recorded.writes = True
             # the reference point is the one that this very call has led to
             return args[0] if self._replay else func(*args, **kwargs)
         result, lifted = call_in_double(func, args, kwargs)
-        self._recording.lifted |= lifted
-        if not stopping or not _is_constant(name, args[0] if writing else result):
+        self._recorded.lifted |= lifted
+        if not detaches or not _is_constant(name, args[0] if writes else result):
             return result
-        return self._substitute(name, args, kwargs, result)
+        target = kwargs.get("out", args[0] if args and is_in_place(name) else None)
+        if _is_parameter(target):
+            return result
+        if self._replay:
+            return self._use_again(name, target, result)
+        self._keep(name, result if target is None else target)
+        return result
 
     def _without_renormalising(self, name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Leave out ``max_norm`` on replay: the reference point has it applied already."""
@@ -129,7 +150,7 @@ class Interception(TorchFunctionMode):
         given = kwargs.get("max_norm", args[position] if len(args) > position else None)
         if given is None:
             return args, kwargs
-        self._recording.writes = True
+        self._recorded.writes = True
         if not self._replay:
             return args, kwargs
         kwargs = {key: value for key, value in kwargs.items() if key != "max_norm"}
@@ -140,9 +161,10 @@ class Interception(TorchFunctionMode):
         row = kwargs.get("padding_idx", args[position] if len(args) > position else None)
         weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
         if row is not None and isinstance(weight, Tensor):
-            self._recording.padding.add((id(weight), row % len(weight)))
+            self._recorded.padding.add((id(weight), row % len(weight)))
 
-    def _stops(self, name: str, args: Any, kwargs: Any) -> bool:
+    def _detaches(self, name: str, args: Any, kwargs: Any) -> bool:
+        """Say whether a float result of this call may be a constant to autograd."""
         if name in _CONSTANTS or name.startswith(("new_", "is_", "_has_")):
             return False
         if self._depth.inside_function:
@@ -151,33 +173,28 @@ class Interception(TorchFunctionMode):
             return False
         return any(isinstance(v, Tensor) and v.requires_grad for v in _flat((args, kwargs)))
 
-    def _substitute(self, name: str, args: Any, kwargs: Any, result: Any) -> Any:
-        target = kwargs.get("out", args[0] if args and changes(name) else None)
-        if not self._replay:
-            if _is_parameter(target):
-                return result
-            value = _kept(result if target is None else target)
-            if name in _ALIASING and isinstance(result, Tensor):
-                self._recording.aliases.append((len(self._recording.stops), result))
-            self._recording.stops.append(Stop(name, _place(), value))
-            return result
-        if _is_parameter(target):
-            return result
-        if self._next >= len(self._recording.stops):
-            self.diverged = True
-            return result
-        stop = self._recording.stops[self._next]
-        if stop.function != name:
-            self.diverged = True
+    def _keep(self, name: str, value: Any) -> None:
+        if name in _ALIASING and isinstance(value, Tensor):
+            self._recorded.aliases.append((len(self._recorded.values), value))
+        shape = getattr(value, "shape", None)
+        self._recorded.values.append(DetachedValue(name, _place(), _copied(value), shape))
+
+    def _use_again(self, name: str, target: Any, result: Any) -> Any:
+        values = self._recorded.values
+        known = values[self._next] if self._next < len(values) else None
+        shape = getattr(result if target is None else target, "shape", None)
+        if known is None or (known.function, known.shape) != (name, shape):
+            self._diverged = True
+        if known is None or self._diverged:
             return result
         self._next += 1
-        if stop.value is None:
+        if known.value is None:
             return result
         if isinstance(target, Tensor):
             with torch.no_grad():
-                target.copy_(stop.value)
+                target.copy_(known.value)
             return result
-        return _kept(stop.value)
+        return _copied(known.value)
 
 
 def _is_parameter(value: Any) -> bool:
@@ -185,7 +202,7 @@ def _is_parameter(value: Any) -> bool:
 
 
 def _is_constant(name: str, result: Any) -> bool:
-    """Tell whether autograd takes a float result for a constant."""
+    """Say whether autograd takes a float result for a constant."""
     if name in _TO_PYTHON:
         return True
     tensors = [value for value in _flat(result) if isinstance(value, Tensor)]
@@ -193,7 +210,7 @@ def _is_constant(name: str, result: Any) -> bool:
     return bool(floats) and not any(t.requires_grad for t in floats)
 
 
-def _kept(value: Any) -> Any:
+def _copied(value: Any) -> Any:
     if isinstance(value, Tensor) and not value.requires_grad:
         return value.detach().clone()
     if hasattr(value, "copy") and not isinstance(value, Tensor):
@@ -207,7 +224,11 @@ def _flat(value: Any) -> list[Any]:
 
 def _place() -> str:
     """Return file and line of the user's code that is running."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH)):
+    frame = inspect.currentframe()
+    while (
+        frame is not None
+        and frame.f_back is not None
+        and frame.f_code.co_filename.startswith((_HERE, _TORCH))
+    ):
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
