@@ -10,7 +10,7 @@ written, with ``torch.compiler.set_stance("force_eager")``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -23,52 +23,51 @@ _LIBRARIES = ("torch.", "lightning.", "builtins")
 
 
 def compiled_parts(module: nn.Module) -> list[str]:
-    """Return the plain names of the outermost compiled parts; ``""`` is the module itself.
+    """Return the plain names of the outermost compiled parts; ``""`` is the module itself."""
+    return hookable_modules(module)[1]
+
+
+def hookable_modules(module: nn.Module) -> tuple[list[tuple[str, nn.Module]], list[str]]:
+    """Return the modules whose own hooks run, by plain name, and the outermost compiled parts.
+
+    What ``torch.compile`` wraps around a module is among them, and nothing inside, wherever else in
+    the net that may stand too.
 
     Example:
-        >>> net = nn.Sequential(nn.Linear(2, 2), torch.compile(nn.Linear(2, 2), backend="eager"))
-        >>> compiled_parts(net), [name for name, _ in hookable_modules(net)]
-        (['1'], ['', '0', '1'])
+        >>> net = nn.Sequential(nn.ReLU(), torch.compile(nn.ReLU(), backend="eager"))
+        >>> modules, compiled = hookable_modules(net)
+        >>> [name for name, _ in modules], compiled
+        (['', '0', '1'], ['1'])
     """
-    inside = _inside_compiled(module)
-    return [
-        plain_name(name)
-        for name, part in module.named_modules()
-        if is_compiled_part(part) and id(part) not in inside
-    ]
-
-
-def hookable_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the modules whose own hooks run, by plain name: all that stand in no compiled code.
-
-    What ``torch.compile`` wraps around a module is among them, and nothing inside.
-    """
-    inside = _inside_compiled(module)
-    return [
-        (plain_name(name), part)
-        for name, part in module.named_modules()
-        if id(part) not in inside and not _is_called_compiled(part)
-    ]
+    named = [(plain_name(name), part) for name, part in module.named_modules()]
+    compiled = [(name, part) for name, part in named if is_compiled_part(part)]
+    if not compiled:
+        return named, []
+    inside = {id(m) for _, part in compiled for m in part.modules() if m is not part}
+    hidden = inside | {id(part) for _, part in compiled if _is_called_compiled(part)}
+    hookable = [(name, part) for name, part in named if id(part) not in hidden]
+    return hookable, [name for name, part in compiled if id(part) not in inside]
 
 
 def is_compiled_part(part: nn.Module) -> bool:
     """Say whether the module was compiled or scripted, or the method that calls those inside."""
+    if _is_called_compiled(part):
+        return True
     children = dict(part.named_children())
-    has_compiled_forward = bool(children) and _is_compiled_method(part, "forward")
-    return _is_called_compiled(part) or "_orig_mod" in children or has_compiled_forward
+    return "_orig_mod" in children or bool(children and _is_compiled_method(part, "forward"))
 
 
-def compiled_functions(module: nn.Module) -> list[str]:
-    """Return the names of compiled functions that the code of a module's classes can call.
+def compiled_functions(modules: Iterable[nn.Module]) -> list[str]:
+    """Return the names of compiled functions that the code of the modules' classes can call.
 
     Looked for among the attributes of the modules and of their classes, and the global names of the
     files that define these; not inside compiled parts.
     """
-    parts = [part for _, part in hookable_modules(module) if not is_compiled_part(part)]
-    bases = dict.fromkeys(base for part in parts for base in type(part).__mro__)
+    parts = [part for part in modules if not is_compiled_part(part)]
+    bases = dict.fromkeys(base for cls in {type(p): None for p in parts} for base in cls.__mro__)
     classes = [base for base in bases if not base.__module__.startswith(_LIBRARIES)]
     files = [sys.modules[n] for n in {c.__module__: None for c in classes} if n in sys.modules]
-    names = [item for owner in (*parts, *classes, *files) for item in list(vars(owner).items())]
+    names = (item for owner in (*parts, *classes, *files) for item in list(vars(owner).items()))
     # two underscores are what the compiler leaves among the global names of a file
     found = (n for n, v in names if _is_compiled_function(v) and not n.startswith("__"))
     return list(dict.fromkeys(found))
@@ -87,26 +86,24 @@ def say_compiled(parts: Sequence[str], functions: Sequence[str] = ()) -> str:
     return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} compiled"
 
 
-def _inside_compiled(module: nn.Module) -> set[int]:
-    """Return the identities of the modules that compiled parts call, wherever else they stand."""
-    parts = [part for part in module.modules() if is_compiled_part(part)]
-    return {id(inner) for part in parts for inner in part.modules() if inner is not part}
-
-
 def _is_called_compiled(part: nn.Module) -> bool:
     """Say whether a call of the module is compiled, its own hooks with it."""
+    own = vars(part)
     return (
-        isinstance(part, torch.jit.ScriptModule)  # which refuses hooks
-        or vars(part).get("_compiled_call_impl") is not None  # from `module.compile()`
-        or vars(part).get("_compiler_ctx") is not None  # Lightning's mark on a compiled module
+        own.get("_compiled_call_impl") is not None  # from `module.compile()`
+        or own.get("_compiler_ctx") is not None  # Lightning's mark on a compiled module
+        or isinstance(part, torch.jit.ScriptModule)  # which refuses hooks
         or _is_compiled_method(part, "training_step")
     )
 
 
 def _is_compiled_method(part: nn.Module, name: str) -> bool:
-    return _is_compiled_function(vars(part).get(name, getattr(type(part), name, None)))
+    return _is_compiled_function(vars(part).get(name) or getattr(type(part), name, None))
 
 
 def _is_compiled_function(value: Any) -> bool:
-    names = vars(value) if isinstance(value, FunctionType) else {}
-    return "_torchdynamo_orig_callable" in names and "_torchdynamo_disable" not in names
+    return (
+        isinstance(value, FunctionType)
+        and "_torchdynamo_orig_callable" in vars(value)
+        and "_torchdynamo_disable" not in vars(value)
+    )

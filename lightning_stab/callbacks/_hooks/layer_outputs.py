@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_stab.callbacks._hooks.compiled import compiled_parts, hookable_modules
+from lightning_stab.callbacks._hooks.compiled import hookable_modules
 from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
 
@@ -43,8 +43,8 @@ class LayerProbe:
             module: the module that will run.
             gradients: whether to measure the gradients of the layers' outputs.
         """
-        self.compiled = compiled_parts(module)
-        for name, layer in hookable_modules(module):
+        modules, self.compiled = hookable_modules(module)
+        for name, layer in modules:
             if isinstance(layer, WEIGHT_LAYERS):
                 self._hooks.after(layer, partial(self._add_output, name, gradients))
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lightning_stab.callbacks._hooks.compiled import (
     compiled_functions,
-    compiled_parts,
     hookable_modules,
     say_compiled,
 )
@@ -59,11 +58,10 @@ class ActivationProbe:
         self.remove()
         if forget:
             self._tracer = ActivationTracer()
-        self._compiled = say_compiled(compiled_parts(module), compiled_functions(module))
+        modules, parts = hookable_modules(module)
+        self._compiled = say_compiled(parts, compiled_functions(part for _, part in modules))
         self._roles = [
-            ModuleRole(part, name)
-            for name, part in hookable_modules(module)
-            if type(part) not in CONTAINERS
+            ModuleRole(part, name) for name, part in modules if type(part) not in CONTAINERS
         ]
         self._hook_all()
         self.begin_batch()

@@ -58,10 +58,11 @@ class DoctorProbe:
             module: the module that will run.
         """
         self.gradients.install(module)
-        compiled = say_compiled(self.gradients.compiled, compiled_functions(module))
+        modules, parts = hookable_modules(module)
+        compiled = say_compiled(parts, compiled_functions(part for _, part in modules))
         if not compiled:  # else it would be compiled again under a function mode
             self._mode.enter()
-        for name, part in hookable_modules(module):
+        for name, part in modules:
             if isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase)):
                 layer = _Layer(self, name)
                 self._hooks.before(part, layer.before)
