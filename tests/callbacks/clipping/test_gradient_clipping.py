@@ -554,21 +554,6 @@ def test_the_output_layer_is_that_of_each_optimizer():
 
 
 @pytest.mark.parametrize(
-    "call",
-    [
-        "GradientClipping()",
-        "GradientClipping(rule='adaptive', exclude=('head.*', '*.bias'), exclude_output=False)",
-        "GradientClipping(threshold={0: 10.0, 1000: 1.0}, per_parameter_group=True)",
-        "GradientClipping(rule='history', threshold=25, method='percentile', every_n_steps=10)",
-    ],
-)
-def test_the_repr_is_the_call(call):
-    clipping = eval(call)
-    assert repr(clipping) == call
-    assert eval(repr(clipping)).options == clipping.options
-
-
-@pytest.mark.parametrize(
     ("arguments", "threshold"),
     [
         ({}, 1.0),

@@ -444,20 +444,6 @@ def test_bad_arguments_are_told_in_one_sentence(arguments, sentence):
         GradientMonitor(**arguments)
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "GradientMonitor()",
-        "GradientMonitor(every_n_steps=10, dense_steps=0, per_parameter=('net.*',))",
-        "GradientMonitor(statistics=('rms',), histogram_every_n_steps=5, progress_bar=True)",
-    ],
-)
-def test_the_repr_is_the_call(call):
-    monitor = eval(call)
-    assert repr(monitor) == call
-    assert eval(repr(monitor)).options == monitor.options
-
-
 class DeepSpeedStrategy(lightning.strategies.SingleDeviceStrategy):
     """Bears the name of the strategy that cannot work."""
 

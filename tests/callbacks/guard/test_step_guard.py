@@ -669,20 +669,3 @@ def test_bad_arguments_are_told_in_one_sentence(arguments, sentence):
     with pytest.raises(InvalidArgumentError, match=sentence) as caught:
         StepGuard(**arguments)
     assert len(str(caught.value)) < 200
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        "StepGuard()",
-        "StepGuard(on_nonfinite='skip', on_spike='rewind', deviations=5, lr_factor=0.1)",
-        "StepGuard(window=32, min_window=16, forensics=True)",
-    ],
-)
-def test_the_repr_is_the_call(call):
-    guard = eval(call)
-    assert repr(guard) == call
-    assert eval(repr(guard)).options == guard.options
-    assert (guard.on_spike, guard.lr_factor) == (guard.options.on_spike, guard.options.lr_factor)
-    with pytest.raises(AttributeError):
-        guard.on_spike = "skip"  # a setting holds for the guard's life
