@@ -72,9 +72,7 @@ class Finding:
     def from_dict(cls, plain: Mapping[str, Any]) -> Finding:
         """Return the finding that ``to_dict`` wrote."""
         evidence = {name: Evidence(**values) for name, values in plain["evidence"].items()}
-        evidence = {
-            name: replace(e, value=math.nan) if e.value is None else e
-            for name, e in evidence.items()
-        }
+        for name, each in evidence.items():
+            evidence[name] = replace(each, value=math.nan) if each.value is None else each
         lists = {name: tuple(plain[name]) for name in ("layers", "advice")}
         return cls(**{**plain, **lists, "evidence": evidence})

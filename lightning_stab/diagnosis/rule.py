@@ -118,16 +118,15 @@ class Fault:
     id: str
     rank: int
     meaning: str
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule, ...] = ()
 
-
-def fault(id_: str, rank: int, meaning: str, *rules: Rule) -> Fault:
-    """Return a fault, whose rules take its id."""
-    return Fault(id_, rank, meaning, tuple(replace(rule, id=id_) for rule in rules))
+    def found_by(self, *rules: Rule) -> Fault:
+        """Return the fault with its rules, which take its id."""
+        return replace(self, rules=tuple(replace(rule, id=self.id) for rule in rules))
 
 
 def _rule(severity: str, conditions: str, message: str, *advice: str, **options: Any) -> Rule:
-    """Return a rule of a `fault`; most faults have to hold at two moments in a row."""
+    """Return a rule of a `Fault`; most faults have to hold at two moments in a row."""
     return Rule("", severity, when(conditions), message, advice, **{"persistence": 2, **options})
 
 

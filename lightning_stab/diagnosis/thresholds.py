@@ -109,14 +109,14 @@ def current_names(thresholds: Mapping[str, float]) -> dict[str, float]:
     """
     renamed = {}
     for name, value in thresholds.items():
-        id_, dot, own = name.rpartition(".")
-        if own in _RENAMED:
-            own = _RENAMED[own]
+        start, dot, own = name.rpartition(".")
+        new = f"{start}{dot}{_RENAMED.get(own, own)}"
+        if new != name:
             warnings.warn(
-                f"The threshold {name!r} is now called {id_ + dot + own!r}; the old name will be"
-                " refused in a later version.",
+                f"The threshold {name!r} is now called {new!r}; the old name will be refused in a"
+                " later version.",
                 FutureWarning,
                 stacklevel=2,
             )
-        renamed[id_ + dot + own] = value
+        renamed[new] = value
     return renamed

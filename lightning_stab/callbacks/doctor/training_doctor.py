@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -65,7 +66,8 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
     Nothing of the run is changed, not a bit. Findings go to the terminal, to TensorBoard
     (``diagnosis/<id>``) and to ``findings.json`` in the run's folder, and survive a restart.
 
-    The ids: {ids}.
+    The ids:
+    {ids}.
 
     Args:
         ignore: ids that are not reported, or ``id:pattern`` for layers, such as
@@ -260,5 +262,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             report.write_findings(self._folder, self.findings, {**place, **unseen})
 
 
-_NAMES = ", ".join(f"``{id_}``" for id_ in IDS)
-TrainingDoctor.__doc__ = (TrainingDoctor.__doc__ or "").replace("{ids}", _NAMES)
+_IDS = fill(
+    ", ".join(f"``{id_}``" for id_ in IDS), 96, subsequent_indent="    ", break_on_hyphens=False
+)
+TrainingDoctor.__doc__ = (TrainingDoctor.__doc__ or "").replace("{ids}", _IDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import error, fault, info, warning
+from lightning_stab.diagnosis.rule import Fault, error, info, warning
 
 _LOWER_RATE = (
     "Lower the learning rate from {learning_rate} to {learning_rate:/10}, and start again.",
@@ -25,10 +25,7 @@ _REGULARISE = (
 )
 
 LEARNING_FAULTS = (
-    fault(
-        "learning-rate-too-high",
-        7,
-        "the updates destroy what the weights had learnt",
+    Fault("learning-rate-too-high", 7, "the updates destroy what the weights had learnt").found_by(
         error(
             "loss_ratio > risen_loss and unexplained > worse_than_constant and ordinary_data",
             "The loss has risen to {loss_ratio} times its start.",
@@ -80,10 +77,7 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
     ),
-    fault(
-        "learning-rate-too-low",
-        7,
-        "the updates are too small to move the loss",
+    Fault("learning-rate-too-low", 7, "the updates are too small to move the loss").found_by(
         warning(
             "update_ratio < small_update and improvement < small_improvement"
             " and epoch > one_epoch and warming_up < flag_set",
@@ -107,10 +101,7 @@ LEARNING_FAULTS = (
             ' steps, and `"interval": "step"` or `"epoch"` to match.',
         ),
     ),
-    fault(
-        "loss-spike",
-        8,
-        "one loss far above the run's own recent past",
+    Fault("loss-spike", 8, "one loss far above the run's own recent past").found_by(
         warning(
             "target_peak > outlying and target_size > flag_set and epoch > early",
             "The largest batch holds targets {target_peak:.0f} times those of an ordinary one:"
@@ -149,10 +140,7 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
     ),
-    fault(
-        "plateau",
-        9,
-        "the loss stands still, or never left that of a constant prediction",
+    Fault("plateau", 9, "the loss stands still, or stays that of a constant prediction").found_by(
         warning(
             "learnt < nothing_learnt and epoch > some_epochs and step > many_steps"
             " and warming_up not> flag_set and ordinary_inputs",
@@ -191,10 +179,7 @@ LEARNING_FAULTS = (
             persistence=3,
         ),
     ),
-    fault(
-        "oscillating-loss",
-        8,
-        "the loss swings from step to step",
+    Fault("oscillating-loss", 8, "the loss swings from step to step").found_by(
         warning(
             "batch_variety < one_class_batches and epoch > early and learnt not> well_learnt",
             "Batches hold nearly one class each ({batch_variety:.0%} of the variety of all"
@@ -212,10 +197,7 @@ LEARNING_FAULTS = (
             persistence=3,
         ),
     ),
-    fault(
-        "overfitting",
-        10,
-        "validation gets worse while training gets better",
+    Fault("overfitting", 10, "validation gets worse while training gets better").found_by(
         warning(
             "validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost",
             "The validation metric has fallen by {validation_fall:.0%} from its best.",

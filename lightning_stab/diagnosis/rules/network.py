@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import error, fault, warning
+from lightning_stab.diagnosis.rule import Fault, error, warning
 
 _LOWER_RATE = "Lower the learning rate from {learning_rate} to {learning_rate:/10}."
 _CLIP = 'Clip: `GradientClipping(rule="norm", threshold=1.0)`.'
@@ -24,10 +24,7 @@ _EXPLODING = (
 _DEPTH_SOURCE = "Glorot & Bengio 2010; thresholds measured, see docs/training_doctor.md"
 
 NETWORK_FAULTS = (
-    fault(
-        "dead-units",
-        5,
-        "units that are zero on every sample",
+    Fault("dead-units", 5, "units that are zero on every sample").found_by(
         error(
             "dead_fraction > dead_layer and learnt not> well_learnt"
             " and ordinary_steps and input_size not> large_input",
@@ -47,10 +44,7 @@ NETWORK_FAULTS = (
             source="Lu et al. 2019 (dying ReLU)",
         ),
     ),
-    fault(
-        "saturated-units",
-        5,
-        "outputs stand where the activation is flat; attention looks at one place",
+    Fault("saturated-units", 5, "saturated activations, or attention to one place only").found_by(
         warning(
             "saturated_fraction > many_saturated and saturated_at_start > half_saturated"
             " and learnt not> half_learnt and ordinary_steps and relapse not> much_lost",
@@ -71,10 +65,7 @@ NETWORK_FAULTS = (
             source="Dehghani et al. 2023 (attention entropy and logit growth)",
         ),
     ),
-    fault(
-        "vanishing-gradient",
-        6,
-        "the gradient vanishes on its way back, over depth or over time",
+    Fault("vanishing-gradient", 6, "gradients shrink over depth or over time steps").found_by(
         error(
             "gradient_depth_log10 < severe_vanishing_depth"
             " and gradient_depth_start_log10 not> vanishing_depth"
@@ -112,10 +103,7 @@ NETWORK_FAULTS = (
             source=_DEPTH_SOURCE,
         ),
     ),
-    fault(
-        "exploding-gradient",
-        6,
-        "the gradient grows on its way back, over depth, time or steps",
+    Fault("exploding-gradient", 6, "gradients grow over depth, time steps or training").found_by(
         error(
             "gradient_depth_log10 > severe_exploding_depth"
             " and gradient_depth_start_log10 not< exploding_depth",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import error, fault, warning
+from lightning_stab.diagnosis.rule import Fault, error, warning
 
 _SKIP = (
     'Add `StepGuard(on_nonfinite="skip")`: a bad step is not taken;'
@@ -14,10 +14,7 @@ _STANDARDISE = "Standardise every feature with the training set's mean and stand
 _NORMALISE = "Or put a normalisation layer in front of the first layer."
 
 WIRING_FAULTS = (
-    fault(
-        "non-finite",
-        0,
-        "the loss or a weight is NaN or infinite",
+    Fault("non-finite", 0, "the loss or a weight is NaN or infinite").found_by(
         error(
             "nonfinite_weights > flag_set",
             "Weights are NaN or infinite: {layers}. Everything that is computed from them is lost.",
@@ -53,10 +50,7 @@ WIRING_FAULTS = (
             persistence=1,
         ),
     ),
-    fault(
-        "output-activation",
-        1,
-        "the network's last activation does not belong to its loss",
+    Fault("output-activation", 1, "the last activation does not belong to the loss").found_by(
         error(
             "doubled_softmax > flag_set",
             "The cross-entropy receives probabilities, but applies a softmax itself:"
@@ -88,10 +82,7 @@ WIRING_FAULTS = (
             _END_LINEAR,
         ),
     ),
-    fault(
-        "unused-parameters",
-        1,
-        "trainable parameters that no optimizer holds or no gradient reaches",
+    Fault("unused-parameters", 1, "trainable parameters without optimizer or gradient").found_by(
         error(
             "unregistered > flag_set",
             "The loss depends on {unregistered:.0f} parameters that the module does not know,"
@@ -115,10 +106,7 @@ WIRING_FAULTS = (
             _FREEZE,
         ),
     ),
-    fault(
-        "target-scale",
-        2,
-        "a regression's targets are so large that the predictions do not reach them",
+    Fault("target-scale", 2, "targets so large that a regression does not reach them").found_by(
         warning(
             "target_size > large_target and prediction_size < small_prediction and epoch > early",
             "The targets are large ({target_size}),"
@@ -128,10 +116,7 @@ WIRING_FAULTS = (
             "Or start the output layer's bias at the targets' mean.",
         ),
     ),
-    fault(
-        "input-scale",
-        3,
-        "features enter unscaled, and it does harm",
+    Fault("input-scale", 3, "features enter unscaled, and it does harm").found_by(
         warning(
             "input_size > large_input and epoch > some_epochs and learnt not> half_learnt",
             "Features enter the network at a size of {input_size}, and it does not learn.",
@@ -152,10 +137,7 @@ WIRING_FAULTS = (
             _STANDARDISE,
         ),
     ),
-    fault(
-        "bad-initialization",
-        4,
-        "units start alike, or the outputs start far too large",
+    Fault("bad-initialization", 4, "units start alike, or outputs start far too large").found_by(
         error(
             "identical_units > all_identical",
             "The units of {layers} have the same weights and the same gradients:"
