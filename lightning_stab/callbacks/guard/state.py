@@ -13,7 +13,7 @@ from torch.optim import LBFGS
 
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
 from lightning_stab.callbacks.guard.buffers import BufferKeeper
-from lightning_stab.callbacks.guard.forensics import Forensics
+from lightning_stab.callbacks.guard.forensics import NonfiniteTracer
 from lightning_stab.callbacks.guard.restoring import portable, restore_snapshot, take_snapshot
 from lightning_stab.callbacks.guard.schedulers import SchedulerHold
 from lightning_stab.callbacks.guard.verdicts import StepFacts, Verdict, gather_facts
@@ -34,7 +34,7 @@ class GuardRun:
     ) -> None:
         self.buffers = BufferKeeper(module)
         self.hold = SchedulerHold()
-        self.forensics = Forensics() if forensics else None
+        self.forensics = NonfiniteTracer() if forensics else None
         self.snapshots: deque[dict[str, Any]] = deque(maxlen=2)
         self.num_accepted_since_snapshot = 0
         self.rewind_due = False
