@@ -27,10 +27,12 @@ def loss_of_output(output: Any) -> Tensor | None:
 def training_step_arguments(module: Any, batch: Any, batch_idx: int) -> tuple[Any, ...]:
     """Return what ``module.training_step`` takes: the batch, and its index if asked for.
 
-    A signature of ``*args`` takes both, as Lightning gives them.
+    A signature of ``*args`` takes both, as Lightning gives them, and one of ``**kwargs`` does not.
     """
     parameters = inspect.signature(module.training_step).parameters
-    several = len(parameters) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+    kinds = [p.kind for p in parameters.values()]
+    num_named = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    several = num_named > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
     return (batch, batch_idx) if several or "batch_idx" in parameters else (batch,)
 
 

@@ -1,13 +1,17 @@
-"""Stand-ins for a Trainer and its optimizers: reading works, nothing is logged, nothing steps."""
+"""What stands in for a Trainer and its optimizers: reading works, nothing is logged or stepped."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
+from torch import Tensor, nn
 
 _WITHOUT_TRAINER = {
     "current_epoch": 0,
@@ -31,14 +35,32 @@ def ignore(*_: Any, **__: Any) -> None:
     """Do nothing."""
 
 
-class IdleOptimizer(torch.optim.Optimizer):
-    """Has the parameter groups of an optimizer, and never changes a parameter."""
+class _Stub:
+    """Stays the same object when what refers to it is copied."""
 
-    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
-        super().__init__(list(groups), {})
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+
+class NoOpOptimizer(_Stub, torch.optim.Optimizer):
+    """Has the parameter groups of an optimizer, and never changes a parameter.
+
+    Args:
+        optimizer: the real one.
+        copies: of its parameters, by the ``id`` of the original.
+    """
+
+    def __init__(self, optimizer: Any, copies: Mapping[int, Any]) -> None:
+        super().__init__(
+            [
+                {**group, "params": [copies.get(id(p), p) for p in group["params"]]}
+                for group in optimizer.param_groups
+            ],
+            {},
+        )
 
     @property
-    def optimizer(self) -> IdleOptimizer:
+    def optimizer(self) -> NoOpOptimizer:
         """Return itself, as Lightning's wrapped optimizers return what they wrap."""
         return self
 
@@ -51,13 +73,10 @@ class IdleOptimizer(torch.optim.Optimizer):
 
     def toggle_model(self, sync_grad: bool = True) -> Any:
         """Return a context that does nothing."""
-        return torch.enable_grad()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> IdleOptimizer:
-        return self
+        return nullcontext()
 
 
-class IdleScheduler:
+class NoOpScheduler(_Stub):
     """Reads like a learning rate scheduler, and never steps."""
 
     def __init__(self, scheduler: Any) -> None:
@@ -69,61 +88,108 @@ class IdleScheduler:
     def step(self, *_: Any, **__: Any) -> None:
         """Do nothing."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> IdleScheduler:
-        return self
 
+class LoneStrategyStub(_Stub):
+    """The strategy as a module sees it from its training step; no other process takes part."""
 
-def idle_optimizers(optimizers: Iterable[Any], memo: Mapping[int, Any]) -> list[IdleOptimizer]:
-    """Return an idle optimizer for each, over the copies of its parameters."""
-    return [
-        IdleOptimizer(
-            {
-                **{k: v for k, v in group.items() if k != "params"},
-                "params": [memo.get(id(p), p) for p in group["params"]],
-            }
-            for group in optimizer.param_groups
-        )
-        for optimizer in optimizers
-    ]
-
-
-class _IdleStrategy:
-    """The strategy as a module sees it from its training step."""
-
-    def __init__(self, strategy: Any, optimizers: list[IdleOptimizer]) -> None:
-        self._strategy = strategy
-        self._lightning_optimizers = optimizers
+    def __init__(self, trainer: Any) -> None:
+        self._strategy = getattr(trainer, "strategy", None)
+        self._world_size = getattr(trainer, "world_size", 1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._strategy, name)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _IdleStrategy:
-        return self
+    def backward(self, loss: Any, optimizer: Any = None, *_: Any, **__: Any) -> None:
+        loss.backward()
+
+    def all_gather(self, tensor: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Repeat this process's values for each of the others."""
+        return tensor if self._world_size == 1 else torch.stack([tensor] * self._world_size)
+
+    def reduce(self, tensor: Any, *_: Any, **__: Any) -> Any:
+        return tensor
+
+    def broadcast(self, value: Any, *_: Any, **__: Any) -> Any:
+        return value
+
+    def barrier(self, *_: Any, **__: Any) -> None:
+        pass
 
 
-class TrainerStandIn:
+class TrainerStub(_Stub):
     """Forwards what is read to a real Trainer, keeps what is written to itself, logs nowhere.
 
     Args:
         trainer: the real one, or None.
-        optimizers: the idle optimizers that the module gets to see; may be filled later.
+        strategy: the one that the module sees.
     """
 
-    def __init__(self, trainer: Any, optimizers: list[IdleOptimizer]) -> None:
+    precision_plugin: Any
+    optimizers: list[NoOpOptimizer]
+    lr_scheduler_configs: list[Any]
+
+    def __init__(self, trainer: Any, strategy: Any) -> None:
         self.logger = DummyLogger()
         self.loggers = [self.logger]
-        self.optimizers = optimizers
-        self.strategy = _IdleStrategy(getattr(trainer, "strategy", None), optimizers)
+        self.strategy = strategy
         self.callback_metrics = dict(getattr(trainer, "callback_metrics", {}))
         self._trainer = trainer
+        self._module_copy: nn.Module | None = None
+
+    def make_optimizers(self, module_copy: nn.Module, copies: Mapping[int, Any]) -> None:
+        """Give the copy optimizers and schedulers that do nothing.
+
+        Those of the Trainer; without one the module's own, as soon as something asks for them.
+        """
+        if self._trainer is None:
+            self._module_copy = module_copy
+            return
+        self.optimizers = [NoOpOptimizer(each, copies) for each in self._trainer.optimizers]
+        self.lr_scheduler_configs = [
+            replace(config, scheduler=NoOpScheduler(config.scheduler))
+            for config in self._trainer.lr_scheduler_configs
+        ]
 
     def __getattr__(self, name: str) -> Any:
-        trainer = vars(self).get("_trainer")
+        trainer, module_copy = vars(self).get("_trainer"), vars(self).get("_module_copy")
         if trainer is not None:
             return getattr(trainer, name)
+        if name in ("optimizers", "lr_scheduler_configs") and module_copy is not None:
+            part = next(iter(lightning_parts(module_copy)))
+            optimizers, schedulers = _read_configuration(part.configure_optimizers())
+            self.optimizers = [NoOpOptimizer(each, {}) for each in optimizers]
+            self.lr_scheduler_configs = [
+                SimpleNamespace(scheduler=NoOpScheduler(each)) for each in schedulers
+            ]
+            return vars(self)[name]
         if name in _WITHOUT_TRAINER:
             return _WITHOUT_TRAINER[name]
         raise AttributeError(f"There is no Trainer here to ask for `{name}`.")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TrainerStandIn:
-        return self
+
+def _read_configuration(found: Any) -> tuple[list[Any], list[Any]]:
+    """Return optimizers and schedulers out of what ``configure_optimizers`` may return.
+
+    An optimizer, a list of them, a list of them and one of schedulers, a dictionary with
+    ``optimizer`` and ``lr_scheduler``, a list of such dictionaries, or None.
+    """
+    schedulers: Any = []
+    if isinstance(found, (list, tuple)) and len(found) == 2 and isinstance(found[0], list):
+        found, schedulers = found
+    given = [] if found is None else list(found) if isinstance(found, (list, tuple)) else [found]
+    schedulers = list(schedulers) if isinstance(schedulers, (list, tuple)) else [schedulers]
+    settings = [each for each in given if isinstance(each, Mapping)]
+    schedulers += [each["lr_scheduler"] for each in settings if "lr_scheduler" in each]
+    return (
+        [each["optimizer"] if isinstance(each, Mapping) else each for each in given],
+        [each["scheduler"] if isinstance(each, Mapping) else each for each in schedulers],
+    )
+
+
+def lightning_parts(module: nn.Module) -> list[Any]:
+    """Return the LightningModules in a module; by behaviour, because two packages define one."""
+    return [
+        part
+        for part in module.modules()
+        if hasattr(part, "training_step") and hasattr(part, "manual_backward")
+    ]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
 from itertools import islice
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
 
 from lightning_stab.arguments import integer
-from lightning_stab.callbacks.gradcheck.batch import first_samples
-from lightning_stab.callbacks.gradcheck.training_step import loss_problem, shards, step_problem
+from lightning_stab.callbacks._hooks.compiled import compiled_parts
+from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_apart, run_training_step
+from lightning_stab.callbacks._trainer.strategies import is_sharded_module
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.gradcheck import (
     TOLERANCE,
@@ -22,10 +22,15 @@ from lightning_stab.functional.gradcheck import (
     GradientReport,
     Problem,
     check_problem,
-    preserve_random_states,
+    double_copy,
 )
+from lightning_stab.functional.random_states import preserve_random_states
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
+SHARDED = (
+    "The parameters are sharded over processes, and no process has a whole gradient to check. "
+    "Check the module before it is sharded, with `lightning_stab.check_gradients`."
+)
 
 
 def check_gradients(
@@ -78,12 +83,11 @@ def check_gradients(
         (True, ['ok', 'ok'])
     """
     settings = settings or CheckSettings(mode, coordinates, num_directions, tolerance, seed)
-    sharded = shards(module)
-    if sharded:
-        raise ConflictError(sharded)
+    if is_sharded_module(module):
+        raise ConflictError(SHARDED)
     if max_samples is not None:
         batch = first_samples(batch, integer("max_samples", max_samples, minimum=1))
-    with preserve_random_states(), redirect_stdout(io.StringIO()):
+    with preserve_random_states(), run_apart():
         return check_problem(_problem(module, batch, loss_fn), settings)
 
 
@@ -102,8 +106,8 @@ def check_batches(
         0 if no gradient is wrong on any batch, 1 otherwise.
     """
     reports = [check_gradients(module, batch, **arguments) for batch in batches]
-    told = [json.dumps([r.to_dict() for r in reports], indent=1)] if as_json else reports
-    for each in told:
+    texts = [json.dumps([r.to_dict() for r in reports], indent=1)] if as_json else reports
+    for each in texts:
         print(each)  # noqa: T201  # the command's output
     return 0 if all(report.passed for report in reports) else 1
 
@@ -121,17 +125,42 @@ def training_batches(data: LightningDataModule, number: int = 1) -> list[Any]:
     return list(islice(data.train_dataloader(), number))
 
 
-def skipped_check(why: str) -> GradientReport:
-    """Return the report of a check that could not be made."""
-    return GradientReport((), notes=(why,), skipped=True)
+def first_samples(batch: Any, number: int) -> Any:
+    """Return the first ``number`` samples of every tensor that has one entry for each sample.
+
+    Example:
+        >>> import torch
+        >>> x, y = first_samples((torch.zeros(8, 3), torch.zeros(8)), 2)
+        >>> x.shape, y.shape
+        (torch.Size([2, 3]), torch.Size([2]))
+    """
+    tensors = [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor) and leaf.dim()]
+    size = len(tensors[0]) if tensors else 0
+
+    def cut(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == size:
+            return leaf[:number]
+        return leaf[:number] if isinstance(leaf, (list, str)) and len(leaf) == size else leaf
+
+    return tree_map(cut, batch)
 
 
 def _problem(module: nn.Module, batch: Any, loss_fn: LossFunction | None) -> Problem:
-    if loss_fn is not None:
-        return loss_problem(module, batch, loss_fn)
-    if not hasattr(module, "training_step"):
+    """Return the losses of a copy of the module, of its training step or of ``loss_fn``."""
+    if loss_fn is None and not hasattr(module, "training_step"):
         raise InvalidArgumentError(
             "`loss_fn` must be given for a module without a `training_step`, got None. "
             "Pass a function of the module and the batch that returns the loss."
         )
-    return step_problem(module, batch)
+    module_copy = isolated_copy(module, double=True)
+
+    def program(on_loss: Callable[[Tensor], None], data: Any) -> None:
+        if loss_fn is None:
+            run_training_step(module_copy, data, on_loss=on_loss)
+        else:
+            on_loss(loss_fn(module_copy, data))
+
+    problem = Problem(module_copy, program, (double_copy(batch)[0],))
+    if compiled_parts(module):
+        problem.notes.append("Compiled parts were checked as they run in eager mode.")
+    return problem

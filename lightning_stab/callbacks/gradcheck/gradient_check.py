@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_stab.arguments import integer, one_of
+from lightning_stab.arguments import integer, one_of, options_from
+from lightning_stab.callbacks._trainer.fit_state import (
+    FitStart,
+    begin_fit,
+    fit_start,
+    note_restore,
+)
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
-from lightning_stab.callbacks.gradcheck.check_gradients import check_gradients, skipped_check
-from lightning_stab.callbacks.gradcheck.report import message, write_report
-from lightning_stab.callbacks.gradcheck.training_step import shards
+from lightning_stab.callbacks._trainer.logging import log_folder, log_step, log_text
+from lightning_stab.callbacks._trainer.ranks import broadcast
+from lightning_stab.callbacks._trainer.strategies import is_sharded_module
+from lightning_stab.callbacks.gradcheck.check_gradients import SHARDED, check_gradients
 from lightning_stab.errors import GradientCheckError
-from lightning_stab.functional.gradcheck import CheckSettings, GradientReport
+from lightning_stab.functional.gradcheck import CheckSettings, GradientReport, describe
 
 ON_FAIL = ("raise", "warn")
+FILE_NAME = "gradient_check.json"
 
 
-class GradientCheck(Callback):
+@dataclass(frozen=True, kw_only=True)
+class GradientCheckOptions(CheckSettings):
+    """The options of `GradientCheck`, whose arguments are explained there."""
+
+    on_fail: str = "raise"
+    every_n_epochs: int | None = None
+    max_samples: int | None = None
+    on_resume: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("on_fail", self.on_fail, ON_FAIL)
+        for name in ("every_n_epochs", "max_samples"):
+            if getattr(self, name) is not None:
+                integer(name, getattr(self, name), minimum=1)
+
+
+class GradientCheck(Callback, options=GradientCheckOptions):
     """Central differences against autograd on the first training batch; 1e-7 is the bound.
 
     (L(theta + h v) - L(theta - h v)) / 2h is compared with autograd's gradient along random
@@ -64,74 +91,87 @@ class GradientCheck(Callback):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.on_fail = one_of("on_fail", on_fail, ON_FAIL)
-        self.every_n_epochs = every_n_epochs
-        if every_n_epochs is not None:
-            integer("every_n_epochs", every_n_epochs, minimum=1)
-        if max_samples is not None:
-            integer("max_samples", max_samples, minimum=1)
-        self.settings = CheckSettings(mode, coordinates, num_directions, seed=seed)
-        self.max_samples = max_samples
-        self.on_resume = on_resume
+        self.options = options_from(GradientCheckOptions, locals())
         self.report: GradientReport | None = None
         self._last_epoch: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the checks of an earlier fit; a checkpoint brings back those of this one."""
-        self._last_epoch = None
+        begin_fit(trainer, stage)
+        if stage == "fit":
+            self._last_epoch = None
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note whether the run is resumed."""
+        note_restore(trainer, checkpoint)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check again, unless the run is resumed and its first start has checked."""
+        if self.options.on_resume or fit_start(trainer) is not FitStart.RESUMED:
+            self._last_epoch = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Check on the first batch of an epoch that is due."""
-        epoch = trainer.current_epoch
-        if not self._due(epoch):
+        epoch, last, every = trainer.current_epoch, self._last_epoch, self.options.every_n_epochs
+        if last is not None and not (every and epoch != last and epoch % every == 0):
             return
         self._last_epoch = epoch
-        self.report = self._checked(trainer, pl_module, batch)
-        write_report(trainer, self.report)
-        self._tell(self.report)
+        report = self._check(pl_module, batch) if trainer.is_global_zero else GradientReport(())
+        self.report = broadcast(trainer, report)
+        _write(trainer, self.report)
+        self._announce(self.report)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch of the last check."""
         return {"last_epoch": self._last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the epoch of the last check, unless a resumed run is to be checked again."""
-        self._last_epoch = None if self.on_resume else state_dict["last_epoch"]
+        """Take over the epoch of the last check."""
+        self._last_epoch = state_dict["last_epoch"]
 
-    def _due(self, epoch: int) -> bool:
-        if self._last_epoch is None:
-            return True
-        return bool(
-            self.every_n_epochs and epoch != self._last_epoch and epoch % self.every_n_epochs == 0
-        )
+    def _check(self, module: LightningModule, batch: Any) -> GradientReport:
+        if is_sharded_module(module):
+            return GradientReport((), notes=(SHARDED,), skipped=True)
+        options = self.options
+        try:
+            return check_gradients(module, batch, settings=options, max_samples=options.max_samples)
+        except Exception as error:  # the check must never be what stops a fit
+            what = f"{type(error).__name__}: {error}"
+            why = f"The check could not run this module in double precision: {what}"
+            return GradientReport((), notes=(why,), skipped=True)
 
-    def _checked(self, trainer: Trainer, module: LightningModule, batch: Any) -> GradientReport:
-        """Check on the first rank, and return its report on every rank."""
-        sharded = shards(module)
-        if sharded:
-            return skipped_check(sharded)
-        report: GradientReport | None = None
-        if trainer.is_global_zero:
-            try:
-                report = check_gradients(
-                    module, batch, settings=self.settings, max_samples=self.max_samples
-                )
-            except Exception as error:  # the check must never be what stops a fit
-                report = skipped_check(
-                    f"The check could not run this module in double precision: "
-                    f"{type(error).__name__}: {error}"
-                )
-        shared: GradientReport = trainer.strategy.broadcast(report)  # type: ignore[assignment]
-        return shared
-
-    def _tell(self, report: GradientReport) -> None:
+    def _announce(self, report: GradientReport) -> None:
         if report.skipped:
             rank_zero_warn(str(report))
         elif report.passed:
             rank_zero_info(report.short())
-        elif self.on_fail == "raise":
-            raise GradientCheckError(message(report))
+        elif self.options.on_fail == "raise":
+            raise GradientCheckError(_message(report))
         else:
-            rank_zero_warn(message(report))
+            rank_zero_warn(_message(report))
+
+
+def _write(trainer: Trainer, report: GradientReport) -> None:
+    """Write the report as TensorBoard text, and as json into the log folder."""
+    log_text(trainer, "gradient_check", f"```\n{report}\n```")
+    folder = log_folder(trainer)
+    if folder is not None and trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = {"epoch": trainer.current_epoch, "step": log_step(trainer)}
+        text = json.dumps({**place, **report.to_dict()}, indent=1)
+        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def _message(report: GradientReport) -> str:
+    """Return what is wrong, where, and what to do about it."""
+    found = "\n".join(f"  {describe(record)}" for record in report.wrong)
+    return (
+        f"{len(report.wrong)} of {len(report.parameters)} parameters have a wrong gradient:\n"
+        f"{found}\n"
+        "Look at the hand-written backward passes between these parameters and the loss. "
+        'To train on nevertheless, use `on_fail="warn"`.'
+    )

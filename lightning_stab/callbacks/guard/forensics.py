@@ -1,21 +1,31 @@
-"""After a non-finite step: the same batch and random state once more, watched module by module."""
+"""After a non-finite step: the same batch and random state once more, watched module by module.
+
+On the module itself, in all processes alike: a copy of sharded or large parameters cannot be made.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_stab.callbacks._trainer.isolated import run_apart, run_training_step, silence
 from lightning_stab.callbacks._trainer.logging import log_folder
+from lightning_stab.callbacks._trainer.ranks import gather
 from lightning_stab.functional.names import plain_name
+from lightning_stab.functional.random_states import (
+    get_random_states,
+    preserve_random_states,
+    set_random_states,
+)
 
 
 @dataclasses.dataclass
@@ -25,7 +35,7 @@ class _Remembered:
     random_states: dict[str, Any]
 
 
-class Forensics:
+class NonfiniteTracer:
     """Remembers the batches of an accumulation window, and finds where a bad one went wrong."""
 
     def __init__(self) -> None:
@@ -36,7 +46,7 @@ class Forensics:
         """Keep a batch with the random state that its forward pass starts from."""
         if begins:
             self._window.clear()
-        self._window.append(_Remembered(batch, batch_idx, _collect_rng_states()))
+        self._window.append(_Remembered(batch, batch_idx, get_random_states()))
 
     def investigate(self, trainer: Trainer, module: LightningModule) -> str:
         """Return one or two sentences: the first bad module, and where the batch was saved."""
@@ -45,12 +55,14 @@ class Forensics:
             return " The batch cannot be run again under manual optimisation."
         place, culprit = "", self._window[-1]
         for remembered in self._window:
-            found = _first_bad_place(trainer, module, remembered)
+            found = _find_origin(trainer, module, remembered)
             if found and not place:
                 place, culprit = found, remembered
             if place and trainer.world_size == 1:  # several ranks look at equally many batches
                 break
-        place = _of_any_rank(place)
+        places = gather(trainer, place)  # the other ranks ran other batches
+        if len(places) > 1:
+            place = next((f"On rank {rank}: {p}" for rank, p in enumerate(places) if p), "")
         if not place:
             place = "Running the batch again named no module: it came out finite."
         return f" {place} {_save(trainer, culprit)}".rstrip()
@@ -76,15 +88,6 @@ def plain_batch(value: Any) -> Any:
     return repr(value)
 
 
-def _of_any_rank(place: str) -> str:
-    """Return what the first rank that found something found; the others looked at other batches."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return place
-    places = [""] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(places, place)
-    return next((f"On rank {rank}: {found}" for rank, found in enumerate(places) if found), "")
-
-
 def _save(trainer: Trainer, remembered: _Remembered) -> str:
     folder = log_folder(trainer)
     if folder is None:
@@ -98,43 +101,29 @@ def _save(trainer: Trainer, remembered: _Remembered) -> str:
             "batch_idx": remembered.batch_idx,
             "epoch": trainer.current_epoch,
             "global_step": trainer.global_step,
-            "random_state": remembered.random_states["torch"],
+            "random_state": remembered.random_states["cpu"],
         },
         path,
     )
     return f"The batch is in {path} (open it with `torch.load`)."
 
 
-def _first_bad_place(trainer: Trainer, module: LightningModule, remembered: _Remembered) -> str:
+def _find_origin(trainer: Trainer, module: LightningModule, remembered: _Remembered) -> str:
     watch = _Watch(module)
-    eager = torch.compiler.set_stance("force_eager")  # compiled code would not run the hooks
-    with _undisturbed(module, remembered.random_states), eager:
+    batch, batch_idx = remembered.batch, remembered.batch_idx
+    with _undisturbed(module), silence(module), run_apart(), torch.enable_grad():
+        set_random_states(remembered.random_states)
         try:
-            with trainer.precision_plugin.train_step_context(), torch.enable_grad():
-                loss = _loss(module.training_step(*_arguments(module, remembered)))
-            if loss is not None:
+            for loss in run_training_step(module, batch, batch_idx):
                 watch.note(loss, "Every module's output is finite; the loss made of them is not.")
                 # sharded layers wait for each other on the way back: all ranks go it, or none
                 if not watch.found or trainer.world_size > 1:
-                    loss.backward()  # type: ignore[no-untyped-call]
-        except Exception as error:  # the original failure matters more than this second look
+                    torch.autograd.backward(loss)
+        except Exception as error:  # the original failure matters more than this second run
             return f"Running the batch again failed ({type(error).__name__}: {error})."
         finally:
             watch.remove()
     return watch.found
-
-
-def _arguments(module: LightningModule, remembered: _Remembered) -> tuple[Any, ...]:
-    import inspect
-
-    if len(inspect.signature(module.training_step).parameters) == 1:
-        return (remembered.batch,)
-    return (remembered.batch, remembered.batch_idx)
-
-
-def _loss(output: Any) -> Tensor | None:
-    loss = output.get("loss") if isinstance(output, Mapping) else output
-    return loss if isinstance(loss, Tensor) else None
 
 
 class _Watch:
@@ -161,7 +150,7 @@ class _Watch:
                         "Every output is finite; the first non-finite gradient on the way back"
                         f" is that of the output of {name!r} ({kind})."
                     )
-                    tensor.register_hook(lambda g, sentence=sentence: self.note(g, sentence))  # type: ignore[no-untyped-call]
+                    tensor.register_hook(partial(self.note, sentence=sentence))
 
         return hook
 
@@ -170,7 +159,7 @@ class _Watch:
             self.found = sentence
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: Any) -> Iterator[Any]:  # of tensors, whose `register_hook` is untyped
     if isinstance(value, Tensor):
         if value.is_floating_point() or value.is_complex():
             yield value
@@ -183,23 +172,17 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _undisturbed(module: LightningModule, random_states: dict[str, Any]) -> Iterator[None]:
-    """Run a second forward and backward pass without a trace in logs, metrics or gradients."""
+def _undisturbed(module: nn.Module) -> Iterator[None]:
+    """Run a second forward and backward pass without a trace in metrics, buffers or gradients."""
     gradients = [(p, p.grad) for p in module.parameters()]
     buffers = [(b, b.detach().clone()) for b in module.buffers()]
-    metrics = [(m, _metric_state(m)) for m in module.modules() if isinstance(m, Metric)]
+    metrics = [(m, _copied_state(m)) for m in module.modules() if isinstance(m, Metric)]
     for p, _ in gradients:
         p.grad = None
-    silence = {"log": lambda *_, **__: None, "log_dict": lambda *_, **__: None}
-    module.__dict__.update(silence)
-    outer = _collect_rng_states()
     try:
-        _set_rng_states(random_states)
-        yield
+        with preserve_random_states():
+            yield
     finally:
-        _set_rng_states(outer)
-        for name in silence:
-            del module.__dict__[name]
         for p, gradient in gradients:
             p.grad = gradient
         with torch.no_grad():
@@ -209,14 +192,12 @@ def _undisturbed(module: LightningModule, random_states: dict[str, Any]) -> Iter
             metric.__dict__.update(state)
 
 
-def _metric_state(metric: Metric) -> dict[str, Any]:
-    names = [*metric._defaults, "_update_count", "_computed"]
-    values = {name: getattr(metric, name) for name in names}
+def _copied_state(metric: Metric) -> dict[str, Any]:
     return {
-        name: value.clone() if isinstance(value, Tensor) else _copied(value)
-        for name, value in values.items()
+        name: value.clone()
+        if isinstance(value, Tensor)
+        else list(value)
+        if isinstance(value, list)
+        else value
+        for name, value in vars(metric).items()
     }
-
-
-def _copied(value: Any) -> Any:
-    return list(value) if isinstance(value, list) else value

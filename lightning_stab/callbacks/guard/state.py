@@ -12,7 +12,7 @@ from torch.optim import LBFGS
 
 from lightning_stab.callbacks._trainer.losses import unscaled_loss
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
-from lightning_stab.callbacks.guard.forensics import Forensics
+from lightning_stab.callbacks.guard.forensics import NonfiniteTracer
 from lightning_stab.callbacks.guard.options import GuardOptions
 from lightning_stab.callbacks.guard.restoring import (
     BufferKeeper,
@@ -40,7 +40,7 @@ class GuardState:
         self.num_accepted_since_snapshot = 0
         self.rewind_due = False
         self._undoes = options.undoes
-        self._forensics = Forensics() if options.forensics else None
+        self._forensics = NonfiniteTracer() if options.forensics else None
         self._losses: list[Tensor] = []
         self._window_is_open = False
         self._line_searches: dict[int, LineSearchBackup] = {}

@@ -10,7 +10,6 @@ from lightning_stab.functional.gradcheck.double_precision import deep_copy, doub
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord, describe
 from lightning_stab.functional.gradcheck.verdicts import TOLERANCE, VERDICTS
-from lightning_stab.functional.random_states import preserve_random_states
 
 __all__ = [
     "MODES",
@@ -24,5 +23,4 @@ __all__ = [
     "deep_copy",
     "describe",
     "double_copy",
-    "preserve_random_states",
 ]

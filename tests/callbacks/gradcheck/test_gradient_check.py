@@ -85,11 +85,41 @@ def test_a_resumed_run_is_checked_again_only_when_asked(tmp_path, on_resume):
     assert (check.report is not None) is on_resume
 
 
+def test_a_second_fit_is_checked_again(tmp_path):
+    check = GradientCheck()
+    runner, module = trainer(tmp_path, check, max_epochs=1), Net()
+    runner.fit(module, loader())
+    first = check.report
+    assert check.state_dict() == {"last_epoch": 0}
+    runner.fit_loop.max_epochs = 2
+    runner.fit(module, loader())
+    assert check.report is not first
+    assert check.state_dict() == {"last_epoch": 1}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"on_fail": "warn", "every_n_epochs": 3, "on_resume": True},
+        {"mode": "model", "coordinates": "all", "num_directions": 1, "max_samples": 2, "seed": 4},
+    ],
+)
+def test_its_text_is_the_call_that_makes_it_again(arguments):
+    check = GradientCheck(**arguments)
+    again = eval(repr(check))  # what a user would paste
+    assert again.options == check.options
+    assert all(f"{name}={value!r}" in repr(check) for name, value in arguments.items())
+    assert repr(check).count("=") == len(arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ({"on_fail": "rais"}, "`on_fail` must be one of 'raise', 'warn', got 'rais'"),
         ({"max_samples": 0}, "`max_samples` must be an integer >= 1, got 0"),
+        ({"every_n_epochs": 0}, "`every_n_epochs` must be an integer >= 1, got 0"),
+        ({"mode": "modle"}, "`mode` must be one of .* Did you mean 'model'"),
     ],
 )
 def test_bad_arguments_get_one_sentence(arguments, sentence):
