@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_stab.functional.identical_units import identical_fraction
+from lightning_stab.functional.gradient_statistics import identical_fraction
 
 FEW = settings(max_examples=30, deadline=None)
 SHAPES = st.tuples(st.integers(3, 24), st.integers(2, 24))

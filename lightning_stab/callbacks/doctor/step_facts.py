@@ -18,8 +18,11 @@ from torch.optim import Optimizer
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.functional.autograd_graph import leaves_of
-from lightning_stab.functional.gradient_statistics import change_and_size, copy_entries
-from lightning_stab.functional.identical_units import identical_fraction
+from lightning_stab.functional.gradient_statistics import (
+    change_and_size,
+    copy_entries,
+    identical_fraction,
+)
 from lightning_stab.functional.layer_kinds import CONSUMERS
 from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import is_sharded, local_shard, tensor_norms
