@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -76,16 +77,11 @@ def custom_nodes(loss: Tensor, names: dict[int, str]) -> list[CustomNode]:
 
 def _walk(root: Any) -> Iterator[tuple[Any, int]]:
     """Yield each node behind ``root`` once, with its least distance."""
+    waiting = deque([(root, 0)] if root is not None else [])
     seen = {root}
-    front = [root] if root is not None else []
-    distance = 0
-    while front:
-        following = []
-        for node in front:
-            yield node, distance
-            for inner, _ in node.next_functions:
-                if inner is not None and inner not in seen:
-                    seen.add(inner)
-                    following.append(inner)
-        front = following
-        distance += 1
+    while waiting:
+        node, distance = waiting.popleft()
+        yield node, distance
+        new = [inner for inner, _ in node.next_functions if inner is not None and inner not in seen]
+        seen.update(new)
+        waiting.extend((inner, distance + 1) for inner in dict.fromkeys(new))
