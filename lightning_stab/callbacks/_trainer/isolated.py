@@ -72,7 +72,7 @@ def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tens
                 own.pop(name, None)
         part.fabric, part.trainer = None, stub
         own.update(dict.fromkeys(_MUTED, ignore))
-        own["optimizers"] = lambda use_pl_optimizer=True: _one_or_all(stub.optimizers)
+        own["optimizers"] = stub.one_or_all_optimizers
     return module_copy
 
 
@@ -169,10 +169,6 @@ class _BackwardCapture(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _one_or_all(values: list[Any]) -> Any:
-    return values[0] if len(values) == 1 else values
-
-
 def _trainer_of(module: nn.Module) -> Any:
     """Return the Trainer that a LightningModule in it belongs to, None where there is none."""
     for part in lightning_parts(module):
@@ -231,12 +227,9 @@ def _drop_hooks_of_callbacks(part: nn.Module) -> None:
     """Remove hooks that only watch; those of the module's author are part of it."""
     for kind in _HOOKS:
         hooks: dict[int, Any] = vars(part).get(kind) or {}
-        for key in [key for key, hook in hooks.items() if _watches(hook)]:
-            del hooks[key]
-
-
-def _watches(hook: Any) -> bool:
-    inner = getattr(hook, "func", hook)
-    owner = getattr(inner, "__self__", None)
-    module = getattr(inner, "__module__", "") or type(inner).__module__
-    return isinstance(owner, Callback) or module.startswith("lightning_stab.callbacks")
+        for key, hook in list(hooks.items()):
+            inner = getattr(hook, "func", hook)
+            where = getattr(inner, "__module__", "") or type(inner).__module__
+            is_callback = isinstance(getattr(inner, "__self__", None), Callback)
+            if is_callback or where.startswith("lightning_stab.callbacks"):
+                del hooks[key]

@@ -14,20 +14,13 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor, nn
 
 _WITHOUT_TRAINER = {
-    "current_epoch": 0,
-    "global_step": 0,
-    "max_epochs": 1,
+    **dict.fromkeys(("current_epoch", "global_step", "global_rank", "local_rank"), 0),
+    **dict.fromkeys(("max_epochs", "world_size", "accumulate_grad_batches"), 1),
+    **dict.fromkeys(("training", "is_global_zero"), True),
+    **dict.fromkeys(("sanity_checking", "barebones"), False),
     "max_steps": -1,
-    "training": True,
-    "sanity_checking": False,
-    "barebones": False,
-    "world_size": 1,
-    "global_rank": 0,
-    "local_rank": 0,
-    "is_global_zero": True,
     "estimated_stepping_batches": 1,
     "num_training_batches": math.inf,
-    "accumulate_grad_batches": 1,
 }
 
 
@@ -85,8 +78,7 @@ class NoOpScheduler(_Stub):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scheduler, name)
 
-    def step(self, *_: Any, **__: Any) -> None:
-        """Do nothing."""
+    step = ignore
 
 
 class LoneStrategyStub(_Stub):
@@ -99,21 +91,20 @@ class LoneStrategyStub(_Stub):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._strategy, name)
 
-    def backward(self, loss: Any, optimizer: Any = None, *_: Any, **__: Any) -> None:
+    def backward(self, loss: Any, *_: Any, **__: Any) -> None:
+        """Differentiate a loss of manual optimisation, without callbacks and scales."""
         loss.backward()
 
     def all_gather(self, tensor: Tensor, *_: Any, **__: Any) -> Tensor:
         """Repeat this process's values for each of the others."""
         return tensor if self._world_size == 1 else torch.stack([tensor] * self._world_size)
 
-    def reduce(self, tensor: Any, *_: Any, **__: Any) -> Any:
-        return tensor
-
     def broadcast(self, value: Any, *_: Any, **__: Any) -> Any:
+        """Return this process's own value."""
         return value
 
-    def barrier(self, *_: Any, **__: Any) -> None:
-        pass
+    reduce = broadcast
+    barrier = ignore
 
 
 class TrainerStub(_Stub):
@@ -149,6 +140,10 @@ class TrainerStub(_Stub):
             replace(config, scheduler=NoOpScheduler(config.scheduler))
             for config in self._trainer.lr_scheduler_configs
         ]
+
+    def one_or_all_optimizers(self, use_pl_optimizer: bool = True) -> Any:
+        """Return what a LightningModule's ``optimizers()`` does."""
+        return self.optimizers[0] if len(self.optimizers) == 1 else self.optimizers
 
     def __getattr__(self, name: str) -> Any:
         trainer, module_copy = vars(self).get("_trainer"), vars(self).get("_module_copy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,7 +16,6 @@ from lightning_stab.functional.gradcheck.lines import divide_into_parts, largest
 from lightning_stab.functional.gradcheck.point import MOVES, find_point
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord
-from lightning_stab.functional.gradcheck.search import Reference
 from lightning_stab.functional.gradcheck.suspects import find_suspects, record_calls
 from lightning_stab.functional.gradcheck.verdicts import TOLERANCE
 
@@ -115,11 +114,9 @@ def _examine(problem: Problem, settings: CheckSettings, moves: tuple[float, ...]
     """Find a point and examine all parameters there, if the losses are finite and repeat."""
     generator = torch.Generator().manual_seed(settings.seed)
     point = find_point(problem, generator, moves)
-    reference = Reference(point.losses, point.noise, settings.tolerance)
-    examination = Examination(problem, point, reference, generator)
+    examination = Examination(problem, point, settings.tolerance, generator)
     if not (point.finite and point.repeatable):
         return examination
-    reference.branches = problem.record_branches()
     asked = {name for found in point.gradients for name in found}
     names = [n for n in problem.parameters if n in asked and n not in point.unrepeatable]
     for name in problem.parameters.keys() - asked:
@@ -176,5 +173,7 @@ def _find_causes(examination: Examination, settings: CheckSettings) -> list[str]
             records = _examine(call, quick, (0.0,)).records.values()
             return max((r.relative_error for r in records if r.verdict == "wrong"), default=0.0)
 
-        examination.name_suspects(find_suspects(calls, wrong, right, problem, error_of))
+        for name, function in find_suspects(calls, wrong, right, problem, error_of).items():
+            record = examination.records[name]
+            examination.records[name] = replace(record, function=function)
     return [f"{name}.backward leaves double precision ({how})." for name, how in noted.items()]

@@ -28,14 +28,14 @@ Visitor = Callable[[type[Function], tuple[Any, ...]], None]
 class Depth:
     """Counts how many custom forward passes are running, one inside another.
 
-    Args:
+    Attributes:
         visit: called with the class and the arguments of each outermost forward pass.
+        called: whether there was one of a Function that is not torch's own.
     """
 
-    def __init__(self, visit: Visitor | None = None) -> None:
-        self.inside_function = 0
-        self.inside_checkpoint = 0
-        self.visit = visit
+    def __init__(self) -> None:
+        self.inside_function = self.inside_checkpoint = 0
+        self.visit: Visitor | None = None
         self.called = False
 
 
@@ -83,14 +83,9 @@ def _count(cls: Any, forward: Any, depth: Depth) -> Callable[..., Any]:
 
 
 def _subclasses(base: type) -> list[Any]:
-    found: dict[type, None] = {}
-    waiting: list[Any] = list(base.__subclasses__())
-    while waiting:
-        cls = waiting.pop()
-        if cls not in found:
-            found[cls] = None
-            waiting.extend(cls.__subclasses__())
-    return list(found)
+    direct: list[Any] = base.__subclasses__()
+    deeper = [cls for each in direct for cls in _subclasses(each)]
+    return list(dict.fromkeys([*direct, *deeper]))
 
 
 class _LowPrecision(DispatchMode):

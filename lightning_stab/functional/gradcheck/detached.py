@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from lightning_stab.functional.gradcheck.branches import Replay
 from lightning_stab.functional.gradcheck.custom_functions import Depth
 from lightning_stab.functional.gradcheck.double_precision import call_in_double, is_in_place
 
@@ -27,8 +28,8 @@ _ALIASING = {"detach", "data"}
 _CONSTANTS = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
 _CONSTANTS |= {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "_set_grad_enabled"}
 _CONSTANTS |= {"requires_grad_", "zero_", "fill_", "backward", "register_hook", "retain_grad"}
-_RENORMALISING = {"embedding": 3, "embedding_bag": 3}
-"""Where ``max_norm``, which writes to the weight, stands among the arguments."""
+_EMBEDDING = {"embedding": (2, 3), "embedding_bag": (8, 3)}
+"""Where ``padding_idx``, and ``max_norm``, which writes to the weight, stand among arguments."""
 _HERE = str(Path(__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
 
@@ -90,8 +91,6 @@ class DetachedValues:
 class DetachReplay(TorchFunctionMode):
     """Lifts low precision to double, and records detached values or replays them.
 
-    A replay that meets another function or shape than was recorded goes on without replaying.
-
     Args:
         recorded: receives the values, or gives them back.
         replay: whether to give back.
@@ -101,16 +100,8 @@ class DetachReplay(TorchFunctionMode):
     def __init__(self, recorded: DetachedValues, *, replay: bool, depth: Depth) -> None:
         super().__init__()
         self._recorded = recorded
-        self._replay = replay
+        self.replay = Replay(recorded.values) if replay else None
         self._depth = depth
-        self._next = 0
-        self._diverged = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether each recorded value was used again, in order, and no other was asked for."""
-        whole = not self._diverged and self._next == len(self._recorded.values)
-        return whole or not self._replay
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -123,14 +114,14 @@ class DetachReplay(TorchFunctionMode):
             name = "data"
         if func is torch.autograd.grad:
             self._recorded.needs_graph = True
-        if name in _RENORMALISING:
+        if name in _EMBEDDING:
             args, kwargs = self._without_renormalising(name, args, kwargs)
         detaches = self._detaches(name, args, kwargs)
         writes = detaches and is_in_place(name)
         if writes and _is_parameter(args[0]):
             self._recorded.writes = True
             # the reference point is the one that this very call has led to
-            return args[0] if self._replay else func(*args, **kwargs)
+            return func(*args, **kwargs) if self.replay is None else args[0]
         result, lifted = call_in_double(func, args, kwargs)
         self._recorded.lifted |= lifted
         if not detaches or not _is_constant(name, args[0] if writes else result):
@@ -138,30 +129,39 @@ class DetachReplay(TorchFunctionMode):
         target = kwargs.get("out", args[0] if args and is_in_place(name) else None)
         if _is_parameter(target):
             return result
-        if self._replay:
-            return self._use_again(name, target, result)
-        self._keep(name, result if target is None else target)
+        return self._record_or_replay(name, target, result)
+
+    def _record_or_replay(self, name: str, target: Any, result: Any) -> Any:
+        value = result if target is None else target
+        shape = getattr(value, "shape", None)
+        if self.replay is None:
+            if name in _ALIASING and isinstance(value, Tensor):
+                self._recorded.aliases.append((len(self._recorded.values), value))
+            self._recorded.values.append(DetachedValue(name, _place(), _copied(value), shape))
+            return result
+        known = self.replay.take(lambda v: (v.function, v.shape) == (name, shape))
+        if known is None or known.value is None:
+            return result
+        if not isinstance(target, Tensor):
+            return _copied(known.value)
+        with torch.no_grad():
+            target.copy_(known.value)
         return result
 
     def _without_renormalising(self, name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Leave out ``max_norm`` on replay: the reference point has it applied already."""
-        self._note_padding(name, args, kwargs)
-        position = _RENORMALISING[name]
-        given = kwargs.get("max_norm", args[position] if len(args) > position else None)
-        if given is None:
+        padding, position = _EMBEDDING[name]
+        row = _argument("padding_idx", padding, args, kwargs)
+        weight = _argument("weight", 1, args, kwargs)
+        if row is not None and isinstance(weight, Tensor):
+            self._recorded.padding.add((id(weight), row % len(weight)))
+        if _argument("max_norm", position, args, kwargs) is None:
             return args, kwargs
         self._recorded.writes = True
-        if not self._replay:
+        if self.replay is None:
             return args, kwargs
         kwargs = {key: value for key, value in kwargs.items() if key != "max_norm"}
         return tuple(None if i == position else a for i, a in enumerate(args)), kwargs
-
-    def _note_padding(self, name: str, args: Any, kwargs: Any) -> None:
-        position = {"embedding": 2}.get(name, 8)
-        row = kwargs.get("padding_idx", args[position] if len(args) > position else None)
-        weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-        if row is not None and isinstance(weight, Tensor):
-            self._recorded.padding.add((id(weight), row % len(weight)))
 
     def _detaches(self, name: str, args: Any, kwargs: Any) -> bool:
         """Say whether a float result of this call may be a constant to autograd."""
@@ -173,28 +173,9 @@ class DetachReplay(TorchFunctionMode):
             return False
         return any(isinstance(v, Tensor) and v.requires_grad for v in _flat((args, kwargs)))
 
-    def _keep(self, name: str, value: Any) -> None:
-        if name in _ALIASING and isinstance(value, Tensor):
-            self._recorded.aliases.append((len(self._recorded.values), value))
-        shape = getattr(value, "shape", None)
-        self._recorded.values.append(DetachedValue(name, _place(), _copied(value), shape))
 
-    def _use_again(self, name: str, target: Any, result: Any) -> Any:
-        values = self._recorded.values
-        known = values[self._next] if self._next < len(values) else None
-        shape = getattr(result if target is None else target, "shape", None)
-        if known is None or (known.function, known.shape) != (name, shape):
-            self._diverged = True
-        if known is None or self._diverged:
-            return result
-        self._next += 1
-        if known.value is None:
-            return result
-        if isinstance(target, Tensor):
-            with torch.no_grad():
-                target.copy_(known.value)
-            return result
-        return _copied(known.value)
+def _argument(name: str, position: int, args: Any, kwargs: Any) -> Any:
+    return kwargs.get(name, args[position] if len(args) > position else None)
 
 
 def _is_parameter(value: Any) -> bool:

@@ -13,33 +13,14 @@ from torch.utils._pytree import tree_map_only
 
 _Copied = TypeVar("_Copied")
 _KEPT_ALIVE = -1  # no object's id
-_DOUBLE = {
-    torch.float16: torch.float64,
-    torch.bfloat16: torch.float64,
-    torch.float32: torch.float64,
-    torch.complex32: torch.complex128,
-    torch.complex64: torch.complex128,
-}
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+_COMPLEX = (torch.complex32, torch.complex64)
+_DOUBLE = dict.fromkeys(_FLOATS, torch.float64) | dict.fromkeys(_COMPLEX, torch.complex128)
 LOW_PRECISION = frozenset(_DOUBLE)
-_CASTS = {
-    "float": torch.float64,
-    "half": torch.float64,
-    "bfloat16": torch.float64,
-    "cfloat": torch.complex128,
-    "chalf": torch.complex128,
-}
+_CASTS = dict.fromkeys(("float", "half", "bfloat16"), torch.float64)
+_CASTS |= dict.fromkeys(("cfloat", "chalf"), torch.complex128)
 _TYPE_NAMES = ("FloatTensor", "HalfTensor", "BFloat16Tensor")
 _NOT_IN_PLACE = {"__invert__", "__index__", "__int__", "__init__", "__instancecheck__", "__iter__"}
-
-
-def double_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the double counterpart of a floating or complex ``dtype``; others stay as they are.
-
-    Example:
-        >>> double_dtype(torch.bfloat16), double_dtype(torch.int64)
-        (torch.float64, torch.int64)
-    """
-    return _DOUBLE.get(dtype, dtype)
 
 
 def double_copy(
@@ -176,7 +157,7 @@ def is_in_place(name: str) -> bool:
 
 
 def _as_double(tensor: Tensor) -> Tensor:
-    return tensor.to(double_dtype(tensor.dtype))
+    return tensor.to(_DOUBLE.get(tensor.dtype, tensor.dtype))
 
 
 def _is_low(value: Any) -> bool:
@@ -187,5 +168,5 @@ def _is_low(value: Any) -> bool:
 
 def _lift(value: Any) -> Any:
     if isinstance(value, torch.dtype):
-        return double_dtype(value)
+        return _DOUBLE.get(value, value)
     return torch.float64 if _is_low(value) else value

@@ -16,12 +16,11 @@ from lightning_stab.functional.gradcheck.lines import (
     flat_view,
     halves,
     line_through,
-    one_coordinate,
 )
 from lightning_stab.functional.gradcheck.point import Point
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import ParameterRecord
-from lightning_stab.functional.gradcheck.search import Comparisons, Reference, check_line
+from lightning_stab.functional.gradcheck.search import Comparisons, check_line
 from lightning_stab.functional.gradcheck.verdicts import Comparison
 
 _SUSPICIOUS = 0.1  # part of the tolerance beyond which more directions are tried
@@ -38,13 +37,13 @@ class Examination:
     Args:
         problem: the losses.
         point: where they are checked.
-        reference: what is known about the point.
+        tolerance: the relative error that is allowed.
         generator: draws directions and coordinates.
     """
 
     problem: Problem
     point: Point
-    reference: Reference
+    tolerance: float
     generator: torch.Generator
     records: dict[str, ParameterRecord] = field(default_factory=dict)
 
@@ -56,11 +55,6 @@ class Examination:
         """Record a verdict that has no numbers."""
         shape = tuple(self.problem.parameters[name].shape)
         self.records[name] = ParameterRecord(name, verdict, shape, note=note)
-
-    def name_suspects(self, suspects: Mapping[str, str | None]) -> None:
-        """Write the suspected Functions into the records."""
-        for name, function in suspects.items():
-            self.records[name] = replace(self.records[name], function=function)
 
     def limit_precision(self, name: str, function: str, how: str) -> None:
         """Call a record ``precision-limited`` because of a Function's backward."""
@@ -87,7 +81,7 @@ class Examination:
                 worst = comparison, loss, line
             if comparison.verdict not in ("ok", "zero"):
                 break
-            if comparison.error > _SUSPICIOUS * self.reference.tolerance:
+            if comparison.error > _SUSPICIOUS * self.tolerance:
                 extra = _MORE_DIRECTIONS
         if worst is not None:
             self._conclude(part, num_directions, *worst)
@@ -140,12 +134,7 @@ class Examination:
         """Return the worst comparison over the losses, and the loss."""
         slopes = line.slopes(self.point.gradients)
         # each tensor's error has to show through all the others
-        tolerance = self.reference.tolerance
-        self.reference.tolerance = tolerance / num_tensors**0.5
-        try:
-            found = check_line(line, slopes, self.reference)
-        finally:
-            self.reference.tolerance = tolerance
+        found = check_line(line, slopes, self.point, self.tolerance / num_tensors**0.5)
         worst = max(found, key=lambda loss: found[loss].severity)
         return found[worst], worst
 
@@ -188,7 +177,7 @@ class Examination:
             half[low:middle] = direction[low:middle]
             with Line(self.problem, {name: half}) as part:
                 plus, minus = part.losses_at(found.step), part.losses_at(-found.step)
-            if not len(plus) == len(minus) == len(self.reference.losses):
+            if not len(plus) == len(minus) == len(self.point.losses):
                 return None
             analytic = 0.0 if flat is None else float((flat * half).sum())
             left = central_difference(plus[loss], minus[loss], found.step) - analytic
@@ -205,7 +194,9 @@ class Examination:
 
         The error is relative to max(|numeric|, |analytic|, the RMS of the tensor's gradient).
         """
-        direction = one_coordinate(self.problem.parameters[name], index)
+        values = flat_view(self.problem.parameters[name])
+        direction = torch.zeros(values.shape, dtype=torch.float32, device=values.device)
+        direction[index] = float(values.square().mean().sqrt()) or 1.0
         length = float(direction[index])
         slopes = {}
         for loss, gradient in gradients.items():
@@ -213,7 +204,9 @@ class Examination:
             value = 0.0 if flat is None else float(flat[index])
             size = 0.0 if flat is None else float(flat.square().mean().sqrt())
             slopes[loss] = Slope(value * length, size * length)
-        found = check_line(Line(self.problem, {name: direction}), slopes, self.reference)
+        found = check_line(
+            Line(self.problem, {name: direction}), slopes, self.point, self.tolerance
+        )
         return {
             loss: Comparison(
                 c.verdict, c.analytic / length, c.numeric / length, c.error, c.step * length

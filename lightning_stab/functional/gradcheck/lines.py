@@ -134,14 +134,6 @@ def random_direction(parameter: Tensor, generator: torch.Generator) -> Tensor:
     return sizes.mul_(signs.mul_(2).sub_(1)).mul_(size).to(values.device)
 
 
-def one_coordinate(parameter: Tensor, index: int) -> Tensor:
-    """Return the direction of one coordinate, as long as the tensor's root mean square."""
-    values = flat_view(parameter)
-    direction = torch.zeros(values.shape, dtype=torch.float32, device=values.device)
-    direction[index] = float(values.square().mean().sqrt()) or 1.0
-    return direction
-
-
 def line_through(
     problem: Problem, part: Part, gradients: Sequence[Gradients], generator: torch.Generator
 ) -> Line:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_stab.functional.gradcheck.branches import Branch
 from lightning_stab.functional.gradcheck.differences import NUM_VALUES, estimate_noise
 from lightning_stab.functional.gradcheck.lines import Line, flat_view, random_direction
 from lightning_stab.functional.gradcheck.problem import Gradients, Problem
@@ -30,13 +31,17 @@ class Point:
         noise: the rounding error of a loss.
         unrepeatable: names of parameters whose gradient differs from run to run.
         repeatable: False when the losses differ from run to run.
+        branches: the branches taken there, to be replayed, if there are any.
+        branch_sums: the check sums of these branches, once they were watched.
     """
 
     losses: list[float]
     gradients: list[Gradients]
-    noise: float
-    unrepeatable: frozenset[str]
+    noise: float = 0.0
+    unrepeatable: frozenset[str] = frozenset()
     repeatable: bool = True
+    branches: list[Branch] | None = None
+    branch_sums: list[int] | None = None
 
     @property
     def finite(self) -> bool:
@@ -65,7 +70,7 @@ def find_point(
 ) -> Point:
     """Move the parameters, and return losses, gradients and noise where they are then."""
     start = {name: p.detach().clone() for name, p in problem.parameters.items()}
-    point = Point([], [], 0.0, frozenset())
+    point = Point([], [])
     for distance in moves:
         for name, parameter in problem.parameters.items():
             parameter.data.copy_(start[name])
@@ -85,6 +90,7 @@ def find_point(
         if point.repeatable:
             point.losses = replayed
             point.noise = _measure_noise(problem, point, generator)
+            point.branches = problem.record_branches()
     return point
 
 

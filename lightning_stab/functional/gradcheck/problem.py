@@ -137,13 +137,11 @@ class Problem:
             values.append(float(loss.detach()))
             found.append(self._gradients_of(loss))
 
+        detached = DetachedValues()
+        self.run(take, replay=False, detached=detached)
         if record:
-            detached = DetachedValues()
-            self.run(take, replay=False, detached=detached)
             detached.finish()
             self.detached = detached
-        else:
-            self.run_with_graph(take)
         return values, found
 
     def run(
@@ -157,7 +155,7 @@ class Problem:
 
         Args:
             on_loss: called with each scalar loss.
-            replay: use the recorded detached values again.
+            replay: use the recorded detached values again; without, there is always a graph.
             branches: watches, records or replays the branches that the run takes.
             detached: receives what autograd takes for constants, without ``replay``.
 
@@ -174,7 +172,7 @@ class Problem:
             stack.enter_context(_double_by_default())
             if "torch._dynamo" in sys.modules:  # compiled parts would trace the replay
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(torch.set_grad_enabled(not self._without_graph))
+            stack.enter_context(torch.set_grad_enabled(not (replay and self._without_graph)))
             if not replay or detached.matters:
                 stack.enter_context(constants)
             if branches is not None:
@@ -182,15 +180,8 @@ class Problem:
             self._program(_unobserved(on_loss), *inputs)
         if self._kept is not None:
             self._put(self._kept)
-        return constants.complete and (not isinstance(branches, BranchReplay) or branches.complete)
-
-    def run_with_graph(self, on_loss: OnLoss) -> None:
-        """Run once with a graph, even if other runs have none."""
-        without_graph, self._without_graph = self._without_graph, False
-        try:
-            self.run(on_loss, replay=False)
-        finally:
-            self._without_graph = without_graph
+        replays = [constants.replay, getattr(branches, "replay", None)]
+        return all(each.complete for each in replays if each is not None)
 
     def padding_rows(self, name: str) -> list[int]:
         """Return the rows of a parameter that get no gradient by design."""
@@ -218,8 +209,9 @@ class Problem:
         if loss.requires_grad and trainable:
             self.num_backwards += 1
             gradients = _differentiate(loss, list(trainable.values()))
-            found.update(zip(trainable, map(_dense, gradients), strict=True))
-        return found
+            found.update(zip(trainable, gradients, strict=True))
+        is_sparse = {n: g is not None and g.layout != torch.strided for n, g in found.items()}
+        return {n: g.to_dense() if g is not None and is_sparse[n] else g for n, g in found.items()}
 
 
 def _unobserved(on_loss: OnLoss) -> OnLoss:
@@ -242,12 +234,6 @@ def _differentiate(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | 
         parameter.grad = None
     torch.autograd.backward(loss, retain_graph=True)
     return [parameter.grad for parameter in parameters]
-
-
-def _dense(gradient: Tensor | None) -> Tensor | None:
-    if gradient is None:
-        return None
-    return gradient.to_dense() if gradient.layout != torch.strided else gradient
 
 
 @contextmanager

@@ -8,17 +8,8 @@ from typing import Any
 
 from lightning_stab.functional.gradcheck.verdicts import VERDICTS
 
-_HEADINGS = (
-    "verdict",
-    "parameter",
-    "shape",
-    "rel. error",
-    "worst at",
-    "autograd",
-    "numeric",
-    "step",
-    "suspect",
-)
+_HEADINGS = ["verdict", "parameter", "shape", "rel. error", "worst at"]
+_HEADINGS += ["autograd", "numeric", "step", "suspect"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ class GradientReport:
 
     def _table(self, records: list[ParameterRecord]) -> str:
         rows = [_HEADINGS, *map(_row, records)] if records else []
-        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))] if rows else []
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         notes = [f"{r.name}: {r.note}" for r in records if r.note]
         return "\n".join([self.summary(), *([""] if lines else []), *lines, *notes, *self.notes])
@@ -129,17 +120,11 @@ def describe(record: ParameterRecord) -> str:
     )
 
 
-def _row(record: ParameterRecord) -> tuple[str, ...]:
-    where = "-" if record.coordinate is None else str(list(record.coordinate))
-    measured = record.step > 0
-    return (
-        record.verdict,
-        record.name,
-        str(list(record.shape)),
-        f"{record.relative_error:.1e}" if measured else "-",
-        where,
-        f"{record.analytic:.6g}" if measured else "-",
-        f"{record.numeric:.6g}" if measured else "-",
-        f"{record.step:.0e}" if measured else "-",
-        record.function or "",
+def _row(record: ParameterRecord) -> list[str]:
+    numbers = [f"{record.relative_error:.1e}", f"{record.analytic:.6g}", f"{record.numeric:.6g}"]
+    error, analytic, numeric, step = (
+        [*numbers, f"{record.step:.0e}"] if record.step > 0 else ["-"] * 4
     )
+    where = "-" if record.coordinate is None else str(list(record.coordinate))
+    shape, suspect = str(list(record.shape)), record.function or ""
+    return [record.verdict, record.name, shape, error, where, analytic, numeric, step, suspect]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
 
 from lightning_stab.functional.gradcheck.branches import Branch, BranchWatch
 from lightning_stab.functional.gradcheck.differences import Difference, difference
 from lightning_stab.functional.gradcheck.lines import Line, Slope
+from lightning_stab.functional.gradcheck.point import Point
 from lightning_stab.functional.gradcheck.verdicts import (
     TOLERANCE,
     Comparison,
@@ -18,7 +18,6 @@ from lightning_stab.functional.gradcheck.verdicts import (
     find_agreement,
 )
 
-_T = TypeVar("_T")
 _FIRST_STEPS = (1e-5, 1e-4, 1e-3, 1e-2)
 _SPARE = 0.1  # part of the tolerance; an error below it needs no further step
 _DECIDED = ("ok", "zero", "wrong")
@@ -28,26 +27,9 @@ Comparisons = dict[int, Comparison]
 """A comparison for each loss that the line was checked for, by the loss's number."""
 
 
-@dataclass
-class Reference:
-    """The unperturbed point, and what is known about it.
-
-    Args:
-        losses: the losses there.
-        noise: the rounding error of a loss.
-        tolerance: the relative error that is allowed.
-        branches: the branches to replay, if there are any.
-        branch_sums: the check sums of the branches taken there, once they were watched.
-    """
-
-    losses: list[float]
-    noise: float
-    tolerance: float = TOLERANCE
-    branches: list[Branch] | None = None
-    branch_sums: list[int] | None = None
-
-
-def check_line(line: Line, slopes: Mapping[int, Slope], reference: Reference) -> Comparisons:
+def check_line(
+    line: Line, slopes: Mapping[int, Slope], point: Point, tolerance: float = TOLERANCE
+) -> Comparisons:
     """Compare the gradient of each loss with the differences along one line.
 
     Two forward passes are enough where the loss is smooth and the gradient is right. Else a slow
@@ -56,18 +38,20 @@ def check_line(line: Line, slopes: Mapping[int, Slope], reference: Reference) ->
     ``unchecked``.
 
     Args:
-        line: through the reference point.
+        line: through the point.
         slopes: what autograd says, by the number of the loss.
-        reference: what is known about the point; receives the sums of the branches.
+        point: the unperturbed one; receives the sums of its branches.
+        tolerance: the relative error that is allowed.
     """
     with line:
-        smooth, plain = _Search(line, slopes, reference), _Search(line, slopes, reference)
+        smooth, plain = (_Search(line, slopes, point, tolerance) for _ in range(2))
         settled = smooth.settle_quickly()
         if settled is not None:
             return settled
         found = plain.settle()
-        if reference.branches is not None:
-            found = {n: c if c.verdict in _DECIDED else smooth.compare(n) for n, c in found.items()}
+        if point.branches is not None:
+            pieces = smooth.compare()
+            found = {n: c if c.verdict in _DECIDED else pieces[n] for n, c in found.items()}
     if not (smooth.lost or plain.lost):
         return found
     return {
@@ -82,52 +66,51 @@ class _Search:
         lost: whether a run was not the recorded one; it does not count.
     """
 
-    def __init__(self, line: Line, slopes: Mapping[int, Slope], reference: Reference) -> None:
+    def __init__(
+        self, line: Line, slopes: Mapping[int, Slope], point: Point, tolerance: float
+    ) -> None:
         self.lost = False
-        self._line = line
-        self._slopes = slopes
-        self._reference = reference
+        self._line, self._slopes, self._point, self._tolerance = line, slopes, point, tolerance
         self._found: dict[int, list[Difference]] = {loss: [] for loss in slopes}
 
     def settle_quickly(self) -> Comparisons | None:
         """Return comparisons if a few steps settle every loss; branches are replayed."""
-        reference = self._reference
+        point, right = self._point, dict[int, Comparison]()
         sizes = [slope.size for slope in self._slopes.values() if slope.size > 0]
-        room = _SPARE * reference.tolerance * min(sizes, default=math.inf)
-        enough = (step for step in _FIRST_STEPS if reference.noise <= room * step)
+        room = _SPARE * self._tolerance * min(sizes, default=math.inf)
+        enough = (step for step in _FIRST_STEPS if point.noise <= room * step)
         first = next(enough, _FIRST_STEPS[-1])  # so large that the noise does not matter
-        right: dict[int, Comparison | None] = {}
         for step in (first, 10 * first, 0.1 * first):
-            self._add(step, branches=reference.branches)
-            right = self._each(self._find_agreement)
-            if all(c and c.error <= _SPARE * reference.tolerance for c in right.values()):
+            self._add(step, branches=point.branches)
+            right = self._each(find_agreement, self._tolerance)
+            errors = [comparison.error for comparison in right.values()]
+            if len(right) == len(self._slopes) and max(errors) <= _SPARE * self._tolerance:
                 break
-        settled = {loss: right[loss] or self._below_noise(loss) for loss in right}
-        known = {loss: each for loss, each in settled.items() if each is not None}
-        return known if len(known) == len(self._slopes) else None
+        settled = self._each(below_noise) | right
+        return settled if len(settled) == len(self._slopes) else None
 
     def settle(self) -> Comparisons:
         """Go down the ladder, watch the branches, and stop when every loss is decided."""
-        reference = self._reference
-        if reference.branch_sums is None:
+        if self._point.branch_sums is None:
             watch = BranchWatch()
             self._line.losses_at(0.0, watch=watch)
-            reference.branch_sums = watch.sums
-        step = _LARGEST
+            self._point.branch_sums = watch.sums
+        step, found = _LARGEST, dict[int, Comparison]()
         while step > _SMALLEST:
-            clean = self._add(step, reference.branch_sums)
-            found = self._each(self.compare)
+            clean = self._add(step, self._point.branch_sums)
+            found = self.compare()
             if all(comparison.verdict in _DECIDED for comparison in found.values()):
                 break
             step *= 0.3 if clean else 0.1
-        return self._each(self.compare)
+        return found
 
-    def compare(self, loss: int) -> Comparison:
-        """Compare the gradient of a loss with the differences so far."""
-        slope, found = self._slopes[loss], self._found[loss]
-        if not found:
-            return Comparison("kink", slope.value, math.nan, 0.0, 0.0)
-        return compare(found, slope.value, slope.size, self._reference.tolerance)
+    def compare(self) -> Comparisons:
+        """Compare the gradient of each loss with the differences so far."""
+        unknown = {
+            loss: Comparison("kink", slope.value, math.nan, 0.0, 0.0)
+            for loss, slope in self._slopes.items()
+        }
+        return unknown | self._each(compare, self._tolerance)
 
     def _add(
         self, step: float, sums: list[int] | None = None, branches: list[Branch] | None = None
@@ -136,26 +119,22 @@ class _Search:
         watches = [BranchWatch(), BranchWatch()] if sums is not None else [None, None]
         plus = self._line.losses_at(step, watch=watches[0], branches=branches)
         minus = self._line.losses_at(-step, watch=watches[1], branches=branches)
-        here = self._reference.losses
+        here, noise = self._point.losses, self._point.noise
         clean = None
         if sums is not None:
             clean = all(watch is not None and watch.sums == sums for watch in watches)
         if not len(plus) == len(minus) == len(here):
             self.lost = True
         elif all(map(math.isfinite, plus + minus)):
-            noise = self._reference.noise
             for loss, found in self._found.items():
                 found.append(difference(plus[loss], here[loss], minus[loss], step, noise, clean))
         return bool(clean)
 
-    def _each(self, function: Callable[[int], _T]) -> dict[int, _T]:
-        return {loss: function(loss) for loss in self._slopes}
-
-    def _find_agreement(self, loss: int) -> Comparison | None:
-        slope, tolerance = self._slopes[loss], self._reference.tolerance
-        found = self._found[loss]
-        return find_agreement(found, slope.value, slope.size, tolerance) if found else None
-
-    def _below_noise(self, loss: int) -> Comparison | None:
-        slope, found = self._slopes[loss], self._found[loss]
-        return below_noise(found, slope.value, slope.size) if found else None
+    def _each(self, function: Callable[..., Comparison | None], *options: float) -> Comparisons:
+        """Return what a function says about each loss with differences, where it is not None."""
+        said = {
+            loss: function(found, self._slopes[loss].value, self._slopes[loss].size, *options)
+            for loss, found in self._found.items()
+            if found
+        }
+        return {loss: comparison for loss, comparison in said.items() if comparison is not None}

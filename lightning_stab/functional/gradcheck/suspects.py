@@ -31,13 +31,16 @@ def record_calls(problem: Problem) -> Calls:
     calls = Calls()
     names = {id(parameter): name for name, parameter in problem.parameters.items()}
 
+    def as_leaf(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
     def visit(function: type, arguments: tuple[Any, ...]) -> None:
         if not function.__module__.startswith("torch."):
-            calls.arguments.append((function, tree_map_only(Tensor, _as_leaf, arguments)))
+            calls.arguments.append((function, tree_map_only(Tensor, as_leaf, arguments)))
 
     problem.depth.visit = visit
     try:
-        problem.run_with_graph(lambda loss: calls.nodes.extend(custom_nodes(loss, names)))
+        problem.run(lambda loss: calls.nodes.extend(custom_nodes(loss, names)), replay=False)
     finally:
         problem.depth.visit = None
     return calls
@@ -105,7 +108,3 @@ def _weighted_sum(result: Any) -> Tensor:
             weights = torch.randn(values.shape, generator=generator, dtype=torch.float64)
             total = total + (weights.to(values.device) * values).sum()
     return total
-
-
-def _as_leaf(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
