@@ -19,7 +19,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping as _LightningEarlyStopping
 
 from lightning_stab.arguments import call_text
-from lightning_stab.callbacks._trainer.fit_state import note_restore
+from lightning_stab.callbacks._trainer.fit_state import begin_fit, note_restore
 
 if TYPE_CHECKING or "pytorch_lightning" not in sys.modules:
     _Callback = _LightningCallback
@@ -34,14 +34,44 @@ else:
         """An early stopping callback that the Trainers of both packages accept."""
 
 
-class Callback(_Callback):
-    """A callback whose options are one frozen dataclass: ``class X(Callback, options=XOptions)``.
+class _Shell:
+    """What every callback of the suite does alike.
 
-    A subclass keeps an instance of it as ``self.options``; each field can also be read, and not
-    written, as an attribute of the callback. ``repr`` shows the call that makes the same callback.
+    A fit that fails has no ``teardown`` of its own, so ``on_exception`` calls it. ``repr`` shows
+    the call that makes the same callback.
     """
 
     options: Any
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note that a fit is being set up; overrides call this first."""
+        begin_fit(trainer, stage)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note that a checkpoint is being loaded; overrides call this first."""
+        note_restore(trainer, checkpoint)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave nothing behind."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remove hooks and copies."""
+
+    def __repr__(self) -> str:
+        return call_text(type(self).__name__, self.options)
+
+
+class Callback(_Shell, _Callback):
+    """A callback whose options are one frozen dataclass: ``class X(Callback, options=XOptions)``.
+
+    A subclass keeps an instance of it as ``self.options``; each field can also be read, and not
+    written, as an attribute of the callback.
+    """
 
     def __init_subclass__(cls, options: type | None = None, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -49,25 +79,12 @@ class Callback(_Callback):
             if not hasattr(cls, field.name):
                 setattr(cls, field.name, property(attrgetter(f"options.{field.name}")))
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Note that a checkpoint is being loaded, for those who ask how the fit began."""
-        note_restore(trainer, checkpoint)
 
-    def __repr__(self) -> str:
-        own = self.__dict__.get("options")
-        return super().__repr__() if own is None else call_text(type(self).__name__, own)
+class EarlyStopping(_Shell, _EarlyStopping):
+    """Lightning's `EarlyStopping`, with the options of a subclass in one frozen dataclass.
 
-
-class EarlyStopping(_EarlyStopping):
-    """Lightning's `EarlyStopping`, with the options of a subclass in one frozen dataclass."""
-
-    options: Any
-
-    def __repr__(self) -> str:
-        own = self.__dict__.get("options")
-        return super().__repr__() if own is None else call_text(type(self).__name__, own)
+    Its fields are no properties, because Lightning's class writes some of these attributes.
+    """
 
 
 def callbacks_of(trainer: Trainer) -> list[Any]:

@@ -189,12 +189,6 @@ class ActivationMonitor(Callback, options=ActivationOptions):
             )
         self._stop()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Take the hooks off."""
-        self._stop()
-
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off."""
         self._stop()

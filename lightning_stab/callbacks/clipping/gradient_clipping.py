@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
-from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
+from lightning_stab.callbacks._trainer.fit_state import begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember
@@ -120,7 +120,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         """Refuse to clip beside the Trainer, or where whole norms cannot be had."""
         if stage != "fit":
             return
-        begin_fit(trainer, stage)
+        super().setup(trainer, pl_module, stage)
         self._loaded = False
         if trainer.gradient_clip_val:
             raise ConflictError(
@@ -175,12 +175,6 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         self._output.stop()
         pending, self._pending = self._pending, []
         log_scalars(trainer, to_host(pending))
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Take the hooks off."""
-        self._output.stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off."""

@@ -10,10 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.fit_state import (
     FitStart,
-    begin_fit,
     fit_start,
     is_validating_fit,
-    note_restore,
 )
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
@@ -110,10 +108,6 @@ class LearningRateDecay(Callback, options=DecayOptions):
         self._final: dict[str, Any] = {}
         self._logged: tuple[int, list[float]] = (-1, [])
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Note that a fit begins."""
-        begin_fit(trainer, stage)
-
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to fight with the module's own scheduler."""
         refuse_two_schedules(trainer, pl_module, self.options.combine)
@@ -170,15 +164,6 @@ class LearningRateDecay(Callback, options=DecayOptions):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove the hooks from the optimizers, and free the copy of the weights."""
-        self._end_fit()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Remove the hooks from the optimizers, and free the copy of the weights."""
-        self._end_fit()
-
-    def _end_fit(self) -> None:
         self._weights.discard()
         if self._state is not None:
             self._final = self._state.state_dict()  # for a checkpoint saved after the fit
@@ -203,6 +188,6 @@ class LearningRateDecay(Callback, options=DecayOptions):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Find the weights that a cut would reload."""
-        note_restore(trainer, checkpoint)
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
         if self.options.reload_best and trainer.state.fn == "fit":
             self._weights.load_from_checkpoint(checkpoint, self.state_key)

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_stab.arguments import integer, one_of, options_from, strings
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
-from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
+from lightning_stab.callbacks._trainer.fit_state import begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import (
     is_due,
@@ -130,8 +130,8 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen."""
+        super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            begin_fit(trainer, stage)
             self._loaded = False
             refuse_partial_norms(trainer, self, "gradient norms")
 
@@ -202,7 +202,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     ) -> None:
         """Log what was read before the failure, and take the hooks off."""
         self._emit(trainer)
-        self._clear()
+        super().on_exception(trainer, pl_module, exception)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off."""

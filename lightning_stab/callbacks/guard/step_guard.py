@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import options_from
-from lightning_stab.callbacks._trainer.fit_state import begin_fit, begins_anew
+from lightning_stab.callbacks._trainer.fit_state import begins_anew
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, scaler_will_cure
@@ -105,8 +105,8 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen whole."""
+        super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            begin_fit(trainer, stage)
             self._loaded = False
             refuse_partial_norms(trainer, self, "the gradient's norm")
 
@@ -178,12 +178,6 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
             self._rewind(trainer, pl_module)
         elif state.snapshots and state.num_accepted_since_snapshot >= every:
             state.keep_snapshot(trainer, pl_module, self)
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """End the fit, which a failure leaves without a ``teardown``."""
-        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the schedulers; a checkpoint saved after the fit still has the snapshot."""

@@ -14,10 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.fit_state import (
-    begin_fit,
     begins_anew,
     is_validating_fit,
-    note_restore,
 )
 from lightning_stab.callbacks._trainer.lightning_classes import EarlyStopping, callbacks_of
 from lightning_stab.callbacks._trainer.logging import log_scalars, log_text, require_metrics, tag
@@ -173,7 +171,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work, before the first step, and choose when to check."""
-        begin_fit(trainer, stage)
+        super().setup(trainer, pl_module, stage)
         _without_trainer.discard(self)
         sharing = [c for c in callbacks_of(trainer) if self._shares_key_with(c)]
         self._instance = next((n for n, c in enumerate(sharing, start=1) if c is self), 1)
@@ -232,12 +230,6 @@ class BestWeightsEarlyStopping(EarlyStopping):
         """Free the copy of the best weights, and remove its file."""
         self._weights.discard()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Free the copy of the best weights, and remove its file; the module stays as it is."""
-        self._weights.discard()
-
     def state_dict(self) -> dict[str, Any]:
         """What Lightning's class keeps, and the record of every metric; the weights go apart."""
         own = {"stop_reason": self.stop_reason, "record": self._record.state_dict()}
@@ -264,7 +256,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Find the best weights in the checkpoint."""
-        note_restore(trainer, checkpoint)
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
         if self.restore_best and trainer.state.fn == "fit":
             self._weights.load_from_checkpoint(checkpoint, self.state_key)
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers.lightning_twins import Classifier, batches, built, events, fit
+from helpers.events import events
+from helpers.lightning_twins import Classifier, batches, built, fit
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_stab import StepGuard
