@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -81,12 +82,6 @@ class Activation:
         """The name of its module's class."""
         return self.name if self.module is None else self.module.__name__
 
-    def build(self) -> nn.Module:
-        """Return a fresh module with torch's defaults."""
-        if self.module is None:
-            raise TypeError(f"There is no module of {self.name}.")
-        return self.module(**self.parameters)
-
     def numbers(self, given: Mapping[str, Any]) -> list[float]:
         """Return the parameters; what is not given as a plain number has its default."""
         values = [(given.get(name, default), default) for name, default in self.parameters.items()]
@@ -117,10 +112,11 @@ class ActivationKind:
 
 
 CATALOGUE: dict[str, Activation] = {}
-# Every spelling of every activation in torch, methods and in-place ones included.
+# Made of the catalogue. FUNCTIONS has every spelling in torch, methods and in-place ones included;
+# MODULES make one with torch's defaults.
 FUNCTIONS: dict[Any, str] = {}
 MODULES: dict[str, Callable[[], nn.Module]] = {}
-_CLASSES: dict[str, str] = {}  # by lower-case names
+_CLASSES: dict[str, str] = {}  # by the names of classes in lower case
 
 
 def register_activation(row: Activation) -> None:
@@ -134,7 +130,7 @@ def register_activation(row: Activation) -> None:
                 if callable(function):
                     FUNCTIONS[function] = row.name
         if row.module is not None:
-            MODULES[name] = row.build
+            MODULES[name] = partial(row.module, **row.parameters)
 
 
 def activation_of_class(class_name: str, *, exactly: bool = False) -> Activation | None:

@@ -137,9 +137,12 @@ class WeightInitialization(Callback):
         if resumed or again:
             return
         _refuse_sharding(trainer)
-        seed = _process_seed() if self.settings.seed is None else self.settings.seed
-        seed = trainer.strategy.broadcast(seed)
-        self.records = self._initialize_(pl_module, seed, self._program(trainer, pl_module))
+        of_process = os.environ.get("PL_GLOBAL_SEED", "")  # which `seed_everything` leaves there
+        seed = self.settings.seed
+        if seed is None:
+            seed = int(of_process) if of_process.isdecimal() else DEFAULT_SEED
+        program = self._program(trainer, pl_module)
+        self.records = self._initialize_(pl_module, trainer.strategy.broadcast(seed), program)
         _same_on_all_ranks_(trainer, pl_module)
         log_text(trainer, "weight_initialization", markdown_table(self.records))
         log_profile(trainer, self.records)
@@ -192,12 +195,6 @@ class WeightInitialization(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_module": None}
-
-
-def _process_seed() -> int:
-    """Return the seed that ``seed_everything`` left in the environment, or a fixed one."""
-    text = os.environ.get("PL_GLOBAL_SEED", "")
-    return int(text) if text.isdecimal() else DEFAULT_SEED
 
 
 def _same_on_all_ranks_(trainer: Trainer, module: LightningModule) -> None:

@@ -10,17 +10,13 @@ from torch import nn
 
 from lightning_stab.arguments import one_of, real
 from lightning_stab.errors import InvalidArgumentError
-from lightning_stab.functional.initialization.schemes import (
-    AUTO,
-    DATA_SCHEMES,
-    SCHEMES,
-    check_random,
-)
+from lightning_stab.functional.initialization.schemes import AUTO, DATA_SCHEMES, SCHEMES
 from lightning_stab.functional.initialization.sites import WeightSite
 from lightning_stab.functional.layer_kinds import RECURRENT, SCHEME_LAYERS
 
 EMBEDDING = "embedding"
 KEEP = "keep"
+_EQUAL = ("zeros", "zero", "ones", "one", "constant")
 
 
 @dataclass(frozen=True)
@@ -58,11 +54,9 @@ class InitializationSettings:
     output_prior: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        check_random(self.scheme)
-        one_of("scheme", self.scheme, (AUTO, *SCHEMES, *DATA_SCHEMES))
-        for name in (self.schemes or {}).values():
-            check_random(name)
-            one_of("schemes", name, (AUTO, KEEP, *SCHEMES, *DATA_SCHEMES))
+        _check_scheme("scheme", self.scheme, AUTO)
+        for scheme in (self.schemes or {}).values():
+            _check_scheme("schemes", scheme, AUTO, KEEP)
         one_of("bias", self.bias, ("zeros", "keep"))
         if self.gain is not None:
             real("gain", self.gain, above=0, hint="Leave it out for the activation's own gain.")
@@ -87,6 +81,16 @@ class InitializationSettings:
     def needs_data(self) -> bool:
         """Whether a scheme cannot do without a batch."""
         return not {self.scheme, *(self.schemes or {}).values()}.isdisjoint(DATA_SCHEMES)
+
+
+def _check_scheme(argument: str, scheme: str, *more: str) -> None:
+    if scheme in _EQUAL:
+        raise InvalidArgumentError(
+            f"`scheme` must draw random weights, got {scheme!r}: with equal weights all units of "
+            "a layer get the same gradient and stay identical for ever. "
+            f"Choose {AUTO!r} or one of {', '.join(SCHEMES)}."
+        )
+    one_of(argument, scheme, (*more, *SCHEMES, *DATA_SCHEMES))
 
 
 def _name_patterns(argument: str, patterns: Sequence[str]) -> tuple[str, ...]:

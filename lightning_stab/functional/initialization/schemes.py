@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.layer_kinds import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 
 AUTO = "auto"
@@ -23,23 +22,8 @@ SCHEMES = (
     "trunc_normal",
 )
 DATA_SCHEMES = ("lsuv", "lsuv_centered")  # orthonormal, then rescaled on a batch
-DEGENERATE = ("zeros", "zero", "ones", "one", "constant")
 # The standard deviation that a standard normal keeps when it is cut off at -2 and 2.
 _STD_WITHIN_TWO = 0.8796256610342398
-
-
-def check_random(scheme: str) -> None:
-    """Refuse a scheme that gives every unit of a layer the same weights.
-
-    Raises:
-        InvalidArgumentError: for ``zeros``, ``ones`` and ``constant``.
-    """
-    if scheme in DEGENERATE:
-        raise InvalidArgumentError(
-            f"`scheme` must draw random weights, got {scheme!r}: with equal weights all units of "
-            "a layer get the same gradient and stay identical for ever. "
-            f"Choose {AUTO!r} or one of {', '.join(SCHEMES)}."
-        )
 
 
 @dataclass(frozen=True)

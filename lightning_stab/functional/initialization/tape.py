@@ -31,7 +31,6 @@ class Operation:
         sources: for each tensor among the arguments, the operation that made it, or None.
         scope: the class name of the innermost module in whose forward it ran, if that has no parts.
         mark: ``norm`` or ``recurrent`` where a module of that kind returned its output.
-        owner: the module that set the mark.
         consumers: the operations that it feeds.
     """
 
@@ -43,7 +42,6 @@ class Operation:
     scope: str
     outputs: list[Tensor] = field(default_factory=list)
     mark: str = ""
-    owner: nn.Module | None = None
     consumers: list[Operation] = field(default_factory=list)
 
     @property
@@ -121,7 +119,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's `__in
         for tensor in _tensors(output) if mark else ():
             producer = self.producer(tensor)
             if producer is not None:
-                producer.mark, producer.owner = mark, part
+                producer.mark = mark
 
 
 def _tensors(tree: Any) -> list[Tensor]:
