@@ -1,4 +1,4 @@
-"""A copy of a module whose training step runs alone: no Trainer acts, no logger hears.
+"""A copy of a module whose training step runs alone: no Trainer acts, nothing is logged.
 
 For what is run besides the training: initialisation, the gradient check, and, on the module itself
 and in all processes, the search for the origin of a non-finite value.
@@ -40,11 +40,11 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tensor] = ()) -> Module:
-    """Return a copy of a module, inside a Trainer's fit or without one, that shares nothing.
+    """Return a copy of a module, inside a Trainer's fit or without one, that shares no tensor.
 
     What the copy reads of the Trainer is there; what it writes, logs and steps goes nowhere. Hooks
     of callbacks are left out, metrics and normalisation are those of this process alone, compiled
-    steps are those that were written.
+    steps are those that were written. Data sets, and what cannot be copied (a lock), are shared.
 
     Args:
         module: a LightningModule, or any module.
@@ -78,7 +78,7 @@ def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tens
 
 @contextmanager
 def silence(module: nn.Module) -> Iterator[None]:
-    """Let no logger hear what the module itself does while the body runs, in all processes alike.
+    """Log and print nothing that the module itself does while the body runs, in all processes.
 
     For modules that cannot be copied, because their parameters are sharded or too large.
     """

@@ -51,7 +51,7 @@ class GradientCheck(Callback, options=GradientCheckOptions):
     (L(theta + h v) - L(theta - h v)) / 2h is compared with autograd's gradient along random
     directions v of every parameter, in double precision, on a copy of the module. The error counts
     relative to max(|numeric|, |analytic|, the norm of gradient times v). Kinks, such as a ReLU
-    at 0, are reported and not accused. The fit goes on bit for bit as it would without the check,
+    at 0, are reported and not called wrong. The fit goes on bit for bit as without the check,
     also when the check itself raises. Under DDP the first rank checks and all ranks decide alike.
     The result goes to the terminal, to TensorBoard as text (``gradient_check``), and to
     ``gradient_check.json`` in the log folder.

@@ -58,7 +58,7 @@ class NonfiniteTracer:
             found = _find_origin(trainer, module, remembered)
             if found and not place:
                 place, culprit = found, remembered
-            if place and trainer.world_size == 1:  # several ranks look at equally many batches
+            if place and trainer.world_size == 1:  # all ranks run equally many batches
                 break
         places = gather(trainer, place)  # the other ranks ran other batches
         if len(places) > 1:

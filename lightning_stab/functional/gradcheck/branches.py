@@ -167,7 +167,7 @@ class Kink:
 
 
 def _kept(source: Tensor, args: Any, result: Any) -> list[Tensor]:
-    """Tell where the result equals an argument: on one side of the kink it does."""
+    """Return where the result equals an argument: on one side of the kink it does."""
     if not isinstance(result, Tensor):
         return []
     found = []
@@ -187,7 +187,7 @@ def _signs(source: Tensor, args: Any, result: Any) -> list[Tensor]:
 
 
 def _steps(source: Tensor, args: Any, result: Any) -> list[Tensor]:
-    """Tell the result itself, of a function that is piecewise constant."""
+    """Return the result itself, of a function that is piecewise constant."""
     return [result]
 
 

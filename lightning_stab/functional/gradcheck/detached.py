@@ -94,7 +94,7 @@ class DetachReplay(TorchFunctionMode):
     Args:
         recorded: receives the values, or gives them back.
         replay: whether to give back.
-        depth: tells whether the code of an ``autograd.Function`` is running.
+        depth: says whether the code of an ``autograd.Function`` is running.
     """
 
     def __init__(self, recorded: DetachedValues, *, replay: bool, depth: Depth) -> None:

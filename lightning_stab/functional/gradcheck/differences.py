@@ -8,7 +8,7 @@ from itertools import pairwise
 
 _ROUNDING = 2.0**-52
 NUM_VALUES = 7
-"""How many values `estimate_noise` takes; six differences tell an order of magnitude."""
+"""How many values `estimate_noise` takes; six differences give an order of magnitude."""
 
 
 @dataclass(frozen=True)

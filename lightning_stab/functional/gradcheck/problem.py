@@ -93,7 +93,7 @@ class Problem:
         self._without_graph = True
         try:
             self._without_graph = self.losses() == list(here)
-        except Exception:  # whatever needs a graph: runs keep it
+        except Exception:  # the step needs a graph: runs keep it
             self._without_graph = False
 
     def losses(

@@ -155,7 +155,7 @@ def _confirmed(clean: Sequence[Difference], analytic: float) -> Difference | Non
 
 
 def _on_a_kink(clean: Sequence[Difference], analytic: float) -> bool:
-    """Tell a point on a kink: the gap of the one-sided slopes is large and does not shrink."""
+    """Say whether the one-sided slopes have a gap that is large and does not shrink."""
     clear = sorted((d for d in clean if _exceeds_noise(d, analytic)), key=lambda each: -each.step)
     if len(clear) < 2:
         return False

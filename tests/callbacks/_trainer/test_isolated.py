@@ -94,7 +94,7 @@ def test_a_copy_shares_nothing_and_its_step_changes_nothing(double):
 
 
 class Busy(Module):
-    """Says, steps and changes whatever a training step can reach."""
+    """Logs, steps and changes all that a training step can reach."""
 
     def __init__(self):
         super().__init__()
@@ -122,7 +122,7 @@ class Busy(Module):
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
 
 
-def test_nothing_is_heard_of_a_step_during_a_fit(tmp_path, capsys):
+def test_a_step_during_a_fit_leaves_no_trace(tmp_path, capsys):
     def run(module, batch):
         trainer = module.trainer
         states = (

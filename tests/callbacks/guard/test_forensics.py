@@ -1,4 +1,4 @@
-"""A bad batch runs once more as it ran, and nobody hears of it."""
+"""A bad batch runs once more as it ran, and leaves no trace."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ class Outspoken(Classifier):
         return super().training_step(batch, batch_idx)
 
 
-def test_the_second_run_is_heard_neither_by_the_logger_nor_on_the_screen(tmp_path, capsys):
+def test_the_second_run_is_neither_logged_nor_printed(tmp_path, capsys):
     logger = TensorBoardLogger(tmp_path)
     module = built(Outspoken)
     trainer = fit(

@@ -1,4 +1,4 @@
-"""Runs that repeat: constants replayed, precision lifted, branches seen and held."""
+"""Runs that repeat: constants replayed, precision lifted, branches watched and replayed."""
 
 import itertools
 import threading
@@ -149,8 +149,8 @@ def test_a_line_comes_back_to_its_origin_exactly():
 
 def test_a_copy_of_a_module_leaves_the_original_alone():
     module = nn.Linear(2, 2)
-    twin, _ = double_copy(module)
-    twin.weight.data.zero_()
+    module_copy, _ = double_copy(module)
+    module_copy.weight.data.zero_()
     assert bool(module.weight.any())
     assert Depth().called is False
 
@@ -191,7 +191,7 @@ def test_a_replay_of_branches_that_loses_its_way_gives_no_losses(other):
 @pytest.mark.parametrize("name", OTHER_WAYS)
 @pytest.mark.parametrize("runs", range(4, 16))  # as many as the check of one line needs
 def test_a_step_whose_control_flow_changes_is_unchecked_and_not_called_wrong(name, runs):
-    """After so many runs, of which nothing that is put back tells, the step does other things."""
+    """After so many runs, counted where no state is put back, the step does other things."""
     counted = itertools.count()
     problem = problem_of(
         lambda x: OTHER_WAYS[name](x) if next(counted) >= runs else (x * x.detach()).sum()
