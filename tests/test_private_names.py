@@ -1,7 +1,7 @@
-"""Every private name of Lightning and torch that the package uses is registered, and is still there.
+"""Every private name of Lightning and torch that the package uses is registered and still there.
 
-The register is a table in ARCHITECTURE.md; the second column of a row is evaluated here. Where a new
-release has taken a name away, the row's test fails and says where the package uses it.
+The register is a table in ARCHITECTURE.md, whose second column is evaluated here. Where a new
+release has taken a name away, the test of its row fails and says where the package uses it.
 """
 
 import ast

@@ -40,6 +40,7 @@ _fits: WeakKeyDictionary[Trainer, _Fit] = WeakKeyDictionary()
 
 def begin_fit(trainer: Trainer, stage: str) -> None:
     """Note that a fit is being set up; called in ``setup``, by any number of callbacks."""
+    _fits.pop(trainer, None)
     if stage == "fit":
         _fits[trainer] = _Fit(trainer.strategy.optimizers)
 
@@ -68,6 +69,12 @@ def fit_start(trainer: Trainer) -> FitStart:
         return FitStart.RESUMED
     has_trained = trainer.global_step > 0 or trainer.current_epoch > 0
     return FitStart.CONTINUED if has_trained else FitStart.FRESH
+
+
+def is_restored_midway(trainer: Trainer) -> bool:
+    """Say whether something else than the Trainer has restored a checkpoint in the present fit."""
+    fit = _fits.get(trainer)
+    return fit is not None and fit.is_restored_midway
 
 
 def begins_anew(trainer: Trainer, *, loaded: bool) -> bool:

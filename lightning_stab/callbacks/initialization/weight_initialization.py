@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_stab.arguments import integer
+from lightning_stab.arguments import integer, options_from
+from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start, is_restored_midway
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_text
+from lightning_stab.callbacks._trainer.ranks import broadcast, broadcast_
+from lightning_stab.callbacks._trainer.strategies import refuse_sharded_weights
 from lightning_stab.callbacks.initialization.first_batch import first_batch
 from lightning_stab.callbacks.initialization.program import program_of
 from lightning_stab.callbacks.initialization.report import log_profile, markdown_table, print_table
-from lightning_stab.errors import ConflictError, StabError
+from lightning_stab.errors import StabError
 from lightning_stab.functional.initialization import (
     InitializationSettings,
     Program,
@@ -27,7 +29,6 @@ from lightning_stab.functional.initialization import (
 )
 
 DEFAULT_SEED = 0
-_SHARDED = {"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class WeightInitializationSettings(InitializationSettings):
             integer("seed", self.seed, minimum=0)
 
 
-class WeightInitialization(Callback):
+class WeightInitialization(Callback, options=WeightInitializationSettings):
     """Draw new weights at the start of a fit, with the gain of the activation before each.
 
     ``auto`` makes very deep plain networks trainable. From one real batch, run through a copy of
@@ -123,27 +124,27 @@ class WeightInitialization(Callback):
         use_batch: bool = True,
         on_resume: bool = False,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name != "self"}
-        self.settings = WeightInitializationSettings(**given)
+        self.settings = self.options = options_from(WeightInitializationSettings, locals())
         self.records: list[WeightRecord] = []
-        self._restored = False
+        self._restored = self._is_midway = False
         self._module: weakref.ref[LightningModule] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Initialise, unless the weights come from a checkpoint or were initialised before."""
-        resumed = (trainer.ckpt_path is not None or self._restored) and not self.settings.on_resume
+        resumed = self._restored or fit_start(trainer) is FitStart.RESUMED
         again = self._module is not None and self._module() is pl_module
         self._restored, self._module = False, weakref.ref(pl_module)
-        if resumed or again:
+        if again or (resumed and not self.settings.on_resume):
             return
-        _refuse_sharding(trainer)
+        refuse_sharded_weights(trainer, self)
         of_process = os.environ.get("PL_GLOBAL_SEED", "")  # which `seed_everything` leaves there
         seed = self.settings.seed
         if seed is None:
             seed = int(of_process) if of_process.isdecimal() else DEFAULT_SEED
         program = self._program(trainer, pl_module)
-        self.records = self._initialize_(pl_module, trainer.strategy.broadcast(seed), program)
-        _same_on_all_ranks_(trainer, pl_module)
+        self.records = self._initialize_(pl_module, broadcast(trainer, seed), program)
+        # the first batches of the other ranks were different ones
+        broadcast_(trainer, pl_module.parameters())
         log_text(trainer, "weight_initialization", markdown_table(self.records))
         log_profile(trainer, self.records)
         if self.settings.verbose and trainer.is_global_zero:
@@ -185,30 +186,20 @@ class WeightInitialization(Callback):
         """Forget a restored state when its fit is over: the next module may be a fresh one."""
         self._restored = self._restored and stage != "fit"
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note whether the state to come is the user's, or one that a finder saved itself."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        self._is_midway = is_restored_midway(trainer)
+
     def state_dict(self) -> dict[str, Any]:
         """Mark the checkpoint: its weights have been initialised."""
         return {"initialized": self._restored or self._module is not None}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Remember that the weights to come have been initialised before."""
-        self._restored = bool(state_dict["initialized"])
+        self._restored = bool(state_dict["initialized"]) and not self._is_midway
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_module": None}
-
-
-def _same_on_all_ranks_(trainer: Trainer, module: LightningModule) -> None:
-    """Copy the parameters of rank 0 to all others, whose first batches were different ones."""
-    if trainer.world_size > 1:
-        for parameter in module.parameters():
-            torch.distributed.broadcast(parameter.detach(), 0)
-
-
-def _refuse_sharding(trainer: Trainer) -> None:
-    names = {base.__name__ for base in type(trainer.strategy).__mro__} & _SHARDED
-    if names:
-        raise ConflictError(
-            f"`WeightInitialization` cannot work with `{names.pop()}`, which shards the weights "
-            "before the fit starts. Call `lightning_stab.initialize` on the module "
-            "before you hand it to the Trainer, and leave the callback out."
-        )

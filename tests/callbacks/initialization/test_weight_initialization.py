@@ -4,6 +4,7 @@ import pickle
 import lightning.pytorch as lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -248,3 +249,44 @@ def test_yaml_round_trip():
 def test_a_record_left_alone_shows_its_reason():
     table = markdown_table([WeightRecord("a", "", (), "input", reason="lazy")])
     assert table.splitlines()[-1] == "| a |  | input | left alone: lazy |  |  |  |"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("first", [True, False], ids=["finder-first", "finder-last"])
+def test_a_finders_restore_is_no_reason_to_leave_the_weights_alone(tmp_path, first):
+    drawing = WeightInitialization("orthogonal", verbose=False)
+    for _ in range(2):  # used again, as in cross-validation
+        finder = LearningRateFinder(num_training_steps=4)
+        module = Net()
+        module.lr, before = 0.0, [p.detach().clone() for p in module.parameters()]
+        drawing.records = []
+        trainer(tmp_path, [finder, drawing] if first else [drawing, finder]).fit(module, loader())
+        assert drawing.records
+        assert not any(map(torch.equal, before, module.parameters()))
+
+
+def test_weights_of_a_checkpoint_that_was_validated_stay(tmp_path):
+    drawing = WeightInitialization("orthogonal", verbose=False)
+    first = trainer(tmp_path, [drawing])
+    first.fit(Net(), loader())
+    first.save_checkpoint(tmp_path / "run.ckpt")
+
+    class Validated(Net):
+        def validation_step(self, batch, batch_idx):
+            self.training_step(batch, batch_idx)
+
+    drawing, module = WeightInitialization("orthogonal", seed=5, verbose=False), Validated()
+    second = trainer(tmp_path, [drawing])
+    second.validate(module, loader(), ckpt_path=tmp_path / "run.ckpt", verbose=False)
+    weights = [p.detach().clone() for p in module.parameters()]
+    second.fit(module, loader())
+    assert all(map(torch.equal, weights, module.parameters()))
+
+
+def test_the_repr_makes_the_same_callback():
+    for made in (
+        WeightInitialization(),
+        WeightInitialization("orthogonal", 1.2, exclude=["net.0.*"], schemes={"Linear": "keep"}),
+    ):
+        assert eval(repr(made)).settings == made.settings
+    assert repr(WeightInitialization(seed=3)) == "WeightInitialization(seed=3)"
