@@ -18,6 +18,7 @@ from lightning_stab.callbacks._trainer.strategies import is_sharded_module
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.gradcheck import (
     TOLERANCE,
+    TURN,
     CheckSettings,
     GradientReport,
     Problem,
@@ -87,7 +88,7 @@ def check_gradients(
         raise ConflictError(SHARDED)
     if max_samples is not None:
         batch = first_samples(batch, integer("max_samples", max_samples, minimum=1))
-    with preserve_random_states(), run_apart():
+    with TURN, preserve_random_states(), run_apart():  # the whole process has but one of each
         return check_problem(_problem(module, batch, loss_fn), settings)
 
 

@@ -6,6 +6,7 @@
 """
 
 from lightning_stab.functional.gradcheck.check import MODES, CheckSettings, check_problem
+from lightning_stab.functional.gradcheck.custom_functions import TURN
 from lightning_stab.functional.gradcheck.double_precision import deep_copy, double_copy
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord, describe
@@ -14,6 +15,7 @@ from lightning_stab.functional.gradcheck.verdicts import TOLERANCE, VERDICTS
 __all__ = [
     "MODES",
     "TOLERANCE",
+    "TURN",
     "VERDICTS",
     "CheckSettings",
     "GradientReport",

@@ -21,7 +21,8 @@ from lightning_stab.functional.gradcheck.branches import DispatchMode
 from lightning_stab.functional.gradcheck.double_precision import LOW_PRECISION
 
 _CHECKPOINTS = {"CheckpointFunction"}
-_TURN = threading.RLock()
+TURN = threading.RLock()
+"""Held while a check changes what belongs to the whole process."""
 Visitor = Callable[[type[Function], tuple[Any, ...]], None]
 
 
@@ -40,26 +41,34 @@ class Depth:
 
 
 @contextmanager
+def _replace_methods(methods: Callable[[], dict[tuple[Any, str], Any]]) -> Iterator[None]:
+    """Put static methods into classes, by class and name, while the body runs."""
+    with TURN:
+        functions = methods()  # made of those that stand when it is this thread's turn
+        own = {(cls, name): vars(cls)[name] for cls, name in functions if name in vars(cls)}
+        try:
+            for (cls, name), function in functions.items():
+                setattr(cls, name, staticmethod(function))
+            yield
+        finally:
+            for cls, name in functions:
+                if (cls, name) in own:
+                    setattr(cls, name, own[cls, name])
+                elif name in vars(cls):
+                    delattr(cls, name)
+
+
+@contextmanager
 def watch_functions(depth: Depth) -> Iterator[Depth]:
     """Count the running custom forward passes in ``depth`` while the body runs.
 
     The ``forward`` of each class is wrapped, rather than ``apply``, because users bind
     ``MyFunction.apply`` to a name when they import it.
     """
-    with _TURN:
-        classes = _subclasses(Function)
-        own = {cls: vars(cls)["forward"] for cls in classes if "forward" in vars(cls)}
-        counted = {cls: _count(cls, cls.forward, depth) for cls in classes}  # all before any is set
-        try:
-            for cls, forward in counted.items():
-                cls.forward = staticmethod(forward)
-            yield depth
-        finally:
-            for cls in classes:
-                if cls in own:
-                    cls.forward = own[cls]
-                elif "forward" in vars(cls):
-                    del cls.forward
+    with _replace_methods(
+        lambda: {(c, "forward"): _count(c, c.forward, depth) for c in _subclasses(Function)}
+    ):
+        yield depth
 
 
 def _count(cls: Any, forward: Any, depth: Depth) -> Callable[..., Any]:
@@ -113,16 +122,15 @@ def note_low_precision(functions: Sequence[Any]) -> Iterator[dict[str, str]]:
             the body runs.
     """
     noted: dict[str, str] = {}
-    originals = [(cls, name, vars(cls)[name]) for cls in functions
-                 for name in ("backward", "vjp") if name in vars(cls)]  # fmt: skip
-    with _TURN:
-        try:
-            for cls, name, original in originals:
-                setattr(cls, name, staticmethod(_watch_backward(cls, original, noted)))
-            yield noted
-        finally:
-            for cls, name, original in originals:
-                setattr(cls, name, original)
+    with _replace_methods(
+        lambda: {
+            (cls, name): _watch_backward(cls, vars(cls)[name], noted)
+            for cls in functions
+            for name in ("backward", "vjp")
+            if name in vars(cls)
+        }
+    ):
+        yield noted
 
 
 def _watch_backward(cls: type, original: Any, noted: dict[str, str]) -> Callable[..., Any]:

@@ -1,6 +1,8 @@
 """`check_gradients` without a Trainer."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -198,6 +200,18 @@ def test_batches_of_a_data_module_give_an_exit_code(capsys):
     assert "Gradient check passed" in capsys.readouterr().out
     assert check_batches(Net(factor=2.0), batches, as_json=True) == 1
     assert [report["passed"] for report in json.loads(capsys.readouterr().out)] == [False, False]
+
+
+def test_checks_in_several_threads_take_turns():
+    factors = [1.0, 2.0] * 4
+    nets = [ScaledLinear(4, 3, factor) for factor in factors]
+    state, out = torch.get_rng_state(), sys.stdout
+    with ThreadPoolExecutor(4) as pool:
+        reports = pool.map(lambda net: check_gradients(net, torch.ones(5, 4), square_loss), nets)
+        assert [report.passed for report in reports] == [factor == 1.0 for factor in factors]
+    assert sys.stdout is out
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_a_dataset_in_a_module_is_not_copied():
