@@ -94,9 +94,9 @@ class Line:
                 for name, direction in self.directions.items():
                     gradient = found[name]
                     if gradient is not None:
-                        product = flat_view(gradient.contiguous()) * direction
-                        total += float(product.sum())
-                        square += float(product.square().sum())
+                        weighted = flat_view(gradient.contiguous()) * direction
+                        total += float(weighted.sum())
+                        square += float(weighted.square().sum())
                 slopes[loss] = Slope(total, square**0.5)
         return slopes
 
@@ -135,11 +135,13 @@ def line_through(
     """Return a random line through the part's tensors, stretched so that all weigh alike."""
     directions = {name: random_direction(problem.parameters[name], generator) for name in part}
     if len(part) > 1:
-        sizes = dict.fromkeys(part, 0.0)
-        for gradient, name in ((each.get(name), name) for each in gradients for name in part):
-            if gradient is not None:
-                product = flat_view(gradient.contiguous()) * directions[name]
-                sizes[name] = max(sizes[name], float(product.square().sum().sqrt()))
+        sizes = {}
+        for name in part:
+            found = [each.get(name) for each in gradients]
+            weighted = (
+                flat_view(g.contiguous()) * directions[name] for g in found if g is not None
+            )
+            sizes[name] = max((float(w.square().sum().sqrt()) for w in weighted), default=0.0)
         nonzero = sorted(size for size in sizes.values() if size > 0)
         middle = nonzero[len(nonzero) // 2] if nonzero else 0.0
         for name, size in sizes.items():
