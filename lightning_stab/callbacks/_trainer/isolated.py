@@ -49,8 +49,7 @@ def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tens
     Args:
         module: a LightningModule, or any module.
         double: whether the copy is in double precision; mixed precision is then off.
-        memory: the parameters of an earlier copy that is no longer used: the new copy takes their
-            memory, which saves a large model the time of being given new memory.
+        memory: the parameters of an earlier copy that is no longer used, to be used again.
     """
     trainer = _trainer_of(module)
     stub = TrainerStub(trainer, LoneStrategyStub(trainer))
@@ -60,7 +59,10 @@ def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tens
     module_copy, memo = (double_copy if double else deep_copy)(module, known)
     stub.make_optimizers(module_copy, memo)
     for part in module_copy.modules():
-        _drop_hooks_of_callbacks(part)
+        for kind in _HOOKS:  # of callbacks; those of the module's author are part of it
+            hooks: dict[int, Any] = vars(part).get(kind) or {}
+            for key in [key for key, hook in hooks.items() if _is_of_callback(hook)]:
+                del hooks[key]
         if isinstance(part, nn.SyncBatchNorm):
             part.__dict__["forward"] = MethodType(nn.BatchNorm1d.forward, part)
         if hasattr(part, "sync_on_compute"):  # a metric
@@ -120,8 +122,7 @@ def run_training_step(
         module: an `isolated_copy`, or a module inside `silence`.
         batch: as the training step takes it.
         batch_idx: its number in the epoch.
-        on_loss: gets each loss at the moment at which its gradient would be taken, instead of its
-            being returned at the end.
+        on_loss: gets each loss, instead of the list, when its gradient would be taken.
 
     Returns:
         Each loss of manual optimisation, the one loss of automatic; none where there is no loss, or
@@ -211,25 +212,19 @@ def _reuse(memory: Iterable[Tensor], module: nn.Module) -> dict[int, Any]:
     Only where one can hold the values of the other; a lazy one has no shape to compare.
     """
     known: dict[int, Any] = {}
-    for parameter, old in zip(module.parameters(), memory, strict=False):
-        if is_lazy(old) or is_lazy(parameter):
+    for pair in zip(module.parameters(), memory, strict=False):
+        if any(map(is_lazy, pair)):
             continue
-        kinds = [
-            (p.shape, p.dtype, p.device, p.stride(), p.requires_grad) for p in (old, parameter)
-        ]
-        if kinds[0] == kinds[1]:
+        parameter, old = pair
+        kinds = {(p.shape, p.dtype, p.device, p.stride(), p.requires_grad) for p in pair}
+        if len(kinds) == 1:
             old.grad = None
             known[id(parameter)] = old.copy_(parameter)
     return known
 
 
-def _drop_hooks_of_callbacks(part: nn.Module) -> None:
-    """Remove hooks that only watch; those of the module's author are part of it."""
-    for kind in _HOOKS:
-        hooks: dict[int, Any] = vars(part).get(kind) or {}
-        for key, hook in list(hooks.items()):
-            inner = getattr(hook, "func", hook)
-            where = getattr(inner, "__module__", "") or type(inner).__module__
-            is_callback = isinstance(getattr(inner, "__self__", None), Callback)
-            if is_callback or where.startswith("lightning_stab.callbacks"):
-                del hooks[key]
+def _is_of_callback(hook: Any) -> bool:
+    inner = getattr(hook, "func", hook)
+    where = getattr(inner, "__module__", "") or type(inner).__module__
+    is_method = isinstance(getattr(inner, "__self__", None), Callback)
+    return is_method or where.startswith("lightning_stab.callbacks")

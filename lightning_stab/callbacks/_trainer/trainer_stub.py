@@ -36,21 +36,14 @@ class _Stub:
 
 
 class NoOpOptimizer(_Stub, torch.optim.Optimizer):
-    """Has the parameter groups of an optimizer, and never changes a parameter.
-
-    Args:
-        optimizer: the real one.
-        copies: of its parameters, by the ``id`` of the original.
-    """
+    """Has the parameter groups of an optimizer, of copies by ``id``, and never changes them."""
 
     def __init__(self, optimizer: Any, copies: Mapping[int, Any]) -> None:
-        super().__init__(
-            [
-                {**group, "params": [copies.get(id(p), p) for p in group["params"]]}
-                for group in optimizer.param_groups
-            ],
-            {},
-        )
+        groups = [
+            {**group, "params": [copies.get(id(p), p) for p in group["params"]]}
+            for group in optimizer.param_groups
+        ]
+        super().__init__(groups, {})
 
     @property
     def optimizer(self) -> NoOpOptimizer:
@@ -108,12 +101,7 @@ class LoneStrategyStub(_Stub):
 
 
 class TrainerStub(_Stub):
-    """Forwards what is read to a real Trainer, keeps what is written to itself, logs nowhere.
-
-    Args:
-        trainer: the real one, or None.
-        strategy: the one that the module sees.
-    """
+    """Forwards what is read to a real Trainer, if any, keeps what is written, logs nowhere."""
 
     precision_plugin: Any
     optimizers: list[NoOpOptimizer]
@@ -163,11 +151,7 @@ class TrainerStub(_Stub):
 
 
 def _read_configuration(found: Any) -> tuple[list[Any], list[Any]]:
-    """Return optimizers and schedulers out of what ``configure_optimizers`` may return.
-
-    An optimizer, a list of them, a list of them and one of schedulers, a dictionary with
-    ``optimizer`` and ``lr_scheduler``, a list of such dictionaries, or None.
-    """
+    """Return optimizers and schedulers out of whichever form ``configure_optimizers`` returns."""
     schedulers: Any = []
     if isinstance(found, (list, tuple)) and len(found) == 2 and isinstance(found[0], list):
         found, schedulers = found

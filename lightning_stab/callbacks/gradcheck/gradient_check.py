@@ -10,12 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_stab.arguments import integer, one_of, options_from
-from lightning_stab.callbacks._trainer.fit_state import (
-    FitStart,
-    begin_fit,
-    fit_start,
-    note_restore,
-)
+from lightning_stab.callbacks._trainer.fit_state import FitStart, begin_fit, fit_start, note_restore
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_folder, log_step, log_text
 from lightning_stab.callbacks._trainer.ranks import broadcast
@@ -145,14 +140,21 @@ class GradientCheck(Callback, options=GradientCheckOptions):
             return GradientReport((), notes=(why,), skipped=True)
 
     def _announce(self, report: GradientReport) -> None:
+        found = "\n".join(f"  {describe(record)}" for record in report.wrong)
+        message = (
+            f"{len(report.wrong)} of {len(report.parameters)} parameters have a wrong gradient:\n"
+            f"{found}\n"
+            "Look at the hand-written backward passes between these parameters and the loss. "
+            'To train on nevertheless, use `on_fail="warn"`.'
+        )
         if report.skipped:
             rank_zero_warn(str(report))
         elif report.passed:
             rank_zero_info(report.short())
         elif self.options.on_fail == "raise":
-            raise GradientCheckError(_message(report))
+            raise GradientCheckError(message)
         else:
-            rank_zero_warn(_message(report))
+            rank_zero_warn(message)
 
 
 def _write(trainer: Trainer, report: GradientReport) -> None:
@@ -164,14 +166,3 @@ def _write(trainer: Trainer, report: GradientReport) -> None:
         place = {"epoch": trainer.current_epoch, "step": log_step(trainer)}
         text = json.dumps({**place, **report.to_dict()}, indent=1)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
-
-
-def _message(report: GradientReport) -> str:
-    """Return what is wrong, where, and what to do about it."""
-    found = "\n".join(f"  {describe(record)}" for record in report.wrong)
-    return (
-        f"{len(report.wrong)} of {len(report.parameters)} parameters have a wrong gradient:\n"
-        f"{found}\n"
-        "Look at the hand-written backward passes between these parameters and the loss. "
-        'To train on nevertheless, use `on_fail="warn"`.'
-    )

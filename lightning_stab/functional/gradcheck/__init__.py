@@ -2,7 +2,7 @@
 
 `double_precision` makes the copy; `state`, `detached` and `branches` make its runs repeatable;
 `problem` turns them into losses of parameters; `lines`, `differences` and `verdicts` compare;
-`examination` goes from one parameter to the next; `suspects` names the cause; `report` shows it.
+`examination` goes from one parameter to the next; `check` names the cause; `report` shows it.
 """
 
 from lightning_stab.functional.gradcheck.check import MODES, CheckSettings, check_problem

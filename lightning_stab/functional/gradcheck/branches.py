@@ -61,25 +61,15 @@ class BranchWatch(DispatchMode):
 
 @dataclass(frozen=True)
 class Branch:
-    """The branch that one call of an operator took.
+    """The branch that one call of an operator took: a mask, an index or a result."""
 
-    Args:
-        operator: its name, with its overload.
-        shape: of its first argument.
-        taken: a mask, an index or a result, as the operator's rule records it.
-    """
-
-    operator: str
-    shape: torch.Size
+    operator: str  # with its overload
+    shape: torch.Size  # of its first argument
     taken: Tensor
 
 
 class Replay(Generic[Recorded]):
-    """Gives recorded things back in order, until it is asked for another one than comes next.
-
-    Args:
-        recorded: by an earlier run.
-    """
+    """Gives recorded things back in order, until it is asked for another one than comes next."""
 
     def __init__(self, recorded: list[Recorded]) -> None:
         self._recorded = recorded
@@ -100,12 +90,7 @@ class Replay(Generic[Recorded]):
 
 
 class BranchReplay(DispatchMode):
-    """Records the branches of a run, or replays those of an earlier one.
-
-    Args:
-        branches: receives the branches, or gives them.
-        record: whether to record.
-    """
+    """Records the branches of a run in a list, or replays those of an earlier one."""
 
     def __init__(self, branches: list[Branch], *, record: bool = False) -> None:
         super().__init__()
@@ -139,17 +124,11 @@ def check_sum(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Rule:
-    """How to record a branch from arguments and result, and how to replay it on new arguments.
-
-    Args:
-        record: returns the branch that was taken.
-        replay: returns the result on that branch.
-        overload: the only overload that it is for; None for all.
-    """
+    """How to record a branch from arguments and result, and how to replay it on new arguments."""
 
     record: Callable[[Any, Any], Tensor]
     replay: Callable[[Tensor, Any], Any]
-    overload: str | None = None
+    overload: str | None = None  # the only one that it is for; None for all
 
 
 @dataclass(frozen=True)
@@ -264,4 +243,3 @@ _TABLE = {
     "logical_not logical_and logical_or": Kink((), _SAME),
 }
 KINKS = {name: kink for names, kink in _TABLE.items() for name in names.split()}
-"""The one table of kinks, by the name of the operator."""

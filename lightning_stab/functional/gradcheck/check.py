@@ -1,24 +1,33 @@
-"""The check of a whole problem: its settings, point, parts, verdicts, suspects."""
+"""The check of a whole problem: its settings, point, parts, verdicts, and who is to blame."""
 
 from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from lightning_stab.arguments import integer, one_of, real
 from lightning_stab.errors import InvalidArgumentError
+from lightning_stab.functional.autograd_graph import CustomNode, custom_nodes
 from lightning_stab.functional.gradcheck.custom_functions import note_low_precision, watch_functions
 from lightning_stab.functional.gradcheck.examination import Examination
-from lightning_stab.functional.gradcheck.lines import divide_into_parts, largest_norm
-from lightning_stab.functional.gradcheck.point import MOVES, find_point
+from lightning_stab.functional.gradcheck.lines import (
+    MOVES,
+    divide_into_parts,
+    find_point,
+    largest_norm,
+)
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import GradientReport, ParameterRecord
-from lightning_stab.functional.gradcheck.suspects import find_suspects, record_calls
 from lightning_stab.functional.gradcheck.verdicts import TOLERANCE
 
+_MOST_CALLS = 12  # of one class that are tried alone
 MODES = ("auto", "tensor", "group", "model")
 _NOT_REPEATABLE = (
     "Two runs from the same state, with the same random numbers, gave different losses "
@@ -155,25 +164,100 @@ def _examine_directions(
 
 def _find_causes(examination: Examination, settings: CheckSettings) -> list[str]:
     """Name the Functions that are wrong, and those whose backward leaves double precision."""
-    problem = examination.problem
-    calls = record_calls(problem)
-    with note_low_precision(list({node.function for node in calls.nodes})) as noted:
+    problem, records = examination.problem, examination.records
+    calls, nodes = _record_calls(problem)
+    with note_low_precision(list({node.function for node in nodes})) as noted:
         problem.gradients()
-    for node in calls.nodes:  # no gradient that comes through them can be better than they are
+    for node in nodes:  # no gradient that comes through them can be better than they are
         if node.name in noted:
             for name in node.parameters:
                 examination.limit_precision(name, node.name, noted[node.name])
-    wrong = [name for name, record in examination.records.items() if record.verdict == "wrong"]
+    wrong = [name for name, record in records.items() if record.verdict == "wrong"]
     if wrong:
-        right = [n for n, r in examination.records.items() if r.verdict == "ok"]
+        right = {name for name, record in records.items() if record.verdict == "ok"}
         quick = CheckSettings(tolerance=settings.tolerance, seed=settings.seed)
-
-        def error_of(call: Problem) -> float:
-            """Check one call alone, at the very inputs that it had."""
-            records = _examine(call, quick, (0.0,)).records.values()
-            return max((r.relative_error for r in records if r.verdict == "wrong"), default=0.0)
-
-        for name, function in find_suspects(calls, wrong, right, problem, error_of).items():
-            record = examination.records[name]
-            examination.records[name] = replace(record, function=function)
+        errors = {
+            function: max(_error_alone(function, each, problem, quick) for each in given)
+            for function, given in calls.items()
+        }
+        for name in wrong:
+            suspect = _suspect(name, nodes, errors, right)
+            records[name] = replace(records[name], function=suspect)
     return [f"{name}.backward leaves double precision ({how})." for name, how in noted.items()]
+
+
+def _record_calls(problem: Problem) -> tuple[dict[type, list[tuple[Any, ...]]], list[CustomNode]]:
+    """Return the arguments of the first custom calls by their class, and all nodes of the graph."""
+    calls: dict[type, list[tuple[Any, ...]]] = {}
+    nodes: list[CustomNode] = []
+    names = {id(parameter): name for name, parameter in problem.parameters.items()}
+
+    def as_leaf(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+    def visit(function: type, arguments: tuple[Any, ...]) -> None:
+        given = calls.setdefault(function, [])
+        if len(given) < _MOST_CALLS:
+            given.append(tree_map_only(Tensor, as_leaf, arguments))
+
+    problem.depth.visit = visit
+    try:
+        problem.run(lambda loss: nodes.extend(custom_nodes(loss, names)), replay=False)
+    finally:
+        problem.depth.visit = None
+    return calls, nodes
+
+
+def _suspect(
+    name: str, nodes: Sequence[CustomNode], errors: dict[type, float], right: set[str]
+) -> str | None:
+    """Return the Function between a wrong parameter and the loss that is the cause, if any.
+
+    The one that fails worst alone. If none does (a fault of caching, or of writing in place), the
+    nearest whose every parameter is wrong too, and else the nearest.
+    """
+    way = sorted((n for n in nodes if name in n.parameters), key=lambda node: -node.distance)
+    failing = [node for node in way if errors.get(node.function, 0.0) > 0]
+    if failing:
+        return max(failing, key=lambda node: errors[node.function]).name
+    nearest = [node for node in way if not node.parameters & right] or way
+    return nearest[0].name if nearest else None
+
+
+def _error_alone(
+    function: type, given: tuple[Any, ...], problem: Problem, settings: CheckSettings
+) -> float:
+    """Check one call alone, at the very inputs that it had."""
+    try:
+        records = _examine(_single_call(function, given, problem), settings, (0.0,)).records
+    except Exception:  # a Function that cannot run alone stays unsuspected
+        return 0.0
+    return max((r.relative_error for r in records.values() if r.verdict == "wrong"), default=0.0)
+
+
+def _single_call(function: Any, given: tuple[Any, ...], problem: Problem) -> Problem:
+    """Return one call of a Function as a problem whose parameters are its differentiable inputs."""
+    leaves = [a for a in given if isinstance(a, Tensor) and a.requires_grad]
+    holder = nn.ParameterList(nn.Parameter(leaf.detach().clone()) for leaf in leaves)
+    order = {id(leaf): index for index, leaf in enumerate(leaves)}
+
+    def program(on_loss: Callable[[Tensor], None]) -> None:
+        inputs = [
+            holder[order[id(a)]] * 1.0 if id(a) in order else tree_map_only(Tensor, torch.clone, a)
+            for a in given
+        ]
+        on_loss(_weighted_sum(function.apply(*inputs)))
+
+    return Problem(holder, program, depth=problem.depth)
+
+
+def _weighted_sum(result: Any) -> Tensor:
+    """Return the sum of all differentiable results, each entry with its own fixed weight."""
+    generator = torch.Generator().manual_seed(0)
+    total = torch.zeros((), dtype=torch.float64)
+    for tensor in tree_flatten(result)[0]:
+        if isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex()):
+            values = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+            weights = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+            total = total + (weights.to(values.device) * values).sum()
+    return total

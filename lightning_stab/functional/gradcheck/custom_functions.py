@@ -30,8 +30,9 @@ class Depth:
     """Counts how many custom forward passes are running, one inside another.
 
     Attributes:
-        visit: called with the class and the arguments of each outermost forward pass.
-        called: whether there was one of a Function that is not torch's own.
+        visit: called with the class and the arguments of each outermost forward pass of a
+            Function that is not torch's own.
+        called: whether there was one.
     """
 
     def __init__(self) -> None:
@@ -62,8 +63,7 @@ def _replace_methods(methods: Callable[[], dict[tuple[Any, str], Any]]) -> Itera
 def watch_functions(depth: Depth) -> Iterator[Depth]:
     """Count the running custom forward passes in ``depth`` while the body runs.
 
-    The ``forward`` of each class is wrapped, rather than ``apply``, because users bind
-    ``MyFunction.apply`` to a name when they import it.
+    It wraps ``forward``, because users bind ``MyFunction.apply`` to a name when they import it.
     """
     with _replace_methods(
         lambda: {(c, "forward"): _count(c, c.forward, depth) for c in _subclasses(Function)}
@@ -74,15 +74,16 @@ def watch_functions(depth: Depth) -> Iterator[Depth]:
 def _count(cls: Any, forward: Any, depth: Depth) -> Callable[..., Any]:
     counter = "inside_checkpoint" if cls.__name__ in _CHECKPOINTS else "inside_function"
     separate = cls.setup_context is not Function.setup_context
+    own = not cls.__module__.startswith("torch.")
     thread = threading.get_ident()
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() != thread:
             return forward(*args, **kwargs)
-        if depth.visit is not None and not depth.inside_function:
+        if own and depth.visit is not None and not depth.inside_function:
             depth.visit(cls, args if separate else args[1:])
         vars(depth)[counter] += 1
-        depth.called |= not cls.__module__.startswith("torch.")
+        depth.called |= own
         try:
             return forward(*args, **kwargs)
         finally:
@@ -93,8 +94,7 @@ def _count(cls: Any, forward: Any, depth: Depth) -> Callable[..., Any]:
 
 def _subclasses(base: type) -> list[Any]:
     direct: list[Any] = base.__subclasses__()
-    deeper = [cls for each in direct for cls in _subclasses(each)]
-    return list(dict.fromkeys([*direct, *deeper]))
+    return list(dict.fromkeys([*direct, *(c for each in direct for c in _subclasses(each))]))
 
 
 class _LowPrecision(DispatchMode):
@@ -115,12 +115,7 @@ class _LowPrecision(DispatchMode):
 
 @contextmanager
 def note_low_precision(functions: Sequence[Any]) -> Iterator[dict[str, str]]:
-    """Yield a mapping that receives the names of Functions whose backward leaves double.
-
-    Args:
-        functions: classes derived from ``autograd.Function``; their ``backward`` is watched while
-            the body runs.
-    """
+    """Yield a mapping that receives the names of Functions whose backward leaves double."""
     noted: dict[str, str] = {}
     with _replace_methods(
         lambda: {

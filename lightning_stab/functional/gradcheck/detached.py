@@ -36,18 +36,11 @@ _TORCH = str(Path(torch.__file__).parent)
 
 @dataclass(frozen=True)
 class DetachedValue:
-    """One value that autograd takes for a constant, where it arose, and by what.
-
-    Args:
-        function: the name of the function that it came from.
-        place: file and line of the code that called it.
-        value: None where the module wrote to its memory later, so that it cannot be replayed.
-        shape: of the value if it is a tensor.
-    """
+    """One value that autograd takes for a constant, the function that gave it, and where."""
 
     function: str
     place: str
-    value: Any
+    value: Any  # None where the module wrote to its memory later, so that it cannot be replayed
     shape: torch.Size | None
 
 
@@ -89,13 +82,7 @@ class DetachedValues:
 
 
 class DetachReplay(TorchFunctionMode):
-    """Lifts low precision to double, and records detached values or replays them.
-
-    Args:
-        recorded: receives the values, or gives them back.
-        replay: whether to give back.
-        depth: says whether the code of an ``autograd.Function`` is running.
-    """
+    """Lifts low precision to double, and records detached values or replays them."""
 
     def __init__(self, recorded: DetachedValues, *, replay: bool, depth: Depth) -> None:
         super().__init__()
@@ -167,11 +154,11 @@ class DetachReplay(TorchFunctionMode):
         """Say whether a float result of this call may be a constant to autograd."""
         if name in _CONSTANTS or name.startswith(("new_", "is_", "_has_")):
             return False
-        if self._depth.inside_function:
+        inside_checkpoint = self._depth.inside_checkpoint and name not in _DETACHING
+        if self._depth.inside_function or inside_checkpoint:
             return False
-        if self._depth.inside_checkpoint and name not in _DETACHING:
-            return False
-        return any(isinstance(v, Tensor) and v.requires_grad for v in _flat((args, kwargs)))
+        values = tree_flatten((args, kwargs))[0]
+        return any(isinstance(v, Tensor) and v.requires_grad for v in values)
 
 
 def _argument(name: str, position: int, args: Any, kwargs: Any) -> Any:
@@ -186,7 +173,7 @@ def _is_constant(name: str, result: Any) -> bool:
     """Say whether autograd takes a float result for a constant."""
     if name in _TO_PYTHON:
         return True
-    tensors = [value for value in _flat(result) if isinstance(value, Tensor)]
+    tensors = [value for value in tree_flatten(result)[0] if isinstance(value, Tensor)]
     floats = [t for t in tensors if t.is_floating_point() or t.is_complex()]
     return bool(floats) and not any(t.requires_grad for t in floats)
 
@@ -197,10 +184,6 @@ def _copied(value: Any) -> Any:
     if hasattr(value, "copy") and not isinstance(value, Tensor):
         return value.copy()
     return tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), value)
-
-
-def _flat(value: Any) -> list[Any]:
-    return tree_flatten(value)[0]
 
 
 def _place() -> str:

@@ -13,11 +13,9 @@ NUM_VALUES = 7
 
 @dataclass(frozen=True)
 class Difference:
-    """What one step size, or a pair of them, says about a derivative.
+    """What one step size h, or a pair of them, says about a derivative.
 
     Args:
-        step: the step h.
-        slope: the estimate of the derivative.
         gap: half the difference of the two one-sided slopes; of order h for a smooth function,
             constant on a kink.
         noise: how much rounding may have added to ``slope``.
@@ -66,23 +64,9 @@ def richardson(fine: float, coarse: float, ratio: float = 2.0) -> float:
 def difference(
     plus: float, here: float, minus: float, step: float, noise: float, clean: bool | None = None
 ) -> Difference:
-    """Return the plain central difference at one step.
-
-    Args:
-        plus: the loss at +h.
-        here: the loss at 0.
-        minus: the loss at -h.
-        step: h.
-        noise: the rounding error of one loss.
-        clean: whether the same branches were taken at all three points, if known.
-    """
-    return Difference(
-        step,
-        central_difference(plus, minus, step),
-        one_sided_gap(plus, here, minus, step),
-        noise / step,
-        clean,
-    )
+    """Return the plain central difference of the losses at three points, each with its noise."""
+    slope, gap = central_difference(plus, minus, step), one_sided_gap(plus, here, minus, step)
+    return Difference(step, slope, gap, noise / step, clean)
 
 
 def extrapolate(differences: Sequence[Difference]) -> list[Difference]:
@@ -90,14 +74,13 @@ def extrapolate(differences: Sequence[Difference]) -> list[Difference]:
     estimates = []
     for coarse, fine in pairwise(sorted(differences, key=lambda each: -each.step)):
         ratio = coarse.step / fine.step
-        square = ratio * ratio
         known = coarse.clean is not None and fine.clean is not None
         estimates.append(
             Difference(
                 fine.step,
                 richardson(fine.slope, coarse.slope, ratio),
                 fine.gap,
-                (square * fine.noise + coarse.noise) / (square - 1),
+                richardson(fine.noise, -coarse.noise, ratio),
                 coarse.clean and fine.clean if known else None,
             )
         )
@@ -110,10 +93,7 @@ def estimate_noise(values: Sequence[float]) -> float:
     The k-th difference of a smooth function goes to zero with the spacing; what is left is noise,
     with standard deviation sqrt((2k)! / (k!)^2) times that of one value. Never below half a unit in
     the last place of the largest value. The first level counts that the next two confirm within a
-    factor of four.
-
-    Args:
-        values: at least four function values, a spacing apart at which the function hardly moves.
+    factor of four. There must be at least four values.
 
     Reference: Moré and Wild, Estimating computational noise (2011).
 

@@ -53,18 +53,11 @@ def double_copy(
 def deep_copy(
     source: _Copied, replace: Mapping[int, Any] | None = None
 ) -> tuple[_Copied, dict[int, Any]]:
-    """Return a deep copy of ``source``, and what became of each object in it.
+    """Return a deep copy of ``source`` as `double_copy` does, in the precision that it has.
 
     Tied tensors stay tied. Cached tensors that still hang on an old graph are cut from it. What
     cannot be copied (a lock, an open file) is shared with the original, but no tensor is, and no
     module whose class has a ``__deepcopy__`` of its own that refuses.
-
-    Args:
-        source: a module, a batch, or any object that holds tensors.
-        replace: what takes the place of an object, such as a trainer, by its ``id``.
-
-    Returns:
-        The copy, and a mapping from the ``id`` of each original object to its copy.
     """
     memo: dict[int, Any] = dict(replace or {})
     with _CutGraphs():
@@ -93,8 +86,7 @@ def _copy_piece_by_piece(source: Any, memo: dict[int, Any]) -> Any:
     """Copy attribute by attribute, and share what refuses to be copied."""
     if id(source) in memo:
         return memo[id(source)]
-    has_own_way = hasattr(type(source), "__deepcopy__")
-    if isinstance(source, nn.Module) and not has_own_way:
+    if isinstance(source, nn.Module) and not hasattr(type(source), "__deepcopy__"):
         module_copy = memo[id(source)] = source.__class__.__new__(source.__class__)
         for name, value in vars(source).items():
             module_copy.__dict__[name] = _copy_piece_by_piece(value, memo)
@@ -121,11 +113,7 @@ def _copy_piece_by_piece(source: Any, memo: dict[int, Any]) -> Any:
 def call_in_double(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, bool]:
-    """Call a function of torch so that it neither takes nor gives low precision.
-
-    Returns:
-        The result, and whether anything had to be lifted.
-    """
+    """Call a function of torch in double; return the result, and whether anything was lifted."""
     name = getattr(func, "__name__", "")
     if name in _CASTS and len(args) == 1 and isinstance(args[0], Tensor):
         return args[0].to(_CASTS[name]), True
@@ -137,10 +125,10 @@ def call_in_double(
     except RuntimeError as error:
         if "dtype" not in str(error) and "scalar type" not in str(error):
             raise
-        args, kwargs = tree_map_only(Tensor, _as_double, (args, kwargs))
+        args, kwargs = tree_map_only(Tensor, lambda t: t.to(_lift(t.dtype)), (args, kwargs))
         result, lifted = func(*args, **kwargs), True
     if isinstance(result, Tensor) and result.dtype in LOW_PRECISION and not is_in_place(name):
-        return _as_double(result), True
+        return result.to(_DOUBLE[result.dtype]), True
     return result, lifted
 
 
@@ -154,10 +142,6 @@ def is_in_place(name: str) -> bool:
     if name.startswith("__"):
         return name == "__setitem__" or (name.startswith("__i") and name not in _NOT_IN_PLACE)
     return name.endswith("_")
-
-
-def _as_double(tensor: Tensor) -> Tensor:
-    return tensor.to(_DOUBLE.get(tensor.dtype, tensor.dtype))
 
 
 def _is_low(value: Any) -> bool:

@@ -12,12 +12,12 @@ from lightning_stab.functional.gradcheck.differences import central_difference
 from lightning_stab.functional.gradcheck.lines import (
     Line,
     Part,
+    Point,
     Slope,
     flat_view,
     halves,
     line_through,
 )
-from lightning_stab.functional.gradcheck.point import Point
 from lightning_stab.functional.gradcheck.problem import Problem
 from lightning_stab.functional.gradcheck.report import ParameterRecord
 from lightning_stab.functional.gradcheck.search import Comparisons, check_line
@@ -32,14 +32,7 @@ _LOST = "Could not be checked: a run of the step did other operations than the o
 
 @dataclass
 class Examination:
-    """Examines parameters at a point and keeps a record of each.
-
-    Args:
-        problem: the losses.
-        point: where they are checked.
-        tolerance: the relative error that is allowed.
-        generator: draws directions and coordinates.
-    """
+    """Examines the parameters of a problem at a point and keeps a record of each."""
 
     problem: Problem
     point: Point
@@ -149,19 +142,15 @@ class Examination:
         elif len(part) > 1:
             for half in halves(part):
                 self.examine_part(half, num_directions)
-        elif comparison.verdict == "wrong":
-            self._locate(part[0], comparison, loss, line)
         else:
-            self._record(part[0], comparison, loss, None)
-
-    def _locate(self, name: str, comparison: Comparison, loss: int, line: Line) -> None:
-        """Find the worst coordinate of a wrong gradient, and record what holds there."""
-        gradients = self._gradients(name)
-        index = self._worst_coordinate(name, comparison, gradients[loss], loss, line)
-        if index is not None:
-            alone = self._compare_coordinate(name, index, gradients)[loss]
-            comparison = alone if alone.verdict == "wrong" else comparison
-        self._record(name, comparison, loss, index)
+            (name,), index = part, None
+            if comparison.verdict == "wrong":
+                gradients = self._gradients(name)
+                index = self._worst_coordinate(name, comparison, gradients[loss], loss, line)
+                if index is not None:
+                    alone = self._compare_coordinate(name, index, gradients)[loss]
+                    comparison = alone if alone.verdict == "wrong" else comparison
+            self._record(name, comparison, loss, index)
 
     def _worst_coordinate(
         self, name: str, found: Comparison, gradient: Tensor | None, loss: int, line: Line
@@ -215,9 +204,8 @@ class Examination:
         }
 
     def _record(self, name: str, comparison: Comparison, loss: int, index: int | None) -> None:
-        parameter = self.problem.parameters[name]
+        parameter, place = self.problem.parameters[name], None
         shape: tuple[int, ...] = tuple(parameter.shape)
-        place = None
         if index is not None:
             axes = (*shape, 2) if parameter.is_complex() else shape
             place = tuple(int(i) for i in torch.unravel_index(torch.tensor(index), axes))

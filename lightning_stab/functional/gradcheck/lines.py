@@ -1,7 +1,8 @@
-"""Lines through the space of the parameters, along which losses are compared."""
+"""The point at which gradients are checked, and the lines through it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,14 @@ import torch
 from torch import Tensor
 
 from lightning_stab.functional.gradcheck.branches import Branch, BranchWatch
+from lightning_stab.functional.gradcheck.differences import NUM_VALUES, estimate_noise
 from lightning_stab.functional.gradcheck.problem import Gradients, Problem
 
+MOVES = (0.05, 0.005, 0.0)
+"""Distances to move, relative to each tensor's root mean square; smaller if a loss overflows."""
+
+_REPEATABLE = 1e-11  # relative difference of two runs that counts as rounding
+_SPACING = 1e-12  # of the points at which noise is measured
 _SMALL = 100_000  # numbers that may be copied without a thought
 _MOST_TENSORS = 32  # up to so many tensors, each gets its own directions
 _NUM_GROUPS = 16
@@ -41,12 +48,7 @@ class Slope:
 
 
 class Line:
-    """A straight line through the current point, as a context manager that comes back to it.
-
-    Args:
-        problem: the losses and the parameters that move.
-        directions: flat real directions by parameter name; others stay.
-    """
+    """A line along flat real directions by parameter name; as a context manager it comes back."""
 
     def __init__(self, problem: Problem, directions: Mapping[str, Tensor]) -> None:
         self.problem = problem
@@ -85,29 +87,22 @@ class Line:
 
         A loss that is not for these parameters, as under several optimizers, says nothing.
         """
-        return {
-            loss: self._slope(found)
-            for loss, found in enumerate(gradients)
-            if self.directions.keys() <= found.keys()
-        }
-
-    def _slope(self, gradients: Gradients) -> Slope:
-        total = square = 0.0
-        for name, direction in self.directions.items():
-            gradient = gradients[name]
-            if gradient is not None:
-                product = flat_view(gradient.contiguous()) * direction
-                total += float(product.sum())
-                square += float(product.square().sum())
-        return Slope(total, square**0.5)
+        slopes = {}
+        for loss, found in enumerate(gradients):
+            if self.directions.keys() <= found.keys():
+                total = square = 0.0
+                for name, direction in self.directions.items():
+                    gradient = found[name]
+                    if gradient is not None:
+                        weighted = flat_view(gradient.contiguous()) * direction
+                        total += float(weighted.sum())
+                        square += float(weighted.square().sum())
+                slopes[loss] = Slope(total, square**0.5)
+        return slopes
 
     @torch.no_grad()
     def _go(self, distance: float) -> None:
-        """Move, from a copy of the origin if it is small, else by the difference.
-
-        By the difference, rounding leaves the point off by a unit in the last place, which matters
-        on an exact kink only; and a large model's parameters are not copied once more.
-        """
+        """Move, from a copy of the origin if it is small, else by the difference, which rounds."""
         if distance == self._at:
             return
         if self._origin is not None:
@@ -140,19 +135,19 @@ def line_through(
     """Return a random line through the part's tensors, stretched so that all weigh alike."""
     directions = {name: random_direction(problem.parameters[name], generator) for name in part}
     if len(part) > 1:
-        sizes = {name: _size(name, directions[name], gradients) for name in part}
+        sizes = {}
+        for name in part:
+            found = [each.get(name) for each in gradients]
+            weighted = (
+                flat_view(g.contiguous()) * directions[name] for g in found if g is not None
+            )
+            sizes[name] = max((float(w.square().sum().sqrt()) for w in weighted), default=0.0)
         nonzero = sorted(size for size in sizes.values() if size > 0)
         middle = nonzero[len(nonzero) // 2] if nonzero else 0.0
         for name, size in sizes.items():
             factor = middle / size if size > 0 else 1.0
             directions[name].mul_(min(max(factor, 1 / _LARGEST_FACTOR), _LARGEST_FACTOR))
     return Line(problem, directions)
-
-
-def _size(name: str, direction: Tensor, gradients: Sequence[Gradients]) -> float:
-    found = [gradient.get(name) for gradient in gradients]
-    flat = [flat_view(gradient.contiguous()) for gradient in found if gradient is not None]
-    return max((float((g * direction).square().sum().sqrt()) for g in flat), default=0.0)
 
 
 def largest_norm(name: str, gradients: Sequence[Gradients]) -> float:
@@ -164,11 +159,10 @@ def largest_norm(name: str, gradients: Sequence[Gradients]) -> float:
 def divide_into_parts(
     names: Sequence[str], gradients: Sequence[Gradients], mode: str
 ) -> list[Part]:
-    """Divide the named parameters into parts, as ``mode`` asks.
+    """Divide parameters by the losses that are for them, and, as ``mode`` asks, by their size.
 
-    A part holds tensors that the same losses are for. A group holds tensors whose gradients are of
-    like size, so that the error of none is below the noise of another. Besides the modes of a
-    check there is ``"small group"``, for the further directions of tensors whose first was right.
+    A group's gradients are of like size, so that the error of none is below the noise of another;
+    ``"small group"`` is for the further directions of tensors whose first was right.
     """
     kinds: dict[tuple[int, ...], list[str]] = {}
     for name in names:
@@ -176,22 +170,116 @@ def divide_into_parts(
         kinds.setdefault(kind, []).append(name)
     parts: list[Part] = []
     for members in kinds.values():
-        size = _part_size(mode, len(members))
-        if size > 1 and mode != "model":
+        size = number = len(members)
+        if mode == "tensor" or (mode == "auto" and number <= _MOST_TENSORS):
+            size = 1
+        elif mode != "model":
+            size = _SMALL_GROUP if mode == "small group" else max(2, -(-number // _NUM_GROUPS))
             members.sort(key=lambda name: largest_norm(name, gradients))
         parts += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
     return parts
-
-
-def _part_size(mode: str, number: int) -> int:
-    if mode == "model":
-        return number
-    if mode == "tensor" or (mode == "auto" and number <= _MOST_TENSORS):
-        return 1
-    return _SMALL_GROUP if mode == "small group" else max(2, -(-number // _NUM_GROUPS))
 
 
 def halves(part: Part) -> tuple[Part, Part]:
     """Return the two halves of a part."""
     middle = len(part) // 2
     return part[:middle], part[middle:]
+
+
+@dataclass
+class Point:
+    """A point, the value of each loss there, and autograd's gradient of each.
+
+    Args:
+        noise: the rounding error of a loss.
+        unrepeatable: names of parameters whose gradient differs from run to run.
+        repeatable: False when the losses differ from run to run.
+        branches: the branches taken there, to be replayed, if there are any.
+        branch_sums: the check sums of these branches, once they were watched.
+    """
+
+    losses: list[float]
+    gradients: list[Gradients]
+    noise: float = 0.0
+    unrepeatable: frozenset[str] = frozenset()
+    repeatable: bool = True
+    branches: list[Branch] | None = None
+    branch_sums: list[int] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether there is a loss, and every loss is a finite number."""
+        return bool(self.losses) and all(map(math.isfinite, self.losses))
+
+
+def find_point(
+    problem: Problem, generator: torch.Generator, moves: Sequence[float] = MOVES
+) -> Point:
+    """Move the parameters, and return losses, gradients and noise where they are then.
+
+    At the initial point a zero-initialised head or gate hides every fault behind it, and a
+    regular start may sit exactly on a kink. An all-zero tensor moves by the distance itself.
+    """
+    start = {name: p.detach().clone() for name, p in problem.parameters.items()}
+    point = Point([], [])
+    for distance in moves:
+        for name, parameter in problem.parameters.items():
+            parameter.data.copy_(start[name])
+            values = flat_view(parameter)
+            if values.numel() > 0:
+                size = float(values.square().mean().sqrt()) or 1.0
+                noise = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+                values.add_(noise.to(values.device), alpha=distance * size)
+        point.losses = problem.settle()
+        if point.finite:
+            break
+    start.clear()
+    if point.finite:
+        point.losses, point.gradients = problem.gradients(record=True)
+    if point.finite:
+        _repeat(problem, point)
+    if point.finite and point.repeatable:
+        problem.allow_no_graph(point.losses)
+        replayed = problem.losses()
+        point.repeatable = len(replayed) == len(point.losses)
+        if point.repeatable:
+            point.losses = replayed
+            point.noise = _measure_noise(problem, point, generator)
+            point.branches = problem.record_branches()
+    return point
+
+
+def _repeat(problem: Problem, point: Point) -> None:
+    """Run forward and backward once more: anything that changes cannot be checked."""
+    losses, gradients = problem.gradients()
+    drift = max(
+        (abs(a - b) / max(abs(a), abs(b), 1e-300)
+         for a, b in zip(losses, point.losses, strict=False)),
+        default=0.0,
+    )  # fmt: skip
+    point.repeatable = len(losses) == len(point.losses) and drift <= _REPEATABLE
+    point.unrepeatable = frozenset(
+        name
+        for first, second in zip(point.gradients, gradients, strict=False)
+        for name in first
+        if not _same(first[name], second.get(name))
+    )
+
+
+def _same(first: Tensor | None, second: Tensor | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    gap = float(torch.linalg.vector_norm(second.sub_(first)))  # no third tensor of the size
+    return gap <= 1e-9 * float(torch.linalg.vector_norm(first)) or gap != gap
+
+
+def _measure_noise(problem: Problem, point: Point, generator: torch.Generator) -> float:
+    """Return the noise of the losses at points so near that they should not differ."""
+    smallest = sorted(problem.parameters, key=lambda name: problem.parameters[name].numel())
+    few = smallest[: max(1, len(smallest) // 2)]
+    directions = {n: random_direction(problem.parameters[n], generator) for n in few}
+    with Line(problem, directions) as line:
+        values = [line.losses_at(_SPACING * k) for k in range(NUM_VALUES)]
+    if any(len(row) != len(point.losses) for row in values):
+        return 0.0
+    return max(estimate_noise(column) for column in zip(*values, strict=True))

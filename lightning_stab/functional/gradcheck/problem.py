@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -72,9 +72,9 @@ class Problem:
         gradient is taken behind that, so the projected weights are the point to check at.
         """
         losses: list[float] = []
-        before = self._check_sums()
+        before = [check_sum(parameter) for parameter in self.parameters.values()]
         self.run(lambda loss: losses.append(float(loss.detach())), replay=False)
-        if self._check_sums() != before:
+        if [check_sum(parameter) for parameter in self.parameters.values()] != before:
             projected: dict[str, Tensor] = {}
 
             def keep_first(loss: Tensor) -> None:
@@ -103,10 +103,7 @@ class Problem:
         watch: BranchWatch | None = None,
         branches: list[Branch] | None = None,
     ) -> list[float]:
-        """Return the value of each loss at the parameters as they are now.
-
-        No value at all if a replay loses its way, because the run does other things than the one
-        that was recorded: such losses are those of another function.
+        """Return the value of each loss at the parameters as they are now; none if a replay fails.
 
         Args:
             replay: use the recorded detached values again, as autograd does.
@@ -168,8 +165,14 @@ class Problem:
         set_random_states(self._random)
         inputs = copy.deepcopy(self._inputs)
         constants = DetachReplay(detached, replay=replay, depth=self.depth)
+
+        def unobserved(loss: Tensor) -> None:
+            with torch._C.DisableTorchFunction():
+                on_loss(loss)
+
         with ExitStack() as stack:
-            stack.enter_context(_double_by_default())
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float64)
             if "torch._dynamo" in sys.modules:  # compiled parts would trace the replay
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(torch.set_grad_enabled(not (replay and self._without_graph)))
@@ -177,7 +180,7 @@ class Problem:
                 stack.enter_context(constants)
             if branches is not None:
                 stack.enter_context(branches)
-            self._program(_unobserved(on_loss), *inputs)
+            self._program(unobserved, *inputs)
         if self._kept is not None:
             self._put(self._kept)
         replays = [constants.replay, getattr(branches, "replay", None)]
@@ -192,9 +195,6 @@ class Problem:
         """Take the parameters as they are now for those that each run starts from."""
         if self._kept is not None:
             self._kept = self._copies()
-
-    def _check_sums(self) -> list[int]:
-        return [check_sum(parameter) for parameter in self.parameters.values()]
 
     def _copies(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -214,16 +214,6 @@ class Problem:
         return {n: g.to_dense() if g is not None and is_sparse[n] else g for n, g in found.items()}
 
 
-def _unobserved(on_loss: OnLoss) -> OnLoss:
-    """Return ``on_loss`` such that what it does with the loss is no part of the run."""
-
-    def call(loss: Tensor) -> None:
-        with torch._C.DisableTorchFunction():
-            on_loss(loss)
-
-    return call
-
-
 def _differentiate(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | None]:
     try:
         return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
@@ -234,13 +224,3 @@ def _differentiate(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | 
         parameter.grad = None
     torch.autograd.backward(loss, retain_graph=True)
     return [parameter.grad for parameter in parameters]
-
-
-@contextmanager
-def _double_by_default() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from lightning_stab.functional.gradcheck.branches import Branch, BranchWatch
 from lightning_stab.functional.gradcheck.differences import Difference, difference
-from lightning_stab.functional.gradcheck.lines import Line, Slope
-from lightning_stab.functional.gradcheck.point import Point
+from lightning_stab.functional.gradcheck.lines import Line, Point, Slope
 from lightning_stab.functional.gradcheck.verdicts import (
     TOLERANCE,
     Comparison,
@@ -34,14 +33,8 @@ def check_line(
 
     Two forward passes are enough where the loss is smooth and the gradient is right. Else a slow
     search sees the loss itself; where it finds no step without a kink, the smooth piece that the
-    point lies on decides. Where runs along the line lost their way, what looks like a kink is
-    ``unchecked``.
-
-    Args:
-        line: through the point.
-        slopes: what autograd says, by the number of the loss.
-        point: the unperturbed one; receives the sums of its branches.
-        tolerance: the relative error that is allowed.
+    point lies on decides. Where runs along the line were other ones, what looks like a kink is
+    ``unchecked``. The point receives the sums of its branches.
     """
     with line:
         smooth, plain = (_Search(line, slopes, point, tolerance) for _ in range(2))
@@ -60,16 +53,12 @@ def check_line(
 
 
 class _Search:
-    """The differences found so far on one line.
-
-    Attributes:
-        lost: whether a run was not the recorded one; it does not count.
-    """
+    """The differences found so far on one line."""
 
     def __init__(
         self, line: Line, slopes: Mapping[int, Slope], point: Point, tolerance: float
     ) -> None:
-        self.lost = False
+        self.lost = False  # whether a run was not the recorded one; it does not count
         self._line, self._slopes, self._point, self._tolerance = line, slopes, point, tolerance
         self._found: dict[int, list[Difference]] = {loss: [] for loss in slopes}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -82,13 +83,9 @@ class ModuleState:
         try:
             return copy.deepcopy(attributes, dict(self._shared))
         except Exception:  # anything may refuse to be copied; the rest is copied without it
-            return [
-                (part, {name: self._copy_or_share(value) for name, value in values.items()})
-                for part, values in attributes
-            ]
-
-    def _copy_or_share(self, value: Any) -> Any:
-        try:
-            return copy.deepcopy(value, dict(self._shared))
-        except Exception:  # see above
-            return value
+            copies = [(part, dict(values)) for part, values in attributes]
+        for _, values in copies:
+            for name, value in values.items():
+                with suppress(Exception):  # see above; it stays shared
+                    values[name] = copy.deepcopy(value, dict(self._shared))
+        return copies

@@ -68,11 +68,7 @@ def find_agreement(
 ) -> Comparison | None:
     """Return the ``ok`` of the estimate nearest to ``analytic``, or None if none is near enough.
 
-    Args:
-        differences: plain ones; their extrapolation counts too.
-        analytic: the derivative that autograd gives.
-        scale: the size below which an error does not count.
-        tolerance: the relative error that is allowed.
+    Arguments as for `compare`; the extrapolation of the differences counts too.
     """
     largest = max(differences, key=lambda each: each.step)
     if max(abs(analytic), abs(largest.slope), scale) <= largest.noise:
