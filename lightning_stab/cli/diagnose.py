@@ -19,7 +19,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning_stab import TrainingDoctor
 from lightning_stab.arguments import integer
 from lightning_stab.cli.diagnosis_report import Diagnosis, diagnosis, show
-from lightning_stab.cli.parser import StabCLI, add_fit_arguments, own_error
+from lightning_stab.cli.parser import UnsavedCLI, own_error
 from lightning_stab.errors import ConflictError, GradientCheckError, UnstableStepError
 
 EVERY_N_STEPS = 10  # optimizer steps between two that the doctor samples
@@ -29,35 +29,23 @@ LEFT_OUT = (Checkpoint, EarlyStopping, ProgressBar, ModelSummary)
 ENDS = (UnstableStepError, GradientCheckError)  # by which the suite ends a fit
 
 
-class DiagnoseCLI(StabCLI):
-    """Builds module, data and Trainer as ``fit`` does, with a doctor and without traces.
-
-    Args:
-        args: the words after ``diagnose``.
-        folder: an empty folder that is thrown away, for what writes all the same.
-    """
+class DiagnoseCLI(UnsavedCLI):
+    """Builds module, data and Trainer as ``fit`` does, with a doctor and without traces."""
 
     def __init__(self, args: list[str], folder: str) -> None:
-        self.folder = folder
+        self.folder = folder  # thrown away, for what writes all the same
         self.doctor: TrainingDoctor | None = None
         super().__init__(
             args,
-            run=False,
-            save_config_callback=None,
-            parser_kwargs={
-                "prog": "lightning-stab diagnose",
-                "description": "Watch a short fit that saves nothing, and say what is wrong.",
-            },
+            prog="lightning-stab diagnose",
+            description="Watch a short fit that saves nothing, and say what is wrong.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what only the diagnosis asks, and what a saved configuration of ``fit`` holds."""
+        """Add how many steps are watched."""
+        watched = "optimizer steps to watch, at most"
+        parser.add_argument("--steps", type=int, default=200, help=watched)
         super().add_arguments_to_parser(parser)
-        parser.add_argument(
-            "--steps", type=int, default=200, help="optimizer steps to watch, at most"
-        )
-        parser.add_argument("--json", action="store_true", help="print json instead of a table")
-        self.from_fit = add_fit_arguments(parser)
 
     def before_instantiate_classes(self) -> None:
         """Take the loggers away before they are made: some of them start with that."""
@@ -65,10 +53,7 @@ class DiagnoseCLI(StabCLI):
         self.config["trainer"]["logger"] = False
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer of the configuration, watched and without traces.
-
-        The length of the run stays as it is, because schedules depend on it.
-        """
+        """Make the Trainer, watched and without traces; schedules depend on the run's length."""
         given = self.config_init["trainer"]
         callbacks = self._kept(given["callbacks"] or [])
         if self.doctor is None:
@@ -124,7 +109,7 @@ class DiagnoseCLI(StabCLI):
 
     def _kept(self, callbacks: Callback | Sequence[Callback]) -> list[Callback]:
         """Return the callbacks that stay; a doctor is replaced by one that samples more steps."""
-        listed = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+        listed = callbacks if isinstance(callbacks, Sequence) else [callbacks]
         kept = [each for each in listed if not isinstance(each, LEFT_OUT)]
         for place, each in enumerate(kept):
             if isinstance(each, TrainingDoctor):

@@ -66,22 +66,14 @@ class Diagnosis:
 def diagnosis(
     trainer: Trainer, doctor: TrainingDoctor, steps: int, failure: BaseException | None
 ) -> Diagnosis:
-    """Return what a doctor found in a fit that is over.
-
-    Args:
-        trainer: of the fit.
-        doctor: that watched it.
-        steps: optimizer steps of the fit.
-        failure: the exception that ended it, if one did.
-    """
-    unseen = [*doctor.unseen, *_unseen(trainer, doctor)] if steps else []
+    """Return what a doctor found in a fit of some optimizer steps that is over."""
     batches = trainer.num_training_batches
     done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
     return Diagnosis(
         findings=tuple(doctor.findings),
         steps=steps,
         epochs=round(done / batches, 3) if 0 < batches < math.inf else None,
-        unseen=tuple(unseen),
+        unseen=(*doctor.unseen, *_unseen(trainer, doctor)) if steps else (),
         failure=failure,
     )
 
@@ -95,8 +87,7 @@ def show(found: Diagnosis, *, as_json: bool) -> None:
     from rich.markup import escape
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
     epochs = "" if found.epochs is None else f" ({found.epochs:.1f} epochs)"
     place = f"{found.steps} optimizer steps{epochs}"
     if found.findings:

@@ -15,15 +15,71 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 import lightning_stab.callbacks
 import lightning_stab.data
 import lightning_stab.models  # noqa: F401  # short names are those of imported classes
-from lightning_stab.cli import defaults
 from lightning_stab.cli.run_folder import ConfigSaver, claim_folders, tensorboard_command
 from lightning_stab.errors import InvalidArgumentError, StabError
+
+SEED = 42
+MODEL = "lightning_stab.models.MLPClassifier"
+DATA = "lightning_stab.data.DigitsDataModule"
+
+TRAINER: dict[str, Any] = {
+    "trainer.max_epochs": 30,
+    "trainer.log_every_n_steps": 10,
+    "trainer.logger": {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": "runs", "name": "", "default_hp_metric": False},
+    },
+}
+
+# callbacks by their names, with their arguments
+MONITORING: dict[str, dict[str, Any]] = {
+    "GradientMonitor": {},
+    "StepGuard": {},
+    "TrainingDoctor": {},
+}
+ALL: dict[str, dict[str, Any]] = {
+    "WeightInitialization": {},
+    "GradientCheck": {},
+    "GradientMonitor": {},
+    "ActivationMonitor": {},
+    "GradientClipping": {},
+    "StepGuard": {},
+    "LearningRateDecay": {},
+    "BestWeightsEarlyStopping": {"monitor": "val_loss"},
+    "TrainingDoctor": {},
+}
 
 OTHER_COMMANDS = (
     "Beside these there are `check` (is any gradient wrong?) and `diagnose` (what is wrong with"
     " this training?), which take the options of `fit` and save nothing."
 )
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
+
+
+def default_settings(model: str = MODEL, data: str | None = DATA) -> dict[str, Any]:
+    """Return the defaults that suit a model and a data module, by parser key.
+
+    The suite's own module gets the whole suite. A module of the user's own is monitored and never
+    changed: its weights may be pretrained, and it may have its own learning rate and its own end.
+    A class of the user's choice gets no default arguments: those of another class would become
+    its own wherever the names agree.
+
+    Example:
+        >>> default_settings()["model"]
+        {'class_path': 'lightning_stab.models.MLPClassifier'}
+        >>> default_settings(model="my_package.MyModule")["data"] is None
+        True
+    """
+    own = model.startswith("lightning_stab.")
+    return {
+        **TRAINER,
+        "trainer.callbacks": [
+            {"class_path": f"lightning_stab.{name}", "init_args": dict(arguments)}
+            for name, arguments in (ALL if own else MONITORING).items()
+        ],
+        "model": {"class_path": MODEL} if model == MODEL else None,
+        "data": {"class_path": DATA} if own and data == DATA else None,
+    }
 
 
 class StabArgumentParser(LightningArgumentParser):
@@ -57,7 +113,7 @@ class StabCLI(LightningCLI):
         self._parsers: list[LightningArgumentParser] = []
         usual: dict[str, Any] = {
             "save_config_callback": ConfigSaver,
-            "seed_everything_default": defaults.SEED,
+            "seed_everything_default": SEED,
             "parser_class": StabArgumentParser,
             "parser_kwargs": {"prog": "lightning-stab", "epilog": OTHER_COMMANDS},
         }
@@ -66,16 +122,16 @@ class StabCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give a subcommand its defaults."""
         self._parsers.append(parser)
-        parser.set_defaults(defaults.settings())
+        parser.set_defaults(default_settings())
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse twice: first to know whose classes are meant, then with the defaults for them."""
         words = sys.argv[1:] if args is None else list(args)
         chosen = self._parse_classes(parser, words)
         if chosen is not None:
-            settings = defaults.settings(*chosen)
-            for subcommand_parser in self._parsers:
-                subcommand_parser.set_defaults(settings)
+            settings = default_settings(*chosen)
+            for each in self._parsers:
+                each.set_defaults(settings)
         self.config = parser.parse_args(words)
 
     def _parse_classes(
@@ -95,7 +151,10 @@ class StabCLI(LightningCLI):
             for each in parsers:
                 each.exit_on_error = True
         chosen = config[config.subcommand] if "subcommand" in config else config
-        model, data = _class_path(chosen.get("model")), _class_path(chosen.get("data"))
+        model, data = (
+            value.get("class_path") if isinstance(value, (Namespace, dict)) else None
+            for value in (chosen.get("model"), chosen.get("data"))
+        )
         return (model, data) if model else None
 
     def after_instantiate_classes(self) -> None:
@@ -132,6 +191,20 @@ class StabCLI(LightningCLI):
     before_test = before_predict = before_validate
 
 
+class UnsavedCLI(StabCLI):
+    """Builds module, data and Trainer as ``fit`` does; runs and saves nothing by itself."""
+
+    def __init__(self, args: list[str], **parser_kwargs: str) -> None:
+        super().__init__(args, run=False, save_config_callback=None, parser_kwargs=parser_kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--json``, and what a configuration saved by ``fit`` holds beside the classes."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--json", action="store_true", help="print json instead of a table")
+        bound: set[str | int] = {"model", "train_dataloaders", "val_dataloaders", "datamodule"}
+        self.from_fit = list(parser.add_method_arguments(Trainer, "fit", skip=bound))
+
+
 def own_error(error: BaseException | None) -> StabError | None:
     """Return the suite's own error that ``error`` is or was raised from, if there is one.
 
@@ -145,17 +218,3 @@ def own_error(error: BaseException | None) -> StabError | None:
     while error is not None and not isinstance(error, StabError):
         error = error.__cause__
     return error
-
-
-def add_fit_arguments(parser: LightningArgumentParser) -> list[str]:
-    """Add the options of ``fit`` that a configuration saved by it holds beside the classes.
-
-    Returns:
-        Their names.
-    """
-    bound: set[str | int] = {"model", "train_dataloaders", "val_dataloaders", "datamodule"}
-    return list(parser.add_method_arguments(Trainer, "fit", skip=bound))
-
-
-def _class_path(value: Any) -> str | None:
-    return value.get("class_path") if isinstance(value, (Namespace, dict)) else None

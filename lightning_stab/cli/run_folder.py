@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from itertools import count
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
@@ -20,18 +21,14 @@ def claim_folders(trainer: Trainer) -> None:
     """
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, (TensorBoardLogger, CSVLogger)) and "://" not in logger.root_dir:
-            _claim(logger)
-
-
-def _claim(logger: TensorBoardLogger | CSVLogger) -> None:
-    if logger._version is None:
-        os.makedirs(os.path.expanduser(os.path.expandvars(logger.root_dir)), exist_ok=True)
-    while logger._version is None:
-        folder = os.path.expanduser(logger.log_dir)  # the logger chooses its number now
-        try:
-            os.makedirs(folder)
-        except FileExistsError:
-            logger._version = None  # another run took it: choose again
+            if logger._version is None:
+                os.makedirs(os.path.expanduser(os.path.expandvars(logger.root_dir)), exist_ok=True)
+            while logger._version is None:
+                folder = os.path.expanduser(logger.log_dir)  # the logger chooses its number now
+                try:
+                    os.makedirs(folder)
+                except FileExistsError:
+                    logger._version = None  # another run took it: choose again
 
 
 def tensorboard_command(folder: str) -> str:
@@ -57,8 +54,7 @@ class ConfigSaver(SaveConfigCallback):
             return
         folder = trainer.log_dir  # read on every rank, because it is broadcast
         if folder is not None and "://" not in folder:
-            first, number = Path(self.config_filename), 0
+            first, numbers = Path(self.config_filename), count(1)
             while Path(folder, self.config_filename).exists():
-                number += 1
-                self.config_filename = f"{first.stem}_{number}{first.suffix}"
+                self.config_filename = f"{first.stem}_{next(numbers)}{first.suffix}"
         super().setup(trainer, pl_module, stage)

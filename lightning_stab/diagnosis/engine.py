@@ -70,9 +70,10 @@ class Engine:
                 continue
             found = match(rule, facts, self._thresholds_of(rule), self._ignored_layers(rule, facts))
             self._streaks[index] = self._streaks[index] + 1 if found is not None else 0
-            if found is not None and self._streaks[index] >= rule.persistence:
+            if found is None or rule.id in self.ignore:
+                continue
+            if self._streaks[index] >= rule.persistence:
                 triggered.append((rule, *found))
-        triggered = [each for each in triggered if each[0].id not in self.ignore]
         triggered.sort(key=lambda each: (CAUSES[each[0].id], -SEVERITIES.index(each[0].severity)))
         new = []
         for rule, layers, evidence in triggered:
@@ -138,12 +139,10 @@ def _finding(
 
 def _applies(rule: Rule, moment: str) -> bool:
     """Say whether what a rule is about was measured at this moment."""
-    if moment == "start":
-        return rule.persistence == 1
+    if moment not in (SAMPLED_STEP, "validation"):
+        return moment != "start" or rule.persistence == 1
     is_about_validation = any(c.fact in OF_VALIDATION for c in rule.conditions)
-    return moment not in (SAMPLED_STEP, "validation") or is_about_validation == (
-        moment == "validation"
-    )
+    return is_about_validation == (moment == "validation")
 
 
 class _ShortNumber(float):

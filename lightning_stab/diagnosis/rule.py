@@ -106,18 +106,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that can be wrong with a run, and the rules that find it.
-
-    Attributes:
-        id: its name, as users type it.
-        rank: its place among the causes, the deepest at 0; several faults may share a rank.
-        meaning: what it is, in one clause.
-        rules: how it is found.
-    """
+    """One thing that can be wrong with a run, and the rules that find it."""
 
     id: str
-    rank: int
-    meaning: str
+    rank: int  # its place among the causes, the deepest at 0; several faults may share a rank
+    meaning: str  # one clause
     rules: tuple[Rule, ...] = ()
 
     def found_by(self, *rules: Rule) -> Fault:
@@ -136,14 +129,7 @@ error, warning, info = (partial(_rule, severity) for severity in ("error", "warn
 def match(
     rule: Rule, facts: Facts, thresholds: Mapping[str, float], ignored: frozenset[str]
 ) -> tuple[tuple[str, ...], dict[str, Evidence]] | None:
-    """Return the layers at which the rule's conditions hold, and the numbers; None if nowhere.
-
-    Args:
-        rule: the rule.
-        facts: what was measured.
-        thresholds: every threshold by name.
-        ignored: layers that do not count for this rule.
-    """
+    """Return the layers at which the rule's conditions hold, and the numbers; None if nowhere."""
     layers: set[str] | None = None
     for condition in rule.conditions:
         limit, value = thresholds[condition.threshold], getattr(facts, condition.fact)

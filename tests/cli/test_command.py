@@ -13,7 +13,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import lightning_stab.callbacks
-from lightning_stab.cli import StabCLI, defaults, main, own_error, run
+from lightning_stab.cli import StabCLI, main, own_error, run
+from lightning_stab.cli.parser import MONITORING, SEED
 from lightning_stab.cli.run_folder import claim_folders
 from lightning_stab.errors import StabError
 
@@ -107,7 +108,7 @@ def test_fit_trains_the_digits_with_the_whole_suite(folder):
     assert list(run_folder.glob("events.out.tfevents.*"))
     assert list((run_folder / "checkpoints").glob("*.ckpt"))
     saved = yaml.safe_load((run_folder / "config.yaml").read_text())
-    assert saved["seed_everything"] == defaults.SEED
+    assert saved["seed_everything"] == SEED
     assert saved["model"]["class_path"] == "lightning_stab.models.MLPClassifier"
     assert saved["model"]["init_args"]["batch_norm"] is True
     wanted = lightning_stab.callbacks.__all__
@@ -225,7 +226,7 @@ def test_a_module_of_ones_own_is_monitored_and_not_changed(folder):
     assert (cli.model.depth, cli.datamodule.batch_size) == (7, 2)
     assert torch.all(cli.model.layer.weight == 0.25)
     saved = yaml.safe_load(Path(cli.trainer.log_dir, "config.yaml").read_text())
-    monitoring = list(defaults.MONITORING)
+    monitoring = list(MONITORING)
     assert class_names(saved["trainer"]["callbacks"]) == monitoring
     assert {"GradientMonitor", "StepGuard", "TrainingDoctor"} <= set(monitoring)
 

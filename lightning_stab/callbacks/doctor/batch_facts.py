@@ -1,10 +1,10 @@
-"""What batches show: their largest values, and what a probe sees of one on its way through."""
+"""What batches show: their largest values, and what probes see of one on its way through."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_stab.callbacks._hooks.layer_outputs import first_and_last_hidden
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
+from lightning_stab.callbacks.activations.probe import ActivationProbe
+from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_functions import Targets
 from lightning_stab.callbacks.doctor.probe import DoctorProbe
-from lightning_stab.diagnosis.facts import NAMES
 from lightning_stab.functional.gradient_statistics import log_ratio
 
 LEAST_VARIETIES, VARIETIES = 4, 10  # sampled steps whose mean is the variety within batches
@@ -26,20 +27,21 @@ NOTHING = -45.0  # the log10 of float32's least positive number
 TENSORS = 2  # of a batch: its inputs and its targets
 SAMPLED = 65536  # entries of each at most, spread evenly, so that every sample is among them
 REMEMBERED, LEAST = 500, 20  # batches whose largest values count
+WINDOW_SAMPLES = 1000.0  # on all of which a dead unit is zero
+WINDOW_STEPS = 4  # or that many sampled steps, whichever comes first
+LEAST_STEPS = 2  # before anything is called dead
 
 
-class BatchFacts:
-    """What the probe of a sampled step saw, and what is kept of the start.
+class BatchFacts(FactSource):
+    """What the probe of a sampled step saw, and what is kept of the start."""
 
-    Attributes:
-        loss: of the batch, None where there is no single one.
-    """
+    SAVED = ("known", "baselines", "variety")
 
     def __init__(self) -> None:
-        self.loss: Tensor | None = None
+        super().__init__()
+        self.loss: Tensor | None = None  # of the batch, where there is a single one
         self._probe: DoctorProbe | None = None
         self._targets = Targets()
-        self._known: dict[str, Any] = {}
         self._baselines: list[list[float]] = []
         self._variety: list[float] = []
 
@@ -123,39 +125,78 @@ class BatchFacts:
         known = [pair[column] for pair in self._baselines if math.isfinite(pair[column])]
         return sum(known) / len(known) if len(known) == len(self._baselines) > 0 else math.nan
 
-    def facts(self) -> dict[str, Any]:
-        """Return what is known of batches."""
-        return self._known
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values."""
-        return {
-            "known": dict(self._known),
-            "baselines": list(self._baselines),
-            "variety": list(self._variety),
-        }
+class UnitFacts(FactSource):
+    """Follows each unit over a window of sampled steps, so that a rare one is not called dead."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved memory; a fact that this version does not have is left out."""
-        self._known = {name: value for name, value in state["known"].items() if name in NAMES}
-        self._baselines, self._variety = list(state["baselines"]), list(state["variety"])
-
-
-class InputPeaks:
-    """The largest magnitude of inputs and targets, batch by batch; it stays on the device."""
+    SAVED_FACTS = ("saturated_at_start",)
 
     def __init__(self) -> None:
+        super().__init__()
+        self._probe = ActivationProbe()
+        self._steps = 0
+        self._samples = 0.0
+        self._is_new = False  # whether the probe has seen a batch since it was read
+
+    def start(self, module: LightningModule) -> None:
+        """Put the hooks on for a batch."""
+        if self._samples >= WINDOW_SAMPLES or self._steps >= WINDOW_STEPS:
+            self._steps, self._samples = 0, 0.0
+        self._probe.install(module, forget=self._steps == 0)
+        self._steps += 1
+        self._is_new = True
+
+    def stop(self) -> None:
+        """Take the hooks off."""
+        self._probe.remove()
+
+    def drop(self) -> None:
+        """Leave the batch unread; its units are followed on."""
+        self._is_new = False
+
+    def pending(self) -> list[DeviceScalars]:
+        """Return what was seen of each layer, still on the device."""
+        layers = self._probe.layers if self._is_new else []
+        self._is_new = False
+        if not layers:
+            return []
+        # a kind that is fused into a recurrent layer is bounded by nature, and not seen saturating
+        columns = self._probe.values()[:, [2, 3, 5]].T.flatten()
+        return [DeviceScalars(columns, partial(self._update, [layer.name for layer in layers]))]
+
+    def _update(self, names: Sequence[str], values: list[float]) -> None:
+        count = len(names)
+        dead, saturated = (
+            {n: v for n, v in zip(names, values[start:], strict=False) if math.isfinite(v)}
+            for start in (0, count)
+        )
+        self._samples = min(values[2 * count :])
+        if self._steps >= LEAST_STEPS or self._samples >= WINDOW_SAMPLES:
+            self._known["dead_fraction"] = dead
+        self._known["most_dead"] = max(dead.values(), default=math.nan)
+        self._known["saturated_fraction"] = saturated
+        self._known.setdefault("saturated_at_start", saturated)
+
+
+class InputPeaks(FactSource):
+    """The largest magnitude of inputs and targets, batch by batch; it stays on the device."""
+
+    SAVED = ("peaks", "highest")
+
+    def __init__(self) -> None:
+        super().__init__()
         self._pending: list[list[Tensor]] = []
-        self._peaks: list[deque[float]] = [deque(maxlen=REMEMBERED) for _ in range(TENSORS)]
+        self._peaks: list[list[float]] = [[] for _ in range(TENSORS)]
         self._highest = [0.0] * TENSORS
 
     def add(self, batch: Any) -> None:
         """Note a batch's largest values, so that no broken sample is missed."""
         is_flat = type(batch) in (list, tuple) and all(isinstance(v, Tensor) for v in batch)
-        leaves = batch if is_flat else tree_leaves(batch)
-        peaks = [_peak(v) for v in leaves if isinstance(v, Tensor) and _is_measured(v)][:TENSORS]
-        if peaks:
-            self._pending.append(peaks)
+        leaves = [v for v in (batch if is_flat else tree_leaves(batch)) if isinstance(v, Tensor)]
+        usable = [v for v in leaves if v.is_floating_point() and v.numel() > 0]
+        flat = [v.detach().reshape(-1) for v in usable if v.layout is torch.strided][:TENSORS]
+        if flat:
+            self._pending.append([v[:: -(-v.numel() // SAMPLED)].abs().amax() for v in flat])
 
     def pending(self) -> list[DeviceScalars]:
         """Return the values of each batch."""
@@ -172,6 +213,7 @@ class InputPeaks:
         for column, peaks in enumerate(self._peaks):
             new = [value for value in values[column::TENSORS] if math.isfinite(value)]
             peaks.extend(new)
+            del peaks[:-REMEMBERED]
             self._highest[column] = max([self._highest[column], *new])
 
     def facts(self) -> dict[str, float]:
@@ -182,15 +224,6 @@ class InputPeaks:
         ]
         known = [ratio for ratio in ratios if math.isfinite(ratio)]
         return {"input_peak": max(known, default=math.nan), "target_peak": ratios[-1]}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values."""
-        return {"peaks": [list(p) for p in self._peaks], "highest": list(self._highest)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved memory."""
-        self._peaks = [deque(p, maxlen=REMEMBERED) for p in state["peaks"]]
-        self._highest = list(state["highest"])
 
 
 def _by_name(
@@ -213,13 +246,3 @@ def _ratio(numerator: float, denominator: float) -> float:
     if numerator == 0 and denominator > 0 and math.isfinite(denominator):
         return NOTHING
     return log_ratio(numerator, denominator)
-
-
-def _is_measured(values: Tensor) -> bool:
-    usable = values.is_floating_point() and values.numel() > 0
-    return usable and values.layout is torch.strided
-
-
-def _peak(values: Tensor) -> Tensor:
-    flat = values.detach().reshape(-1)
-    return flat[:: -(-flat.numel() // SAMPLED)].abs().amax()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts
+from lightning_stab.callbacks.doctor.fact_source import FactSource
 
 REMEMBERED = 2048  # losses; of a longer epoch its end counts
 EARLY_LOSSES = 20  # among which a sudden rise counts
@@ -28,29 +28,28 @@ FALLING = ("loss", "nll", "perplexity")
 ERRORS = ("error", "mae", "mape", "smape", "mse", "msle", "rmse", "wer", "cer")
 
 
-class LossHistory:
+class LossHistory(FactSource):
     """The losses of training: kept on the device, and moved to the host at times.
 
     Args:
         batches: what says how large the loss of a constant prediction is.
-
-    Attributes:
-        epoch: epochs done, with fractions.
-        epoch_steps: batches of an epoch.
     """
 
+    SAVED = ("recent", "first", "spiky", "best", "early")
+
     def __init__(self, batches: BatchFacts) -> None:
+        super().__init__()
         self.batches = batches
-        self.epoch = 0.0
+        self.epoch = 0.0  # epochs done, with fractions
         self.epoch_steps = MOST_RECENT
         self._pending: list[Tensor] = []
-        self._recent: deque[float] = deque(maxlen=REMEMBERED)
+        self._recent: list[float] = []
         self._first: list[float] = []
         self._latest: list[float] = []
         self._heights: list[float] = []
         self._spiky: set[int] = set()
         self._best = math.inf
-        self._seen, self._early_peak = 0, -math.inf
+        self._early = [0, -math.inf]  # how many of the first losses were seen, and their largest
 
     def add(self, loss: Tensor) -> None:
         """Note a loss without waiting for its device."""
@@ -59,10 +58,8 @@ class LossHistory:
     def pending(self) -> list[DeviceScalars]:
         """Return the losses that have not reached the host yet, also if there are none."""
         losses, self._pending = self._pending, []
-        if not losses:
-            return [DeviceScalars(torch.zeros(0), self._update)]
-        values = torch.stack([loss.double().reshape(()) for loss in losses])
-        return [DeviceScalars(values, self._update)]
+        values = [loss.double().reshape(()) for loss in losses]
+        return [DeviceScalars(torch.stack(values) if values else torch.zeros(0), self._update)]
 
     def _update(self, losses: list[float]) -> None:
         self._latest, self._heights = losses, []
@@ -71,16 +68,16 @@ class LossHistory:
                 continue
             if len(self._first) < FIRST:
                 self._first.append(loss)
-            if self._seen < EARLY_LOSSES:
-                self._seen += 1
-                self._early_peak = max(self._early_peak, loss)
-            before = list(self._recent)[-SPIKE_WINDOW:]
+            if self._early[0] < EARLY_LOSSES:
+                self._early = [self._early[0] + 1, max(self._early[1], loss)]
+            before = self._recent[-SPIKE_WINDOW:]
             if len(before) >= LEAST_RECENT:
                 usual = median(before)
                 swing = max(median(abs(x - usual) for x in before), 0.1 * abs(self._first[0]))
                 if (loss - usual) / swing > SPIKE_SWINGS:
                     self._heights.append((loss - usual) / max(abs(usual), swing))
             self._recent.append(loss)
+        del self._recent[:-REMEMBERED]
         if self._heights:
             self._spiky.add(int(self.epoch))
         if len(self._recent) >= LEAST_RECENT:
@@ -97,11 +94,11 @@ class LossHistory:
         if not self._first:
             return facts
         start, now, first = self._start_level(), self._recent_level(), self._first[0]
-        gain, last = start - self._best, median(list(self._recent)[-LEAST_RECENT:])
+        gain, last = start - self._best, median(self._recent[-LEAST_RECENT:])
         blind, unexplained = self.batches.blind, self.unexplained
         improvement = (start - now) / abs(start) if start else math.nan
         return facts | {
-            "early_rise": self._early_peak / start if start > 0 else math.nan,
+            "early_rise": self._early[1] / start if start > 0 else math.nan,
             "loss_ratio": now / start if start > 0 else math.nan,
             "improvement": improvement,
             "start_loss_ratio": first / blind if blind > 0 else math.nan,
@@ -123,30 +120,13 @@ class LossHistory:
         return first if middle > 1.5 * first > 0 else middle
 
     def _recent_level(self) -> float:
-        return median(list(self._recent)[-self._window() :])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values."""
-        return {
-            "recent": list(self._recent),
-            "first": list(self._first),
-            "spiky": sorted(self._spiky),
-            "best": self._best,
-            "early": [self._seen, self._early_peak],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved memory."""
-        self._recent = deque(state["recent"], maxlen=REMEMBERED)
-        self._first = list(state["first"])
-        self._spiky, self._best = set(state["spiky"]), state["best"]
-        self._seen, self._early_peak = state["early"]
+        return median(self._recent[-self._window() :])
 
     def _window(self) -> int:
         return min(max(self.epoch_steps, LEAST_RECENT), MOST_RECENT)
 
     def _of_the_last_epoch(self, start: float, now: float) -> dict[str, float]:
-        window, losses = self._window(), list(self._recent)
+        window, losses = self._window(), self._recent
         if len(losses) < 2 * window:
             return {}
         step = min(self.epoch_steps, len(losses) - window)
@@ -159,31 +139,28 @@ class LossHistory:
         }
 
 
-class ValidationHistory:
+class ValidationHistory(FactSource):
     """Every value of the validation loss and of one metric.
 
     Args:
         training: the losses with which those of validation are compared.
     """
 
+    SAVED = ("loss", "metric")
+
     def __init__(self, training: LossHistory) -> None:
+        super().__init__()
         self._training = training
         self._loss: list[float] = []
         self._metric: list[float] = []
 
     def add(self, metrics: Mapping[str, Any]) -> bool:
-        """Take in what a validation logged; say whether anything was of use.
-
-        Args:
-            metrics: callback metrics; those whose names say validation and a known metric count.
-        """
+        """Take in the metrics whose names say validation and which kind; say whether any does."""
         names = [n for n in metrics if _names_validation(n)]
         loss = next((n for n in names if _has_word(n, FALLING)), None)
         error = next((n for n in names if _has_word(n, ERRORS) and n != loss), None)
-        rising = (
-            n for n in names if _has_word(n, RISING) and not _has_word(n, (*FALLING, *ERRORS))
-        )
-        metric = next(rising, None)
+        others = [n for n in names if not _has_word(n, (*FALLING, *ERRORS))]
+        metric = next((n for n in others if _has_word(n, RISING)), None)
         if loss is not None:
             self._loss.append(float(metrics[loss]))
         if metric is not None:
@@ -196,10 +173,6 @@ class ValidationHistory:
     def count(self) -> int:
         """How many validations gave a loss, or how many a metric, if those are more."""
         return max(len(self._loss), len(self._metric))
-
-    def pending(self) -> list[DeviceScalars]:
-        """Return nothing: metrics are numbers already."""
-        return []
 
     def facts(self) -> dict[str, float]:
         """Return the facts of validation."""
@@ -223,14 +196,6 @@ class ValidationHistory:
             facts["generalization_gap"] = 1 - learnt - self._training.unexplained
             facts["epochs_since_best"] = float(len(losses) - 1 - losses.index(best))
         return facts
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values."""
-        return {"loss": list(self._loss), "metric": list(self._metric)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved memory."""
-        self._loss, self._metric = list(state["loss"]), list(state["metric"])
 
 
 def _names_validation(name: str) -> bool:

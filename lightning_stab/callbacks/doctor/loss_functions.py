@@ -1,7 +1,4 @@
-"""What enters the loss: predictions, targets, and which activation made the predictions.
-
-Everything stays on the device until it is read.
-"""
+"""What enters the loss: predictions, targets, and which activation made the predictions."""
 
 from __future__ import annotations
 
@@ -63,19 +60,13 @@ class Targets:
 
 @dataclass
 class LossFunctions:
-    """Listens to the loss functions of a training step.
+    """Listens to the loss functions of a training step."""
 
-    Attributes:
-        targets: what was seen of the run's targets before.
-        values: what each call returned.
-        baselines: for each call, the losses of the best constant and of the blind prediction.
-        measured: what was seen of predictions and targets, by the name of the fact.
-    """
-
-    targets: Targets = field(default_factory=Targets)
-    values: list[Tensor] = field(default_factory=list)
+    targets: Targets = field(default_factory=Targets)  # of the run so far
+    values: list[Tensor] = field(default_factory=list)  # what each call returned
+    # for each call, the losses of the best constant and of the blind prediction
     baselines: list[Pair | None] = field(default_factory=list)
-    measured: dict[str, Tensor] = field(default_factory=dict)
+    measured: dict[str, Tensor] = field(default_factory=dict)  # by the name of the fact
     _made_by: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
 
     def __call__(
@@ -119,9 +110,8 @@ class LossFunctions:
         self._note("output_logits", (logits - logits.mean(dim, keepdim=True)).std())
         rectified = (logits == 0).float().mean() if call.made_by == "relu" else logits.new_zeros(())
         self._note("rectified_logits", rectified)
-        new = baselines.class_frequencies(
-            logits, call.target, call.options.get("ignore_index", -100)
-        )
+        ignored = call.options.get("ignore_index", -100)
+        new = baselines.class_frequencies(logits, call.target, ignored)
         counts = self.targets.counts(new)
         size = new.sum()  # so many samples have so much variety at most
         most = torch.minimum(baselines.cross_entropy(counts)[0], size.log() + (size - 1) / 2 / size)
@@ -138,11 +128,9 @@ class LossFunctions:
         return self._probabilities(call)
 
     def _probabilities(self, call: _Call) -> Pair | None:
-        target = call.target.detach().float()
-        self._note_spread(target, is_probability=True)
-        if not call.is_plain:
-            return None
-        return baselines.binary_cross_entropy(*self.targets.mean(call.target.detach()))
+        target = call.target.detach()
+        self._note_spread(target.float(), is_probability=True)
+        return baselines.binary_cross_entropy(*self.targets.mean(target)) if call.is_plain else None
 
     def _regression(self, call: _Call) -> Pair | None:
         target, prediction = call.target.detach().float(), call.input.detach().float()
@@ -162,20 +150,14 @@ class LossFunctions:
     def _note_spread(self, target: Tensor, *, is_probability: bool = False) -> None:
         rows, variance = len(target) if target.dim() else 1, self.targets.variance(target)
         if rows >= LEAST_SAMPLES:
-            others = (
-                variance * target.numel() if is_probability else torch.full_like(variance, rows)
-            )
+            size = torch.full_like(variance, rows)
+            others = variance * target.numel() if is_probability else size
             value = target.var(correction=0) * (rows / (rows - 1)) / variance
-            self._note_variety(value, (torch.full_like(variance, rows), others))
+            self._note_variety(value, (size, others))
 
     def _note_variety(self, value: Tensor, counts: Pair) -> None:
-        """Note it where there is one call; the targets of several make up a batch together.
-
-        Args:
-            value: the variety.
-            counts: how many samples there are, and how many of them the commonest class is not
-                expected to hold; where they are few, chance leaves a batch without variety.
-        """
+        """Note it where there is one call; the targets of several make up a batch together."""
+        # of few samples, or few that are not of the commonest class, chance decides
         is_reliable = (counts[0] >= LEAST_SAMPLES) & (counts[1] >= LEAST_OTHERS)
         self._note("batch_variety", torch.where(is_reliable, value, torch.nan))
         if len(self.values) > 1:

@@ -30,21 +30,14 @@ class DoctorProbe:
 
     Args:
         targets: what was seen of the run's targets before; it is added to.
-
-    Attributes:
-        gradients: the gradient of the pre-activations by layer.
-        losses: what enters the loss functions.
-        spread: by layer in execution order, the standard deviation over samples of its output.
-        inputs: root mean square of each feature that enters the first weight layer.
-        attention: by layer, the spread of the attention logits.
     """
 
     def __init__(self, targets: Targets) -> None:
-        self.gradients = LayerProbe()
+        self.gradients = LayerProbe()  # of the pre-activations
         self.losses = LossFunctions(targets)
-        self.spread: dict[str, Tensor] = {}
-        self.inputs: Tensor | None = None
-        self.attention: dict[str, Tensor] = {}
+        self.spread: dict[str, Tensor] = {}  # of a layer's outputs, over the samples
+        self.inputs: Tensor | None = None  # RMS of each feature that enters the first weight layer
+        self.attention: dict[str, Tensor] = {}  # by layer, the spread of the logits
         self._time: dict[str, Tensor] = {}
         self._cells: dict[str, dict[int, Tensor]] = {}
         self._names: list[str] = []
@@ -52,23 +45,18 @@ class DoctorProbe:
         self._hooks = ModuleHooks()
 
     def install(self, module: LightningModule) -> str:
-        """Put the hooks on; return what cannot be seen, in one sentence, or nothing.
-
-        Args:
-            module: the module that will run.
-        """
+        """Put the hooks on; return what cannot be seen, in one sentence, or nothing."""
         self.gradients.install(module)
         modules, parts = hookable_modules(module)
         compiled = say_compiled(parts, compiled_functions(part for _, part in modules))
         if not compiled:  # else it would be compiled again under a function mode
             self._mode.enter()
         for name, part in modules:
+            layer = _Layer(self, name)
             if isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase)):
-                layer = _Layer(self, name)
                 self._hooks.before(part, layer.before)
                 self._hooks.after(part, layer.after)
             elif isinstance(part, (nn.MultiheadAttention, nn.RNNCellBase)):
-                layer = _Layer(self, name)
                 self._hooks.before(part, layer.enter)
                 self._hooks.after(part, layer.leave)
         if not compiled:
@@ -92,7 +80,7 @@ class DoctorProbe:
                 self._time[name] = ends(torch.stack([squares[i] for i in sorted(squares)]))
         return dict(self._time)
 
-    def see_input(self, name: str, value: Any) -> None:
+    def see_input(self, value: Any) -> None:
         """Note the size of the features that enter the first weight layer."""
         if self.gradients.compiled:  # which may stand before it
             return
@@ -106,12 +94,9 @@ class DoctorProbe:
 
     def see_output(self, name: str, output: Any) -> None:
         """Note how far a layer's outputs differ from sample to sample."""
-        if (
-            isinstance(output, Tensor)
-            and output.dim() > 1
-            and len(output) > 1
-            and name not in self.spread
-        ):
+        if name in self.spread or not isinstance(output, Tensor):
+            return
+        if output.dim() > 1 and len(output) > 1:
             value = output.detach()
             value = value if value.dtype is torch.float64 else value.float()
             self.spread[name] = value.var(0, correction=0).mean().sqrt()
@@ -162,10 +147,7 @@ class DoctorProbe:
 
 
 def ends(squares: Tensor) -> Tensor:
-    """Return the root mean squares at the beginning and at the end of a sequence.
-
-    Args:
-        squares: mean squares at each time step, shape ``[T]``.
+    """Return the root mean squares at the beginning and the end of mean squares over time.
 
     Example:
         >>> ends(torch.tensor([1.0] + [0.0] * 8 + [4.0])).tolist()
@@ -186,7 +168,7 @@ class _Layer:
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if not args or not _is_training_pass():
             return None
-        self.probe.see_input(self.name, args[0])
+        self.probe.see_input(args[0])
         if isinstance(module, nn.RNNBase):
             watched = self.probe.watch_time(self.name, module, args[0])
             return None if watched is None else ((watched, *args[1:]), kwargs)

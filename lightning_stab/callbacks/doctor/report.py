@@ -54,10 +54,8 @@ def markdown(finding: Finding) -> str:
         for name, e in finding.evidence.items()
     )
     layers = ", ".join(f"`{name}`" for name in finding.layers) or "the whole run"
-    return (
-        f"**{finding.severity}**, step {finding.step}, {layers}\n\n{finding.message}\n\n"
-        f"{advice}\n\n{numbers}"
-    )
+    head = f"**{finding.severity}**, step {finding.step}, {layers}"
+    return "\n\n".join((head, finding.message, advice, numbers))
 
 
 def numbered(lines: Sequence[str]) -> list[str]:
@@ -71,13 +69,7 @@ def numbered(lines: Sequence[str]) -> list[str]:
 
 
 def write_findings(folder: Path, findings: Sequence[Finding], place: Mapping[str, Any]) -> None:
-    """Write everything that was found as json, replacing the file at once.
-
-    Args:
-        folder: of the run's logs; made where it is missing.
-        findings: in the order in which they were found.
-        place: what else belongs into the file, such as the step.
-    """
+    """Write findings, and the place of the run, as json, replacing the file at once."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**place, "findings": [f.to_dict() for f in findings]}, indent=1)
     draft = folder / (FILE_NAME + ".new")

@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
+from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks._trainer.logging import is_due
 from lightning_stab.callbacks._trainer.losses import true_loss
 from lightning_stab.callbacks._trainer.step import OptimizerStep
-from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks
+from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
+from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_facts import LossHistory, ValidationHistory
 from lightning_stab.callbacks.doctor.step_facts import EARLY_UPDATES, StepFacts
-from lightning_stab.callbacks.doctor.unit_facts import UnitFacts
 from lightning_stab.diagnosis import Facts
 
 FIRST_STEPS = (0, 4, 9, 19)  # always sampled
 EARLY_PHASE_STEPS, EARLY_PHASE_INTERVAL = 500, 50  # a run is sampled more often at its beginning
 INPUT_INTERVAL = 8  # of the batches after that, whose largest values are noted
-
-
-class FactSource(Protocol):
-    """One part of what is measured of a run: from the device to facts, and into a checkpoint."""
-
-    def pending(self) -> list[DeviceScalars]:
-        """Return what was measured since the last call; its numbers come back to the source."""
-
-    def facts(self) -> Mapping[str, Any]:
-        """Return what is known, by the names of `Facts`."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what must survive a restart, as plain values."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved memory."""
 
 
 class DoctorState:
@@ -47,19 +31,12 @@ class DoctorState:
 
     Args:
         every_n_steps: optimizer steps between two that are sampled in full.
-
-    Attributes:
-        module: the module, once a batch has begun.
-        is_sampled: whether the current step is sampled.
-        is_first: whether it is the first one that is sampled.
-        steps: what is known of optimizer steps.
-        validation: what is known of validations.
     """
 
     def __init__(self, every_n_steps: int) -> None:
-        self.module: LightningModule | None = None
-        self.is_sampled = False
-        self.is_first = True
+        self.module: LightningModule | None = None  # once a batch has begun
+        self.is_sampled = False  # of the current step
+        self.is_first = True  # no sampled step has been taken yet
         self._every_n_steps = every_n_steps
         self._batches = BatchFacts()
         self._units = UnitFacts()
@@ -92,7 +69,12 @@ class DoctorState:
             self._inputs.add(batch)
         self.module, self._has_stepped = module, False
         self._note_epoch(trainer)
-        self._note_rate(trainer)
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+        if groups:  # Lightning's stand-in for no optimizer has none
+            before, self._rate = self._rate, float(groups[0]["lr"])
+            # a constant rate has no warm-up; the first step of a ramp cannot be told from it
+            self._highest_rate = max(self._highest_rate, self._rate)
+            self._is_warming_up = self._rate > before * (1 + 1e-9) or self._rate == 0
         interval = self._every_n_steps
         if step < EARLY_PHASE_STEPS:
             interval = min(interval, EARLY_PHASE_INTERVAL)
@@ -121,16 +103,13 @@ class DoctorState:
             self._transfer()
 
     def end_batch(self, trainer: Trainer) -> bool:
-        """Take in what the batch showed; say whether it was sampled in full.
-
-        Of a step that is accumulated over several batches the last one is sampled.
-        """
+        """Take in what the batch showed; say whether it was sampled in full."""
         self.remove_hooks()
         self._note_epoch(trainer)
         if not self.is_sampled:
             return False
         self.is_sampled = False
-        if not self._has_stepped and trainer.accumulate_grad_batches > 1:
+        if not self._has_stepped and trainer.accumulate_grad_batches > 1:  # the last one counts
             self._batches.drop()
             self._units.drop()
             return False
@@ -145,12 +124,7 @@ class DoctorState:
         return self.validation.add(trainer.callback_metrics)
 
     def end_fit(self, module: LightningModule, *, alone: bool) -> None:
-        """Take in the last losses, and check that the weights are finite.
-
-        Args:
-            module: the module that was trained.
-            alone: whether the run has failed, so that other ranks may be elsewhere.
-        """
+        """Take in the last losses and check the weights; ``alone`` where the run has failed."""
         self.remove_hooks()
         self.steps.measure_end(module, alone=alone)
         to_host(self._losses.pending())
@@ -199,11 +173,3 @@ class DoctorState:
         steps = int(batches) if math.isfinite(batches) and batches > 0 else 1000
         done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
         self._losses.epoch_steps, self._losses.epoch = steps, done / steps
-
-    def _note_rate(self, trainer: Trainer) -> None:
-        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
-        if groups:  # Lightning's stand-in for no optimizer has none
-            before, self._rate = self._rate, float(groups[0]["lr"])
-            # a constant rate has no warm-up; the first step of a ramp cannot be told from it
-            self._highest_rate = max(self._highest_rate, self._rate)
-            self._is_warming_up = self._rate > before * (1 + 1e-9) or self._rate == 0

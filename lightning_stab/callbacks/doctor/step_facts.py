@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.step import OptimizerStep
+from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.functional.autograd_graph import leaves_of
 from lightning_stab.functional.gradient_statistics import (
     change_and_size,
@@ -33,15 +34,15 @@ RECENT_RATIOS = 5  # sampled steps whose median ratio is the present one
 SAMPLED = 1024  # entries of a parameter from which the size of its change is estimated
 
 
-class StepFacts:
-    """Measures steps, and sums them up as facts.
+class StepFacts(FactSource):
+    """Measures steps, and sums them up as facts."""
 
-    Attributes:
-        early_seen: how many of the first steps after the warm-up were measured.
-    """
+    SAVED = ("never", "owner", "norms", "early", "from_zero", "ratios", "start_size")
+    SAVED_FACTS = ("identical_units",)
 
     def __init__(self) -> None:
-        self.early_seen = 0
+        super().__init__()
+        self.early_seen = 0  # first steps after the warm-up that were measured
         self._uncleared = UnclearedGradients()
         self._copies: list[tuple[dict[str, Parameter], list[Tensor]]] = []
         self._scalars: dict[str, DeviceScalars] = {}  # by kind: of several the last one counts
@@ -53,7 +54,6 @@ class StepFacts:
         self._ratios: list[float] = []
         self._from_zero: set[str] = set()
         self._start_size = math.nan
-        self._known: dict[str, Any] = {}
 
     def before_backward(self, loss: Tensor, module: LightningModule, *, first: bool) -> None:
         """Check that gradients are cleared; at ``first``, that the module knows its parameters."""
@@ -83,13 +83,7 @@ class StepFacts:
                 self._owner[plain] = place
 
     def measure(self, step: OptimizerStep, *, first: bool) -> None:
-        """Measure one step before it is taken.
-
-        Args:
-            step: the step.
-            first: whether it is the run's first, at which identical units and parameters without
-                an optimizer are searched for.
-        """
+        """Measure a step before it is taken; at ``first``, also what only the start shows."""
         if step.index == 0:
             self._scalars["norm"] = DeviceScalars(step.total.reshape(1), self._add_norm)
         if first:
@@ -109,7 +103,8 @@ class StepFacts:
             plain_name(name): identical_fraction(p.detach(), p.grad)
             for name, part in module.named_modules()
             for own, p in part.named_parameters(recurse=False)
-            if p.grad is not None and _is_matrix(part, own, p)
+            if isinstance(part, CONSUMERS) and "weight" in own and p.grad is not None
+            if not is_sharded(p) and p.dim() > 1 and len(p) > 1
         }
         if identical:
             values = list(identical.values())
@@ -124,11 +119,7 @@ class StepFacts:
         self._copies.clear()
 
     def compare(self, *, early: bool) -> None:
-        """Compare the weights with those before the steps, which have been taken.
-
-        Args:
-            early: whether the step is one of the first after the warm-up.
-        """
+        """Compare the weights with those before the steps, ``early`` ones soon after warm-up."""
         copies, self._copies = self._copies, []
         columns = []
         for matrices, before in copies:
@@ -164,8 +155,8 @@ class StepFacts:
         size = math.sqrt(sum(s * s for s in grown))
         if not self._start_size > 0:
             self._start_size = size
-        growth = size / self._start_size if self._start_size > 0 else math.nan
-        self._known["weight_growth"] = growth
+        start = self._start_size if self._start_size > 0 else math.nan
+        self._known["weight_growth"] = size / start
         self._known["nonfinite_weights"] = _nonfinite(sizes)
         finite = {n: r for n, r in ratio.items() if math.isfinite(r)}
         if finite:
@@ -179,13 +170,13 @@ class StepFacts:
     def measure_end(self, module: LightningModule, *, alone: bool) -> None:
         """Check whether the weights are finite and, after a failure, the gradients.
 
-        Args:
-            module: the module that was trained.
-            alone: whether the run has failed, so that its last gradients are still there, and
-                other ranks may be elsewhere, so that nothing is asked of them.
+        After a failure this rank is ``alone``: the others may be elsewhere and are asked nothing.
         """
         self._uncleared.forget()
-        named = {plain_name(n): p for n, p in module.named_parameters() if _has_floats(p)}
+        present = ((plain_name(n), p) for n, p in module.named_parameters() if not is_lazy(p))
+        named = {
+            n: p for n, p in present if p.numel() and (p.is_floating_point() or p.is_complex())
+        }
         weights = {n: local_shard(p.detach()) if alone else p.detach() for n, p in named.items()}
         self._known["nonfinite_weights"] = _nonfinite(_norms(weights))
         if alone:
@@ -209,35 +200,19 @@ class StepFacts:
         return facts
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values."""
-        return {
-            "looks": dict(self._steps),  # the keys are those of earlier versions
-            "never": dict(self._never),
-            "owner": dict(self._owner),
-            "norms": list(self._norms),
-            "early": list(self._early),
-            "from_zero": sorted(self._from_zero),
-            "ratios": list(self._ratios),
-            "start_size": self._start_size,
-            "identical_units": dict(self._known.get("identical_units", {})),
-        }
+        """Return the memory as plain values; a key has the name that earlier versions gave it."""
+        return {**super().state_dict(), "looks": dict(self._steps)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved memory."""
-        self._steps, self._start_size = dict(state["looks"]), state["start_size"]
-        self._never, self._owner = dict(state["never"]), dict(state["owner"])
-        self._norms, self._early = list(state["norms"]), list(state["early"])
-        self._ratios, self._from_zero = list(state["ratios"]), set(state["from_zero"])
-        self.early_seen = len(self._early)
-        self._known["identical_units"] = dict(state["identical_units"])
+        super().load_state_dict(state)
+        self._steps, self.early_seen = dict(state["looks"]), len(self._early)
 
 
 class UnclearedGradients:
     """Follows the gradient of one parameter of each optimizer from one step to the next.
 
-    Before some backward pass between the two it has to be gone: what adds up for ever explodes.
-    Only what lies between a sampled step and the next one is followed, because reading values
-    waits for the device.
+    Only from a sampled step to the next one, because reading values waits for the device.
     """
 
     def __init__(self) -> None:
@@ -271,16 +246,6 @@ def _has_gradient(optimizer: Optimizer) -> bool:
     params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
     gradient = min(params, key=lambda p: p.numel()).grad if params else None
     return gradient is not None and bool(gradient.any())
-
-
-def _is_matrix(part: nn.Module, name: str, parameter: Parameter) -> bool:
-    known = isinstance(part, CONSUMERS)
-    usable = not is_sharded(parameter) and parameter.dim() > 1 and len(parameter) > 1
-    return known and usable and "weight" in name
-
-
-def _has_floats(p: Parameter) -> bool:
-    return not is_lazy(p) and (p.is_floating_point() or p.is_complex()) and p.numel() > 0
 
 
 def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
