@@ -71,8 +71,8 @@ class ImageDataModule(LightningDataModule):
 class EpochShuffle(RandomSampler):
     """Shuffle by ``seed + epoch`` only; Lightning gives the epoch through `set_epoch`.
 
-    The order is the same whatever else draws random numbers, and a run that is resumed at the end
-    of an epoch goes on as if it had not stopped. Being a `RandomSampler`, it is replaced by a
+    The order does not depend on what else draws random numbers, and a run that is resumed at the
+    end of an epoch goes on as if it had not stopped. Being a `RandomSampler`, it is replaced by a
     `DistributedSampler` where Lightning trains on several ranks.
     """
 

@@ -37,7 +37,7 @@ class OptimizerStep:
         optimizer: the optimizer whose parameters are read; stale gradients of others are not.
         params: its parameters that have a gradient, in the order of its groups.
         rejected: whether a guard has decided that this step is not taken.
-        clipped: whether a clipper of the suite has looked at this step.
+        clipped: whether a clipper of the suite has taken this step.
         is_line_search: whether LBFGS evaluates again within a step that was seen already.
     """
 
@@ -169,7 +169,7 @@ def run_phases(
         return
     with torch.no_grad():
         step = OptimizerStep(trainer, module, optimizer)
-        if not step.params:  # training_step returned None: there is nothing to judge or to unscale
+        if not step.params:  # training_step returned None: there is nothing to unscale
             return
         _unscale(trainer, optimizer)
         for member in members:

@@ -72,7 +72,7 @@ class DoctorState:
         groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
         if groups:  # Lightning's stand-in for no optimizer has none
             before, self._rate = self._rate, float(groups[0]["lr"])
-            # a constant rate has no warm-up; the first step of a ramp cannot be told from it
+            # a constant rate has no warm-up; the first step of a ramp looks the same
             self._highest_rate = max(self._highest_rate, self._rate)
             self._is_warming_up = self._rate > before * (1 + 1e-9) or self._rate == 0
         interval = self._every_n_steps

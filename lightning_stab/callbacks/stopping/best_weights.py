@@ -125,7 +125,7 @@ class BestWeights:
 
 
 def _validated_module(trainer: Trainer) -> nn.Module:
-    """Return the average that a ``WeightAveraging`` keeps, under whatever name, or the module."""
+    """Return the average that a ``WeightAveraging`` keeps, under any name, or the module."""
     averaging = [c for c in callbacks_of(trainer) if inherits(c, "WeightAveraging")]
     kept = chain.from_iterable(vars(callback).values() for callback in averaging)
     average = next((value for value in kept if isinstance(value, AveragedModel)), None)

@@ -29,7 +29,7 @@ from lightning_stab.callbacks.stopping.record import StoppingOptions, StoppingRe
 from lightning_stab.functional.stopping import Position
 
 _PATIENCE = EarlyStoppingReason.PATIENCE_EXHAUSTED
-_REASONS_OF_VALUES = {  # for which a value by itself stops the run, whatever came before
+_REASONS_OF_VALUES = {  # for which a value by itself stops the run, regardless of its history
     EarlyStoppingReason.NON_FINITE_METRIC: "not_finite",
     EarlyStoppingReason.STOPPING_THRESHOLD: "threshold",
     EarlyStoppingReason.DIVERGENCE_THRESHOLD: "divergence",
