@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_stab.functional.initialization.gains import ScalarFunction
+from lightning_stab.functional.initialization.gains import ScalarFunction, preceding_of
 from lightning_stab.functional.initialization.structured import (
     Structure,
     draw_structured_,
@@ -105,3 +105,8 @@ def test_large_matrices_are_orthogonal_too(monkeypatch):
     new = torch.empty(40, 30, dtype=torch.float64)
     draw_structured_(new, Structure(), 1.5, seeded())
     assert torch.allclose(new.T @ new, 1.5**2 * 40 / 30 * torch.eye(30).double(), atol=1e-9)
+
+
+def test_what_torch_calls_an_activation_precedes_although_the_catalogue_lacks_it():
+    preceding = preceding_of(nn.Softmax(dim=1))
+    assert (preceding.name, preceding.gain, preceding.rectifier) == ("Softmax", 1.0, False)
