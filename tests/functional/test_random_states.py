@@ -29,7 +29,8 @@ def test_what_is_drawn_inside_leaves_no_trace():
             assert draw() == following
             raise KeyError
 
-    pytest.raises(KeyError, fail)
+    with pytest.raises(KeyError):
+        fail()
     assert draw() == following
 
 
