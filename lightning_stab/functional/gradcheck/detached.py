@@ -49,7 +49,6 @@ class DetachedValues:
     """The detached values of one run, in order, and what else was seen on the way.
 
     Args:
-        values: to be used again.
         lifted: whether low precision was lifted to double anywhere.
         needs_graph: whether the run differentiates by itself.
         writes: whether the run writes to its own parameters.

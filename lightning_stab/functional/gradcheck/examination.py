@@ -15,7 +15,6 @@ from lightning_stab.functional.gradcheck.lines import (
     Point,
     Slope,
     flat_view,
-    halves,
     line_through,
 )
 from lightning_stab.functional.gradcheck.problem import Problem
@@ -83,8 +82,9 @@ class Examination:
         """Examine tensors whose gradient is missing or zero: nothing may depend on them."""
         line = line_through(self.problem, part, self.point.gradients, self.generator)
         comparison, loss = self._compare(line, 1)
-        if len(part) > 1 and (comparison.verdict != "zero" or self._depends(line)):
-            for half in halves(part):
+        middle = len(part) // 2
+        if middle and (comparison.verdict != "zero" or self._depends(line)):
+            for half in (part[:middle], part[middle:]):
                 self.examine_zero_gradients(half)
         elif comparison.verdict != "zero":
             self._conclude(part, 1, comparison, loss, line)
@@ -134,13 +134,14 @@ class Examination:
     def _conclude(
         self, part: Part, num_directions: int, comparison: Comparison, loss: int, line: Line
     ) -> None:
+        middle = len(part) // 2
         if comparison.verdict in ("ok", "zero"):
             for name in part:
                 known = self.records.get(name)
                 if known is None or known.relative_error < comparison.error:
                     self._record(name, comparison, loss, None)
-        elif len(part) > 1:
-            for half in halves(part):
+        elif middle:
+            for half in (part[:middle], part[middle:]):
                 self.examine_part(half, num_directions)
         else:
             (name,), index = part, None

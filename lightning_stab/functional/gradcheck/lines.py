@@ -138,10 +138,9 @@ def line_through(
         sizes = {}
         for name in part:
             found = [each.get(name) for each in gradients]
-            weighted = (
-                flat_view(g.contiguous()) * directions[name] for g in found if g is not None
-            )
-            sizes[name] = max((float(w.square().sum().sqrt()) for w in weighted), default=0.0)
+            flat = [flat_view(g.contiguous()) for g in found if g is not None]
+            norms = [float((g * directions[name]).square().sum().sqrt()) for g in flat]
+            sizes[name] = max(norms, default=0.0)
         nonzero = sorted(size for size in sizes.values() if size > 0)
         middle = nonzero[len(nonzero) // 2] if nonzero else 0.0
         for name, size in sizes.items():
@@ -178,12 +177,6 @@ def divide_into_parts(
             members.sort(key=lambda name: largest_norm(name, gradients))
         parts += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
     return parts
-
-
-def halves(part: Part) -> tuple[Part, Part]:
-    """Return the two halves of a part."""
-    middle = len(part) // 2
-    return part[:middle], part[middle:]
 
 
 @dataclass
