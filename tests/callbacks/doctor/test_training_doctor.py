@@ -66,9 +66,6 @@ class Faulty(Program):
     ],
 )
 def test_a_wrong_argument_is_refused_in_one_sentence(arguments, sentence):
-    known = set(THRESHOLDS)
-    if "thresholds" in arguments and "dead_layer" not in known:
-        pytest.skip("the rules have no threshold of this name any more")
     with pytest.raises(InvalidArgumentError, match=sentence) as caught:
         TrainingDoctor(**arguments)
     assert "\n" not in str(caught.value)
