@@ -3,13 +3,12 @@
 import ast
 import importlib.metadata
 import inspect
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning.fabric
 import lightning.pytorch
 import pytest
+from helpers.processes import run_code
 
 import lightning_stab
 import lightning_stab.callbacks
@@ -140,15 +139,8 @@ def test_the_version_stands_in_one_place():
     assert lightning_stab.__version__ == installed
 
 
-def test_importing_loads_nothing_dear():
+def test_importing_loads_nothing_dear(tmp_path):
     # torchmetrics imports matplotlib and scipy where they are installed.
     dear = {"sklearn", "pytorch_lightning", "lightning_stab.cli"}
     code = f"import sys, lightning_stab; print(sorted({dear!r} & set(sys.modules)))"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=PACKAGE.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.strip() == "[]"
+    assert run_code(code, tmp_path, [PACKAGE.parent]).strip() == "[]"

@@ -1,6 +1,5 @@
 """The command line: defaults, one's own classes, folders that never collide, clear errors."""
 
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +8,7 @@ from threading import Barrier
 import pytest
 import torch
 import yaml
+from helpers.processes import run_code
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -317,12 +317,5 @@ def test_only_the_suites_own_errors_become_sentences():
 
 
 def test_the_package_runs_as_a_module_from_anywhere(folder):
-    said = subprocess.run(
-        [sys.executable, "-m", "lightning_stab", "--help"],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    said = run_code(("lightning_stab", "--help"), folder, [ROOT])
     assert all(name in said for name in ("lightning-stab", "fit", "validate", "test", "predict"))

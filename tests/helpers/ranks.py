@@ -1,7 +1,6 @@
 """Two processes that train together on gloo: ONE way to start them, for every distributed test.
 
-They are forked from a server that has imported Lightning once, so that a start costs little, and
-meet in a store of the test's own process, for which the system chooses the port.
+They meet in a store of the test's own process, for which the system chooses the port.
 """
 
 import faulthandler
@@ -10,7 +9,6 @@ import importlib.util
 import inspect
 import json
 import logging
-import multiprocessing
 import multiprocessing.connection
 import os
 import sys
@@ -19,14 +17,13 @@ from pathlib import Path
 
 import torch
 from helpers.lightning_twins import Classifier, batches, fit
+from helpers.processes import SERVER, redirect
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch.distributed.fsdp import fully_shard
 
 SECONDS = 600  # then ranks that wait for each other are ended; gloo itself waits half an hour
 AFTER_A_FAILURE = 60
 WORLD = 2
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["lightning.pytorch", "torch.distributed.fsdp", "pytest"])
 
 
 def run_ranks(function, folder):
@@ -39,7 +36,7 @@ def run_ranks(function, folder):
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     program = (inspect.getfile(function), function.__name__)
     ranks = [
-        _SERVER.Process(target=_call_on_rank, args=(rank, store.port, folder, *program))
+        SERVER.Process(target=_call_on_rank, args=(rank, store.port, folder, *program))
         for rank in range(WORLD)
     ]
     for rank in ranks:
@@ -86,9 +83,7 @@ def _reports(folder, number):
 
 
 def _call_on_rank(number, port, folder, file, name):
-    output = _output(folder, number).open("w")
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(output.fileno(), stream.fileno())
+    redirect(_output(folder, number))
     faulthandler.dump_traceback_later(SECONDS - 60, exit=True)  # a deadlock shows where it waits
     os.environ.update(
         MASTER_ADDR="127.0.0.1",

@@ -78,9 +78,8 @@ class BestWeightsEarlyStopping(EarlyStopping):
         ConflictError: where the best weights cannot be restored, or a metric is missing.
 
     Example:
-        >>> stopping = BestWeightsEarlyStopping("val_loss", patience=5)
-        >>> stopping.state_key
-        "EarlyStopping{'monitor': 'val_loss', 'mode': 'min'}"
+        >>> BestWeightsEarlyStopping("val_loss", patience=5)
+        BestWeightsEarlyStopping(monitor='val_loss', patience=5)
 
     Prechelt, "Early Stopping - But When?" (1998).
     """

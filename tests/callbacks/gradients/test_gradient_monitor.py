@@ -2,8 +2,6 @@
 
 import math
 import pickle
-import subprocess
-import sys
 
 import lightning.pytorch as lightning
 import pytest
@@ -11,6 +9,7 @@ import torch
 from helpers.comparing import hooks_of, same_state
 from helpers.events import events, packed_events
 from helpers.lightning_twins import Classifier, batches, built, fit
+from helpers.processes import run_code
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
@@ -472,7 +471,6 @@ def test_value_clipping_is_fine_with_flat_shards():
 # --- the other Lightning --------------------------------------------------------------------------
 
 SCRIPT = """
-import warnings; warnings.simplefilter("ignore")
 import pytorch_lightning, torch
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard
 
@@ -496,16 +494,8 @@ trainer = pytorch_lightning.Trainer(max_epochs=1, accelerator="cpu", logger=Fals
 trainer.fit(Net(), data)
 assert guard.num_skipped == 1
 assert {"grad_norm/total", "clip/norm_before", "guard/skipped"} <= set(trainer.callback_metrics)
-print("trained")
 """
 
 
 def test_pytorch_lightnings_trainer_takes_them_too(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.stdout.strip().endswith("trained"), done.stderr
+    run_code(SCRIPT, tmp_path)

@@ -1,8 +1,6 @@
-import subprocess
-import sys
-
 import pytest
 import torch
+from helpers.processes import run_code
 from helpers.stopping_modules import Regression, fit, same, tensors
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
@@ -200,10 +198,8 @@ def test_a_compiled_module_gets_its_weights_back():
     assert same(tensors(module), module.validated[1])
 
 
-def test_both_packages_trainers_run_it():
+def test_both_packages_trainers_run_it(tmp_path):
     code = """
-import warnings
-warnings.simplefilter("ignore")
 import pytorch_lightning
 import lightning.pytorch
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -229,5 +225,4 @@ for package, base in ((pytorch_lightning, Boring), (lightning.pytorch, BoringMod
     assert "best was check 1" in stop.summary, stop.summary
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1 * 0.125
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
+    run_code(code, tmp_path)

@@ -1,0 +1,48 @@
+"""New processes that start in no time: forked from a server that has imported Lightning."""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import sys
+import warnings
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["lightning.pytorch", "torch.distributed.fsdp", "pytest"])
+
+
+def run_code(code, folder, path=()):
+    """Run a program in a process of its own; return what it printed, which a failure shows.
+
+    Args:
+        code: source text, or a tuple of a module's name and its arguments, as for `python -m`.
+        folder: where it works.
+        path: what stands first on its search path for modules.
+    """
+    output = folder / "printed.txt"
+    process = SERVER.Process(target=_run, args=(code, folder, [str(each) for each in path], output))
+    process.start()
+    process.join()
+    printed = output.read_text()
+    assert process.exitcode == 0, printed
+    return printed
+
+
+def _run(code, folder, path, output):
+    redirect(output)
+    os.chdir(folder)
+    sys.path[:0] = path
+    warnings.simplefilter("ignore")
+    if isinstance(code, str):
+        exec(compile(code, "<test>", "exec"), {"__name__": "__main__"})
+        return
+    name, *sys.argv[1:] = code
+    with contextlib.suppress(SystemExit):
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def redirect(path):
+    """Send what this process prints to a file."""
+    output = path.open("w")
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(output.fileno(), stream.fileno())
