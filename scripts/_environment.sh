@@ -15,6 +15,8 @@ refuse() {
     exit 1
 }
 
+unset PYTHONDONTWRITEBYTECODE  # the tests start many processes, and each would compile everything again
+
 version_of() {
     "$1" -c 'import sys; sys.stdout.write("%d.%d" % sys.version_info[:2])' 2>/dev/null
 }

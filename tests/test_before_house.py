@@ -77,6 +77,7 @@ def lost(before, now, at=""):
     return [place for each in places for place in each]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_still_means_the_same(path, folder, capsys):
     with pytest.raises(SystemExit) as end:

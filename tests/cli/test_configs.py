@@ -46,7 +46,13 @@ def printed(capsys, *arguments):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+def in_its_tier(path):
+    """Return a case: in the gate run the base and all callbacks, in the long tests the others."""
+    marks = () if name(path) in ("base", "callbacks/all") else pytest.mark.nightly
+    return pytest.param(path, id=name(path), marks=marks)
+
+
+@pytest.mark.parametrize("path", [in_its_tier(path) for path in FILES])
 def test_runs_and_survives_print_config(path, capsys):
     trainer = run(["fit", *words(*needed(path)), *SMALL]).trainer
     assert trainer.global_step == 2
