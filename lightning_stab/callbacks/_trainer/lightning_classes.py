@@ -1,15 +1,15 @@
 """The one seam to Lightning's two packages, ``lightning.pytorch`` and ``pytorch_lightning``.
 
 They define different classes of the same names, and each Trainer looks for its own. A class that
-inherits from both `Callback` classes is accepted by both Trainers. ``pytorch_lightning`` is
-inherited from only where it is imported already, because importing it costs over 100 ms.
+inherits from both `Callback` classes is accepted by both Trainers. So ``pytorch_lightning`` is
+imported where it is installed: whoever imports it after this package has the same classes.
 Inheriting from both packages' ``EarlyStopping`` fails on construction, so there of
 ``pytorch_lightning`` only the plain ``Callback`` is a base.
 """
 
 from __future__ import annotations
 
-import sys
+import warnings
 from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -21,16 +21,21 @@ from lightning.pytorch.callbacks import EarlyStopping as _LightningEarlyStopping
 from lightning_stab.arguments import call_text
 from lightning_stab.callbacks._trainer.fit_state import begin_fit, note_restore
 
-if TYPE_CHECKING or "pytorch_lightning" not in sys.modules:
+if TYPE_CHECKING:
     _Callback = _LightningCallback
     _EarlyStopping = _LightningEarlyStopping
 else:
-    import pytorch_lightning
+    try:
+        with warnings.catch_warnings():  # those of a package that the user may not have asked for
+            warnings.simplefilter("ignore")
+            from pytorch_lightning import Callback as _OtherCallback
+    except Exception:  # not installed, or fails beside this torch: then nobody can use it
+        _OtherCallback = object
 
-    class _Callback(_LightningCallback, pytorch_lightning.Callback):
+    class _Callback(_LightningCallback, _OtherCallback):
         """A callback that the Trainers of both packages accept."""
 
-    class _EarlyStopping(_LightningEarlyStopping, pytorch_lightning.Callback):
+    class _EarlyStopping(_LightningEarlyStopping, _OtherCallback):
         """An early stopping callback that the Trainers of both packages accept."""
 
 
