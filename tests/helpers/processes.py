@@ -11,32 +11,35 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["lightning.pytorch", "torch.distributed.fsdp", "pytest"])
 
 
-def run_code(code, folder, path=()):
+def run_code(program, folder, path=(), code=0):
     """Run a program in a process of its own; return what it printed, which a failure shows.
 
     Args:
-        code: source text, or a tuple of a module's name and its arguments, as for `python -m`.
+        program: source text, or a tuple of a module's name and its arguments, as for `python -m`.
         folder: where it works.
         path: what stands first on its search path for modules.
+        code: how it has to end.
     """
     output = folder / "printed.txt"
-    process = SERVER.Process(target=_run, args=(code, folder, [str(each) for each in path], output))
+    process = SERVER.Process(
+        target=_run, args=(program, folder, [str(each) for each in path], output)
+    )
     process.start()
     process.join()
     printed = output.read_text()
-    assert process.exitcode == 0, printed
+    assert process.exitcode == code, printed
     return printed
 
 
-def _run(code, folder, path, output):
+def _run(program, folder, path, output):
     redirect(output)
     os.chdir(folder)
     sys.path[:0] = path
     warnings.simplefilter("ignore")
-    if isinstance(code, str):
-        exec(compile(code, "<test>", "exec"), {"__name__": "__main__"})
+    if isinstance(program, str):
+        exec(compile(program, "<test>", "exec"), {"__name__": "__main__"})
         return
-    name, *sys.argv[1:] = code
+    name, *sys.argv[1:] = program
     with contextlib.suppress(SystemExit):
         runpy.run_module(name, run_name="__main__", alter_sys=True)
 

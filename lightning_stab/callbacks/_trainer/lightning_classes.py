@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback as _LightningCallback
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping as _LightningEarlyStopping
+from lightning_utilities.core import rank_zero
 
 from lightning_stab.arguments import call_text
 from lightning_stab.callbacks._trainer.fit_state import begin_fit, note_restore
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
     _Callback = _LightningCallback
     _EarlyStopping = _LightningEarlyStopping
 else:
+    log = rank_zero.log  # which that package takes over for its own when it is imported
     try:
         with warnings.catch_warnings():  # those of a package that the user may not have asked for
             warnings.simplefilter("ignore")
             from pytorch_lightning import Callback as _OtherCallback
     except Exception:  # not installed, or fails beside this torch: then nobody can use it
         _OtherCallback = object
+    finally:
+        rank_zero.log = log
 
     class _Callback(_LightningCallback, _OtherCallback):
         """A callback that the Trainers of both packages accept."""
@@ -66,6 +70,10 @@ class _Shell:
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove hooks and copies."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what Lightning binds to a used callback: with it, a copy has the module in it."""
+        return {k: v for k, v in vars(self).items() if k not in ("log", "log_dict")}
 
     def __repr__(self) -> str:
         return call_text(type(self).__name__, self.options)

@@ -202,4 +202,4 @@ class WeightInitialization(Callback, options=WeightInitializationSettings):
         self._restored = bool(state_dict["initialized"]) and not self._is_midway
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_module": None}
+        return {**super().__getstate__(), "_module": None}

@@ -1,0 +1,1 @@
+"""How many small faults, planted in the package, its tests notice."""

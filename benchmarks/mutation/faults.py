@@ -1,0 +1,149 @@
+"""Small faults that can be planted in a module, each as the changed text of its file."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+}
+
+
+@dataclass(frozen=True)
+class PlantedFault:
+    """A fault at a line of a file.
+
+    Attributes:
+        path: the file.
+        line: where it is, from 1.
+        kind: what was changed.
+        before: the changed expression or statement as it was.
+        after: as it is now.
+        source: the whole changed file.
+    """
+
+    path: Path
+    line: int
+    kind: str
+    before: str
+    after: str
+    source: str
+
+
+def faults_of(path: Path) -> Iterator[PlantedFault]:
+    """Yield every fault that can be planted in a file, in the order of its lines.
+
+    A comparison is turned, an operator exchanged, a number, truth value or default changed, a
+    condition negated, a call whose result is not used left out, or a return value left out.
+    Docstrings, annotations, messages of errors and what only a type checker runs stay.
+    """
+    source = path.read_text()
+    tree = ast.parse(source)
+    for place, node in enumerate(_nodes(tree)):
+        for kind, change in _changes(node):
+            planted = copy.deepcopy(tree)
+            target = _nodes(planted)[place]
+            change(target)
+            after = ast.unparse(target)
+            before = ast.unparse(node)
+            if after != before:
+                text = ast.unparse(ast.fix_missing_locations(planted))
+                yield PlantedFault(path, node.lineno, kind, before, after, text)
+
+
+def _nodes(tree: ast.Module) -> list[ast.stmt | ast.expr]:
+    """Return what may be changed, in a fixed order."""
+    found: list[ast.stmt | ast.expr] = []
+    _collect(tree, found)
+    return found
+
+
+def _collect(node: ast.AST, found: list[ast.stmt | ast.expr]) -> None:
+    if isinstance(node, (ast.Raise, ast.JoinedStr)) or _is_for_types(node) or _is_text(node):
+        return
+    if isinstance(node, (ast.stmt, ast.expr)):
+        found.append(node)
+    for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns", "decorator_list", "type_params"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                _collect(child, found)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def _is_text(node: ast.AST) -> bool:
+    value = getattr(node, "value", None)
+    return isinstance(node, ast.Expr) and isinstance(value, ast.Constant)
+
+
+def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, Callable[[Any], None]]]:
+    """Yield the kinds of faults for a node, each with a function that plants it."""
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
+        yield "comparison", _turn
+    if isinstance(node, (ast.BinOp, ast.AugAssign)) and type(node.op) in OPERATORS:
+        yield "operator", _exchange
+    if isinstance(node, ast.BoolOp):
+        yield "and/or", _flip
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
+        yield "constant", _move
+    if isinstance(node, (ast.If, ast.IfExp, ast.While)):
+        yield "condition", _negate
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        yield "call left out", _empty
+    if isinstance(node, ast.Return) and node.value is not None:
+        yield "return value left out", _return_nothing
+
+
+def _turn(node: ast.Compare) -> None:
+    node.ops[0] = COMPARISONS[type(node.ops[0])]()
+
+
+def _exchange(node: ast.BinOp | ast.AugAssign) -> None:
+    node.op = OPERATORS[type(node.op)]()
+
+
+def _flip(node: ast.BoolOp) -> None:
+    node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+
+
+def _move(node: ast.Constant) -> None:
+    value: Any = node.value
+    node.value = (not value) if isinstance(value, bool) else value * 2 if value else value + 1
+
+
+def _negate(node: ast.If | ast.IfExp | ast.While) -> None:
+    node.test = ast.UnaryOp(ast.Not(), node.test)
+
+
+def _empty(node: ast.Expr) -> None:
+    node.value = ast.Constant(None)
+
+
+def _return_nothing(node: ast.Return) -> None:
+    node.value = ast.Constant(None)

@@ -1,0 +1,138 @@
+"""How many small faults, planted at random in the package, its tests notice.
+
+    python -m benchmarks.mutation.run --number 120 --seed 1 --json out.json
+
+Each fault is planted in a copy of the project, and the gate's tests run there until the first one
+fails: first those of the file's own folder, then all others. A fault that changes nothing that can
+be seen counts as missed until a reader marks it: `--equivalent` names a file with lines
+`path:line:kind`, which are left out. A stopped run goes on with what the JSON lacks.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks._script import parser, print_table, read_json, write_json
+from benchmarks.mutation.faults import PlantedFault, faults_of
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "lightning_stab"
+SECONDS = 1200  # a fault that makes a loop endless counts as noticed
+
+
+def sample(number: int, seed: int, under: str = PACKAGE) -> list[PlantedFault]:
+    """Draw faults: a file by its number of faults, then one of them; each once."""
+    everything = [f for path in sorted((ROOT / under).rglob("*.py")) for f in faults_of(path)]
+    return random.Random(seed).sample(everything, min(number, len(everything)))
+
+
+def name_of(fault: PlantedFault) -> str:
+    """Return what tells a fault from others, for files of results."""
+    return f"{fault.path.relative_to(ROOT).as_posix()}:{fault.line}:{fault.kind}:{fault.after}"
+
+
+def tests_of(path: Path) -> list[list[str]]:
+    """Return what to run, the likeliest to notice first: the tests of its folder, then all."""
+    inside = path.relative_to(ROOT / PACKAGE)
+    folders = [ROOT / "tests" / parent for parent in inside.parents]
+    near = next(folder for folder in folders if folder.is_dir())
+    own = [str(near.relative_to(ROOT)), f"{PACKAGE}/{inside.as_posix()}"]
+    return [own, ["tests"]] if near != ROOT / "tests" else [["tests"]]
+
+
+def notices(fault: PlantedFault, copy: Path) -> str:
+    """Plant a fault in a copy of the project; return the first test that fails, or nothing."""
+    target = copy / fault.path.relative_to(ROOT)
+    whole = target.read_text()
+    target.write_text(fault.source)
+    try:
+        return next(
+            filter(None, (_first_failure(copy, words) for words in tests_of(fault.path))), ""
+        )
+    finally:
+        target.write_text(whole)
+
+
+def _first_failure(copy: Path, words: Sequence[str]) -> str:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-m", "not nightly", *words]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    settings: dict[str, Any] = {"cwd": copy, "env": environment, "text": True, "check": False}
+    try:
+        ended = subprocess.run(command, capture_output=True, timeout=SECONDS, **settings)
+    except subprocess.TimeoutExpired:
+        return "it never ended"
+    if ended.returncode in (0, 5):  # all passed, or nothing to run there
+        return ""
+    failed = [line for line in ended.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0] if failed else f"pytest ended with {ended.returncode}"
+
+
+def copy_of_project(folder: Path) -> Path:
+    """Copy what the tests need, without environments and results."""
+    left_out = shutil.ignore_patterns(
+        ".venv", ".git", "runs", "recording", "*cache*", ".hypothesis"
+    )
+    return Path(shutil.copytree(ROOT, folder / "project", ignore=left_out))
+
+
+def results(
+    faults: Sequence[PlantedFault], known: dict[str, str], copy: Path
+) -> Iterator[dict[str, str]]:
+    """Yield all results up to now after each new one."""
+    for fault in faults:
+        name = name_of(fault)
+        if name not in known:
+            known[name] = notices(fault, copy)
+            print(
+                f"{'noticed' if known[name] else 'MISSED ':8}{name}  [{fault.before}]", flush=True
+            )
+            yield known
+
+
+def table(found: dict[str, str]) -> list[dict[str, Any]]:
+    """Return how many were noticed, for each part of the package and over all."""
+    parts = sorted({name.split("/")[1] for name in found})
+    rows = []
+    for part in [*parts, "all"]:
+        of_part = [n for n in found if part in ("all", n.split("/")[1])]
+        noticed = sum(bool(found[n]) for n in of_part)
+        percent = 100 * noticed / len(of_part)
+        rows.append({"part": part, "planted": len(of_part), "noticed": noticed, "%": percent})
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Plant, test, and say what was missed."""
+    options = parser(__doc__)
+    options.add_argument("--number", type=int, default=120, help="faults to plant")
+    options.add_argument("--seed", type=int, default=0, help="of the sample: a fresh one each time")
+    options.add_argument("--under", default=PACKAGE, help="the folder or part that is sampled")
+    options.add_argument("--equivalent", type=Path, help="faults that change nothing, to leave out")
+    chosen = options.parse_args(argv)
+    number, under = (2, f"{PACKAGE}/functional") if chosen.small else (chosen.number, chosen.under)
+    same = chosen.equivalent.read_text().splitlines() if chosen.equivalent else []
+    faults = sample(number, chosen.seed, under)
+    faults = [f for f in faults if not any(name_of(f).startswith(line) for line in same if line)]
+    known = read_json(chosen.json, {}).get("first_failure", {})
+    with tempfile.TemporaryDirectory() as folder:
+        for found in results(faults, known, copy_of_project(Path(folder))):
+            write_json(chosen.json, {"seed": chosen.seed, "first_failure": found})
+    found = {name_of(fault): known[name_of(fault)] for fault in faults}
+    rows = table(found)
+    print_table(rows, "small faults that the tests notice")
+    missed = [name for name in found if not found[name]]
+    write_json(
+        chosen.json, {"seed": chosen.seed, "first_failure": found, "missed": missed, "table": rows}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""What every callback of the suite promises, each found by itself and held to it in real fits."""
+
+import copy
+import pickle
+import random
+import signal
+from pathlib import Path
+
+import jsonargparse
+import lightning.pytorch as lightning
+import pytest
+import torch
+from helpers import contract
+from helpers.contract import CALLBACKS, KINDS, NEUTRAL, Net, end_of, fit, same
+from helpers.loaders import KeepsItsPlace
+from helpers.processes import run_code
+from lightning.pytorch.callbacks import LearningRateFinder
+
+pytestmark = [
+    pytest.mark.usefixtures("folder"),  # an empty one, where files would be seen
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # what is said is heard, where it counts
+]
+TESTS = [Path(__file__).parents[1], Path(__file__).parents[2]]
+every = pytest.mark.parametrize("name", CALLBACKS)
+
+
+def all_of_them():
+    return [make() for make in CALLBACKS.values()]
+
+
+# --- as an object ---------------------------------------------------------------------------------
+
+
+@every
+def test_it_is_a_callback_of_lightning_with_a_state_key_of_its_own(name):
+    callback = CALLBACKS[name]()
+    assert isinstance(callback, lightning.Callback)
+    others = {make().state_key for other, make in CALLBACKS.items() if other != name}
+    assert callback.state_key not in others
+
+
+@every
+def test_repr_makes_the_same_callback(name):
+    callback = CALLBACKS[name]()
+    assert repr(eval(repr(callback), dict(KINDS))) == repr(callback)
+
+
+@every
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_copies_before_and_after_a_fit_are_whole(name, way):
+    way = copy.deepcopy if way == "deepcopy" else lambda c: pickle.loads(pickle.dumps(c))
+    callback = CALLBACKS[name]()
+    fresh = way(callback)
+    trainer = fit([callback])
+    used = way(callback)
+    assert repr(used) == repr(fresh) == repr(callback)
+    if name != "WeightInitialization":  # whose copy has initialised no module
+        assert same(used.state_dict(), callback.state_dict())
+    assert same(end_of(fit([used])), end_of(trainer))
+
+
+@every
+def test_yaml_keeps_it(name):
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--callback", type=lightning.Callback)
+    arguments = CALLBACKS[name].keywords
+    words = [f"--callback=lightning_stab.{name}"]
+    words += [f"--callback.{key}={value}" for key, value in arguments.items()]
+    dumped = parser.dump(parser.parse_args(words))
+    again = parser.instantiate_classes(parser.parse_string(dumped)).callback
+    assert repr(again) == repr(CALLBACKS[name]())
+
+
+# --- both Lightning packages ----------------------------------------------------------------------
+
+BOTH = """
+{imports}
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from {package} import LightningModule, Trainer
+
+class Net(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+    def training_step(self, batch, batch_idx):
+        return self.net(batch).square().mean()
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.net(batch).square().mean())
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+data = DataLoader(torch.randn(16, 4), batch_size=4)
+quiet = dict(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=1,
+    enable_progress_bar=False, enable_model_summary=False)
+for callbacks in {callbacks}:
+    trainer = Trainer(callbacks=callbacks, **quiet)
+    trainer.fit(Net(), data, data)
+    assert trainer.global_step == 4, callbacks
+"""
+
+
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_both_packages_trainers_take_each_alone_and_all_in_a_list(package, first, tmp_path):
+    imports = [f"import {package}", "from lightning_stab import *"]
+    calls = [repr(callback) for callback in all_of_them()]
+    code = BOTH.format(
+        imports="\n".join(imports if first == "theirs" else imports[::-1]),
+        package=package,
+        callbacks="[" + ", ".join([*calls, f"[{', '.join(calls)}]"]) + "]",
+    )
+    run_code(code, tmp_path)
+
+
+# --- a callback that has served before ------------------------------------------------------------
+
+
+class StopError(Exception):
+    pass
+
+
+def at_step(number, error):
+    def event(step):
+        if step == number:
+            raise error
+
+    return event
+
+
+def finished(callback):
+    fit([callback])
+
+
+def failed(callback):
+    with pytest.raises(StopError):
+        fit([callback], Net(at_step(5, StopError())))
+
+
+def failed_in_the_first_step(callback):
+    with pytest.raises(StopError):
+        fit([callback], Net(at_step(0, StopError())))
+
+
+def interrupted(callback):
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit([callback], Net(at_step(5, KeyboardInterrupt())))
+
+
+def stopped(callback):
+    module = Net()
+
+    def event(step):
+        module.trainer.should_stop = step == 2
+
+    module.event = event
+    fit([callback], module)
+
+
+def tried(callback):
+    fit([callback], fast_dev_run=True)
+
+
+def validated(callback):
+    trainer = lightning.Trainer(callbacks=[callback], **contract.QUIET)
+    trainer.validate(Net(), verbose=False)
+
+
+def searched(callback):
+    fit([LearningRateFinder(num_training_steps=4, update_attr=False), callback])
+
+
+def resumed(callback):
+    fit([callback]).save_checkpoint("before.ckpt")
+    fit([callback], ckpt_path="before.ckpt", max_epochs=3)
+
+
+def twice(callback):
+    trainer = fit([callback], max_epochs=1)
+    trainer.fit_loop.max_epochs = 2
+    fit([], trainer.lightning_module, trainer=trainer)
+
+
+BEFORE = {
+    f.__name__: f
+    for f in (
+        finished,
+        failed,
+        failed_in_the_first_step,
+        interrupted,
+        stopped,
+        tried,
+        validated,
+        searched,
+        resumed,
+        twice,
+    )
+}
+
+
+@every
+@pytest.mark.parametrize("before", BEFORE)
+def test_given_to_the_next_trainer_it_begins_as_new(name, before):
+    new, used = CALLBACKS[name](), CALLBACKS[name]()
+    expected = end_of(fit([new]))
+    BEFORE[before](used)
+    assert same(end_of(fit([used])), expected)
+    assert same(used.state_dict(), new.state_dict())
+
+
+@every
+@pytest.mark.parametrize("order", ["finder first", "finder last"])
+def test_a_finders_restore_is_no_resume(name, order):
+    new, used = CALLBACKS[name](), CALLBACKS[name]()
+    finder = LearningRateFinder(num_training_steps=4, update_attr=False)
+    expected = end_of(fit([new]))
+    trainer = fit([finder, used] if order == "finder first" else [used, finder])
+    assert same(end_of(trainer), expected)
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+@every
+def test_its_checkpoint_is_safe_to_load_and_continues_bit_for_bit(name):
+    whole, first, second = (CALLBACKS[name]() for _ in range(3))
+    expected = end_of(fit([whole], max_epochs=3))
+    fit([first], max_epochs=1).save_checkpoint("one.ckpt")
+    torch.load("one.ckpt", weights_only=True)
+    assert same(end_of(fit([second], max_epochs=3, ckpt_path="one.ckpt")), expected)
+
+
+KILLED = """
+import os, signal
+from helpers.contract import *
+from helpers.loaders import KeepsItsPlace
+from lightning.pytorch.callbacks import ModelCheckpoint
+class Dies(Net):
+    def on_train_batch_start(self, *rest):
+        if self.num_steps == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+save = ModelCheckpoint(".", filename="{{step}}", every_n_train_steps=1, save_top_k=-1)
+callbacks = [CALLBACKS[name]() for name in {names}]
+fit([save, *callbacks], Dies(), [KeepsItsPlace()], enable_checkpointing=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "names", [list(CALLBACKS), *([n] for n in CALLBACKS)], ids=lambda names: "+".join(names)[:40]
+)
+def test_a_run_killed_in_mid_epoch_goes_on_bit_for_bit(names, folder):
+    def callbacks():
+        return [CALLBACKS[name]() for name in names]
+
+    expected = end_of(fit(callbacks(), Net(), [KeepsItsPlace()]))
+    run_code(KILLED.format(names=names), folder, TESTS, code=-signal.SIGKILL)
+    resumed = fit(callbacks(), Net(), [KeepsItsPlace()], ckpt_path="step=6.ckpt")
+    assert same(end_of(resumed), expected)
+
+
+# --- what is left over ----------------------------------------------------------------------------
+
+ENDS = {
+    "success": (lambda step: None, ()),
+    "exception": (at_step(5, StopError()), StopError),
+    "interrupt": (at_step(5, KeyboardInterrupt()), (KeyboardInterrupt, SystemExit)),
+}
+
+
+@every
+@pytest.mark.parametrize("end", ENDS)
+def test_nothing_is_left_over(name, end, folder):
+    event, errors = ENDS[end]
+    states = []
+    for callbacks in ([], [CALLBACKS[name]()]):
+        module = Net(event)
+        made = module.configure_optimizers()
+        module.configure_optimizers = lambda made=made: made
+        if errors:
+            with pytest.raises(errors):
+                fit(callbacks, module)
+        else:
+            fit(callbacks, module)
+        states.append(contract.process_state())
+        assert contract.hooks_left(module, [made]) == []
+        assert all(not hasattr(p, "_stab") for p in module.parameters())
+    left = [key for key in states[0] if not same(states[0][key], states[1][key])]
+    assert left == []
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [n for n in CALLBACKS if not n.endswith("Monitor")])
+def test_the_callback_metrics_are_the_users_own(name):
+    without = set(fit([]).callback_metrics)
+    assert set(fit([CALLBACKS[name]()]).callback_metrics) == without
+
+
+# --- all together ---------------------------------------------------------------------------------
+
+
+def all_in_order(seed):
+    callbacks = all_of_them()
+    random.Random(seed).shuffle(callbacks)
+    return end_of(fit(callbacks))
+
+
+@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 50), marks=pytest.mark.nightly)])
+def test_every_order_of_the_list_trains_the_same_weights(seeds):
+    expected = end_of(fit(all_of_them()))
+    assert all(same(all_in_order(seed), expected) for seed in seeds)
+
+
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_a_healthy_run_beside_it_is_the_run_without_it(name):
+    assert same(end_of(fit([CALLBACKS[name]()])), end_of(fit([])))
