@@ -44,10 +44,7 @@ def log_folder(trainer: Trainer) -> str | None:
 
     It may be remote: join names to it with ``/``, and write with `write_file`.
     """
-    with reporting(trainer, "The loggers do not name the folder of this run's reports"):
-        if trainer.loggers and (folder := trainer.log_dir):
-            return os.fspath(folder)
-    return None
+    return os.fspath(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 
 
 def write_file(trainer: Trainer, path: str, content: bytes) -> bool:
