@@ -53,7 +53,7 @@ class WeightInitialization(Callback, options=WeightInitializationSettings):
     ``auto`` makes very deep plain networks trainable. From one real batch, run through a copy of
     the module, it finds what really precedes each weight, and draws orthogonal weights to match:
     mirrored ones after a function with f(x) - f(-x) = kx (ReLU, LeakyReLU, GELU, SiLU, softplus),
-    which make the net exactly linear at the start; ones with a gain that balances signal and
+    which make the net exactly linear at the start, or nearly so (Mish); ones with a gain that balances signal and
     gradient over the depth after sigmoid, tanh, SELU, ELU and unknown functions, with a bias that
     centres a sigmoid; gain 1 after the input or a norm; 1/sqrt(branches) at the end of a residual
     branch; recurrent gates one by one. Another scheme draws every weight with standard deviation
@@ -157,7 +157,7 @@ class WeightInitialization(Callback, options=WeightInitializationSettings):
         if not self._awaits_batch:
             return
         self._awaits_batch = False
-        program = program_of(pl_module, batch)
+        program: Program | None = program_of(pl_module, batch)
         if any_rank(trainer, batch is None):
             program = None
             rank_zero_warn(

@@ -14,6 +14,7 @@ from lightning_stab.functional.activation_kinds import (
     activation_of_operator,
 )
 from lightning_stab.functional.initialization.flow import (
+    MIXERS,
     Flow,
     UpstreamPath,
     Use,
@@ -36,6 +37,8 @@ def is_pointwise(operation: Operation) -> bool:
     """
     if activation_of_operator(operation.name, None) is not None or _is_tagged(operation):
         return True
+    if operation.name in MIXERS:
+        return False
     if operation.acts_pointwise is None:
         operation.acts_pointwise = _acts_pointwise(operation)
     return operation.acts_pointwise
