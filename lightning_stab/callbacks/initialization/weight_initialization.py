@@ -53,9 +53,10 @@ class WeightInitialization(Callback, options=WeightInitializationSettings):
     ``auto`` makes very deep plain networks trainable. From one real batch, run through a copy of
     the module, it finds what really precedes each weight, and draws orthogonal weights to match:
     mirrored ones after a function with f(x) - f(-x) = kx (ReLU, LeakyReLU, GELU, SiLU, softplus),
-    which make the net exactly linear at the start, or nearly so (Mish); ones with a gain that balances signal and
-    gradient over the depth after sigmoid, tanh, SELU, ELU and unknown functions, with a bias that
-    centres a sigmoid; gain 1 after the input or a norm; 1/sqrt(branches) at the end of a residual
+    which make the net exactly linear at the start, or nearly so (Mish); ones with a gain that
+    balances signal and gradient over the depth after sigmoid, tanh, SELU, ELU and unknown
+    functions, with a bias that centres a sigmoid; gain 1 after the input or a norm;
+    1/sqrt(branches) at the end of a residual
     branch; recurrent gates one by one. Another scheme draws every weight with standard deviation
     ``gain * sqrt(2 / (fan_in + fan_out))`` (Xavier) or ``gain / sqrt(fan_in)`` (the others).
 

@@ -285,7 +285,7 @@ def test_a_guard_keeps_the_weights_that_were_drawn_at_the_first_batch(tmp_path):
         assert not torch.equal(module.net[0].weight, undrawn)
 
 
-@pytest.mark.filterwarnings("ignore:Found `dataloader_iter` argument")
+@pytest.mark.filterwarnings("ignore:.*`?dataloader_iter`?")
 def test_a_step_that_takes_its_batches_itself_is_named(tmp_path):
     class Takes(Net):
         def training_step(self, dataloader_iter):
