@@ -156,19 +156,22 @@ def activation_of_class(class_name: str, *, exactly: bool = False) -> Activation
     return CATALOGUE[_CLASSES[name]] if name in _CLASSES else None
 
 
-def activation_of_operator(name: str, numbers: Sequence[float] = ()) -> Activation | None:
+def activation_of_operator(name: str, numbers: Sequence[float] | None = ()) -> Activation | None:
     """Return the activation that an aten operator computes.
 
     Args:
-        name: the operator's name without namespace, such as ``relu``.
-        numbers: what it takes besides its input; trailing ones may be missing.
+        name: the operator's name without namespace, such as ``relu``, in any of its variants.
+        numbers: what it takes besides its input; trailing ones may be missing. None asks for any
+            activation that the operator can compute.
 
     Example:
         >>> [activation_of_operator("hardtanh", numbers).name for numbers in ((), (0, 6))]
         ['hardtanh', 'relu6']
     """
+    name = name.removesuffix("_functional").removesuffix("_")
     rows = (row for row in CATALOGUE.values() if name == (row.operator or row.name))
-    return next((row for row in rows if row.when is None or row.when(*numbers)), None)
+    fits = (row for row in rows if numbers is None or row.when is None or row.when(*numbers))
+    return next(fits, None)
 
 
 def activation_kind(name: str, *parameters: float) -> ActivationKind:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_stab.callbacks._trainer.places import reporting
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.names import plain_name
 
@@ -66,11 +66,12 @@ def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int | None 
     step = log_step(trainer) if step is None else step
     trainer.callback_metrics.update(_as_tensors(values))
     for logger in trainer.loggers if trainer.is_global_zero else ():
-        writer = summary_writer(logger)
-        if writer is None:
-            logger.log_metrics(dict(values), step=step)
-        else:
-            _write_packed(logger, writer, values, step)
+        with reporting(trainer, _refused(logger)):
+            writer = summary_writer(logger)
+            if writer is None:
+                logger.log_metrics(dict(values), step=step)
+            else:
+                _write_packed(logger, writer, values, step)
 
 
 def log_text(trainer: Trainer, name: str, markdown: str, step: int | None = None) -> None:
@@ -80,11 +81,16 @@ def log_text(trainer: Trainer, name: str, markdown: str, step: int | None = None
 
 
 def tensorboard_writers(trainer: Trainer) -> Iterator[Any]:
-    """Yield the ``SummaryWriter`` of each TensorBoard logger that really writes on this rank."""
+    """Yield the ``SummaryWriter`` of each TensorBoard logger that really writes on this rank.
+
+    What a method of one raises becomes a warning.
+    """
     for logger in trainer.loggers if trainer.is_global_zero else ():
-        writer = summary_writer(logger)
+        writer = None
+        with reporting(trainer, _refused(logger)):
+            writer = summary_writer(logger)
         if writer is not None:
-            yield writer
+            yield _SafeWriter(trainer, logger, writer)
 
 
 def summary_writer(logger: Any) -> Any | None:
@@ -97,11 +103,6 @@ def summary_writer(logger: Any) -> Any | None:
         return None
     writer = logger.experiment
     return writer if hasattr(writer, "_get_file_writer") else None
-
-
-def log_folder(trainer: Trainer) -> Path | None:
-    """Return the folder of this run's logs, or None without a logger. Call it on every rank."""
-    return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 
 
 def require_metrics(
@@ -133,6 +134,24 @@ def require_metrics(
     if verbose:
         rank_zero_warn(sentence, category=RuntimeWarning)
     return False
+
+
+class _SafeWriter:
+    """A ``SummaryWriter`` whose methods raise nothing."""
+
+    def __init__(self, trainer: Trainer, logger: Any, writer: Any) -> None:
+        self._trainer, self._logger, self._writer = trainer, logger, writer
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> None:
+            with reporting(self._trainer, _refused(self._logger)):
+                getattr(self._writer, name)(*arguments, **keywords)
+
+        return call
+
+
+def _refused(logger: Any) -> str:
+    return f"`{type(logger).__name__}` did not take what a callback logged"
 
 
 def _write_packed(logger: Any, writer: Any, values: Mapping[str, float], step: int) -> None:

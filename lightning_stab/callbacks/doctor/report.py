@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 
 from lightning_stab.callbacks._trainer.logging import log_scalars, log_text, tag
+from lightning_stab.callbacks._trainer.places import reporting, write_file
 from lightning_stab.diagnosis import SEVERITIES, Facts, Finding
 from lightning_stab.diagnosis.facts import BY_LAYER
 
@@ -18,6 +18,13 @@ FILE_NAME = "findings.json"
 SECTION, FACTS = "diagnosis", "diagnosis_facts"
 COLOURS = {"info": "cyan", "warning": "yellow", "error": "red"}
 NOT_LOGGED = ("moment", "step", "epoch", "learning_rate", "warming_up")
+
+
+def print_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:
+    """Print findings to the terminal's error stream, on the first rank."""
+    for finding in findings if trainer.is_global_zero else ():
+        with reporting(trainer, "A finding of `TrainingDoctor` cannot be printed"):
+            print_finding(finding)
 
 
 def print_finding(finding: Finding) -> None:
@@ -68,10 +75,9 @@ def numbered(lines: Sequence[str]) -> list[str]:
     return [f"{place}. {line}" for place, line in enumerate(lines, start=1)]
 
 
-def write_findings(folder: Path, findings: Sequence[Finding], place: Mapping[str, Any]) -> None:
-    """Write findings, and the place of the run, as json, replacing the file at once."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_findings(
+    trainer: Trainer, folder: str, findings: Sequence[Finding], place: Mapping[str, Any]
+) -> bool:
+    """Write findings, and the place of the run, as json; say whether it worked."""
     text = json.dumps({**place, "findings": [f.to_dict() for f in findings]}, indent=1)
-    draft = folder / (FILE_NAME + ".new")
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(folder / FILE_NAME)
+    return write_file(trainer, f"{folder}/{FILE_NAME}", (text + "\n").encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -16,7 +15,8 @@ from torch.optim import Optimizer
 from lightning_stab.arguments import integer, one_of, options_from, real, strings
 from lightning_stab.callbacks._trainer import fit_state
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
-from lightning_stab.callbacks._trainer.logging import log_folder, log_step
+from lightning_stab.callbacks._trainer.logging import log_step
+from lightning_stab.callbacks._trainer.places import log_folder
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.doctor import report
@@ -116,7 +116,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             )
         self.options = options_from(DoctorOptions, locals())
         self._is_loaded = False
-        self._folder: Path | None = None
+        self._folder: str | None = None
         self._begin()
 
     @property
@@ -252,14 +252,16 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             return
         report.log_findings(trainer, new)
         self._write(trainer)
-        for finding in new if self.options.print_findings and trainer.is_global_zero else ():
-            report.print_finding(finding)
+        if self.options.print_findings:
+            report.print_findings(trainer, new)
 
     def _write(self, trainer: Trainer) -> None:
         if self._folder is not None and trainer.is_global_zero:
             place = {"step": trainer.global_step, "epoch": trainer.current_epoch}
             unseen = {"unseen": list(self.unseen)} if self.unseen else {}
-            report.write_findings(self._folder, self.findings, {**place, **unseen})
+            written = {**place, **unseen}
+            if not report.write_findings(trainer, self._folder, self.findings, written):
+                self._folder = None  # said once, and not tried again in this run
 
 
 _IDS = fill(

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_stab.arguments import integer, one_of, options_from
 from lightning_stab.callbacks._trainer.fit_state import FitStart, begin_fit, fit_start, note_restore
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
-from lightning_stab.callbacks._trainer.logging import log_folder, log_step, log_text
+from lightning_stab.callbacks._trainer.logging import log_step, log_text
+from lightning_stab.callbacks._trainer.places import log_folder, write_file
 from lightning_stab.callbacks._trainer.ranks import broadcast
 from lightning_stab.callbacks._trainer.strategies import is_sharded_module
 from lightning_stab.callbacks.gradcheck.check_gradients import SHARDED, check_gradients
@@ -162,7 +163,6 @@ def _write(trainer: Trainer, report: GradientReport) -> None:
     log_text(trainer, "gradient_check", f"```\n{report}\n```")
     folder = log_folder(trainer)
     if folder is not None and trainer.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
         place = {"epoch": trainer.current_epoch, "step": log_step(trainer)}
         text = json.dumps({**place, **report.to_dict()}, indent=1)
-        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        write_file(trainer, f"{folder}/{FILE_NAME}", (text + "\n").encode())

@@ -6,10 +6,10 @@ On the module itself, in all processes alike: a copy of sharded or large paramet
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_stab.callbacks._trainer.isolated import run_apart, run_training_step, silence
-from lightning_stab.callbacks._trainer.logging import log_folder
+from lightning_stab.callbacks._trainer.places import log_folder, reporting, write_file
 from lightning_stab.callbacks._trainer.ranks import gather
 from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.random_states import (
@@ -93,19 +93,21 @@ def _save(trainer: Trainer, remembered: _Remembered) -> str:
     if folder is None:
         return ""
     name = f"nonfinite_batch_step{trainer.global_step}_rank{trainer.global_rank}.pt"
-    path = Path(folder) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        {
-            "batch": plain_batch(remembered.batch),
-            "batch_idx": remembered.batch_idx,
-            "epoch": trainer.current_epoch,
-            "global_step": trainer.global_step,
-            "random_state": remembered.random_states["cpu"],
-        },
-        path,
-    )
-    return f"The batch is in {path} (open it with `torch.load`)."
+    path, content = f"{folder}/{name}", io.BytesIO()
+    with reporting(trainer, "The batch of a non-finite step cannot be saved"):
+        torch.save(
+            {
+                "batch": plain_batch(remembered.batch),
+                "batch_idx": remembered.batch_idx,
+                "epoch": trainer.current_epoch,
+                "global_step": trainer.global_step,
+                "random_state": remembered.random_states["cpu"],
+            },
+            content,
+        )
+        if write_file(trainer, path, content.getvalue()):
+            return f"The batch is in {path} (open it with `torch.load`)."
+    return "The batch could not be saved."
 
 
 def _find_origin(trainer: Trainer, module: LightningModule, remembered: _Remembered) -> str:

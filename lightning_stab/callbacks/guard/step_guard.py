@@ -124,6 +124,12 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
             if saved is not None:
                 self._state.add_saved_snapshot(saved)
 
+    def renew_snapshot(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the snapshot of the start again: the weights have been drawn at the first batch."""
+        if self._state is not None and self._state.snapshots:
+            self._state.snapshots.clear()
+            self._state.keep_snapshot(trainer, pl_module, self)
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:

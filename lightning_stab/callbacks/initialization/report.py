@@ -12,7 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lightning_stab.callbacks._trainer.logging import log_step, tensorboard_writers
+from lightning_stab.callbacks._trainer.logging import log_step, log_text, tensorboard_writers
+from lightning_stab.callbacks._trainer.places import reporting
 from lightning_stab.functional.initialization import WeightRecord
 
 TAG = "weight_initialization/profile"
@@ -73,6 +74,16 @@ def print_table(records: Sequence[WeightRecord], console: Console | None = None)
             *(_change(alike, quantity) for quantity in changes.values()),
         )
     (console or Console()).print(table)
+
+
+def report(trainer: Trainer, records: Sequence[WeightRecord], *, verbose: bool) -> None:
+    """Send table and figure to every TensorBoard logger, and print the table if asked for."""
+    log_text(trainer, "weight_initialization", markdown_table(records))
+    with reporting(trainer, "The figure of `WeightInitialization` cannot be drawn"):
+        log_profile(trainer, records)
+    if verbose and trainer.is_global_zero:
+        with reporting(trainer, "The table of `WeightInitialization` cannot be printed"):
+            print_table(records)
 
 
 def log_profile(trainer: Trainer, records: Sequence[WeightRecord]) -> None:

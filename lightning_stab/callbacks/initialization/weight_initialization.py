@@ -13,13 +13,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_stab.arguments import integer, options_from
 from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start, is_restored_midway
-from lightning_stab.callbacks._trainer.lightning_classes import Callback
-from lightning_stab.callbacks._trainer.logging import log_text
-from lightning_stab.callbacks._trainer.ranks import broadcast, broadcast_
+from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
+from lightning_stab.callbacks._trainer.ranks import any_rank, broadcast, broadcast_
 from lightning_stab.callbacks._trainer.strategies import refuse_sharded_weights
+from lightning_stab.callbacks._trainer.trainer_stub import ignore
 from lightning_stab.callbacks.initialization.first_batch import first_batch
 from lightning_stab.callbacks.initialization.program import program_of
-from lightning_stab.callbacks.initialization.report import log_profile, markdown_table, print_table
+from lightning_stab.callbacks.initialization.report import report
 from lightning_stab.errors import StabError
 from lightning_stab.functional.initialization import (
     InitializationSettings,
@@ -53,13 +53,16 @@ class WeightInitialization(Callback, options=WeightInitializationSettings):
     ``auto`` makes very deep plain networks trainable. From one real batch, run through a copy of
     the module, it finds what really precedes each weight, and draws orthogonal weights to match:
     mirrored ones after a function with f(x) - f(-x) = kx (ReLU, LeakyReLU, GELU, SiLU, softplus),
-    which make the net exactly linear at the start; ones with a gain that balances signal and
-    gradient over the depth after sigmoid, tanh, SELU, ELU and unknown functions, with a bias that
-    centres a sigmoid; gain 1 after the input or a norm; 1/sqrt(branches) at the end of a residual
+    which make the net exactly linear at the start, or nearly so (Mish); ones with a gain that
+    balances signal and gradient over the depth after sigmoid, tanh, SELU, ELU and unknown
+    functions, with a bias that centres a sigmoid; gain 1 after the input or a norm;
+    1/sqrt(branches) at the end of a residual
     branch; recurrent gates one by one. Another scheme draws every weight with standard deviation
     ``gain * sqrt(2 / (fan_in + fan_out))`` (Xavier) or ``gain / sqrt(fan_in)`` (the others).
 
     It works in ``on_fit_start``: the module is built (``configure_model`` too) and on its device.
+    Where the first batch cannot be seen without using it up (a loader that keeps its position, or
+    has an ``__iter__`` of its own), it works when the run has fetched it, before the first step.
     Weights that come from a checkpoint are not touched: not when the Trainer resumes, not when
     this callback's restored state says that they were drawn before, not in a second ``fit`` of the
     same module. Norms, vectors, embeddings, and frozen, excluded, parametrized, quantised and
@@ -126,43 +129,58 @@ class WeightInitialization(Callback, options=WeightInitializationSettings):
     ) -> None:
         self.settings = self.options = options_from(WeightInitializationSettings, locals())
         self.records: list[WeightRecord] = []
-        self._restored = self._is_midway = False
+        self._restored = self._is_midway = self._awaits_batch = False
         self._module: weakref.ref[LightningModule] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Initialise, unless the weights come from a checkpoint or were initialised before."""
         resumed = self._restored or fit_start(trainer) is FitStart.RESUMED
         again = self._module is not None and self._module() is pl_module
-        self._restored, self._module = False, weakref.ref(pl_module)
+        self._restored = self._awaits_batch = False
         if again or (resumed and not self.settings.on_resume):
+            self._module = weakref.ref(pl_module)
             return
+        self._module = None
         refuse_sharded_weights(trainer, self)
+        if not self.settings.use_batch:
+            self._draw(trainer, pl_module, None)
+            return
+        # a resumed run puts its loaders back to their places only later
+        batch = None if fit_start(trainer) is FitStart.RESUMED else first_batch(trainer, pl_module)
+        self._awaits_batch = any_rank(trainer, batch is None)
+        if not self._awaits_batch:
+            self._draw(trainer, pl_module, program_of(pl_module, batch))
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Initialise from the first batch, where nobody but the run itself can fetch it."""
+        if not self._awaits_batch:
+            return
+        self._awaits_batch = False
+        program: Program | None = program_of(pl_module, batch)
+        if any_rank(trainer, batch is None):
+            program = None
+            rank_zero_warn(
+                "`WeightInitialization` sees no batch of a training step that takes its batches "
+                "itself, so it goes by the order in which the modules are declared. "
+                "Call `lightning_stab.initialize(module, batch)` yourself for the full choice."
+            )
+        self._draw(trainer, pl_module, program)
+        for callback in callbacks_of(trainer):  # a guard has kept the weights of before
+            getattr(callback, "renew_snapshot", ignore)(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, module: LightningModule, program: Program | None) -> None:
+        """Draw the weights, alike on all ranks, and report it."""
         of_process = os.environ.get("PL_GLOBAL_SEED", "")  # which `seed_everything` leaves there
         seed = self.settings.seed
         if seed is None:
             seed = int(of_process) if of_process.isdecimal() else DEFAULT_SEED
-        program = self._program(trainer, pl_module)
-        self.records = self._initialize_(pl_module, broadcast(trainer, seed), program)
+        self.records = self._initialize_(module, broadcast(trainer, seed), program)
         # the first batches of the other ranks were different ones
-        broadcast_(trainer, pl_module.parameters())
-        log_text(trainer, "weight_initialization", markdown_table(self.records))
-        log_profile(trainer, self.records)
-        if self.settings.verbose and trainer.is_global_zero:
-            print_table(self.records)
-
-    def _program(self, trainer: Trainer, module: LightningModule) -> Program | None:
-        """Return the first batch as a program; None where there is no safe way to one."""
-        if not self.settings.use_batch:
-            return None
-        batch = first_batch(trainer, module)
-        if batch is None:
-            rank_zero_warn(
-                "`WeightInitialization` found no first batch that it could look at without using "
-                "it up, so it goes by the order in which the modules are declared. "
-                "Call `lightning_stab.initialize(module, batch)` yourself for the full choice."
-            )
-            return None
-        return program_of(module, batch)
+        broadcast_(trainer, module.parameters())
+        self._module = weakref.ref(module)
+        report(trainer, self.records, verbose=self.settings.verbose)
 
     def _initialize_(
         self, module: LightningModule, seed: int, program: Program | None
@@ -182,9 +200,22 @@ class WeightInitialization(Callback, options=WeightInitializationSettings):
             )
             return initialize_(module, self.settings, seed)
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Forget what belongs to this fit alone."""
+        self._awaits_batch = False
+        super().on_exception(trainer, pl_module, exception)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget a restored state when its fit is over: the next module may be a fresh one."""
         self._restored = self._restored and stage != "fit"
+        if self._awaits_batch:
+            self._awaits_batch = False
+            rank_zero_warn(
+                "`WeightInitialization` has drawn nothing, because the fit had no training batch. "
+                "`use_batch=False` draws without one."
+            )
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -103,7 +105,8 @@ class BestWeights:
         """Forget the copy and what was loaded, and remove the file."""
         self._copy, self._loaded = {}, {}
         if self._file is not None:
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that cannot be written any more
+                self._file.unlink(missing_ok=True)
             self._file = None
 
     def _read(self) -> dict[str, Tensor]:
@@ -112,16 +115,31 @@ class BestWeights:
         return dict(torch.load(self._file, map_location="cpu", weights_only=True))
 
     def _write(self, values: dict[str, Tensor]) -> None:
-        # First beside the old file, then over it: a process killed meanwhile leaves one whole.
         assert self.folder is not None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._replace_file(values)
+        except (OSError, RuntimeError) as error:  # torch raises the second where a disk is full
+            rank_zero_warn(
+                f"The best weights cannot be written into {str(self.folder)!r} "
+                f"({type(error).__name__}: {error}), so they are kept in memory from now on."
+            )
+            self.discard()
+            self.folder = None
+            self._copy = {name: value.clone() for name, value in values.items()}
+
+    def _replace_file(self, values: dict[str, Tensor]) -> None:
+        # First beside the old file, then over it: a process killed meanwhile leaves one whole.
         handle, name = tempfile.mkstemp(".pt", "best_weights_", self.folder)
-        with os.fdopen(handle, "wb") as file:
-            torch.save(values, file)
-        if self._file is None:
-            self._file = Path(name)
-        else:
-            os.replace(name, self._file)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(values, file)
+            if self._file is not None:
+                os.replace(name, self._file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        self._file = self._file or Path(name)
 
 
 def _validated_module(trainer: Trainer) -> nn.Module:

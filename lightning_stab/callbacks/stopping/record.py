@@ -62,6 +62,11 @@ class StoppingOptions:
         real("oscillation_amplitude", self.oscillation_amplitude, minimum=0)
         integers(self, warmup_checks=0, warmup_steps=0, rising_checks=1, oscillation_window=4)
         integers(self, check_every_n_steps=1)
+        if "://" in str(self.folder):
+            raise InvalidArgumentError(
+                f"`folder` must be a local folder, got {self.folder!r}. Leave it out to keep the "
+                "best weights in memory; every checkpoint holds them too."
+            )
 
     @property
     def modes(self) -> dict[str, str]:

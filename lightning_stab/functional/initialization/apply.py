@@ -15,6 +15,7 @@ from lightning_stab.functional.initialization.batch_analysis import (
     BatchAnalysis,
     analyze_batch,
     correct_,
+    find_adapters,
 )
 from lightning_stab.functional.initialization.passes import Program, Readings, materialize_
 from lightning_stab.functional.initialization.policy import (
@@ -135,9 +136,10 @@ def initialize_(
     weights = distinct_weights(module)
     _check_patterns(settings, weights)
     reasons = {site.name: reason_to_leave(settings, site) for site in weights}
-    analysis = BatchAnalysis()
     if program is not None:
         analysis = analyze_batch(settings, weights, reasons, program)
+    else:
+        analysis = BatchAnalysis(reasons=find_adapters(weights))
     _refuse_dead_weights(reasons, analysis)
     drawing = _Drawing(settings, analysis, torch.Generator().manual_seed(seed))
     records = [

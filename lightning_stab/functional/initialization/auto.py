@@ -33,6 +33,7 @@ ORTHOGONAL, MIRRORED, BALANCED, HE = (
     "balanced orthogonal",
     "kaiming_normal",
 )
+_MUCH = 0.5  # a mirrored weight has to deviate less than half as much as a plain one
 _SAMPLES = torch.linspace(-4, 4, 17, dtype=torch.float64)
 
 
@@ -85,7 +86,7 @@ class AutomaticPolicy:
         }
         self._names = {use.operation: name for name, use in self._uses.items()}
         self._functions: dict[tuple[float, ...], ScalarFunction] = {}
-        self._gains: dict[tuple[ScalarFunction, int], float] = {}
+        self._balances: dict[tuple[ScalarFunction, int], tuple[float, float]] = {}
         self._activations = {
             name: self._activation(uses[0].upstream) for name, uses in flow.uses.items()
         }
@@ -119,13 +120,13 @@ class AutomaticPolicy:
             before = "norm" if normed else "linear" if kind == "weight" else kind
             correction = INPUT_RANGE if before == "input" and name in self._uses else ""
             return Plan(Preceding(before), ORTHOGONAL, 1.0, structure, correction=correction)
-        slope = found.function.mirror_slope
         preceding = _preceding(found, found.function)
-        if name in self._mirrored and slope is not None:
+        mirrored_gain = self._mirrored_gain(found, found.function)
+        if name in self._mirrored and mirrored_gain is not None:
             structure = replace(structure, mirror_in=True)
-            return Plan(preceding, MIRRORED, 1 / slope, structure)
+            return Plan(preceding, MIRRORED, mirrored_gain, structure)
         plain = kind == "weight" and name in self._uses
-        if slope is not None:
+        if found.function.mirror_slope is not None:
             return Plan(preceding, HE, preceding.gain, correction=RESCALE if plain else "")
         if not plain:
             return Plan(preceding, "xavier_normal", preceding.gain)
@@ -135,13 +136,32 @@ class AutomaticPolicy:
             preceding, BALANCED, self._balanced_gain(found, found.function), structure, center
         )
 
-    def _balanced_gain(self, found: PathActivation, function: ScalarFunction) -> float:
-        depth = sum(other.name == found.name for other in self._activations.values())
+    def _mirrored_gain(self, found: PathActivation, function: ScalarFunction) -> float | None:
+        """Return the gain of a mirrored weight, None where another structure serves better.
+
+        Where f(x) - f(-x) is exactly kx, it is 1/k. Where it is not, as for Mish, that difference
+        may still be much closer to a straight line than f, which keeps signal and gradient.
+        """
+        if function.mirror_slope is not None:
+            return 1 / function.mirror_slope
         if found.row is not None and found.row.balanced_gains:
-            return _at_depth(found.row.balanced_gains, depth)
-        if (function, depth) not in self._gains:
-            self._gains[function, depth] = function.balanced_gain(depth)
-        return self._gains[function, depth]
+            return None
+        gain, deviation = self._balance(found, function.mirror)
+        return gain if deviation < _MUCH * self._balance(found, function)[1] else None
+
+    def _balanced_gain(self, found: PathActivation, function: ScalarFunction) -> float:
+        if found.row is not None and found.row.balanced_gains:
+            return _at_depth(found.row.balanced_gains, self._depth(found))
+        return self._balance(found, function)[0]
+
+    def _balance(self, found: PathActivation, function: ScalarFunction) -> tuple[float, float]:
+        key = (function, self._depth(found))
+        if key not in self._balances:
+            self._balances[key] = function.balance(key[1])
+        return self._balances[key]
+
+    def _depth(self, found: PathActivation) -> int:
+        return sum(other.name == found.name for other in self._activations.values())
 
     def _structure(self, name: str, use: Use) -> Structure:
         owner = self._owners[name]
@@ -184,7 +204,7 @@ class AutomaticPolicy:
             return False
         feeder = self._uses[feeder_name]
         return (
-            function.mirror_slope is not None
+            self._mirrored_gain(self._activations[name], function) is not None
             and feeder.consumers == [use]
             and not (feeder.has_other_consumers or feeder.ends_branch or use.ends_branch)
             and all(self._can_be_mirrored(n) for n in (name, feeder_name))

@@ -127,6 +127,51 @@ def _adapters(flow: Flow, zero: frozenset[str]) -> dict[str, str]:
     return reasons
 
 
+def find_adapters(weights: Sequence[WeightSite]) -> dict[str, str]:
+    """Return the low-rank adapters that start at zero, with the reason to leave them alone.
+
+    Without a batch they show by their shapes: B (out x r) is all zero, A (r x in) stands near it,
+    r is less than either side, and beside them stands a weight of out x in, or out is in.
+    """
+    shapes = {site.name: _sides(site) for site in weights}
+    reasons: dict[str, str] = {}
+    for b in weights:
+        (out, rank), zero = shapes[b.name], _is_zero(b.weight)
+        for a in weights if zero and rank < out else ():
+            place = _common_place(a.layer, b.layer)
+            narrow, into = shapes[a.name]
+            if a is b or narrow != rank or into <= rank or place is None:
+                continue
+            whole = (out, into)
+            beside = [w for w in weights if w not in (a, b) and _is_inside(w.layer, place)]
+            if out == into or any(shapes[w.name] == whole for w in beside):
+                reasons |= {b.name: OPENS_LATER, a.name: ADAPTER}
+    return reasons
+
+
+def _sides(site: WeightSite) -> tuple[int, int]:
+    """Return how many units a weight makes of how many, (0, 0) where it is not known."""
+    out, into = (getattr(site.owner, f"{side}_features", None) for side in ("out", "in"))
+    if isinstance(out, int) and isinstance(into, int):  # also where the weight is packed
+        return out, into
+    if site.weight is None or nn.parameter.is_lazy(site.weight) or site.weight.dim() < 2:
+        return 0, 0
+    return site.weight.shape[0], site.weight.shape[1]
+
+
+def _common_place(first: str, second: str) -> str | None:
+    """Return the module that holds two layers, None if it is more than two levels above one."""
+    a, b = first.split("."), second.split(".")
+    same = 0
+    while a[same : same + 1] == b[same : same + 1] != []:
+        same += 1
+    return ".".join(a[:same]) if max(len(a), len(b)) - same <= 2 else None
+
+
+def _is_inside(layer: str, place: str) -> bool:
+    return not place or layer == place or layer.startswith(place + ".")
+
+
 def _narrows_into(uses: Sequence[Use], use: Use) -> bool:
     """Return whether a layer feeds these uses alone, as the first half of a low-rank pair."""
     feeds = bool(use.consumers) and set(use.consumers) <= set(uses)

@@ -16,7 +16,7 @@ _PRODUCTS = {
     *("addmv", "embedding", "_embedding_bag", "_embedding_bag_forward_only", "mkldnn_linear"),
 }
 _CONVOLUTIONS = {"convolution", "_convolution"}
-_MIXERS = {
+MIXERS = {
     *("bmm", "baddbmm", "mm", "addmm", "mv", "_softmax"),
     *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
     *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
@@ -139,7 +139,7 @@ class Flow:
             return "norm"
         if name in _SUMS and self._joins_input(operation):
             return "sum"
-        return "attention" if name in _MIXERS else ""
+        return "attention" if name in MIXERS else ""
 
     def _joins_input(self, operation: Operation) -> bool:
         """Return whether a raw input is added to what was computed from it."""

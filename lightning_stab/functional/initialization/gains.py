@@ -129,8 +129,17 @@ class ScalarFunction:
         flat = (ends[0] - ends[1]).abs() + (ends[3] - ends[2]).abs()
         return bool(flat <= 0.1 * (ends[3] - ends[0]).abs())
 
+    @cached_property
+    def mirror(self) -> ScalarFunction:
+        """The odd function f(x) - f(-x), which a mirrored layer makes of a unit."""
+        return ScalarFunction(lambda x: self.function(x) - self.function(-x))
+
     def balanced_gain(self, depth: int) -> float:
-        """Return the gain that keeps signal and gradient closest to 1 over ``depth`` layers.
+        """Return the gain that keeps signal and gradient closest to 1 over ``depth`` layers."""
+        return self.balance(depth)[0]
+
+    def balance(self, depth: int) -> tuple[float, float]:
+        """Return the balanced gain, and how far signal or gradient go from 1 with it.
 
         The mean-field recursion of a centred signal, v' = g^2 Var f(sqrt(v) z), and of its
         gradient, which each layer multiplies by g^2 E[f'(sqrt(v) z)^2]; the gain with the
@@ -148,7 +157,9 @@ class ScalarFunction:
             for s in (math.exp(_FINEST + place * _SPACING) for place in range(_SCALES))
         ]
         candidates = [center * 1.02**exponent for exponent in range(-20, 41)]
-        return min(candidates, key=lambda gain: _imbalance(table, gain, min(depth, 200)))
+        deviations = {gain: _imbalance(table, gain, min(depth, 200)) for gain in candidates}
+        best = min(candidates, key=deviations.__getitem__)
+        return best, deviations[best]
 
 
 def _imbalance(table: list[tuple[float, float]], gain: float, depth: int) -> float:

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lightning_stab.functional.activation_kinds import (
-    CATALOGUE,
     Activation,
     activation_of_class,
     activation_of_operator,
 )
 from lightning_stab.functional.initialization.flow import (
+    MIXERS,
     Flow,
     UpstreamPath,
     Use,
@@ -22,6 +22,7 @@ from lightning_stab.functional.initialization.flow import (
 )
 from lightning_stab.functional.initialization.gains import ScalarFunction
 from lightning_stab.functional.initialization.tape import Operation
+from lightning_stab.functional.random_states import preserve_random_states
 
 _COPIES = {"clone", "_to_copy", "detach", "contiguous", "alias", "lift_fresh"}
 _DROPOUTS = {"native_dropout", "_fused_dropout"}
@@ -29,10 +30,54 @@ LINEAR_OPERATORS = _COPIES | {"mul", "div", "add", "sub", "neg", "fill", "masked
 
 
 def is_pointwise(operation: Operation) -> bool:
-    """Return whether each element of the result depends on one element of each argument."""
-    # torch does not tag every activation, and each version others
-    known = (row.operator or row.name for row in CATALOGUE.values())
-    return torch.Tag.pointwise in operation.operator.tags or operation.name in known
+    """Return whether each element of the result depends on one element of each argument.
+
+    torch does not tag every such operator, and each version others: what is neither tagged nor in
+    the catalogue is tried.
+    """
+    if activation_of_operator(operation.name, None) is not None or _is_tagged(operation):
+        return True
+    if operation.name in MIXERS:
+        return False
+    if operation.acts_pointwise is None:
+        operation.acts_pointwise = _acts_pointwise(operation)
+    return operation.acts_pointwise
+
+
+def _is_tagged(operation: Operation) -> bool:
+    return torch.Tag.pointwise in operation.operator.tags
+
+
+def _acts_pointwise(operation: Operation) -> bool:
+    """Run an operation again: another first or last element changes its own place alone."""
+    if operation.name in _COPIES | _DROPOUTS or len(operation.outputs) != 1:
+        return False
+    shape = operation.outputs[0].shape
+    like = (t for t in operation.tensors if t.shape == shape and t.is_floating_point())
+    data = next(like, None)
+    if data is None or not data.numel():
+        return False
+    with preserve_random_states(), torch.no_grad():
+        try:
+            first, *others = (_run_again(operation, data, place) for place in (None, 0, -1))
+        except Exception:  # what cannot run again shows nothing
+            return False
+    changed = [(first != other).flatten() for other in others]
+    own = [slice(1, None), slice(None, -1)]  # all places but the first, all but the last
+    moves = any(bool(c[place].any()) for c, place in zip(changed, own, strict=True))
+    return not moves and not torch.equal(first, data)  # what changes nothing is a view
+
+
+def _run_again(operation: Operation, data: Tensor, place: int | None) -> Tensor:
+    def exchange(leaf: Any) -> Any:
+        new = leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+        if leaf is data and place is not None:
+            new[(place,) * new.dim()] += 1.0
+        return new
+
+    arguments, keywords = tree_map(exchange, (operation.arguments, operation.keywords))
+    result: Tensor = operation.operator(*arguments, **keywords)
+    return result
 
 
 def activation_operations(flow: Flow, path: UpstreamPath) -> list[Operation]:
@@ -138,6 +183,8 @@ def _call(operation: Operation, swap: dict[int, Tensor], dtype: torch.dtype) -> 
         return new.to(dtype) if new.is_floating_point() else new
 
     arguments, keywords = tree_map(exchange, (operation.arguments, operation.keywords))
-    if operation.name == "rrelu_with_noise":  # its noise is random: with the mean slope instead
+    if operation.name.startswith(
+        "rrelu_with_noise"
+    ):  # its noise is random: with the mean slope instead
         return torch.rrelu(arguments[0], *arguments[2:4])
     return operation.operator(*arguments, **keywords)

@@ -32,6 +32,7 @@ class Operation:
         scope: the class name of the innermost module in whose forward it ran, if that has no parts.
         mark: ``norm`` or ``recurrent`` where a module of that kind returned its output.
         consumers: the operations that it feeds.
+        acts_pointwise: whether it was seen to act on each element alone; None before it was tried.
     """
 
     operator: Any
@@ -43,6 +44,7 @@ class Operation:
     outputs: list[Tensor] = field(default_factory=list)
     mark: str = ""
     consumers: list[Operation] = field(default_factory=list)
+    acts_pointwise: bool | None = None
 
     @property
     def name(self) -> str:

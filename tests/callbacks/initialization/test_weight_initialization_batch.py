@@ -129,34 +129,6 @@ def test_workers_get_the_same_numbers(tmp_path):
     assert torch.equal(torch.stack(plain.seen), torch.stack(watched.seen))
 
 
-class Once:
-    """A loader that is its own iterator: what is taken is gone."""
-
-    def __init__(self):
-        self.left = [(torch.randn(4, 4), torch.arange(4) % 2) for _ in range(3)]
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if not self.left:
-            raise StopIteration
-        return self.left.pop(0)
-
-
-class OnceStream(Once, IterableDataset):
-    pass
-
-
-@pytest.mark.parametrize("loader", [Once, lambda: DataLoader(OnceStream(), batch_size=None)])
-def test_a_loader_that_would_lose_the_batch_is_left_alone_with_a_warning(tmp_path, loader):
-    module, callback = Net(), WeightInitialization(verbose=False)
-    with pytest.warns(UserWarning, match="found no first batch that it could look at"):
-        trainer(tmp_path, callback, max_epochs=1).fit(module, loader())
-    assert module.calls == 3
-    assert callback.records[-1].scheme == "kaiming_normal"
-
-
 class Uncopied(Net):
     def __deepcopy__(self, memo):
         raise TypeError("holds a lock")

@@ -64,6 +64,51 @@ def test_fifty_plain_layers_keep_signal_and_gradient(name, seed):
     assert 0.1 < gradient[0] / gradient[-2] < 10
 
 
+BY_QUADRATURE = {  # smooth ones without a rule of their own in the catalogue
+    "mish": nn.functional.mish,
+    "celu": nn.functional.celu,
+    "softsign": nn.functional.softsign,
+    "atan": torch.atan,
+    "serf": lambda x: x * torch.erf(nn.functional.softplus(x)),
+    "smish": lambda x: x * torch.tanh(torch.log1p(torch.sigmoid(x))),
+    "logish": lambda x: x * torch.log1p(torch.sigmoid(x)),
+    "tanhexp": lambda x: x * torch.tanh(torch.exp(x)),
+    "x + sin^2": lambda x: x + torch.sin(x) ** 2,
+    "x + sin": lambda x: x + torch.sin(x),
+}
+
+
+class Of(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("name", BY_QUADRATURE)
+def test_fifty_layers_of_any_smooth_activation_keep_signal_and_gradient(name):
+    net = plain_net(lambda: Of(BY_QUADRATURE[name]), 50)
+    drawn(net, torch.randn(64, 64, generator=seeded()))
+    signal, gradient = profile(
+        net, torch.randn(128, 64, generator=seeded(9)), torch.arange(128) % 10
+    )
+    # softsign and atan bend every signal, so that they lose a part of it; the others keep it
+    assert min(signal) > 0.3
+    assert max(signal) < 2
+    assert 0.1 < gradient[0] / gradient[-2] < 10
+
+
+def test_mish_is_mirrored_for_it_is_nearly_linear_then():
+    net = plain_net(nn.Mish, 50)
+    records = drawn(net, torch.randn(64, 64, generator=seeded()))
+    assert {record.scheme for record in records} == {"mirrored orthogonal"}
+    # f(x) - f(-x) has the slope 1.2 at 0 and 1 far away: the gain lies between
+    assert all(1 / 1.2 < record.gain < 1 for record in records[1:])
+    assert len({record.gain for record in records[1:]}) == 1
+
+
 @pytest.mark.parametrize("name", MIRRORED)
 def test_a_mirrored_net_is_exactly_linear_at_the_start(name):
     net = plain_net(MIRRORED[name], 20, width=32).double()

@@ -1,6 +1,7 @@
 """What is left alone, and what could lead the reading of a batch astray."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -33,6 +34,67 @@ def test_low_rank_adapters_stay():
     assert result["base.weight"][1] == "orthogonal"
     assert torch.equal(net.down.weight, before)
     assert not net.up.weight.any()
+
+
+class LowRank(nn.Module):
+    """As adapters are wrapped: the base, and a pair by the adapter's name."""
+
+    def __init__(self, base, down, up):
+        super().__init__()
+        self.base_layer = base
+        self.lora_A, self.lora_B = nn.ModuleDict({"a": down}), nn.ModuleDict({"a": up})
+        nn.init.zeros_(up.weight)
+
+
+class LowRankLinear(nn.Linear):
+    """An adapter that is a layer itself."""
+
+    def __init__(self, into, out, rank):
+        super().__init__(into, out)
+        self.down, self.up = nn.Linear(into, rank, bias=False), nn.Linear(rank, out, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+
+def bottleneck():
+    """A pair of its own, for a residual branch."""
+    pair = nn.Sequential(nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 8))
+    nn.init.zeros_(pair[2].weight)
+    return pair
+
+
+ADAPTERS = {
+    "wrapped": lambda: LowRank(nn.Linear(8, 6), nn.Linear(8, 2), nn.Linear(2, 6)),
+    "convolution": lambda: LowRank(
+        nn.Conv2d(8, 6, 3), nn.Conv2d(8, 2, 3), nn.Conv2d(2, 6, 1, bias=False)
+    ),
+    "layer": lambda: LowRankLinear(8, 6, 2),
+    "bottleneck": bottleneck,
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_low_rank_adapters_stay_without_a_batch_too(kind):
+    net = nn.Sequential(nn.Linear(8, 8), ADAPTERS[kind](), nn.Linear(6, 4))
+    before = copy.deepcopy(net.state_dict())
+    records = initialize_(net)
+    left = {r.name for r in records if r.reason}
+    assert len(left) == 2
+    assert sum("starts at zero: a branch" in r.reason for r in records) == 1
+    assert sum(r.reason.startswith("adapter") for r in records) == 1
+    for name, value in net.state_dict().items():
+        if name.endswith("weight"):
+            assert torch.equal(value, before[name]) is (name in left)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(8, 8, 2), (64, 32, 16, 10), (8, 3, 6), (8, 8, 8)], ids=lambda sizes: f"{sizes}"
+)
+def test_plain_nets_of_zeros_are_drawn_without_a_batch_too(sizes):
+    net = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(sizes)))
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    assert not any(record.reason for record in initialize_(net))
+    assert all(layer.weight.any() for layer in net)
 
 
 def test_a_plain_net_of_zeros_is_drawn():

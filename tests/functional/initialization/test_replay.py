@@ -6,8 +6,14 @@ import pytest
 import torch
 from helpers.initialization_programs import X, preceding
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - torch's own habit
 
-from lightning_stab.functional.initialization import InitializationSettings, Program, initialize_
+from lightning_stab.functional.initialization import (
+    InitializationSettings,
+    Program,
+    initialize_,
+    replay,
+)
 
 
 class Swish(nn.Module):
@@ -40,3 +46,78 @@ def test_a_random_slope_counts_as_its_mean():
     net.eval()  # with the mean slope 0.5 the whole net is linear, which only that slope gives
     a, b = torch.randn(2, 5, 16).double()
     assert torch.allclose(net(2 * a - 3 * b), 2 * net(a) - 3 * net(b), atol=1e-10)
+
+
+class Between(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.function = function
+
+    def forward(self, x):
+        for part in self.parts:
+            x = self.function(part(x))
+        return x
+
+
+def out_variant(x):
+    with torch.no_grad():
+        return torch.ops.aten.leaky_relu.out(x.detach(), 0.2, out=torch.empty_like(x))
+
+
+LEAKY = {
+    "function": lambda x: F.leaky_relu(x, 0.2),
+    "in place": lambda x: F.leaky_relu(x, 0.2, inplace=True),
+    "method": lambda x: torch.ops.aten.leaky_relu.default(x, 0.2),
+    "out": out_variant,
+    "where": lambda x: torch.where(x > 0, x, 0.2 * x),
+    "maximum": lambda x: torch.maximum(x, 0.2 * x),
+    "clamped": lambda x: x.clamp(min=0) + 0.2 * x.clamp(max=0),
+    "prelu": lambda x: F.prelu(x, torch.tensor([0.2])),
+}
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+@pytest.mark.parametrize("spelling", LEAKY)
+def test_every_spelling_of_a_leaky_relu_is_mirrored_with_its_own_gain(
+    spelling, tagged, monkeypatch
+):
+    if not tagged:  # as in a release of torch that tags nothing
+        monkeypatch.setattr(replay, "_is_tagged", lambda operation: False)
+    net = Between(LEAKY[spelling])
+    step = Program(lambda: copy.deepcopy(net), lambda twin: twin(X).square().mean())
+    records = initialize_(net, InitializationSettings("auto"), 0, step)
+    assert {record.scheme for record in records} == {"mirrored orthogonal"}
+    assert [record.gain for record in records[1:]] == pytest.approx([1 / 1.2] * 3)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [F.relu, torch.tanh, F.silu, F.mish, torch.atan, torch.sin, F.hardswish, F.gelu, F.softsign],
+)
+def test_a_release_that_tags_and_lists_nothing_draws_the_same_weights(function, monkeypatch):
+    def drawn():
+        torch.manual_seed(0)
+        net = Between(lambda x: function(x.reshape(2, 3, 8).transpose(0, 1)).reshape(6, 8))
+        step = Program(lambda: copy.deepcopy(net), lambda twin: twin(X).square().mean())
+        return initialize_(net, InitializationSettings("auto"), 0, step)
+
+    expected = drawn()
+    monkeypatch.setattr(replay, "_is_tagged", lambda operation: False)
+    assert drawn() == expected
+
+
+def test_what_mixes_elements_is_not_pointwise(monkeypatch):
+    monkeypatch.setattr(replay, "_is_tagged", lambda operation: False)
+    mixers = {
+        "softmax": lambda x: x.softmax(-1),
+        "cumsum": lambda x: x.cumsum(-1),
+        "flip": lambda x: x.flip(-1),
+        "pool": lambda x: F.avg_pool1d(x, 3, 1, 1),
+        "view": lambda x: x.view(6, 8),
+    }
+    for name, mixer in mixers.items():
+        net = Between(mixer)
+        step = Program(lambda net=net: copy.deepcopy(net), lambda twin: twin(X).square().mean())
+        records = initialize_(net, InitializationSettings("auto"), 0, step)
+        assert {r.preceding for r in records[1:]} <= {"linear", "attention"}, name

@@ -1,0 +1,67 @@
+"""Where reports go, and that none of them stops a fit: a full disk or a logger that raises.
+
+A file goes into a local folder, or into a remote one (``s3://``, ``memory://``) through the file
+system that Lightning itself takes for its checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+_said: WeakKeyDictionary[Trainer, set[str]] = WeakKeyDictionary()
+
+
+@contextmanager
+def reporting(trainer: Trainer, failure: str) -> Iterator[None]:
+    """Run a body that reports something; if it raises, warn once for each Trainer, and go on.
+
+    Args:
+        trainer: whose fit goes on.
+        failure: what is the matter then, as the beginning of a sentence.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever a disk, a logger or a terminal raises
+        said = _said.setdefault(trainer, set())
+        if failure not in said:
+            said.add(failure)
+            rank_zero_warn(
+                f"{failure} ({type(error).__name__}: {error}). The fit goes on without it; further "
+                "failures of this kind are not mentioned."
+            )
+
+
+def log_folder(trainer: Trainer) -> str | None:
+    """Return this run's log folder, or None without a logger. Call it on every rank.
+
+    It may be remote: join names to it with ``/``, and write with `write_file`.
+    """
+    return os.fspath(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
+
+
+def write_file(trainer: Trainer, path: str, content: bytes) -> bool:
+    """Write a file, replacing an old one at once; say whether it worked, and warn if not."""
+    with reporting(trainer, f"{path!r} cannot be written"):
+        if "://" in path:
+            files = get_filesystem(path)
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            files.pipe_file(path, content)
+            return True
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(target.name + ".new")
+        try:
+            draft.write_bytes(content)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        return True
+    return False
