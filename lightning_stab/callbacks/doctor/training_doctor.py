@@ -148,6 +148,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
+        super().on_train_start(trainer, pl_module)
         if fit_state.begins_anew(trainer, loaded=self._is_loaded):
             self._begin()
         self._is_loaded = False
@@ -157,6 +158,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Put hooks on for a batch that is sampled."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._state.begin_batch(trainer, pl_module, batch, log_step(trainer))
 
     def on_before_backward(
@@ -184,7 +186,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     def measure_step(self, step: OptimizerStep) -> None:
         """Measure gradients and weights; diagnose the very first step before it is taken."""
-        if self._state.is_sampled:
+        if self._state.is_sampled and not step.is_repeated:
             self._state.measure(step)
             if self._state.is_first:
                 self._diagnose(step.trainer, "start")
@@ -198,6 +200,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Diagnose after a step that was sampled."""
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         if self._state.end_batch(trainer):
             self._diagnose(trainer, SAMPLED_STEP)
 
@@ -216,9 +219,11 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         """Diagnose what led to the failure, and take the hooks off."""
         if self._state.module is not None:
             self._finish(trainer, pl_module, alone=True)
+        super().teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off; the findings stay."""
+        super().teardown(trainer, pl_module, stage)
         self._state.remove_hooks()
         self._state.module = None
 
