@@ -181,7 +181,8 @@ class StepWatch:
 
     def _optimizers(self) -> list[Optimizer]:
         trainer = self._trainer()
-        return [*(trainer.optimizers if trainer is not None else ()), *self._foreign]
+        own = trainer.optimizers if trainer is not None else []
+        return [*(o for o in own if o.param_groups), *self._foreign]  # a stand-in has none
 
     def _trains(self, trainer: Trainer, optimizer: Optimizer) -> bool:
         if any(o is optimizer for o in self._optimizers()):

@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, options_from, real, strings
 from lightning_stab.callbacks._trainer import fit_state
-from lightning_stab.callbacks._trainer.lightning_classes import Callback
+from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
 from lightning_stab.callbacks._trainer.logging import log_folder, log_step
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.doctor import report
+from lightning_stab.callbacks.doctor.advice import advise_beside
 from lightning_stab.callbacks.doctor.state import DoctorState
 from lightning_stab.diagnosis import IDS, THRESHOLDS, Engine, Finding
 from lightning_stab.diagnosis.facts import SAMPLED_STEP
@@ -255,6 +256,8 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             report.log_facts(trainer, facts)
         if not new:
             return
+        new = [advise_beside(callbacks_of(trainer), finding) for finding in new]
+        self._engine.findings[-len(new) :] = new
         report.log_findings(trainer, new)
         self._write(trainer)
         for finding in new if self.options.print_findings and trainer.is_global_zero else ():

@@ -218,14 +218,16 @@ def restore_snapshot(
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> bool:
     """Put an optimizer's state back; say whether its groups are those of the state and later ones.
 
-    Where a group was added, its entries are those of the present.
+    Where a group or an entry of one was added, it is that of the present.
     """
     now = optimizer.state_dict()["param_groups"]
     saved = state["param_groups"]
     counts = [[len(group["params"]) for group in groups] for groups in (now, saved)]
     if counts[0][: len(saved)] != counts[1]:
         return False
-    optimizer.load_state_dict(copy.deepcopy({**state, "param_groups": saved + now[len(saved) :]}))
+    known = [{**group, **old} for group, old in zip(now, saved, strict=False)]
+    groups = known + now[len(saved) :]
+    optimizer.load_state_dict(copy.deepcopy({**state, "param_groups": groups}))
     return True
 
 

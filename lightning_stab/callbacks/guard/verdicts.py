@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import LBFGS
 
+from lightning_stab.callbacks._trainer.logging import num_steps
 from lightning_stab.callbacks._trainer.ranks import gather_numbers, largest
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.callbacks.guard.options import GuardOptions
@@ -82,7 +83,7 @@ class Verdict:
     def describe(self, facts: StepFacts, step: OptimizerStep, buffers: BufferKeeper) -> str:
         """Return what is wrong, and where; called before anything is put back."""
         name, nonfinite, spike = NAMES[self.quantity]
-        at = f"step {step.trainer.global_step} (epoch {step.trainer.current_epoch})"
+        at = f"step {num_steps(step.trainer)} (epoch {step.trainer.current_epoch})"
         seen = f"loss {facts.loss:.6g}, " if facts.has_loss else ""
         numbers = f"{seen}gradient norm {facts.norm:.6g}"
         if self.is_spike:
