@@ -41,7 +41,9 @@ def _fit_line(callbacks: list[Any], line: str) -> str:
             line = f"{before}`{settings}` in the `StepGuard` that is there{after}"
         elif before == "Add ":
             rest, found = _ALTERNATIVE.subn("", after)
-            line = f"Add {rest}" if rest.startswith(("`", "a lower")) else rest[:1].upper() + rest[1:]
+            line = (
+                f"Add {rest}" if rest.startswith(("`", "a lower")) else rest[:1].upper() + rest[1:]
+            )
             line = line if found else ""
         elif name == "StepGuard" and before.endswith(" and "):
             line = before.removesuffix(" and ") + after

@@ -323,3 +323,36 @@ def test_the_hooks_on_steps_are_gone_after_the_fit(ending):
     except (RuntimeError, KeyboardInterrupt, SystemExit):
         assert ending != "success"
     assert num_hooks() == before
+
+
+@pytest.mark.parametrize("ending", ["success", "exception", "interrupt", "in a step"])
+def test_members_that_were_used_before_begin_as_new(ending):
+    class Ending(lightning.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if ending in ("exception", "interrupt") and trainer.global_step >= 5:
+                raise KeyboardInterrupt if ending == "interrupt" else RuntimeError("enough")
+
+    class Failing(Bad):
+        def training_step(self, batch, batch_idx):
+            if ending == "in a step" and self.calls == 11:  # the second evaluation of a step
+                raise RuntimeError("enough")
+            return super().training_step(batch, batch_idx)
+
+    def members():
+        clipping = GradientClipping("history", method="percentile", every_n_steps=1)
+        return [GradientMonitor(1), clipping, StepGuard("rewind", "skip", rewind_after=1)]
+
+    used, new = members(), members()
+    try:
+        fit(built(Failing), [*used, Ending()], batches(poison=[2]))
+    except (RuntimeError, KeyboardInterrupt, SystemExit):
+        assert ending != "success"
+    outcomes = []
+    for callbacks in (used, new):
+        module = built(Bad)
+        trainer = fit(module, callbacks, batches(poison=[4]))
+        states = [repr(callback.state_dict()) for callback in callbacks]
+        logged = {s: {k: repr(v) for k, v in at.items()} for s, at in trainer.logger.steps.items()}
+        outcomes.append((module, states, logged))
+    assert same_state(outcomes[0][0], outcomes[1][0])
+    assert outcomes[0][1:] == outcomes[1][1:]
