@@ -168,7 +168,6 @@ def take_snapshot(trainer: Trainer, module: LightningModule, guard: object) -> d
         "module": {name: _clone(t) for name, t in _tensors(module).items()},
         "optimizers": [_clone(o.state_dict()) for o in trainer.optimizers],
         "schedulers": [_clone(c.scheduler.state_dict()) for c in trainer.lr_scheduler_configs],
-        "scheduler_kinds": [type(c.scheduler).__name__ for c in trainer.lr_scheduler_configs],
         "scaler": None if scaler is None else _clone(scaler.state_dict()),
         "callbacks": {
             member.state_key: _clone(member.state_dict())
@@ -201,10 +200,8 @@ def restore_snapshot(
             " optimizers (moments, learning rates) stays as it is.",
             category=RuntimeWarning,
         )
-    configs = trainer.lr_scheduler_configs
-    kinds = [type(config.scheduler).__name__ for config in configs]
-    if kinds == snapshot.get("scheduler_kinds", kinds):
-        for config, state in zip(configs, snapshot["schedulers"], strict=False):
+    for config, state in zip(trainer.lr_scheduler_configs, snapshot["schedulers"], strict=False):
+        if config.scheduler.state_dict().keys() == state.keys():  # else it was exchanged
             config.scheduler.load_state_dict(copy.deepcopy(state))
     scaler = gradient_scaler(trainer)
     if scaler is not None and snapshot["scaler"] is not None:
