@@ -41,6 +41,11 @@ def log_step(trainer: Trainer) -> int:
     return int(counted)
 
 
+def num_steps(trainer: Trainer) -> int:
+    """Return the optimizer steps up to now: the Trainer counts none that is not announced."""
+    return trainer.global_step or log_step(trainer)
+
+
 def is_due(step: int, every_n_steps: int) -> bool:
     """Say whether the ``step``-th step, counted from 0, ends an interval.
 

@@ -17,13 +17,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
+from lightning_stab.callbacks._trainer.step_watch import StepWatch, end_watch, watch_of
 from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor_norms, total_norm
 
-_evaluated: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
 # the parameters are held beside their names, so that an identity cannot be taken by another object
 _names: WeakKeyDictionary[LightningModule, dict[int, tuple[str, Parameter]]] = WeakKeyDictionary()
 
@@ -38,10 +38,19 @@ class OptimizerStep:
         params: its parameters that have a gradient, in the order of its groups.
         rejected: whether a guard has decided that this step is not taken.
         clipped: whether a clipper of the suite has taken this step.
-        is_line_search: whether LBFGS evaluates again within a step that was seen already.
+        index: the optimizer's place in the Trainer's list, the key of per-optimizer state; others
+            that train the module come after.
+        evaluation: how often the optimizer has evaluated before within this step.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        optimizer: Optimizer,
+        index: int = 0,
+        evaluation: int = 0,
+    ) -> None:
         self.trainer = trainer
         self.module = module
         self.optimizer = optimizer
@@ -51,9 +60,7 @@ class OptimizerStep:
         self.params: list[Parameter] = [p for group in self.groups for p in group]
         self.rejected = False
         self.clipped = False
-        now = trainer.global_step
-        self.is_line_search = isinstance(optimizer, LBFGS) and _evaluated.get(optimizer) == now
-        _evaluated[optimizer] = now
+        self.index, self.evaluation = index, evaluation
 
     @property
     def gradients(self) -> list[Tensor]:
@@ -108,26 +115,59 @@ class OptimizerStep:
             _names[self.module] = known
         return tuple(known[id(p)][0] for p in self.params)
 
-    @cached_property
-    def index(self) -> int:
-        """The optimizer's place in the Trainer's list, the key of per-optimizer state."""
-        places = (i for i, o in enumerate(self.trainer.optimizers) if o is self.optimizer)
-        return next(places, 0)
-
     @property
     def suffix(self) -> str:
         """What tells this optimizer's totals from others': nothing where it is alone."""
-        return f"_opt{self.index}" if len(self.trainer.optimizers) > 1 else ""
+        several = self.index > 0 or len(self.trainer.optimizers) > 1
+        return f"_opt{self.index}" if several else ""
 
-    def reject(self) -> None:
-        """Let the optimizer pass over this step: weights, moments and step counts stay."""
+    @property
+    def is_repeated(self) -> bool:
+        """Whether the optimizer (LBFGS, SAM) evaluates again within a step that was seen."""
+        return self.evaluation > 0
+
+    def reject(self, *, as_zero: bool = False) -> None:
+        """Let the optimizer pass over this step: weights, moments and step counts stay.
+
+        Args:
+            as_zero: leave gradients of 0 to an optimizer whose step is taken back afterwards; what
+                evaluates several times may need some.
+        """
         for p in self.params:
-            p.grad = None
+            if as_zero and p.grad is not None:
+                p.grad.zero_()
+            else:
+                p.grad = None
         self.rejected = True
 
 
 class StepMember(Protocol):
-    """A callback that takes part in the phases of an optimizer step, which do nothing here."""
+    """A callback that takes part in the phases of an optimizer step, which do nothing here.
+
+    Overrides of the hooks call these first.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See every step from now on, also those that Lightning does not announce."""
+        _watch(trainer).start()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the weights, until the first step is seen."""
+        if any(self is first for first in step_members(trainer)[:1]):
+            may_step = will_step(trainer) or not pl_module.automatic_optimization
+            _watch(trainer).begin_batch(trainer, may_step=may_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Say so where the weights have changed without a step."""
+        _watch(trainer).end_batch(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hooks on steps off."""
+        end_watch(trainer)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -138,6 +178,10 @@ class StepMember(Protocol):
     def wants_step(self, trainer: Trainer) -> bool:
         """Say whether this callback needs the coming step; where none does, it costs nothing."""
         return True
+
+    def begin_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
+        """Keep what a step changes, before its closure is evaluated."""
+        return
 
     def measure_step(self, step: OptimizerStep) -> None:
         """Read the gradients as they are."""
@@ -155,6 +199,10 @@ class StepMember(Protocol):
         """Read what became of them."""
         return
 
+    def end_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
+        """Read or put back what a step has changed; not called where a loss scaler skips it."""
+        return
+
 
 def run_phases(
     caller: StepMember, trainer: Trainer, module: LightningModule, optimizer: Optimizer
@@ -165,13 +213,18 @@ def run_phases(
     step.
     """
     members = step_members(trainer) or [caller]
-    if caller is not members[0] or not any(member.wants_step(trainer) for member in members):
+    if caller is not members[0]:
+        return
+    watch = _watch(trainer)
+    evaluation = watch.note_evaluation(optimizer)
+    if not any(member.wants_step(trainer) for member in members):
         return
     with torch.no_grad():
-        step = OptimizerStep(trainer, module, optimizer)
+        step = OptimizerStep(trainer, module, optimizer, watch.place(optimizer), evaluation)
         if not step.params:  # training_step returned None: there is nothing to unscale
             return
-        _unscale(trainer, optimizer)
+        if not watch.is_unannounced:  # the module unscales by itself, if at all
+            _unscale(trainer, optimizer)
         for member in members:
             member.measure_step(step)
         for member in members:
@@ -180,6 +233,10 @@ def run_phases(
             member.clip_step(step)
         for member in members:
             member.record_step(step)
+
+
+def _watch(trainer: Trainer) -> StepWatch:
+    return watch_of(trainer, step_members)
 
 
 def step_members(trainer: Trainer) -> list[Any]:

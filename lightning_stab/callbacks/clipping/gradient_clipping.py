@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.nn import Parameter
 
 from lightning_stab.arguments import options_from
@@ -127,6 +128,15 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
                 "`GradientClipping` and the Trainer's `gradient_clip_val` would both clip, got"
                 f" `gradient_clip_val={trainer.gradient_clip_val}`. Remove one of them."
             )
+        name = "configure_gradient_clipping"  # of a method of either package's class
+        own = getattr(getattr(pl_module, name), "__qualname__", "")
+        if pl_module.automatic_optimization and own != f"LightningModule.{name}":
+            rank_zero_warn(
+                f"`GradientClipping` and `{type(pl_module).__name__}.{name}` both change the"
+                " gradients: the callback first, the method after it, which the values under"
+                " `clip/` do not show. Remove one of them, if both clip.",
+                category=RuntimeWarning,
+            )
         if self.options.rule == "value":
             refuse_hidden_gradients(trainer, self)
         else:
@@ -134,6 +144,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up the parameters once: they are built and moved by now."""
+        super().on_train_start(trainer, pl_module)
         named = [(plain_name(n), p) for n, p in pl_module.named_parameters()]
         patterns = self.options.exclude
         self._excluded = {id(p) for n, p in named if any(fnmatchcase(n, x) for x in patterns)}
@@ -150,6 +161,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Watch the first batch for the output layers, where the rule leaves them alone."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._excludes_output:
             self._output.watch(pl_module)
 
@@ -172,12 +184,14 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Log what an interval's last step gave, as one event, and take the hooks off."""
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         self._output.stop()
         pending, self._pending = self._pending, []
         log_scalars(trainer, to_host(pending))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off."""
+        super().teardown(trainer, pl_module, stage)
         self._output.stop()
 
     def state_dict(self) -> dict[str, Any]:
@@ -205,9 +219,9 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         if measure or bounds_norm:  # another clipper may have changed what was measured first
             total = step.total_of(params, step.norms_now() if again else step.norms)
         given = ClipInput(params, total, self.options.threshold_at(at), measure)
-        result = self._apply_rule(given, key, learns=not step.is_line_search)
+        result = self._apply_rule(given, key, learns=not step.is_repeated)
         summary = self._summaries.setdefault(key, ClipSummary(per_step=bounds_norm))
-        if not step.is_line_search:
+        if not step.is_repeated:
             summary.add(result)
         if measure and total is not None and summary.num_steps:
             after = step.total_of(params, step.norms_now())

@@ -17,7 +17,8 @@ class OutputLayer:
 
     def __init__(self) -> None:
         self._probe: LayerProbe | None = None
-        self._found: dict[int, set[int]] = {}
+        self._found: dict[tuple[int, int], set[int]] = {}
+        self._has_said_declared = False
 
     def watch(self, module: nn.Module) -> None:
         """Put hooks on for the first batch, where the module runs its layers one by one."""
@@ -32,9 +33,10 @@ class OutputLayer:
 
     def parameters(self, step: OptimizerStep) -> set[int]:
         """Return the identities of the parameters of the last layer that this optimizer trains."""
-        if step.index not in self._found:
-            self._found[step.index] = self._last(step)
-        return self._found[step.index]
+        key = (step.index, len(step.params))  # more of them, once a group has been added
+        if key not in self._found:
+            self._found[key] = self._last(step)
+        return self._found[key]
 
     def _last(self, step: OptimizerStep) -> set[int]:
         layers = {plain_name(n): m for n, m in step.module.named_modules()}
@@ -44,7 +46,8 @@ class OutputLayer:
         for name in reversed(seen or declared):
             found = {id(p) for p in layers[name].parameters()}
             if found & own:
-                if not seen:
+                if not seen and not self._has_said_declared:
+                    self._has_said_declared = True
                     rank_zero_info(
                         "`GradientClipping`: the layers were not seen running (compiled or"
                         f" functional code); the last one declared, {name!r}, counts as the output"

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_stab.callbacks._trainer.device_values import to_host
-from lightning_stab.callbacks._trainer.logging import is_due
+from lightning_stab.callbacks._trainer.logging import is_due, num_steps
 from lightning_stab.callbacks._trainer.losses import true_loss
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
@@ -138,15 +138,15 @@ class DoctorState:
 
     def facts(self, trainer: Trainer, moment: str = "") -> Facts:
         """Return what is known now."""
-        planned = trainer.estimated_stepping_batches
+        planned, steps = trainer.estimated_stepping_batches, num_steps(trainer)
         known: dict[str, Any] = {
             "moment": moment,
-            "step": trainer.global_step,
+            "step": steps,
             "epoch": self._losses.epoch,
             "warming_up": float(self._is_warming_up),
             "learning_rate": self._rate,
             "rate_left": self._rate / self._highest_rate if self._highest_rate > 0 else math.nan,
-            "progress": trainer.global_step / planned if 0 < planned < math.inf else math.nan,
+            "progress": steps / planned if 0 < planned < math.inf else math.nan,
         }
         for source in self._sources.values():
             known |= source.facts()

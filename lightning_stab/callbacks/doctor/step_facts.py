@@ -91,6 +91,8 @@ class StepFacts(FactSource):
             held = {id(p) for group in groups for p in group["params"]}
             trainable = [(n, p) for n, p in step.module.named_parameters() if p.requires_grad]
             unoptimized = [plain_name(n) for n, p in trainable if id(p) not in held]
+            if not any(o is step.optimizer for o in step.trainer.optimizers):
+                unoptimized = []  # the module keeps optimizers to itself: which is not known
             self._known["unoptimized"] = dict.fromkeys(unoptimized, 1.0)
             self._measure_units(step.module)
         named = zip(step.names(), step.params, strict=True)

@@ -14,12 +14,13 @@ from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, options_from, real, strings
 from lightning_stab.callbacks._trainer import fit_state
-from lightning_stab.callbacks._trainer.lightning_classes import Callback
+from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
 from lightning_stab.callbacks._trainer.logging import log_step
 from lightning_stab.callbacks._trainer.places import log_folder
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.doctor import report
+from lightning_stab.callbacks.doctor.advice import advise_beside
 from lightning_stab.callbacks.doctor.state import DoctorState
 from lightning_stab.diagnosis import IDS, THRESHOLDS, Engine, Finding
 from lightning_stab.diagnosis.facts import SAMPLED_STEP
@@ -148,6 +149,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
+        super().on_train_start(trainer, pl_module)
         if fit_state.begins_anew(trainer, loaded=self._is_loaded):
             self._begin()
         self._is_loaded = False
@@ -157,6 +159,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Put hooks on for a batch that is sampled."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._state.begin_batch(trainer, pl_module, batch, log_step(trainer))
 
     def on_before_backward(
@@ -184,7 +187,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     def measure_step(self, step: OptimizerStep) -> None:
         """Measure gradients and weights; diagnose the very first step before it is taken."""
-        if self._state.is_sampled:
+        if self._state.is_sampled and not step.is_repeated:
             self._state.measure(step)
             if self._state.is_first:
                 self._diagnose(step.trainer, "start")
@@ -198,6 +201,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Diagnose after a step that was sampled."""
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         if self._state.end_batch(trainer):
             self._diagnose(trainer, SAMPLED_STEP)
 
@@ -216,9 +220,11 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         """Diagnose what led to the failure, and take the hooks off."""
         if self._state.module is not None:
             self._finish(trainer, pl_module, alone=True)
+        super().teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off; the findings stay."""
+        super().teardown(trainer, pl_module, stage)
         self._state.remove_hooks()
         self._state.module = None
 
@@ -250,6 +256,8 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             report.log_facts(trainer, facts)
         if not new:
             return
+        new = [advise_beside(callbacks_of(trainer), finding) for finding in new]
+        self._engine.findings[-len(new) :] = new
         report.log_findings(trainer, new)
         self._write(trainer)
         if self.options.print_findings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, options_from, strings
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
@@ -137,6 +138,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
+        super().on_train_start(trainer, pl_module)
         if begins_anew(trainer, loaded=self._loaded):
             self._noise = NoiseScale()
 
@@ -144,6 +146,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Put hooks on for a batch whose step will be read in full."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if not self._is_full(log_step(trainer)):
             return
         if self._wants("depth"):
@@ -161,6 +164,11 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         soon = self._wants("cosine") and self._is_full(at + 1)
         return self._is_due(at) or soon or self._wants_histogram(at)
 
+    def begin_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
+        """Copy the weights, before an optimizer that evaluates several times moves them."""
+        if self._wants("update_ratio") and self._is_full(log_step(trainer)):
+            self._update_ratio.begin_step(optimizer)
+
     def measure_step(self, step: OptimizerStep) -> None:
         """Read the gradients as they are before anything guards or clips them."""
         at = log_step(step.trainer)
@@ -169,12 +177,12 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
             self._pending.append(norm_scalars(step, step.norms, "grad_norm", patterns))
         if self._is_full(at):
             self._pending.extend(entry_scalars(step, self.options.statistics))
-            if self._wants("cosine"):
+            if self._wants("cosine") and not step.is_repeated:
                 self._pending.extend(self._cosine.scalars(step))
             self._pending.extend(self._noise.scalars(step))
             if self._wants("update_ratio"):
-                self._update_ratio.before_step(step)
-        if self._wants("cosine") and self._is_full(at + 1):
+                self._update_ratio.select(step)
+        if self._wants("cosine") and self._is_full(at + 1) and not step.is_repeated:
             self._cosine.remember(step)
         if self._wants_histogram(at):
             write_histograms(step, list(tensorboard_writers(step.trainer)), at)
@@ -190,6 +198,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Log everything that this batch's steps gave, as one event."""
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         if not (self._pending or self._depth.is_on):
             return
         later = self._update_ratio.scalars() + self._depth.scalars(trainer)
@@ -206,6 +215,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off."""
+        super().teardown(trainer, pl_module, stage)
         self._clear()
 
     def state_dict(self) -> dict[str, Any]:

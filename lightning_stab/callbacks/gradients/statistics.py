@@ -15,7 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
-from torch.optim import LBFGS
+from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from lightning_stab.callbacks._hooks.compiled import say_compiled
 from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe, first_and_last_hidden
@@ -101,14 +102,24 @@ class UpdateRatio:
     """The real change of the weights over their size, from a copy taken before the step."""
 
     def __init__(self) -> None:
-        self._copies: list[tuple[tuple[str, ...], list[Tensor], list[Tensor]]] = []
+        self._begun: tuple[list[Parameter], list[Tensor]] = ([], [])
+        self._copies: list[tuple[tuple[str, ...], list[Parameter], list[Tensor]]] = []
 
-    def before_step(self, step: OptimizerStep) -> None:
-        """Copy the weights that are about to change, once for all evaluations of a line search."""
-        known = any(params[0] is step.params[0] for _, params, _ in self._copies)
-        if known and isinstance(step.optimizer, LBFGS):
-            return
-        self._copies.append((step.names(), list(step.params), copy_entries(step.params)))
+    @torch.no_grad()
+    def begin_step(self, optimizer: Optimizer) -> None:
+        """Copy the weights that may change, before the optimizer evaluates anything."""
+        held = (p for group in optimizer.param_groups for p in group["params"])
+        params = [p for p in held if p.requires_grad]
+        self._begun = (params, copy_entries(params))
+
+    def select(self, step: OptimizerStep) -> None:
+        """Keep the copies of those that have a gradient, at the first of several evaluations."""
+        copies = {id(p): copy for p, copy in zip(*self._begun, strict=True)}
+        self._begun = ([], [])
+        known = [(n, p) for n, p in zip(step.names(), step.params, strict=True) if id(p) in copies]
+        if known:
+            names, params = zip(*known, strict=True)
+            self._copies.append((names, list(params), [copies[id(p)] for p in params]))
 
     def drop(self, step: OptimizerStep) -> None:
         """Forget the copies of a step that is not taken and so changes nothing."""
@@ -117,6 +128,7 @@ class UpdateRatio:
     def scalars(self) -> list[DeviceScalars]:
         """Compare with the weights after the step, and forget the copies."""
         copies, self._copies = self._copies, []
+        self._begun = ([], [])
         return [
             DeviceScalars(torch.cat(change_and_size(before, params)), partial(_ratios, names))
             for names, params, before in copies

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
-from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler, step_members
+from lightning_stab.callbacks._trainer.step import gradient_scaler, step_members
 from lightning_stab.functional.names import plain_name
-from lightning_stab.functional.norms import first_nonfinite, is_sharded, tensor_norms, total_norm
+from lightning_stab.functional.norms import (
+    first_nonfinite,
+    is_sharded,
+    local_shard,
+    tensor_norms,
+    total_norm,
+)
 
 
 class BufferKeeper:
@@ -112,25 +120,41 @@ class SchedulerHold:
         self._held = waiting
 
 
-class LineSearchBackup:
-    """Weights and state before an LBFGS step, which evaluates and moves many times in one step."""
+class StepBackup:
+    """Weights and state before a step of an optimizer that may move the weights in between."""
 
-    def __init__(self, step: OptimizerStep) -> None:
-        self._optimizer = step.optimizer
-        self._params = list(step.params)
-        self._copies = [p.detach().clone() for p in step.params]
-        self._state = copy.deepcopy(step.optimizer.state_dict())
+    def __init__(self, optimizer: Optimizer) -> None:
+        inner = (v for v in vars(optimizer).values() if isinstance(v, Optimizer))
+        self._optimizers = [o for o in (optimizer, *inner) if isinstance(o, Optimizer)]
+        self._params = [p for group in optimizer.param_groups for p in group["params"]]
+        self._copies = [_clone(p) for p in self._params]
+        self._states = [_clone(dict(o.state)) for o in self._optimizers]
+        self._groups = [
+            [{k: _clone(v) for k, v in group.items() if k != "params"} for group in o.param_groups]
+            for o in self._optimizers
+        ]
 
-    def is_needed(self) -> bool:
-        """Say whether the step itself has made a weight non-finite."""
+    def is_ruined(self) -> bool:
+        """Say whether a weight is not finite."""
         return first_nonfinite(self._params) is not None
+
+    def has_moved(self) -> bool:
+        """Say whether a weight is another one now."""
+        pairs = zip(self._params, self._copies, strict=True)
+        return any(not torch.equal(local_shard(p), local_shard(kept)) for p, kept in pairs)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put weights and state back."""
+        """Put weights and state back, and drop the gradients."""
         for p, kept in zip(self._params, self._copies, strict=True):
             p.copy_(kept)
-        self._optimizer.load_state_dict(self._state)
+            p.grad = None
+        saved = zip(self._optimizers, self._states, self._groups, strict=True)
+        for optimizer, state, groups in saved:
+            optimizer.state.clear()
+            optimizer.state.update(state)
+            for group, kept in zip(optimizer.param_groups, groups, strict=True):
+                group.update(kept)
 
 
 def take_snapshot(trainer: Trainer, module: LightningModule, guard: object) -> dict[str, Any]:
@@ -157,14 +181,28 @@ def take_snapshot(trainer: Trainer, module: LightningModule, guard: object) -> d
 def restore_snapshot(
     trainer: Trainer, module: LightningModule, guard: object, snapshot: dict[str, Any]
 ) -> None:
-    """Put a snapshot back in place; the snapshot stays as it is."""
+    """Put a snapshot back in place; the snapshot stays as it is.
+
+    Parameter groups that were added after it keep their settings, and their state begins anew. An
+    optimizer or scheduler that is another one by now stays as it is.
+    """
     for name, tensor in _tensors(module).items():
         if name in snapshot["module"]:
             tensor.copy_(snapshot["module"][name])
-    for optimizer, state in zip(trainer.optimizers, snapshot["optimizers"], strict=True):
-        optimizer.load_state_dict(copy.deepcopy(state))
-    for config, state in zip(trainer.lr_scheduler_configs, snapshot["schedulers"], strict=True):
-        config.scheduler.load_state_dict(copy.deepcopy(state))
+    fit = [
+        _load_optimizer(optimizer, state)
+        for optimizer, state in zip(trainer.optimizers, snapshot["optimizers"], strict=False)
+    ]
+    if not all(fit) or len(trainer.optimizers) != len(snapshot["optimizers"]):
+        rank_zero_warn(
+            "`StepGuard` went back to a snapshot whose optimizers have other parameters than the"
+            " present ones: the weights are those of the snapshot, and the state of these"
+            " optimizers (moments, learning rates) stays as it is.",
+            category=RuntimeWarning,
+        )
+    for config, state in zip(trainer.lr_scheduler_configs, snapshot["schedulers"], strict=False):
+        if config.scheduler.state_dict().keys() == state.keys():  # else it was exchanged
+            config.scheduler.load_state_dict(copy.deepcopy(state))
     scaler = gradient_scaler(trainer)
     if scaler is not None and snapshot["scaler"] is not None:
         scaler.load_state_dict(snapshot["scaler"])
@@ -174,21 +212,53 @@ def restore_snapshot(
             member.load_state_dict(copy.deepcopy(state))
 
 
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> bool:
+    """Put an optimizer's state back; say whether its groups are those of the state and later ones.
+
+    Where a group or an entry of one was added, it is that of the present.
+    """
+    now = optimizer.state_dict()["param_groups"]
+    saved = state["param_groups"]
+    counts = [[len(group["params"]) for group in groups] for groups in (now, saved)]
+    if counts[0][: len(saved)] != counts[1]:
+        return False
+    known = [{**group, **old} for group, old in zip(now, saved, strict=False)]
+    groups = known + now[len(saved) :]
+    optimizer.load_state_dict(copy.deepcopy({**state, "param_groups": groups}))
+    return True
+
+
+def num_groups(snapshot: dict[str, Any]) -> list[int]:
+    """Return how many parameter groups each optimizer of a snapshot has."""
+    return [len(state["param_groups"]) for state in snapshot["optimizers"]]
+
+
 def fits_into_checkpoint(snapshot: dict[str, Any]) -> bool:
     """Say whether a checkpoint can hold the snapshot: not if it has pieces of sharded tensors."""
     return not any(map(is_sharded, snapshot["module"].values()))
 
 
-def scale_learning_rates(trainer: Trainer, factor: float) -> None:
-    """Multiply every learning rate, and what schedulers compute later ones from, by ``factor``.
+def scale_learning_rates(
+    trainer: Trainer, factor: float, times: int = 1, num_restored: Sequence[int] = ()
+) -> None:
+    """Multiply every learning rate, and what schedulers compute later ones from, by a factor.
 
     Callbacks that set learning rates take part with a method ``scale_learning_rates(factor)``.
+
+    Args:
+        trainer: the Trainer.
+        factor: what one rewind multiplies by.
+        times: how often what has just been restored is multiplied.
+        num_restored: how many groups of each optimizer were restored; later ones are multiplied
+            once, because earlier rewinds have multiplied them already.
     """
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
+    for place, optimizer in enumerate(trainer.optimizers):
+        restored = num_restored[place] if place < len(num_restored) else math.inf
+        for number, group in enumerate(optimizer.param_groups):
             for key in ("lr", "initial_lr", "max_lr", "min_lr"):
-                if key in group:
-                    group[key] = group[key] * factor
+                if group.get(key) is not None:
+                    group[key] = group[key] * factor ** (times if number < restored else 1)
+    factor **= times
     for config in trainer.lr_scheduler_configs:
         for scheduler in _with_inner(config.scheduler):
             if hasattr(scheduler, "base_lrs"):

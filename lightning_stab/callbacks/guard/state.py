@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.optim import LBFGS
+from torch.optim import LBFGS, Optimizer
 
 from lightning_stab.callbacks._trainer.losses import unscaled_loss
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
@@ -16,13 +16,15 @@ from lightning_stab.callbacks.guard.forensics import NonfiniteTracer
 from lightning_stab.callbacks.guard.options import GuardOptions
 from lightning_stab.callbacks.guard.restoring import (
     BufferKeeper,
-    LineSearchBackup,
     SchedulerHold,
+    StepBackup,
     fits_into_checkpoint,
     restore_snapshot,
     take_snapshot,
 )
 from lightning_stab.callbacks.guard.verdicts import StepFacts, Verdict, gather_facts
+
+PROBED_STEPS = 3  # after which an optimizer that evaluated once, where it stood, goes on so
 
 
 class GuardState:
@@ -43,7 +45,10 @@ class GuardState:
         self._forensics = NonfiniteTracer() if options.forensics else None
         self._losses: list[Tensor] = []
         self._window_is_open = False
-        self._line_searches: dict[int, LineSearchBackup] = {}
+        self._backups: dict[int, StepBackup] = {}  # by the place of the optimizer
+        self._rejected: set[int] = set()  # places of those whose present step is not taken
+        self._single: dict[int, int] = {}  # steps that evaluated once, where the weights stood
+        self._moving: set[int] = set()  # places of those that evaluate again, or elsewhere
         self._snapshot_is_unused = False
         self._scaler_state: dict[str, Any] | None = None
 
@@ -64,16 +69,36 @@ class GuardState:
         """Add the loss of a backward pass to those of the coming step."""
         self._losses.append(unscaled_loss(trainer, loss))
 
+    def begin_step(self, optimizer: Optimizer, index: int) -> None:
+        """Keep weights and state before a step in which they may be moved before it is judged."""
+        self._rejected.discard(index)
+        self._backups.pop(index, None)
+        is_plain = type(optimizer).__module__.startswith("torch.optim.")
+        may_move = index in self._moving or self._single.get(index, 0) < PROBED_STEPS
+        if self._undoes and (isinstance(optimizer, LBFGS) or (may_move and not is_plain)):
+            self._backups[index] = StepBackup(optimizer)
+
     def facts(self, step: OptimizerStep) -> StepFacts | None:
-        """Return what all ranks know of this step; None for a further evaluation of LBFGS."""
+        """Return what all ranks know of this step; None where its further evaluations say nothing.
+
+        A line search of LBFGS may try anything, and a rejected step stays rejected.
+        """
         losses, self._losses = self._losses, []
-        if step.is_line_search:
+        if step.is_repeated and step.index in self._rejected:
+            self._drop(step)
             return None
-        if len(step.trainer.optimizers) > 1:
-            losses = []  # whose losses they are is not known: the gradient decides
+        if step.is_repeated and isinstance(step.optimizer, LBFGS):
+            return None
+        backup = self._backups.get(step.index)
+        if step.is_repeated or (
+            backup is not None and step.index not in self._moving and backup.has_moved()
+        ):
+            self._moving.add(step.index)
         means = [loss.float().mean() for loss in losses]
         loss = torch.stack(means).sum() if means else None
-        return gather_facts(step, loss, self.buffers.running_norm())
+        # of several optimizers it is not known whose losses they are: the gradient decides
+        has_loss = bool(means) and not step.suffix
+        return gather_facts(step, loss, self.buffers.running_norm(), has_loss=has_loss)
 
     def investigate(self, step: OptimizerStep, verdict: Verdict) -> str:
         """Return where the first non-finite step went wrong, if that was asked for."""
@@ -81,38 +106,56 @@ class GuardState:
             return ""
         return self._forensics.investigate(step.trainer, step.module)
 
+    def can_put_back(self, step: OptimizerStep) -> bool:
+        """Say whether a step can still be rejected: not where the weights were moved unkept."""
+        return not self._undoes or not step.is_repeated or step.index in self._backups
+
     def accept(self, step: OptimizerStep) -> None:
-        """Note that a step is taken; keep what an LBFGS step could ruin by itself."""
-        self.num_accepted_since_snapshot += 1
-        if self._undoes and isinstance(step.optimizer, LBFGS):
-            self._line_searches[id(step.optimizer)] = LineSearchBackup(step)
-        if self._undoes and not step.module.automatic_optimization:
-            self.buffers.keep()  # another optimizer's step may follow in this very batch
+        """Note that a step is taken."""
+        self.num_accepted_since_snapshot += not step.is_repeated
 
     def reject(self, step: OptimizerStep) -> None:
         """Drop a step's gradients, put the buffers back and hold the schedulers."""
-        step.reject()
+        self.num_accepted_since_snapshot -= step.is_repeated
+        self._rejected.add(step.index)
+        self._drop(step)
         self.schedulers.hold(step.trainer, step.optimizer)
-        self.buffers.restore()
         scaler = gradient_scaler(step.trainer)
         if scaler is not None:
             self._scaler_state = scaler.state_dict()  # a bad batch says nothing about the scale
 
+    def _drop(self, step: OptimizerStep) -> None:
+        step.reject(as_zero=step.index in self._backups)
+        self.buffers.restore()
+
+    def end_step(self, trainer: Trainer, index: int) -> bool:
+        """Put back what a rejected step has changed all the same.
+
+        Returns whether weights were put back, too, which an LBFGS step has made non-finite.
+        """
+        backup, is_rejected = self._backups.pop(index, None), index in self._rejected
+        if index not in self._moving:
+            self._single[index] = self._single.get(index, 0) + 1
+        if self._undoes and not is_rejected and not trainer.lightning_module.automatic_optimization:
+            self.buffers.keep()  # another optimizer's step may follow in this very batch
+        self._rejected.discard(index)
+        is_ruined = backup is not None and not is_rejected and backup.is_ruined()
+        if backup is not None and (is_rejected or is_ruined):
+            backup.restore()
+        return is_ruined
+
     def end_batch(self, trainer: Trainer) -> bool:
         """Let the schedulers go on, and put back the loss scale, which a rejected step may lower.
 
-        Returns whether weights were put back, too, which an LBFGS step has made non-finite.
+        Returns whether weights were put back, too, by steps that nobody saw end.
         """
         self.schedulers.release(plateaus=False)
         scaler = gradient_scaler(trainer)
         if scaler is not None and self._scaler_state is not None:
             scaler.load_state_dict(self._scaler_state)
         self._scaler_state = None
-        ruined = [backup for backup in self._line_searches.values() if backup.is_needed()]
-        for backup in ruined:
-            backup.restore()
-        self._line_searches.clear()
-        return bool(ruined)
+        ruined = [self.end_step(trainer, index) for index in list(self._backups)]
+        return any(ruined)
 
     def keep_snapshot(self, trainer: Trainer, module: LightningModule, guard: Any) -> None:
         """Take a snapshot; the two newest are kept."""
@@ -134,10 +177,10 @@ class GuardState:
         age = {"age": self.num_accepted_since_snapshot, "fresh": self._snapshot_is_unused}
         return {**self.snapshots[-1], **age}
 
-    def rewind(self, trainer: Trainer, module: LightningModule, guard: Any) -> int:
+    def rewind(self, trainer: Trainer, module: LightningModule, guard: Any) -> dict[str, Any]:
         """Put the newest snapshot back, or the older one where the newest did not help.
 
-        Returns how many rewinds there had been when it was taken.
+        Returns that snapshot.
         """
         self.rewind_due = False
         if not self._snapshot_is_unused and len(self.snapshots) > 1:
@@ -145,4 +188,4 @@ class GuardState:
         self._snapshot_is_unused = False
         self.num_accepted_since_snapshot = 0
         restore_snapshot(trainer, module, guard, self.snapshots[-1])
-        return int(self.snapshots[-1]["num_rewound"])
+        return self.snapshots[-1]

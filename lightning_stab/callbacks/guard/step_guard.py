@@ -18,7 +18,7 @@ from lightning_stab.callbacks._trainer.logging import log_scalars, tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, scaler_will_cure
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.guard.options import GuardOptions
-from lightning_stab.callbacks.guard.restoring import scale_learning_rates
+from lightning_stab.callbacks.guard.restoring import num_groups, scale_learning_rates
 from lightning_stab.callbacks.guard.state import GuardState
 from lightning_stab.callbacks.guard.verdicts import (
     OptimizerSpikeDetector,
@@ -92,8 +92,9 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         self.options = options_from(GuardOptions, locals())
         self.num_skipped = self.num_rewound = 0
         new = partial(OptimizerSpikeDetector, self.options)
-        self._spike_detectors: dict[int, OptimizerSpikeDetector] = defaultdict(new)
+        self._spike_detectors: dict[int | str, OptimizerSpikeDetector] = defaultdict(new)
         self._consecutive: dict[int, int] = {}
+        self._consecutive_before = 0  # the present step
         self._saved_snapshot: dict[str, Any] | None = None
         self._loaded = False
         self._state: GuardState | None = None  # of the running fit
@@ -112,6 +113,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it; take a snapshot of the start."""
+        super().on_train_start(trainer, pl_module)
         saved = self._saved_snapshot if self._loaded else None
         if begins_anew(trainer, loaded=self._loaded):
             self._spike_detectors.clear()
@@ -134,6 +136,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep what a bad batch would change."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._fit.schedulers.release(plateaus=True)
         self._fit.begin_batch(batch, batch_idx)
 
@@ -150,32 +153,48 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         self._fit.end_window()
 
+    def begin_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
+        """Keep what a step changes before it is judged."""
+        if self._state is not None:
+            self._state.begin_step(optimizer, index)
+
     def guard_step(self, step: OptimizerStep) -> None:
         """Examine the step, and let it be taken, skip it, or stop the fit."""
         state, detects = self._fit, self.options.on_spike != "ignore"
         facts = state.facts(step)
         if facts is None:
             return
+        if not step.is_repeated:
+            self._consecutive_before = self._consecutive.get(step.index, 0)
+        # SAM's second gradient is another quantity than its first
+        key = f"{step.index}.{step.evaluation}" if step.is_repeated else step.index
         bad = nonfinite_verdict(facts)
-        if bad is not None and bad.quantity == "norm" and scaler_will_cure(step):
+        if bad is not None and bad.is_overflow(facts) and scaler_will_cure(step):
             state.schedulers.hold(step.trainer, step.optimizer)
             return
         if bad is None and detects:
-            bad = self._spike_detectors[step.index].verdict(facts)
+            bad = self._spike_detectors[key].verdict(facts)
         if bad is not None:
             policy = self.options.on_spike if bad.is_spike else self.options.on_nonfinite
             if policy != "ignore":
                 self._handle_bad_step(step, bad, facts, policy)
                 return
         elif detects:
-            self._spike_detectors[step.index].learn(facts)
+            self._spike_detectors[key].learn(facts)
         self._consecutive[step.index] = 0
         state.accept(step)
+
+    def end_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
+        """Put back what a rejected step has changed, or one that went wrong by itself."""
+        if self._state is not None and self._state.end_step(trainer, index):
+            self.num_skipped += 1
+            self._log(trainer, {})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Let schedulers go on, rewind if that was decided, and take a snapshot when one is due."""
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         state, every = self._fit, self.options.snapshot_every_n_steps
         if state.end_batch(trainer):
             self.num_skipped += 1
@@ -187,6 +206,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the schedulers; a checkpoint saved after the fit still has the snapshot."""
+        super().teardown(trainer, pl_module, stage)
         if self._state is not None:
             self._state.schedulers.release(plateaus=True)
             self._saved_snapshot = self._state.newest_snapshot()
@@ -223,7 +243,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         self, step: OptimizerStep, bad: Verdict, facts: StepFacts, policy: str
     ) -> None:
         state = self._fit
-        consecutive = self._consecutive.get(step.index, 0) + 1
+        consecutive = self._consecutive_before + 1
         self._consecutive[step.index] = consecutive
         what = bad.describe(facts, step, state.buffers)
         found = state.investigate(step, bad)
@@ -241,6 +261,12 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
                 " the weights or from the data as a whole, not from one batch: look at the data"
                 " and the initialisation, or lower the learning rate."
             )
+        if not state.can_put_back(step):
+            raise UnstableStepError(
+                f"`StepGuard` stopped the fit: {what}, at a further evaluation of a"
+                f" `{type(step.optimizer).__name__}` that had evaluated once in each of its first"
+                " steps, so that the weights were not kept. Go back to a checkpoint."
+            )
         state.reject(step)
         state.rewind_due |= policy == "rewind" and consecutive % self.options.rewind_after == 0
         self.num_skipped += 1
@@ -251,10 +277,11 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
             )
 
     def _rewind(self, trainer: Trainer, module: LightningModule) -> None:
-        num_rewound_before = self._fit.rewind(trainer, module, self)
+        snapshot = self._fit.rewind(trainer, module, self)
         self.num_rewound += 1
         factor = self.options.lr_factor
-        scale_learning_rates(trainer, factor ** (self.num_rewound - num_rewound_before))
+        times = self.num_rewound - int(snapshot["num_rewound"])
+        scale_learning_rates(trainer, factor, times, num_groups(snapshot))
         self._log(trainer, {})
         rank_zero_info(
             "`StepGuard` went back to an earlier snapshot of the weights after"

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
+from torch.optim import LBFGS
 
+from lightning_stab.callbacks._trainer.logging import num_steps
 from lightning_stab.callbacks._trainer.ranks import gather_numbers, largest
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.callbacks.guard.options import GuardOptions
@@ -36,13 +38,17 @@ class StepFacts:
         norm: the norm of the whole gradient, the same on all ranks after their reduction.
         running: the norm of batch normalisation's running statistics after the batch, the
             largest of the ranks'; 0 where there are none.
-        has_loss: whether a loss was seen; ``raw`` backward passes show none.
+        has_loss: whether the loss is known to be that of this step: ``raw`` backward passes show
+            none, and those of several optimizers are not told apart.
+        is_line_search: whether LBFGS steps: the points that its line search tries, far from the
+            weights that it keeps, move the running statistics of a healthy run at will.
     """
 
     loss: float
     norm: float
     running: float
     has_loss: bool
+    is_line_search: bool = False
 
     def quantities(self) -> dict[str, float]:
         """Return what is examined, the loss before the gradient, which it makes non-finite."""
@@ -69,10 +75,15 @@ class Verdict:
         """Whether the value is finite but out of line."""
         return math.isfinite(self.value)
 
+    def is_overflow(self, facts: StepFacts) -> bool:
+        """Say whether the gradient alone is not finite, as where a loss scale is too high."""
+        forward = (facts.loss, facts.running)  # which the scale does not change
+        return self.quantity == "norm" and all(map(math.isfinite, forward))
+
     def describe(self, facts: StepFacts, step: OptimizerStep, buffers: BufferKeeper) -> str:
         """Return what is wrong, and where; called before anything is put back."""
         name, nonfinite, spike = NAMES[self.quantity]
-        at = f"step {step.trainer.global_step} (epoch {step.trainer.current_epoch})"
+        at = f"step {num_steps(step.trainer)} (epoch {step.trainer.current_epoch})"
         seen = f"loss {facts.loss:.6g}, " if facts.has_loss else ""
         numbers = f"{seen}gradient norm {facts.norm:.6g}"
         if self.is_spike:
@@ -109,6 +120,8 @@ class OptimizerSpikeDetector:
     def verdict(self, facts: StepFacts) -> Verdict | None:
         """Return the spike that a finite step shows, None for a good one."""
         for name, value in facts.quantities().items():
+            if name == "running" and facts.is_line_search:
+                continue
             if self._detectors[name].is_spike(value):
                 return Verdict(name, value, self._detectors[name].limit())
         return None
@@ -134,18 +147,22 @@ def nonfinite_verdict(facts: StepFacts) -> Verdict | None:
     return next(bad, None)
 
 
-def gather_facts(step: OptimizerStep, loss: Tensor | None, running: Tensor | None) -> StepFacts:
+def gather_facts(
+    step: OptimizerStep, loss: Tensor | None, running: Tensor | None, *, has_loss: bool
+) -> StepFacts:
     """Return this step's facts, after one small exchange where there are several ranks.
 
     Args:
         step: the step.
         loss: this rank's loss, None if none was seen.
         running: the norm of the running statistics, None if there are none.
+        has_loss: whether that loss is judged.
     """
     own = [0.0 if value is None else float(value) for value in (loss, running)]
     ranks = gather_numbers(step.trainer, [*own, step.total_value], step.total.device)
-    if len(ranks) == 1:
-        return StepFacts(own[0], step.total_value, own[1], loss is not None)
     losses, runnings, norms = zip(*ranks, strict=True)
     mean = sum(losses) / len(losses)
-    return StepFacts(mean, largest(norms), largest(runnings), loss is not None)
+    searches = isinstance(step.optimizer, LBFGS)
+    if len(ranks) == 1:
+        return StepFacts(mean, norms[0], runnings[0], has_loss, searches)
+    return StepFacts(mean, largest(norms), largest(runnings), has_loss, searches)
