@@ -8,15 +8,12 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_stab.arguments import options_from
-from lightning_stab.callbacks._trainer.fit_state import (
-    FitStart,
-    fit_start,
-    is_validating_fit,
-)
+from lightning_stab.callbacks._trainer.exceptions import call_after_exception
+from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start, is_validating_fit
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
 from lightning_stab.callbacks.decay.options import DecayOptions
-from lightning_stab.callbacks.decay.param_groups import group_names
+from lightning_stab.callbacks.decay.param_groups import group_names, undo_first_write
 from lightning_stab.callbacks.decay.state import DecayState, refuse_two_schedules
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
 
@@ -121,6 +118,9 @@ class LearningRateDecay(Callback, options=DecayOptions):
         self._weights.finish_loading(trainer)
         if self._loaded:
             self._state.load_state_dict(self._loaded)
+        elif self.options.combine == "replace":
+            for optimizer in trainer.optimizers:
+                undo_first_write(optimizer)
         self._loaded, self._logged = {}, (-1, [])
         self._state.attach()
 
@@ -128,6 +128,9 @@ class LearningRateDecay(Callback, options=DecayOptions):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Log the rates of the coming step, at intervals and where an epoch changed them."""
+        if self._state is not None:
+            self._state.leave_or_take_over(trainer)
+            self._state.reload_if_due(trainer)
         step, (logged_step, logged) = trainer.global_step, self._logged
         if self._state is None or step == logged_step:
             return
@@ -147,20 +150,42 @@ class LearningRateDecay(Callback, options=DecayOptions):
         if self._state is not None:
             self._state.end_batch(trainer, outputs)
 
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note which weights are measured."""
+        monitor = self.options.monitor if self.options.reload_best else None
+        if monitor and batch_idx == dataloader_idx == 0 and is_validating_fit(trainer):
+            self._weights.begin_validation(trainer, monitor)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Observe the monitored metric, where it comes from the validation."""
         if self._state is not None and is_validating_fit(trainer):
+            if self.options.monitor:
+                self._weights.end_validation(trainer, self.options.monitor)
             self._state.end_validation(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the epoch, and observe the loss or a metric of the training."""
         if self._state is not None:
             self._state.end_epoch(trainer)
+            self._state.reload_if_due(trainer)
 
     def scale_learning_rates(self, factor: float) -> None:
         """Continue from rates that have been scaled by ``factor`` elsewhere."""
         if self._state is not None:
             self._state.scale(factor)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave nothing behind when every callback has seen the exception."""
+        call_after_exception(trainer, lambda: self.teardown(trainer, pl_module, "fit"))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove the hooks from the optimizers, and free the copy of the weights."""
@@ -172,7 +197,9 @@ class LearningRateDecay(Callback, options=DecayOptions):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that moves, as plain numbers and lists; the weights go apart."""
-        return dict(self._final) if self._state is None else self._state.state_dict()
+        if self._state is None:  # before the run begins that loaded it, or after the fit
+            return dict(self._loaded or self._final)
+        return self._state.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the state until the optimizers are ready."""
