@@ -96,7 +96,7 @@ class FactorSchedule:
 
 
 class TimeSchedule(FactorSchedule):
-    """A factor of the time alone, so that the time is all that is taken from a checkpoint.
+    """A factor of the time alone.
 
     Example:
         >>> schedule = TimeSchedule(lambda optimizer: ExponentialLR(optimizer, 0.5))
@@ -112,10 +112,6 @@ class TimeSchedule(FactorSchedule):
         ):
             self.advance()
         return self.factor
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from the time that :meth:`state_dict` returned, with the present settings."""
-        self.go_to(state["last_epoch"])
 
 
 def time_schedule(
