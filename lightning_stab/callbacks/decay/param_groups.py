@@ -92,10 +92,8 @@ def undo_first_write(optimizer: Optimizer) -> None:
         if has_rate(group):
             _set_rate(group, float(group.get("max_lr", group.get("initial_lr", group["lr"]))))
         if "max_momentum" in group:
-            given: dict[str, Any] = {
-                k: optimizer.defaults[k] for k in ("momentum", "betas") if k in group
-            }
-            group.update(given)
+            for name in {"momentum", "betas"} & group.keys():
+                group[name] = optimizer.defaults[name]
 
 
 def group_names(optimizers: list[Optimizer]) -> list[str]:

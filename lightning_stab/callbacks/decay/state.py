@@ -261,7 +261,8 @@ def refuse_two_schedules(trainer: Trainer, module: LightningModule, combine: str
             raise ConflictError(
                 "`LearningRateDecay` scales the `lr` of each param group, and "
                 f"{type(optimizer).__name__} has a group without one (`lr` missing or "
-                "None), because it chooses its steps itself; give it a learning rate, or leave the callback out."
+                "None), because it chooses its steps itself; give it a learning rate, "
+                "or leave the callback out."
             )
     configs = trainer.lr_scheduler_configs
     if not configs:

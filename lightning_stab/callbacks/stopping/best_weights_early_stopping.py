@@ -25,11 +25,11 @@ from lightning_stab.callbacks._trainer.logging import log_scalars, log_text, req
 from lightning_stab.callbacks._trainer.ranks import broadcast, first_rank_with
 from lightning_stab.callbacks._trainer.strategies import (
     averages_weights,
+    refuse_shared_state_key,
     refuse_unrestorable_weights,
 )
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
 from lightning_stab.callbacks.stopping.record import StoppingOptions, StoppingRecord
-from lightning_stab.errors import ConflictError
 from lightning_stab.functional.stopping import Position
 
 _PATIENCE = EarlyStoppingReason.PATIENCE_EXHAUSTED
@@ -180,7 +180,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
         _without_trainer.discard(self)
         sharing = [c for c in callbacks_of(trainer) if self._shares_key_with(c)]
         self._instance = next((n for n, c in enumerate(sharing, start=1) if c is self), 1)
-        self._refuse_one_key_for_two(trainer)
+        refuse_shared_state_key(trainer, self)
         if stage == "fit" and self.restore_best:
             refuse_unrestorable_weights(trainer)
         chosen = self.options.check_on_train_epoch_end
@@ -191,16 +191,6 @@ class BestWeightsEarlyStopping(EarlyStopping):
             settings: Any = trainer  # Lightning sets them where a type checker does not see it
             chosen = settings.val_check_interval == 1.0 and settings.check_val_every_n_epoch == 1
         self._checks_at_epoch_end = chosen
-
-    def _refuse_one_key_for_two(self, trainer: Trainer) -> None:
-        # The Trainer refuses that in its own list, before the module brings its callbacks.
-        others = [c for c in callbacks_of(trainer) if not isinstance(c, BestWeightsEarlyStopping)]
-        if any(other.state_key == self.state_key for other in others):
-            raise ConflictError(
-                f"`{type(self).__name__}` and an `EarlyStopping` that the module brings in "
-                f"`configure_callbacks` both follow {self.monitor!r} and would overwrite each "
-                "other's state in checkpoints; remove one of them."
-            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with an empty record, or continue from the checkpoint's or the last fit's."""

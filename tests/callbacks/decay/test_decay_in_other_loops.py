@@ -1,4 +1,4 @@
-"""Decay beside optimizers and schedulers that change, and in runs that go on with other settings."""
+"""Decay beside optimizers and schedulers that change, and in runs with other settings."""
 
 import pytest
 import torch
@@ -104,10 +104,10 @@ def test_a_replaced_scheduler_leaves_neither_its_rate_nor_its_momentum(make):
 
 @pytest.mark.parametrize("schedule", ["exponential", "step", "cosine"])
 @pytest.mark.parametrize("decay_first", [True, False])
-def test_a_scheduler_that_is_installed_in_mid_run_gets_the_rates(schedule, decay_first, capfd):
+def test_a_scheduler_that_is_installed_in_mid_run_gets_the_rates(schedule, decay_first):
     averaging = StochasticWeightAveraging(0.02, swa_epoch_start=3, annealing_epochs=2)
     pair = [LearningRateDecay(schedule), averaging]
-    run, module = fit(
+    _, module = fit(
         [1.0] * 7, *(pair if decay_first else pair[::-1]), module=Plain(1.0), max_epochs=7
     )
     assert module.rates[-1] == pytest.approx([0.02])
