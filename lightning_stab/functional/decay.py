@@ -213,7 +213,6 @@ class LossSchedule:
     def __init__(self, function: Callable[[float], float], *, floor: float, ceiling: float) -> None:
         self._function, self._floor, self._ceiling = function, floor, ceiling
         self._first: float | None = None
-        self._loss: float | None = None
         self.factor = 1.0
 
     def advance(self, *value: float) -> float:
@@ -232,19 +231,17 @@ class LossSchedule:
                     "use `schedule='plateau'` for a loss that may be negative."
                 )
             self._first = loss
-        self._loss = ratio = max(loss, 0.0)
+        ratio = max(loss, 0.0)
         self.factor = loss_factor(ratio, self._first, self._function, self._floor, self._ceiling)
         return self.factor
 
     def state_dict(self) -> dict[str, Any]:
         """Return the progress as plain numbers."""
-        return {"first": self._first, "loss": self._loss, "factor": self.factor}
+        return {"first": self._first, "factor": self.factor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
         self._first, self.factor = state["first"], state["factor"]
-        if state.get("loss") is not None:  # judged anew, because the settings may be others
-            self.advance(state["loss"])
 
 
 class PlateauSchedule(FactorSchedule):

@@ -17,6 +17,8 @@ from lightning_stab.callbacks.decay.param_groups import group_names, undo_first_
 from lightning_stab.callbacks.decay.state import DecayState, refuse_two_schedules
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
 
+_CHECKPOINT_KEY = "lightning_stab.decay"
+
 
 class LearningRateDecay(Callback, options=DecayOptions):
     r"""Lets the learning rate fall with the epoch, the step or the loss, for any module.
@@ -102,6 +104,7 @@ class LearningRateDecay(Callback, options=DecayOptions):
         self._weights = BestWeights()
         self._state: DecayState | None = None
         self._loaded: dict[str, Any] = {}
+        self._circumstances: dict[str, Any] = {}
         self._final: dict[str, Any] = {}
         self._logged: tuple[int, list[float]] = (-1, [])
 
@@ -117,7 +120,7 @@ class LearningRateDecay(Callback, options=DecayOptions):
             self._weights.discard()
         self._weights.finish_loading(trainer)
         if self._loaded:
-            self._state.load_state_dict(self._loaded)
+            self._state.load_state_dict({**self._loaded, **self._circumstances})
         elif self.options.combine == "replace":
             for optimizer in trainer.optimizers:
                 undo_first_write(optimizer)
@@ -191,6 +194,7 @@ class LearningRateDecay(Callback, options=DecayOptions):
         """Remove the hooks from the optimizers, and free the copy of the weights."""
         self._weights.discard()
         if self._state is not None:
+            self._circumstances = self._state.circumstances()
             self._final = self._state.state_dict()  # for a checkpoint saved after the fit
             self._state.detach()
             self._state = None
@@ -210,11 +214,14 @@ class LearningRateDecay(Callback, options=DecayOptions):
     ) -> None:
         """Add the weights that a cut would reload."""
         self._weights.save_to_checkpoint(checkpoint, self.state_key, trainer)
+        now = self._circumstances if self._state is None else self._state.circumstances()
+        checkpoint.setdefault(_CHECKPOINT_KEY, {})[self.state_key] = now
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Find the weights that a cut would reload."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        self._circumstances = checkpoint.get(_CHECKPOINT_KEY, {}).get(self.state_key, {})
         if self.options.reload_best and trainer.state.fn == "fit":
             self._weights.load_from_checkpoint(checkpoint, self.state_key)

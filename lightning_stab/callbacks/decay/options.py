@@ -129,7 +129,7 @@ class DecayClock:
         self._options = options
         self._warmup = warmup_schedule(options.warmup_steps)
         self._main = options.main_schedule(total)
-        self.steps = self._epochs = 0  # taken, and completed after the warm-up
+        self.steps = self.epochs = 0  # taken, and completed after the warm-up
 
     @property
     def in_warmup(self) -> bool:
@@ -155,7 +155,7 @@ class DecayClock:
         """Count one completed epoch."""
         if self.in_warmup:
             return
-        self._epochs += 1
+        self.epochs += 1
         if self._options.interval == "epoch" and not self._options.by_loss:
             self._main.advance()
 
@@ -167,7 +167,7 @@ class DecayClock:
     def state_dict(self) -> dict[str, Any]:
         """Return the progress as plain numbers and lists."""
         warmup, main = self._warmup.state_dict(), self._main.state_dict()
-        return {"steps": self.steps, "epochs": self._epochs, "warmup": warmup, "main": main}
+        return {"steps": self.steps, "warmup": warmup, "main": main}
 
     def load_state_dict(self, state: Mapping[str, Any], *, same_value: bool = True) -> bool:
         """Continue from what :meth:`state_dict` returned, with the present options.
@@ -181,12 +181,12 @@ class DecayClock:
         """
         main, warmup_steps = state["main"], self._options.warmup_steps
         self.steps = state["steps"]
-        self._epochs = state.get("epochs", main.get("last_epoch", 0))  # one of an earlier version
+        self.epochs = state.get("epochs", main.get("last_epoch", 0))  # one of an earlier version
         self._warmup.go_to(min(self.steps, warmup_steps))
         if isinstance(self._main, TimeSchedule):
             after = self.steps - warmup_steps
             by_step = self._options.interval == "step"
-            self._main.go_to(0 if self.in_warmup else after if by_step else self._epochs)
+            self._main.go_to(0 if self.in_warmup else after if by_step else self.epochs)
             return True
         mark = {"loss": "first", "oscillation": "recent"}.get(
             self._options.schedule, "num_bad_epochs"

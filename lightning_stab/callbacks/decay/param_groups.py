@@ -34,10 +34,8 @@ class GroupRates:
                 self._apply_change(i, 0.0)
                 continue
             self._apply_change(i, float(group["lr"]))
-            before = self._written[i]
+            self._before[i] = self._written[i]
             self._written[i] = _set_rate(group, self._first[i] * factor)
-            if self._written[i] != before:
-                self._before[i] = before
         self._factor = factor
 
     def _apply_change(self, i: int, found: float) -> None:
@@ -54,6 +52,10 @@ class GroupRates:
         """Scale the first rates; the rates as they are now count as written here."""
         self._first = [rate * factor for rate in self._first]
         self._written = learning_rates(self._optimizer)[: len(self._first)]
+
+    def is_written(self, factor: float) -> bool:
+        """Say whether every group has been set by this factor already."""
+        return factor == self._factor and self._written == learning_rates(self._optimizer)
 
     def put_back(self) -> None:
         """Set every group to its first rate, for a scheduler of the module to act on."""

@@ -58,7 +58,9 @@ class DecayState:
             if self._multiplies:
                 self._handles += scale_during_steps(optimizer, self.clocks[place])
             self._handles.append(call_after_steps(optimizer, partial(self._count_step, place)))
-        self.write()
+        pairs = zip(self.clocks, self.own_rates, strict=True)
+        if not all(own.is_written(clock.factor) for clock, own in pairs):
+            self.write()
 
     def detach(self) -> None:
         """Remove the hooks from the optimizers."""
@@ -173,6 +175,12 @@ class DecayState:
             "best": None if math.isnan(self._best) else self._best,
             "metric_at": self._metric_at,
             "looked_at": self._observed_at,
+        }
+
+    def circumstances(self) -> dict[str, Any]:
+        """Return what a run with other settings must know besides, as plain numbers and lists."""
+        return {
+            "epochs": [clock.epochs for clock in self.clocks],
             "left": self._is_left,
             "reload": self._is_reload_due,
             "follows": [self.options.monitor, self.options.mode],
@@ -191,7 +199,11 @@ class DecayState:
             )
         follows = [self.options.monitor, self.options.mode]
         same_value = list(state.get("follows", follows)) == follows
-        both = zip(self.clocks, state["clocks"], strict=True)
+        both = list(zip(self.clocks, state["clocks"], strict=True))
+        epochs = [{"epochs": number} for number in state.get("epochs", [])] or [{}] * len(
+            self.clocks
+        )
+        both = [(clock, {**saved, **e}) for (clock, saved), e in zip(both, epochs, strict=True)]
         goes_on = [clock.load_state_dict(saved, same_value=same_value) for clock, saved in both]
         if not all(goes_on):
             rank_zero_info(

@@ -255,13 +255,12 @@ class BestWeightsEarlyStopping(EarlyStopping):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if somebody has changed the weights since they were restored."""
-        stoppers = [c for c in callbacks_of(trainer) if isinstance(c, BestWeightsEarlyStopping)]
-        is_last = [c for c in stoppers if c._restored][-1:] == [self]  # of several the last wins
+        restored = [c for c in callbacks_of(trainer) if getattr(c, "_restored", False)]
+        is_last = [c for c in restored if isinstance(c, BestWeightsEarlyStopping)][-1:] == [self]
         if is_last and self._weights and not self._weights.are_in(pl_module):
             rank_zero_warn(
-                f"The module does not end with its best weights: `{type(self).__name__}` restored "
-                "them, and something changed them in `on_train_end` afterwards. If that was a "
-                "callback, put it before this one in the Trainer's list."
+                "The module does not end with its best weights: something changed them in "
+                f"`on_train_end` after `{type(self).__name__}`; put this callback last."
             )
 
     def on_exception(
@@ -273,7 +272,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
     def _end_by(self, exception: BaseException, trainer: Trainer) -> None:
         name = type(exception).__name__
         try:
-            if self.restore_best and self._weights and not self._restored:
+            if self._weights and not self._restored:
                 self._weights.restore(trainer)
                 self._restored = True
             if self._weights:
@@ -332,7 +331,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
 
     def _run_early_stopping_check(self, trainer: Trainer) -> None:
         """Check now. Named as in Lightning's class, for those who call or replace it there."""
-        settings: Any = trainer  # Lightning sets it where a type checker does not see it
+        settings: Any = trainer
         # a run that was resumed behind a validation has its metrics from the next one on
         is_known = self._validated or not trainer.enable_validation
         strict, verbose = self.strict and is_known, self.verbose
