@@ -152,6 +152,7 @@ class LearningRateDecay(Callback, options=DecayOptions):
         """Observe the training loss, if that is what the rate follows."""
         if self._state is not None:
             self._state.end_batch(trainer, outputs)
+            self._state.reload_if_due(trainer)
 
     def on_validation_batch_start(
         self,

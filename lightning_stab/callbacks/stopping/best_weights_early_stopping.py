@@ -270,15 +270,14 @@ class BestWeightsEarlyStopping(EarlyStopping):
         call_after_exception(trainer, lambda: self._end_by(exception, trainer))
 
     def _end_by(self, exception: BaseException, trainer: Trainer) -> None:
-        name = type(exception).__name__
         try:
             if self._weights and not self._restored:
                 self._weights.restore(trainer)
                 self._restored = True
             if self._weights:
-                self._report(trainer, f"The run was ended by {name}")
+                self._report(trainer, f"The run was ended by {type(exception).__name__}")
         except Exception as error:  # whatever it is, the exception that ended the run is reported
-            rank_zero_info(f"After {name} the best weights could not be restored: {error}")
+            rank_zero_info(f"The best weights could not be restored: {error}")
         self._weights.discard()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -331,11 +330,10 @@ class BestWeightsEarlyStopping(EarlyStopping):
 
     def _run_early_stopping_check(self, trainer: Trainer) -> None:
         """Check now. Named as in Lightning's class, for those who call or replace it there."""
-        settings: Any = trainer
         # a run that was resumed behind a validation has its metrics from the next one on
         is_known = self._validated or not trainer.enable_validation
         strict, verbose = self.strict and is_known, self.verbose
-        if settings.fast_dev_run:
+        if getattr(trainer, "fast_dev_run", False):
             return
         if not require_metrics(trainer, self.options.modes, strict=strict, verbose=verbose):
             return
