@@ -95,6 +95,25 @@ class FactorSchedule:
         self._optimizer.param_groups[0]["lr"] = state["factor"]
 
 
+class TimeSchedule(FactorSchedule):
+    """A factor of the time alone.
+
+    Example:
+        >>> schedule = TimeSchedule(lambda optimizer: ExponentialLR(optimizer, 0.5))
+        >>> schedule.go_to(2), schedule.advance()
+        (0.25, 0.125)
+    """
+
+    def go_to(self, time: int) -> float:
+        """Advance to a later ``time``; return the factor, bit for bit that of a whole run."""
+        progress = self._scheduler
+        while progress.last_epoch < time and (
+            self._last is None or progress.last_epoch < self._last
+        ):
+            self.advance()
+        return self.factor
+
+
 def time_schedule(
     name: str,
     *,
@@ -105,7 +124,7 @@ def time_schedule(
     time_scale: float,
     growth: int,
     floor: float,
-) -> FactorSchedule:
+) -> TimeSchedule:
     r"""Return the factor as a function of the time ``t``, counted from 0.
 
     =================== ================================================================
@@ -133,10 +152,10 @@ def time_schedule(
         "cosine": lambda o: CosineAnnealingLR(o, total, floor),
         "cosine_restarts": lambda o: CosineAnnealingWarmRestarts(o, every, growth, floor),
     }
-    return FactorSchedule(makers[name], last=total if name in NEEDS_TOTAL else None)
+    return TimeSchedule(makers[name], last=total if name in NEEDS_TOTAL else None)
 
 
-def warmup_schedule(steps: int) -> FactorSchedule:
+def warmup_schedule(steps: int) -> TimeSchedule:
     """Return a factor that rises in equal parts from 1/(steps+1) to 1 over ``steps``.
 
     Example:
@@ -144,7 +163,7 @@ def warmup_schedule(steps: int) -> FactorSchedule:
         >>> [schedule.factor] + [round(schedule.advance(), 2) for _ in range(4)]
         [0.25, 0.5, 0.75, 1.0, 1.0]
     """
-    return FactorSchedule(lambda o: LinearLR(o, 1 / (steps + 1), total_iters=steps))
+    return TimeSchedule(lambda o: LinearLR(o, 1 / (steps + 1), total_iters=steps))
 
 
 def smooth(mean: Tensor, weight: Tensor, value: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, inherits
@@ -77,6 +77,21 @@ def refuse_unrestorable_weights(trainer: Trainer) -> None:
             "`restore_best` would throw away the averaged weights with which "
             "StochasticWeightAveraging ends the run; use WeightAveraging instead, or set "
             "`restore_best=False`."
+        )
+
+
+def refuse_shared_state_key(trainer: Trainer, callback: Callback) -> None:
+    """Refuse a second callback with the key of this one, which the module may have brought.
+
+    Raises:
+        ConflictError: because the Trainer refuses that in its own list only.
+    """
+    others = [c for c in callbacks_of(trainer) if c is not callback]
+    if any(other.state_key == callback.state_key for other in others):
+        raise ConflictError(
+            f"`{type(callback).__name__}` and a callback that the module brings in "
+            "`configure_callbacks` would overwrite each other's state in checkpoints, under "
+            f"{callback.state_key!r}; remove one of them."
         )
 
 

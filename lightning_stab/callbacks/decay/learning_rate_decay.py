@@ -8,17 +8,16 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_stab.arguments import options_from
-from lightning_stab.callbacks._trainer.fit_state import (
-    FitStart,
-    fit_start,
-    is_validating_fit,
-)
+from lightning_stab.callbacks._trainer.exceptions import call_after_exception
+from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start, is_validating_fit
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
 from lightning_stab.callbacks.decay.options import DecayOptions
-from lightning_stab.callbacks.decay.param_groups import group_names
+from lightning_stab.callbacks.decay.param_groups import group_names, undo_first_write
 from lightning_stab.callbacks.decay.state import DecayState, refuse_two_schedules
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
+
+_CHECKPOINT_KEY = "lightning_stab.decay"
 
 
 class LearningRateDecay(Callback, options=DecayOptions):
@@ -105,6 +104,7 @@ class LearningRateDecay(Callback, options=DecayOptions):
         self._weights = BestWeights()
         self._state: DecayState | None = None
         self._loaded: dict[str, Any] = {}
+        self._circumstances: dict[str, Any] = {}
         self._final: dict[str, Any] = {}
         self._logged: tuple[int, list[float]] = (-1, [])
 
@@ -120,7 +120,10 @@ class LearningRateDecay(Callback, options=DecayOptions):
             self._weights.discard()
         self._weights.finish_loading(trainer)
         if self._loaded:
-            self._state.load_state_dict(self._loaded)
+            self._state.load_state_dict({**self._loaded, **self._circumstances})
+        elif self.options.combine == "replace":
+            for optimizer in trainer.optimizers:
+                undo_first_write(optimizer)
         self._loaded, self._logged = {}, (-1, [])
         self._state.attach()
 
@@ -128,6 +131,9 @@ class LearningRateDecay(Callback, options=DecayOptions):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Log the rates of the coming step, at intervals and where an epoch changed them."""
+        if self._state is not None:
+            self._state.leave_or_take_over(trainer)
+            self._state.reload_if_due(trainer)
         step, (logged_step, logged) = trainer.global_step, self._logged
         if self._state is None or step == logged_step:
             return
@@ -146,33 +152,59 @@ class LearningRateDecay(Callback, options=DecayOptions):
         """Observe the training loss, if that is what the rate follows."""
         if self._state is not None:
             self._state.end_batch(trainer, outputs)
+            self._state.reload_if_due(trainer)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note which weights are measured."""
+        monitor = self.options.monitor if self.options.reload_best else None
+        if monitor and batch_idx == dataloader_idx == 0 and is_validating_fit(trainer):
+            self._weights.begin_validation(trainer, monitor)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Observe the monitored metric, where it comes from the validation."""
         if self._state is not None and is_validating_fit(trainer):
+            if self.options.monitor:
+                self._weights.end_validation(trainer, self.options.monitor)
             self._state.end_validation(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the epoch, and observe the loss or a metric of the training."""
         if self._state is not None:
             self._state.end_epoch(trainer)
+            self._state.reload_if_due(trainer)
 
     def scale_learning_rates(self, factor: float) -> None:
         """Continue from rates that have been scaled by ``factor`` elsewhere."""
         if self._state is not None:
             self._state.scale(factor)
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave nothing behind when every callback has seen the exception."""
+        call_after_exception(trainer, lambda: self.teardown(trainer, pl_module, "fit"))
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove the hooks from the optimizers, and free the copy of the weights."""
         self._weights.discard()
         if self._state is not None:
+            self._circumstances = self._state.circumstances()
             self._final = self._state.state_dict()  # for a checkpoint saved after the fit
             self._state.detach()
             self._state = None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that moves, as plain numbers and lists; the weights go apart."""
-        return dict(self._final) if self._state is None else self._state.state_dict()
+        if self._state is None:  # before the run begins that loaded it, or after the fit
+            return dict(self._loaded or self._final)
+        return self._state.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the state until the optimizers are ready."""
@@ -183,11 +215,14 @@ class LearningRateDecay(Callback, options=DecayOptions):
     ) -> None:
         """Add the weights that a cut would reload."""
         self._weights.save_to_checkpoint(checkpoint, self.state_key, trainer)
+        now = self._circumstances if self._state is None else self._state.circumstances()
+        checkpoint.setdefault(_CHECKPOINT_KEY, {})[self.state_key] = now
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Find the weights that a cut would reload."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        self._circumstances = checkpoint.get(_CHECKPOINT_KEY, {}).get(self.state_key, {})
         if self.options.reload_best and trainer.state.fn == "fit":
             self._weights.load_from_checkpoint(checkpoint, self.state_key)

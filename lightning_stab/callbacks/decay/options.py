@@ -16,6 +16,7 @@ from lightning_stab.functional.decay import (
     OscillationSchedule,
     PlateauSchedule,
     Schedule,
+    TimeSchedule,
     time_schedule,
     warmup_schedule,
 )
@@ -128,7 +129,7 @@ class DecayClock:
         self._options = options
         self._warmup = warmup_schedule(options.warmup_steps)
         self._main = options.main_schedule(total)
-        self.steps = 0
+        self.steps = self.epochs = 0  # taken, and completed after the warm-up
 
     @property
     def in_warmup(self) -> bool:
@@ -152,7 +153,10 @@ class DecayClock:
 
     def epoch(self) -> None:
         """Count one completed epoch."""
-        if self._options.interval == "epoch" and not self._options.by_loss and not self.in_warmup:
+        if self.in_warmup:
+            return
+        self.epochs += 1
+        if self._options.interval == "epoch" and not self._options.by_loss:
             self._main.advance()
 
     def observe(self, value: float) -> bool:
@@ -165,8 +169,29 @@ class DecayClock:
         warmup, main = self._warmup.state_dict(), self._main.state_dict()
         return {"steps": self.steps, "warmup": warmup, "main": main}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Any], *, same_value: bool = True) -> bool:
+        """Continue from what :meth:`state_dict` returned, with the present options.
+
+        Args:
+            state: the state.
+            same_value: whether the schedule of the state followed the same value.
+
+        Returns:
+            Whether the schedule goes on; False if it follows a value of which it has seen nothing.
+        """
+        main, warmup_steps = state["main"], self._options.warmup_steps
         self.steps = state["steps"]
-        self._warmup.load_state_dict(state["warmup"])
-        self._main.load_state_dict(state["main"])
+        self.epochs = state.get("epochs", main.get("last_epoch", 0))  # one of an earlier version
+        self._warmup.go_to(min(self.steps, warmup_steps))
+        if isinstance(self._main, TimeSchedule):
+            after = self.steps - warmup_steps
+            by_step = self._options.interval == "step"
+            self._main.go_to(0 if self.in_warmup else after if by_step else self.epochs)
+            return True
+        mark = {"loss": "first", "oscillation": "recent"}.get(
+            self._options.schedule, "num_bad_epochs"
+        )
+        if mark not in main or not same_value:
+            return False
+        self._main.load_state_dict(main)
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,9 @@ class GroupRates:
     def write(self, factor: float) -> None:
         """Set every group to its first rate times ``factor``."""
         for i, group in enumerate(self._optimizer.param_groups):
+            if not has_rate(group):  # added meanwhile; its step size is its optimizer's affair
+                self._apply_change(i, 0.0)
+                continue
             self._apply_change(i, float(group["lr"]))
             self._before[i] = self._written[i]
             self._written[i] = _set_rate(group, self._first[i] * factor)
@@ -49,6 +53,15 @@ class GroupRates:
         self._first = [rate * factor for rate in self._first]
         self._written = learning_rates(self._optimizer)[: len(self._first)]
 
+    def is_written(self, factor: float) -> bool:
+        """Say whether every group has been set by this factor already."""
+        return factor == self._factor and self._written == learning_rates(self._optimizer)
+
+    def put_back(self) -> None:
+        """Set every group to its first rate, for a scheduler of the module to act on."""
+        for group, rate in zip(self._optimizer.param_groups, self._first, strict=False):
+            _set_rate(group, rate)
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers."""
         first, written, before = map(list, (self._first, self._written, self._before))
@@ -61,8 +74,28 @@ class GroupRates:
 
 
 def learning_rates(optimizer: Optimizer) -> list[float]:
-    """Return the learning rate of every param group."""
-    return [float(group["lr"]) for group in optimizer.param_groups]
+    """Return the learning rate of every param group; NaN for a group without one."""
+    groups = optimizer.param_groups
+    return [float(group["lr"]) if has_rate(group) else math.nan for group in groups]
+
+
+def has_rate(group: Mapping[str, Any]) -> bool:
+    """Say whether a param group has a learning rate: not that of an optimizer with its own."""
+    return group.get("lr") is not None
+
+
+def undo_first_write(optimizer: Optimizer) -> None:
+    """Give back the rates that a scheduler has overwritten on its construction.
+
+    Torch keeps them as ``initial_lr``. A cycle's scheduler overwrites that too and leaves its
+    highest rate, and may have set the momentum.
+    """
+    for group in optimizer.param_groups:
+        if has_rate(group):
+            _set_rate(group, float(group.get("max_lr", group.get("initial_lr", group["lr"]))))
+        if "max_momentum" in group:
+            for name in {"momentum", "betas"} & group.keys():
+                group[name] = optimizer.defaults[name]
 
 
 def group_names(optimizers: list[Optimizer]) -> list[str]:
@@ -119,6 +152,8 @@ def scale_during_steps(optimizer: Optimizer, clock: DecayClock) -> list[Removabl
 
 
 def _set_rate(group: dict[str, Any], rate: float) -> float:
+    if not has_rate(group):
+        return rate
     if isinstance(group["lr"], Tensor):  # as capturable optimizers want it
         group["lr"].fill_(rate)
     else:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start
 from lightning_stab.callbacks._trainer.logging import require_metrics
 from lightning_stab.callbacks._trainer.losses import loss_of_output
 from lightning_stab.callbacks._trainer.ranks import mean
@@ -19,6 +21,7 @@ from lightning_stab.callbacks.decay.options import DecayClock, DecayOptions
 from lightning_stab.callbacks.decay.param_groups import (
     GroupRates,
     call_after_steps,
+    has_rate,
     learning_rates,
     scale_during_steps,
 )
@@ -46,6 +49,8 @@ class DecayState:
         self._handles: list[RemovableHandle] = []
         # the module's own scheduler sets the rates, and the factor is in them only during a step
         self._multiplies = options.combine == "multiply"
+        self._is_reload_due = False
+        self._is_left = False  # to a scheduler that was installed in mid-run
 
     def attach(self) -> None:
         """Follow the optimizers' steps, and write the first rates."""
@@ -53,7 +58,9 @@ class DecayState:
             if self._multiplies:
                 self._handles += scale_during_steps(optimizer, self.clocks[place])
             self._handles.append(call_after_steps(optimizer, partial(self._count_step, place)))
-        self.write()
+        pairs = zip(self.clocks, self.own_rates, strict=True)
+        if not all(own.is_written(clock.factor) for clock, own in pairs):
+            self.write()
 
     def detach(self) -> None:
         """Remove the hooks from the optimizers."""
@@ -63,14 +70,27 @@ class DecayState:
 
     def _count_step(self, place: int) -> None:
         self.clocks[place].step()
-        if not self._multiplies:
+        if not self._multiplies and not self._is_left:
             self.own_rates[place].write(self.clocks[place].factor)
 
     def write(self) -> None:
         """Write the present rates into the optimizers."""
-        if not self._multiplies:
+        if not self._multiplies and not self._is_left:
             for clock, own in zip(self.clocks, self.own_rates, strict=True):
                 own.write(clock.factor)
+
+    def leave_or_take_over(self, trainer: Trainer) -> None:
+        """Leave the rates to a scheduler that somebody installs in mid-run, while it is there."""
+        configs = trainer.lr_scheduler_configs
+        if self._multiplies or bool(configs) == self._is_left:
+            return
+        self._is_left = bool(configs)
+        if configs:
+            rank_zero_info(
+                "`LearningRateDecay` leaves the learning rates to "
+                f"{type(configs[0].scheduler).__name__}, installed at step {trainer.global_step}."
+            )
+        self.write()
 
     def next_rates(self) -> list[float]:
         """Return the rate of every param group as the next step will use it."""
@@ -131,8 +151,14 @@ class DecayState:
                 self._best = value
                 self._weights.store(trainer)
             elif any(are_cut) and self._weights:
-                self._weights.restore(trainer)
+                self._is_reload_due = True
         self.write()
+
+    def reload_if_due(self, trainer: Trainer) -> None:
+        """Bring the best weights back after a cut, when no validation has others in the module."""
+        if self._is_reload_due:
+            self._weights.restore(trainer)
+            self._is_reload_due = False
 
     def scale(self, factor: float) -> None:
         """Scale the first rates, because the optimizers' own have been scaled."""
@@ -151,6 +177,15 @@ class DecayState:
             "looked_at": self._observed_at,
         }
 
+    def circumstances(self) -> dict[str, Any]:
+        """Return what a run with other settings must know besides, as plain numbers and lists."""
+        return {
+            "epochs": [clock.epochs for clock in self.clocks],
+            "left": self._is_left,
+            "reload": self._is_reload_due,
+            "follows": [self.options.monitor, self.options.mode],
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned.
 
@@ -162,13 +197,29 @@ class DecayState:
                 f"The checkpoint's learning rate decay is that of {len(state['clocks'])} "
                 f"optimizers, and the module has {len(self.clocks)}; start without `ckpt_path`."
             )
-        for clock, saved in zip(self.clocks, state["clocks"], strict=True):
-            clock.load_state_dict(saved)
+        follows = [self.options.monitor, self.options.mode]
+        same_value = list(state.get("follows", follows)) == follows
+        both = list(zip(self.clocks, state["clocks"], strict=True))
+        epochs = [{"epochs": number} for number in state.get("epochs", [])] or [{}] * len(
+            self.clocks
+        )
+        both = [(clock, {**saved, **e}) for (clock, saved), e in zip(both, epochs, strict=True)]
+        goes_on = [clock.load_state_dict(saved, same_value=same_value) for clock, saved in both]
+        if not all(goes_on):
+            rank_zero_info(
+                "`LearningRateDecay`: in the checkpoint's run the rate followed something else, so "
+                f"`schedule={self.options.schedule!r}` begins with the first rates."
+            )
         for own, saved in zip(self.own_rates, state["rates"], strict=True):
             own.load_state_dict(saved)
+            if self._multiplies:
+                own.put_back()
         self._loss.load_state_dict(state["loss"])
-        self._best = math.nan if state["best"] is None else state["best"]
-        self._metric_at, self._observed_at = state["metric_at"], state["looked_at"]
+        if same_value:
+            self._best = math.nan if state["best"] is None else state["best"]
+            self._metric_at = state["metric_at"]
+        self._observed_at, self._is_left = state["looked_at"], state.get("left", False)
+        self._is_reload_due = state.get("reload", False)
 
 
 class SmoothedLoss:
@@ -217,6 +268,14 @@ def refuse_two_schedules(trainer: Trainer, module: LightningModule, combine: str
     Raises:
         ConflictError: before the first step.
     """
+    for optimizer in trainer.optimizers:
+        if not all(map(has_rate, optimizer.param_groups)):
+            raise ConflictError(
+                "`LearningRateDecay` scales the `lr` of each param group, and "
+                f"{type(optimizer).__name__} has a group without one (`lr` missing or "
+                "None), because it chooses its steps itself; give it a learning rate, "
+                "or leave the callback out."
+            )
     configs = trainer.lr_scheduler_configs
     if not configs:
         return
@@ -233,6 +292,10 @@ def refuse_two_schedules(trainer: Trainer, module: LightningModule, combine: str
                 f"`combine='replace'` cannot leave out {name}, because under manual optimisation "
                 "the module steps it by itself; use `combine='multiply'` or remove it."
             )
+        for config in configs:  # a cyclic one has written its lowest rate
+            highest = getattr(config.scheduler, "max_lrs", ())
+            for group, rate in zip(config.scheduler.optimizer.param_groups, highest, strict=False):
+                group["max_lr"] = rate
         trainer.strategy.lr_scheduler_configs = []
 
 
@@ -246,14 +309,19 @@ def total_length(trainer: Trainer, options: DecayOptions) -> int:
         return 1
     steps = trainer.estimated_stepping_batches
     steps = steps if steps > 0 else math.inf  # -1 for data without a length
+    # a further fit of one Trainer has new optimizers: its schedule spans what is left of the run
+    is_continued = fit_start(trainer) is FitStart.CONTINUED
+    done = (trainer.global_step, trainer.current_epoch) if is_continued else (0, 0)
     if options.interval == "step":
-        total, before = (options.total or steps), options.warmup_steps
+        total, before = (options.total or steps - done[0]), options.warmup_steps
     else:
         per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         per_epoch = max(1, math.ceil(per_epoch)) if math.isfinite(per_epoch) else math.inf
         epochs = trainer.max_epochs or -1
-        by_steps = math.inf if steps == math.inf else max(1, math.ceil(steps / per_epoch))
-        total = options.total or (min(epochs, by_steps) if epochs > 0 else by_steps)
+        is_known = max(steps, per_epoch) < math.inf
+        by_steps = max(1, math.ceil(steps / per_epoch)) if is_known else math.inf
+        length = min(epochs, by_steps) if epochs > 0 else by_steps
+        total = options.total or length - done[1]
         before = int(options.warmup_steps // per_epoch)
     if total == math.inf:
         raise ConflictError(

@@ -1,4 +1,4 @@
-"""A copy of the best weights and buffers, on the CPU or on disk."""
+"""Copies of the weights and buffers, on the CPU or on disk: the best, and the last measured."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, inherits
+from lightning_stab.callbacks.stopping.measured import may_swap_weights
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import is_sharded, local_shard
@@ -25,39 +26,119 @@ _CHECKPOINT_KEY = "lightning_stab.best_weights"
 
 
 @dataclass
-class BestWeights:
-    """One copy of the module's parameters and buffers, those outside its state dict too.
+class _Copy:
+    """One copy of named tensors, in memory or, with a ``folder``, in a file there."""
 
-    With Lightning's ``WeightAveraging`` it is the averaged model's, because validation uses that.
-    Under sharding each process keeps its own shard.
+    folder: Path | None = None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    file: Path | None = None
+    is_whole: bool = False  # an interrupt may come while the tensors are copied
+
+    def write(self, tensors: dict[str, Tensor]) -> None:
+        values = {name: local_shard(t).cpu() for name, t in tensors.items()} if self.folder else {}
+        if not values or not self._write_file_or_warn(values):
+            self.is_whole = False
+            for name, tensor in tensors.items():
+                own, kept = local_shard(tensor), self.tensors.get(name)
+                if kept is None or kept.shape != own.shape or kept.dtype != own.dtype:
+                    self.tensors[name] = own.to("cpu", copy=True)
+                else:
+                    kept.copy_(own)
+        self.is_whole = True
+
+    def read(self) -> dict[str, Tensor]:
+        if self.file is None:
+            return self.tensors
+        return dict(torch.load(self.file, map_location="cpu", weights_only=True))
+
+    def discard(self) -> None:
+        self.tensors, self.is_whole = {}, False
+        if self.file is not None:
+            with suppress(OSError):  # a folder that cannot be written any more
+                self.file.unlink(missing_ok=True)
+            self.file = None
+
+    def _write_file_or_warn(self, values: dict[str, Tensor]) -> bool:
+        try:
+            self._write_file(values)
+        except (OSError, RuntimeError) as error:  # torch raises the second where a disk is full
+            rank_zero_warn(
+                f"The best weights cannot be written into {str(self.folder)!r} "
+                f"({type(error).__name__}: {error}), so they are kept in memory from now on."
+            )
+            self.discard()
+            self.folder = None
+            return False
+        return True
+
+    def _write_file(self, values: dict[str, Tensor]) -> None:
+        # First beside the old file, then over it: a process killed meanwhile leaves one whole.
+        assert self.folder is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(".pt", "best_weights_", self.folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(values, file)
+            os.replace(name, self.file or name)
+        except BaseException:  # an interrupt too leaves no half of a file
+            Path(name).unlink(missing_ok=True)
+            raise
+        self.file = self.file or Path(name)
+
+
+@dataclass
+class BestWeights:
+    """A copy of the module's parameters and buffers, those outside its state dict too.
+
+    Kept is what was measured: where something may put other weights into the module for the
+    validation, each validation's are copied at its first batch, and the best of these copies is
+    kept. Under sharding each process keeps its own shard.
 
     Attributes:
         folder: where the copy is kept as a file; None keeps it in memory on the CPU.
     """
 
     folder: Path | None = None
-    _copy: dict[str, Tensor] = field(default_factory=dict)
-    _file: Path | None = None
     _loaded: dict[str, Tensor] = field(default_factory=dict)
+    _metric_before: Any = None
+
+    def __post_init__(self) -> None:
+        self._best, self._measured = _Copy(self.folder), _Copy(self.folder)
 
     def __bool__(self) -> bool:
-        return bool(self._copy) or self._file is not None
+        return self._best.is_whole
+
+    @torch.no_grad()
+    def begin_validation(self, trainer: Trainer, metric: str, *, moves_on: bool = False) -> None:
+        """Copy what a validation measures, if that may not stand in the module at its end.
+
+        To be called at the first batch, when all that puts weights in has done so.
+
+        Args:
+            trainer: the Trainer.
+            metric: what decides which weights are the best.
+            moves_on: whether there may be steps between the validation and the check.
+        """
+        self._metric_before = trainer.callback_metrics.get(metric)
+        self._measured.is_whole = False
+        if moves_on or may_swap_weights(trainer):
+            self._measured.write(_named_tensors(trainer.lightning_module))
+
+    def end_validation(self, trainer: Trainer, metric: str) -> None:
+        """Forget what was measured if the metric is not one of the validation."""
+        if trainer.callback_metrics.get(metric) is self._metric_before:
+            self._measured.is_whole = False
 
     @torch.no_grad()
     def store(self, trainer: Trainer) -> None:
-        """Copy the weights and buffers as they are; an earlier copy is written over."""
+        """Keep the weights and buffers that were measured; an earlier copy is written over."""
         if trainer.lightning_module is None:  # a Trainer that has never run
             return
-        tensors = _named_tensors(_validated_module(trainer))
-        if self.folder is not None:
-            self._write({name: local_shard(tensor).cpu() for name, tensor in tensors.items()})
-            return
-        for name, tensor in tensors.items():
-            own, kept = local_shard(tensor), self._copy.get(name)
-            if kept is None or kept.shape != own.shape or kept.dtype != own.dtype:
-                self._copy[name] = own.to("cpu", copy=True)
-            else:
-                kept.copy_(own)
+        if self._measured.is_whole:
+            self._best, self._measured = self._measured, self._best
+            self._measured.is_whole = False
+        else:
+            self._best.write(_named_tensors(_validated_module(trainer)))
 
     @torch.no_grad()
     def restore(self, trainer: Trainer) -> None:
@@ -66,7 +147,7 @@ class BestWeights:
         Raises:
             ConflictError: if the module has got other tensors since.
         """
-        kept = self._read()
+        kept = self._best.read()
         modules = dict.fromkeys([trainer.lightning_module, _validated_module(trainer)])
         for name, tensor in chain.from_iterable(_named_tensors(m).items() for m in modules):
             own = local_shard(tensor)
@@ -77,12 +158,23 @@ class BestWeights:
                 )
             own.copy_(kept[name])
 
+    @torch.no_grad()
+    def are_in(self, module: nn.Module) -> bool:
+        """Say whether the module still has the stored parameters."""
+        kept, own = self._best.read(), dict(module.named_parameters())
+        pairs = [(kept.get(plain_name(n)), local_shard(p.detach()).cpu()) for n, p in own.items()]
+        return all(a is not None and torch.equal(a.to(b.dtype), b) for a, b in pairs)
+
     def save_to_checkpoint(self, checkpoint: dict[str, Any], key: str, trainer: Trainer) -> None:
         """Add the copy, unsharded, to a checkpoint; every process must call it."""
         if self:
-            kept, tensors = self._read(), _named_tensors(_validated_module(trainer))
+            kept, tensors = self._best.read(), _named_tensors(_validated_module(trainer))
             full = {n: _full_tensor(kept[n], t) for n, t in tensors.items() if n in kept}
-            checkpoint.setdefault(_CHECKPOINT_KEY, {})[key] = full
+        elif self._loaded:  # the run that loaded it has not begun yet
+            full = self._loaded
+        else:
+            return
+        checkpoint.setdefault(_CHECKPOINT_KEY, {})[key] = full
 
     def load_from_checkpoint(self, checkpoint: dict[str, Any], key: str) -> None:
         """Remember what a checkpoint holds, until the module is ready: :meth:`finish_loading`."""
@@ -94,52 +186,14 @@ class BestWeights:
             return False
         loaded, self._loaded = self._loaded, {}
         tensors = _named_tensors(_validated_module(trainer))
-        own = {n: _local_shard(loaded[n], t) for n, t in tensors.items() if n in loaded}
-        if self.folder is not None:
-            self._write(own)
-        else:
-            self._copy = own
+        self._best.write({n: _own_shard(loaded[n], t) for n, t in tensors.items() if n in loaded})
         return True
 
     def discard(self) -> None:
-        """Forget the copy and what was loaded, and remove the file."""
-        self._copy, self._loaded = {}, {}
-        if self._file is not None:
-            with suppress(OSError):  # a folder that cannot be written any more
-                self._file.unlink(missing_ok=True)
-            self._file = None
-
-    def _read(self) -> dict[str, Tensor]:
-        if self._file is None:
-            return self._copy
-        return dict(torch.load(self._file, map_location="cpu", weights_only=True))
-
-    def _write(self, values: dict[str, Tensor]) -> None:
-        assert self.folder is not None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._replace_file(values)
-        except (OSError, RuntimeError) as error:  # torch raises the second where a disk is full
-            rank_zero_warn(
-                f"The best weights cannot be written into {str(self.folder)!r} "
-                f"({type(error).__name__}: {error}), so they are kept in memory from now on."
-            )
-            self.discard()
-            self.folder = None
-            self._copy = {name: value.clone() for name, value in values.items()}
-
-    def _replace_file(self, values: dict[str, Tensor]) -> None:
-        # First beside the old file, then over it: a process killed meanwhile leaves one whole.
-        handle, name = tempfile.mkstemp(".pt", "best_weights_", self.folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(values, file)
-            if self._file is not None:
-                os.replace(name, self._file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        self._file = self._file or Path(name)
+        """Forget the copies and what was loaded, and remove the files."""
+        self._best.discard()
+        self._measured.discard()
+        self._loaded, self._metric_before = {}, None
 
 
 def _validated_module(trainer: Trainer) -> nn.Module:
@@ -167,7 +221,7 @@ def _full_tensor(kept: Tensor, like: Any) -> Tensor:
     return sharded.full_tensor().cpu()
 
 
-def _local_shard(value: Tensor, like: Any) -> Tensor:
+def _own_shard(value: Tensor, like: Any) -> Tensor:
     if not is_sharded(like):
         return value.to("cpu", copy=True)
     from torch.distributed.tensor import distribute_tensor

@@ -10,11 +10,14 @@ from weakref import WeakSet
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_stab.arguments import options_from
+from lightning_stab.callbacks._trainer.exceptions import call_after_exception
 from lightning_stab.callbacks._trainer.fit_state import (
+    FitStart,
     begins_anew,
+    fit_start,
     is_validating_fit,
 )
 from lightning_stab.callbacks._trainer.lightning_classes import EarlyStopping, callbacks_of
@@ -22,6 +25,7 @@ from lightning_stab.callbacks._trainer.logging import log_scalars, log_text, req
 from lightning_stab.callbacks._trainer.ranks import broadcast, first_rank_with
 from lightning_stab.callbacks._trainer.strategies import (
     averages_weights,
+    refuse_shared_state_key,
     refuse_unrestorable_weights,
 )
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
@@ -43,8 +47,8 @@ class BestWeightsEarlyStopping(EarlyStopping):
 
     Args:
         monitor: the metric, as the module logs it, or several. The first decides which are best.
-        patience: how long to wait for an improvement, at least 1. 3 as in Lightning; noisy metrics
-            want 5 to 20. The value given here wins over a checkpoint's.
+        patience: how long to wait for an improvement, >= 0; 0 and 1 stop at the first check without
+            one. 3 as in Lightning; noisy metrics want 5 to 20. It wins over a checkpoint's.
         patience_unit: what ``patience`` counts: "checks", "epochs" or "steps" of the optimizer.
         mode: "min" if smaller is better, "max" if larger is; one for all metrics, or one for each.
         min_delta: what counts as an improvement must be larger than this, >= 0.
@@ -56,7 +60,8 @@ class BestWeightsEarlyStopping(EarlyStopping):
         oscillation_window: stop if the metric swings around a level for this many checks, at least
             4, better 10; None: never for it.
         oscillation_amplitude: the least amplitude of such a swing, as a fraction of the level.
-        restore_best: whether the best weights and buffers come back when training ends.
+        restore_best: whether the best weights and buffers come back when training ends, also by an
+            interrupt (Ctrl-C) or another exception.
         folder: where the best weights are kept as a file; None: in memory, on the CPU.
         check_every_n_steps: check after every so many optimizer steps, for metrics logged there;
             None: after validation or at the end of the epoch.
@@ -131,6 +136,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
         self._checks_at_epoch_end = bool(check_on_train_epoch_end)
         self._weights = BestWeights(None if folder is None else Path(folder))
         self._restored = self._loaded = False
+        self._validated = True
         self._reset()
         taken = {c._instance for c in _without_trainer if self._shares_key_with(c)}
         self._instance = next(n for n in range(1, len(taken) + 2) if n not in taken)
@@ -174,6 +180,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
         _without_trainer.discard(self)
         sharing = [c for c in callbacks_of(trainer) if self._shares_key_with(c)]
         self._instance = next((n for n, c in enumerate(sharing, start=1) if c is self), 1)
+        refuse_shared_state_key(trainer, self)
         if stage == "fit" and self.restore_best:
             refuse_unrestorable_weights(trainer)
         chosen = self.options.check_on_train_epoch_end
@@ -188,10 +195,14 @@ class BestWeightsEarlyStopping(EarlyStopping):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with an empty record, or continue from the checkpoint's or the last fit's."""
         loaded, self._loaded = self._loaded, False
+        self._validated = fit_start(trainer) is not FitStart.RESUMED
         if begins_anew(trainer, loaded=loaded):
             loaded = self._restored = False
             self._weights.discard()
             self._reset()
+        elif not loaded:  # the same Trainer again: the best stays, and the wait for a better begins
+            self._stop_requested = False
+            self._record.begin_waiting()
         if not self._weights.finish_loading(trainer) and self._restored and self.restore_best:
             self._weights.store(trainer)  # the run starts from its best weights
         self._restored = False
@@ -208,9 +219,25 @@ class BestWeightsEarlyStopping(EarlyStopping):
             self._run_early_stopping_check(trainer)
         self._request_stop(trainer)
 
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note which weights are measured."""
+        if self.restore_best and batch_idx == dataloader_idx == 0 and is_validating_fit(trainer):
+            settings: Any = trainer  # Lightning sets it where a type checker does not see it
+            moves_on = self._checks_at_epoch_end and settings.val_check_interval != 1.0
+            self._weights.begin_validation(trainer, self.monitor, moves_on=moves_on)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check, unless that is due at another time."""
         if is_validating_fit(trainer):
+            self._validated = True
+            self._weights.end_validation(trainer, self.monitor)
             self._end_phase(trainer, is_due=not self._checks_at_epoch_end)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -223,7 +250,35 @@ class BestWeightsEarlyStopping(EarlyStopping):
             self._weights.restore(trainer)
             self._restored = True
         if self._record.now.check:
-            self._report(trainer)
+            why = (self.stopping_reason_message or "") if self._stop_requested else ""
+            self._report(trainer, self._record.ending(why))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if somebody has changed the weights since they were restored."""
+        restored = [c for c in callbacks_of(trainer) if getattr(c, "_restored", False)]
+        is_last = [c for c in restored if isinstance(c, BestWeightsEarlyStopping)][-1:] == [self]
+        if is_last and self._weights and not self._weights.are_in(pl_module):
+            rank_zero_warn(
+                "The module does not end with its best weights: something changed them in "
+                f"`on_train_end` after `{type(self).__name__}`; put this callback last."
+            )
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Bring the best weights back when every callback has seen the exception."""
+        call_after_exception(trainer, lambda: self._end_by(exception, trainer))
+
+    def _end_by(self, exception: BaseException, trainer: Trainer) -> None:
+        try:
+            if self._weights and not self._restored:
+                self._weights.restore(trainer)
+                self._restored = True
+            if self._weights:
+                self._report(trainer, f"The run was ended by {type(exception).__name__}")
+        except Exception as error:  # whatever it is, the exception that ended the run is reported
+            rank_zero_info(f"The best weights could not be restored: {error}")
+        self._weights.discard()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free the copy of the best weights, and remove its file."""
@@ -275,9 +330,10 @@ class BestWeightsEarlyStopping(EarlyStopping):
 
     def _run_early_stopping_check(self, trainer: Trainer) -> None:
         """Check now. Named as in Lightning's class, for those who call or replace it there."""
-        settings: Any = trainer  # Lightning sets it where a type checker does not see it
-        strict, verbose = self.strict, self.verbose
-        if settings.fast_dev_run:
+        # a run that was resumed behind a validation has its metrics from the next one on
+        is_known = self._validated or not trainer.enable_validation
+        strict, verbose = self.strict and is_known, self.verbose
+        if getattr(trainer, "fast_dev_run", False):
             return
         if not require_metrics(trainer, self.options.modes, strict=strict, verbose=verbose):
             return
@@ -335,9 +391,8 @@ class BestWeightsEarlyStopping(EarlyStopping):
         self._stop_requested = why is not None
         self.stopped_epoch = max(0, self._record.now.epoch - 1) if why else 0
 
-    def _report(self, trainer: Trainer) -> None:
-        why = (self.stopping_reason_message or "") if self._stop_requested else ""
-        self.summary = self._record.summarize(why, restored=self._restored)
+    def _report(self, trainer: Trainer, ended: str) -> None:
+        self.summary = self._record.summarize(ended, restored=self._restored)
         rank_zero_info(self.summary)
         log_text(trainer, tag("stopping", "summary"), self.summary)
         best = self._record.track(self.monitor)

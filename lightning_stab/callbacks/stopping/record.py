@@ -54,8 +54,7 @@ class StoppingOptions:
         # `modes` refuses lists that do not fit, and Lightning's class an unknown first mode
         for mode in list(self.modes.values())[1:]:
             one_of("mode", mode, ("min", "max"))
-        hint = "To stop at the first check that does not improve, use 1."
-        integer("patience", self.patience, minimum=1, hint=hint)
+        integer("patience", self.patience, minimum=0)
         one_of("patience_unit", self.patience_unit, UNITS)
         one_of("stall", self.stall, ("any", "all"))
         real("min_delta", self.min_delta, minimum=0)
@@ -154,7 +153,8 @@ class StoppingRecord:
     def _stall(self) -> tuple[str, str] | None:
         options = self.options
         waits = {name: self.waited(name, options.patience_unit) for name in options.modes}
-        stalled = [name for name, wait in waits.items() if wait >= options.patience]
+        waiting = [name for name in waits if self.waited(name, "checks")]  # 0 waits for a check
+        stalled = [name for name in waiting if waits[name] >= options.patience]
         if not stalled or (options.stall == "all" and len(stalled) < len(waits)):
             return None
         never = [name for name in stalled if self.tracks[name].finite == 0]
@@ -185,13 +185,20 @@ class StoppingRecord:
         why = f"{leading} swung around {level:.4g} for {length} checks without improving"
         return "oscillation", why
 
-    def summarize(self, why: str, *, restored: bool) -> str:
-        """Return one sentence: why the run ended, which check was best, what was restored."""
-        now, leading = self.now, self.options.leading
+    def begin_waiting(self) -> None:
+        """Count nothing of what was before against the metrics; the best values stay."""
+        self.start, self.recent = self.now, []
+
+    def ending(self, why: str) -> str:
+        """Return how the run ended, in words; ``why`` it was stopped, or nothing."""
+        now = self.now
         if why:
-            ended = f"Stopped after check {now.check} (epoch {now.epoch}, step {now.step}): {why}"
-        else:
-            ended = f"The run ended by itself after {now.check} {_plural('checks', now.check)}"
+            return f"Stopped after check {now.check} (epoch {now.epoch}, step {now.step}): {why}"
+        return f"The run ended by itself after {now.check} {_plural('checks', now.check)}"
+
+    def summarize(self, ended: str, *, restored: bool) -> str:
+        """Return one sentence: how the run ended, which check was best, what was restored."""
+        leading = self.options.leading
         best, at = self.track(leading).best, self.track(leading).at
         if math.isnan(best):
             return f"{ended}; {leading} was never finite, so there were no weights to restore."

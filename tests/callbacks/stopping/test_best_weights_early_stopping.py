@@ -120,7 +120,7 @@ def test_improvements_and_the_reason_are_reported_on_request(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"patience": 0}, "`patience` must be an integer >= 1, got 0"),
+        ({"patience": -1}, "`patience` must be an integer >= 0, got -1"),
         ({"patience": 1.5}, "`patience`"),
         ({"patience_unit": "check"}, "Did you mean 'checks'"),
         ({"min_delta": -0.1}, "`min_delta` must be >= 0"),

@@ -137,6 +137,16 @@ def test_a_checkpoint_without_its_state_leaves_nothing_of_an_earlier_run(tmp_pat
     assert same(tensors(module), module.validated[1])
 
 
+def test_an_early_stopping_that_the_module_brings_on_the_same_metric_is_refused():
+    class Brings(Regression):
+        def configure_callbacks(self):
+            return [EarlyStopping("val_loss", patience=9)]
+
+    with pytest.raises(ConflictError, match="would overwrite each other's state"):
+        fit([1], BestWeightsEarlyStopping("val_loss"), module=Brings(1))
+    fit([1], BestWeightsEarlyStopping("val_loss", mode="max"), module=Brings(1))
+
+
 class Averages(EMAWeightAveraging):
     """Remembers the averaged weights of each validation."""
 

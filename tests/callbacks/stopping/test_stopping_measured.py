@@ -1,0 +1,112 @@
+"""Weights that are in the module only while it is validated: what is kept is what was measured."""
+
+import pytest
+import torch
+from helpers.stopping_modules import Regression, data, fit, same, tensors, trainer
+from lightning.pytorch import Callback
+
+from lightning_stab import BestWeightsEarlyStopping, LearningRateDecay
+
+
+class Average(Callback):
+    """An average that is in the module during validation, from an epoch on."""
+
+    def __init__(self, start_hook, end_hook, since=0):
+        self.since, self.shadow = since, None
+        setattr(self, start_hook, self.swap)
+        setattr(self, end_hook, self.swap)
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        now = tensors(pl_module)
+        last = self.shadow or now
+        self.shadow = {n: last[n] if n == "seen" else (now[n] + last[n]) / 2 for n in now}
+
+    @torch.no_grad()
+    def swap(self, trainer, pl_module):
+        if trainer.current_epoch >= self.since:
+            own = dict((*pl_module.named_parameters(), *pl_module.named_buffers()))
+            present = tensors(pl_module)
+            for name, tensor in own.items():
+                tensor.data.copy_(self.shadow[name])
+            self.shadow = present
+
+
+PLACES = [
+    ("on_validation_start", "on_validation_end"),
+    ("on_validation_epoch_start", "on_validation_epoch_end"),
+    ("on_validation_start", "on_validation_epoch_end"),
+]
+
+
+class Measured(Regression):
+    """Remembers what its last validation batch saw."""
+
+    def validation_step(self, batch, batch_idx):
+        self.at_batch = tensors(self)
+
+    def on_validation_epoch_end(self):
+        super().on_validation_epoch_end()
+        self.validated[-1] = self.at_batch
+
+
+@pytest.mark.parametrize("check", [None, True, False])
+@pytest.mark.parametrize("since", [0, 1, 2], ids="from {}".format)
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("places", PLACES)
+def test_the_measured_weights_come_back(places, first, since, check, tmp_path):
+    stop = BestWeightsEarlyStopping("val_loss", patience=2, check_on_train_epoch_end=check)
+    pair = [Average(*places, since=since), stop]
+    module = Measured(5, 3, 4, 4)
+    fit([5, 3, 4, 4], *(pair if first else pair[::-1]), module=module)
+    assert same(tensors(module), module.validated[1])
+
+
+def test_a_module_that_swaps_its_weights_itself():
+    class Swaps(Measured):
+        def on_validation_model_eval(self):
+            super().on_validation_model_eval()
+            with torch.no_grad():
+                self.net[0].weight += 1
+
+        def on_validation_model_train(self):
+            super().on_validation_model_train()
+            with torch.no_grad():
+                self.net[0].weight -= 1
+
+    module = Swaps(5, 3, 4, 4)
+    fit([5, 3, 4, 4], BestWeightsEarlyStopping("val_loss", patience=2), module=module)
+    assert same(tensors(module), module.validated[1])
+
+
+def test_a_check_after_further_steps_keeps_what_was_validated():
+    module = Measured(9, 5, 9, 3, 9, 4)
+    stop = BestWeightsEarlyStopping("val_loss", patience=9, check_on_train_epoch_end=True)
+    run = trainer(stop, max_epochs=1, val_check_interval=3)
+    run.fit(module, data(), data())
+    assert same(tensors(module), module.validated[0])
+
+
+def test_a_metric_of_the_training_keeps_the_weights_of_the_training():
+    average = Average(*PLACES[0])
+    stop = BestWeightsEarlyStopping("train_loss", patience=9)
+    _, module = fit([1, 1], average, stop, module=Measured(1, 1), max_epochs=1)
+    assert not same(tensors(module), module.validated[0])
+
+
+def test_a_cut_reloads_the_measured_weights():
+    decay = LearningRateDecay("plateau", monitor="val_loss", patience=1, reload_best=True)
+    module = Measured(3, 4)
+    fit([3, 4], decay, Average(*PLACES[0]), module=module)
+    assert same(tensors(module), module.validated[0])
+
+
+def test_weights_that_are_changed_after_the_restore_are_reported():
+    class Overwrites(Callback):
+        def on_train_end(self, trainer, pl_module):
+            pl_module.net[0].weight.data.zero_()
+
+    stop = BestWeightsEarlyStopping("val_loss", patience=2)
+    with pytest.warns(UserWarning, match="does not end with its best weights"):
+        fit([5, 3, 4, 4], stop, Overwrites())
+    _, module = fit([5, 3, 4, 4], Overwrites(), BestWeightsEarlyStopping("val_loss", patience=2))
+    assert same(tensors(module), module.validated[1])
