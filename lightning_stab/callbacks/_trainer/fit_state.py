@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from lightning.pytorch import Trainer
 
@@ -23,7 +23,7 @@ from lightning.pytorch import Trainer
 class FitStart(Enum):
     """How a fit began."""
 
-    FRESH = "fresh"  # from nothing: no checkpoint, and no earlier fit of this Trainer
+    FRESH = "fresh"  # from nothing: no checkpoint, and no earlier fit of this Trainer and module
     CONTINUED = "continued"  # ``fit`` called again on the same Trainer, for more epochs
     RESUMED = "resumed"  # from a checkpoint that the user named
 
@@ -31,6 +31,9 @@ class FitStart(Enum):
 @dataclass
 class _Fit:
     optimizers: Any  # the strategy's list when the fit was set up; it makes another one later
+    module: ReferenceType[Any]
+    is_of_another_module: bool  # than the fit before it
+    is_over: bool = False  # something else than a fit came after it
     is_resumed: bool = False
     is_restored_midway: bool = False
 
@@ -40,14 +43,21 @@ _fits: WeakKeyDictionary[Trainer, _Fit] = WeakKeyDictionary()
 
 def begin_fit(trainer: Trainer, stage: str) -> None:
     """Note that a fit is being set up; called in ``setup``, by any number of callbacks."""
-    _fits.pop(trainer, None)
-    if stage == "fit":
-        _fits[trainer] = _Fit(trainer.strategy.optimizers)
+    last = _fits.get(trainer)
+    if stage != "fit":
+        if last is not None:
+            last.is_over = True
+        return
+    module, optimizers = trainer.lightning_module, trainer.strategy.optimizers
+    is_other = last is not None and last.module() is not module
+    if last is not None and not is_other and last.optimizers is optimizers:
+        is_other = last.is_of_another_module  # another callback has noted this fit already
+    _fits[trainer] = _Fit(optimizers, ref(module), is_other)
 
 
 def note_restore(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
     """Note that a checkpoint is being loaded; called in ``on_load_checkpoint``."""
-    fit = _fits.get(trainer)
+    fit = _present(trainer)
     if fit is None:
         return
     # sharding strategies alone restore late: there a checkpoint of a fit that has begun counts
@@ -60,7 +70,7 @@ def note_restore(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
 
 def fit_start(trainer: Trainer) -> FitStart:
     """Return how the present fit began; known from ``on_fit_start`` on."""
-    fit = _fits.get(trainer)
+    fit = _present(trainer)
     if fit is None:  # a Trainer that never called ``setup``
         resumed = bool(trainer.ckpt_path)
     else:  # a checkpoint of weights alone reaches no callback
@@ -68,13 +78,19 @@ def fit_start(trainer: Trainer) -> FitStart:
     if resumed:
         return FitStart.RESUMED
     has_trained = trainer.global_step > 0 or trainer.current_epoch > 0
+    has_trained = has_trained and not (fit is not None and fit.is_of_another_module)
     return FitStart.CONTINUED if has_trained else FitStart.FRESH
 
 
 def is_restored_midway(trainer: Trainer) -> bool:
     """Say whether something else than the Trainer has restored a checkpoint in the present fit."""
-    fit = _fits.get(trainer)
+    fit = _present(trainer)
     return fit is not None and fit.is_restored_midway
+
+
+def _present(trainer: Trainer) -> _Fit | None:
+    fit = _fits.get(trainer)
+    return None if fit is None or fit.is_over else fit
 
 
 def begins_anew(trainer: Trainer, *, loaded: bool) -> bool:

@@ -72,7 +72,7 @@ class _Shell:
         """Remove hooks and copies."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what Lightning binds to a used callback: with it, a copy has the module in it."""
+        """Leave out what Lightning binds to a used callback: a copy would hold the module."""
         return {k: v for k, v in vars(self).items() if k not in ("log", "log_dict")}
 
     def __repr__(self) -> str:

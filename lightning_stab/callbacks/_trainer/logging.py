@@ -58,18 +58,27 @@ def is_due(step: int, every_n_steps: int) -> bool:
     return (step + 1) % every_n_steps == 0
 
 
-def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int | None = None) -> None:
-    """Send ``values`` to every logger as one event, and make them visible as callback metrics.
+def log_scalars(
+    trainer: Trainer,
+    values: Mapping[str, float],
+    step: int | None = None,
+    *,
+    as_metrics: bool = False,
+) -> None:
+    """Send ``values`` to every logger as one event.
 
     Args:
         trainer: the Trainer whose loggers receive the values.
         values: finite or non-finite numbers by tag.
         step: the x value; Lightning's own logging step by default.
+        as_metrics: whether other callbacks can monitor them too, among the Trainer's
+            ``callback_metrics``: for what is measured of the training, not for reports.
     """
     if not values:
         return
     step = log_step(trainer) if step is None else step
-    trainer.callback_metrics.update(_as_tensors(values))
+    if as_metrics:
+        trainer.callback_metrics.update(_as_tensors(values))
     for logger in trainer.loggers if trainer.is_global_zero else ():
         with reporting(trainer, _refused(logger)):
             writer = summary_writer(logger)
@@ -128,7 +137,8 @@ def require_metrics(
     missing = next((name for name in names if name not in logged), None)
     if missing is None:
         return True
-    near = get_close_matches(missing, logged, n=1)
+    parts = [name for name in logged if name.startswith(f"{missing}/dataloader_idx_")]
+    near = parts or get_close_matches(missing, logged, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Call `self.log({missing!r}, ...)`."
     sentence = (
         f"`monitor` must be a metric that is logged before the check, got {missing!r}; "

@@ -163,7 +163,7 @@ class ActivationMonitor(Callback, options=ActivationOptions):
             return
         due = is_due(self._step, self.options.every_n_steps)
         if due or final or window.is_worth_reading():
-            log_scalars(trainer, window.read(statistics=due, final=final))
+            log_scalars(trainer, window.read(statistics=due, final=final), as_metrics=True)
             if window.unseen and not self.unseen:
                 self.unseen = window.unseen
                 say = rank_zero_info if window.probe.layers else rank_zero_warn
@@ -181,7 +181,7 @@ class ActivationMonitor(Callback, options=ActivationOptions):
         """Log the dead units of a run too short for one whole window, or say why nothing was."""
         if self._window is not None and self._num_windows == 0:
             scalars = self._window.read(statistics=False, final=True)
-            log_scalars(trainer, scalars, step=self._step)
+            log_scalars(trainer, scalars, step=self._step, as_metrics=True)
         if trainer.is_global_zero and self._step < 0:
             rank_zero_info(
                 "`ActivationMonitor`: nothing was logged, because no step of this fit ended an"

@@ -187,7 +187,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         self._output.stop()
         pending, self._pending = self._pending, []
-        log_scalars(trainer, to_host(pending))
+        log_scalars(trainer, to_host(pending), as_metrics=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off."""

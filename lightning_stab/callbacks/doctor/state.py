@@ -71,7 +71,8 @@ class DoctorState:
         self._note_epoch(trainer)
         groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
         if groups:  # Lightning's stand-in for no optimizer has none
-            before, self._rate = self._rate, float(groups[0]["lr"])
+            rate = groups[0].get("lr")  # some optimizers choose their steps without one
+            before, self._rate = self._rate, math.nan if rate is None else float(rate)
             # a constant rate has no warm-up; the first step of a ramp looks the same
             self._highest_rate = max(self._highest_rate, self._rate)
             self._is_warming_up = self._rate > before * (1 + 1e-9) or self._rate == 0

@@ -230,7 +230,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     def _emit(self, trainer: Trainer) -> None:
         pending, self._pending = self._pending, []
         scalars = to_host(pending)
-        log_scalars(trainer, scalars)
+        log_scalars(trainer, scalars, as_metrics=True)
         if self.options.progress_bar:
             total = tag("grad_norm", "total")
             shown = {name: v for name, v in scalars.items() if name.startswith(total)}

@@ -291,4 +291,5 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
 
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
         counts = {"skipped": float(self.num_skipped), "rewound": float(self.num_rewound)}
-        log_scalars(trainer, {tag("guard", name): v for name, v in {**counts, **values}.items()})
+        logged = {tag("guard", name): v for name, v in {**counts, **values}.items()}
+        log_scalars(trainer, logged, as_metrics=True)

@@ -104,6 +104,17 @@ def test_a_second_fit_of_a_trainer_continues_and_a_second_trainer_starts_fresh(t
     assert asking.forgets == [True, False, True]
 
 
+def test_another_module_of_the_same_trainer_starts_fresh(tmp_path):
+    asking = Asking()
+    one = trainer([asking], tmp_path)
+    for epochs, module in enumerate(map(built, [Classifier] * 2), start=1):
+        one.fit_loop.max_epochs = epochs
+        one.fit(module, batches(4))
+    one.fit_loop.max_epochs = 3
+    one.fit(module, batches(4))
+    assert asking.starts == [FitStart.FRESH, FitStart.FRESH, FitStart.CONTINUED]
+
+
 @pytest.mark.parametrize("knows", [True, False], ids=["with-its-state", "without-its-state"])
 def test_a_checkpoint_of_the_user_is_a_resume(knows, tmp_path):
     first = trainer([Asking()] if knows else [], tmp_path)
