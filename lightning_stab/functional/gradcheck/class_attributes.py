@@ -50,9 +50,8 @@ class ClassAttributes:
 
     def renew(self) -> None:
         """Let every attribute be as it was, a copy where it can change."""
-        memo: dict[int, Any] = {}
         for cls, values in self._found:
-            _set(cls, {name: _copied(value, memo) for name, value in values.items()})
+            _set(cls, {name: _copied(value) for name, value in values.items()})
 
 
 def subclasses(base: type) -> list[Any]:
@@ -83,12 +82,11 @@ def _set(cls: type, values: dict[str, Any]) -> None:
             setattr(cls, name, value)
 
 
-def _copied(value: Any, memo: dict[int, Any]) -> Any:
+def _copied(value: Any) -> Any:
     if _never_changes(value):
         return value
     with suppress(Exception):  # anything may refuse to be copied
-        value, copies = deep_copy(value, memo)
-        memo.update(copies)
+        return deep_copy(value)[0]
     return value
 
 

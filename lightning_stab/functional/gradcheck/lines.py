@@ -300,14 +300,22 @@ def _note_gaps(problem: Problem, point: Point, gradients: Sequence[Gradients]) -
     for first, second in zip(point.gradients, gradients, strict=True):
         for name in first.keys() & second.keys():
             one, other = first[name], second[name]
-            if one is None or other is None:
-                gap, norm = float(one is not other), 1.0
-            else:
-                gap = float(torch.linalg.vector_norm(other.sub_(one)))  # no third of the size
-                norm = float(torch.linalg.vector_norm(one))
+            norm = 1.0 if one is None else float(torch.linalg.vector_norm(one))
+            gap = _distance(one, other)
             if gap > _SAME_GRADIENT * norm and gap * sizes[name] > _ROUNDED_OFF * largest:
                 known = point.unrepeatable.get(name, 0.0)
                 point.unrepeatable[name] = max(known, gap / max(norm, gap))
+
+
+def _distance(one: Tensor | None, other: Tensor | None) -> float:
+    """Return the norm of the difference, which may be put in the place of ``other``."""
+    if one is None or other is None:
+        return float(one is not other)
+    try:
+        other.sub_(one)  # without a third tensor of the size
+    except RuntimeError:  # a zero that autograd made without memory cannot be written to
+        other = other - one
+    return float(torch.linalg.vector_norm(other))
 
 
 def _measure_noise(problem: Problem, point: Point, generator: torch.Generator) -> float:

@@ -254,9 +254,9 @@ def _refuse_what_torch_refuses(loss: Tensor) -> None:
     """
     if any(node.name() in _ERROR_NODES for node, _ in walk_graph(loss.grad_fn)):
         raise RuntimeError(
-            "`backward` raises: the loss asks for the second derivative of a custom Function that "
-            "is marked with @once_differentiable. Write its backward with differentiable "
-            "operations, and take the mark away."
+            "trying to differentiate twice a function that was marked with @once_differentiable, "
+            "where `backward` raises too. Write its backward with differentiable operations, and "
+            "take the mark away."
         )
 
 
