@@ -29,7 +29,7 @@ def check(args: list[str]) -> int:
         args: the words after ``check``.
 
     Returns:
-        0 if no gradient is wrong, 1 otherwise.
+        0 if every check was made and no gradient is wrong, 1 otherwise.
     """
     with redirect_stdout(sys.stderr):  # Lightning's messages must not get into the json
         cli = CheckCLI(args, prog="lightning-stab check")

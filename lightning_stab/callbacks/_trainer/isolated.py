@@ -30,7 +30,7 @@ from lightning_stab.callbacks._trainer.trainer_stub import (
     lightning_parts,
 )
 from lightning_stab.errors import ConflictError
-from lightning_stab.functional.gradcheck import deep_copy, double_copy
+from lightning_stab.functional.gradcheck import ClassAttributes, deep_copy, double_copy
 
 Module = TypeVar("Module", bound=nn.Module)
 OnLoss = Callable[[Tensor], None]
@@ -101,12 +101,17 @@ def silence(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def run_apart() -> Iterator[None]:
+def run_apart(module: nn.Module | None = None) -> Iterator[None]:
     """Run compiled parts as they were written, and print nothing, while the body runs.
 
     Prints of other threads are lost too.
+
+    Args:
+        module: what stands on its classes, which a copy shares with it, is put back at the end.
     """
     with ExitStack() as stack:
+        if module is not None:
+            stack.enter_context(ClassAttributes(module))
         stack.enter_context(redirect_stdout(io.StringIO()))
         if "torch._dynamo" in sys.modules:  # else nothing is compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
 from lightning_stab.callbacks._trainer.step import gradient_scaler
@@ -25,15 +25,12 @@ def loss_of_output(output: Any) -> Tensor | None:
 
 
 def training_step_arguments(module: Any, batch: Any, batch_idx: int) -> tuple[Any, ...]:
-    """Return what ``module.training_step`` takes: the batch, and its index if asked for.
+    """Return what Lightning gives to ``module.training_step``: the batch, and its index if asked for.
 
-    A signature of ``*args`` takes both, as Lightning gives them, and one of ``**kwargs`` does not.
+    A signature of ``*args`` takes both, and one of ``**kwargs`` does not.
     """
-    parameters = inspect.signature(module.training_step).parameters
-    kinds = [p.kind for p in parameters.values()]
-    num_named = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    several = num_named > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
-    return (batch, batch_idx) if several or "batch_idx" in parameters else (batch,)
+    takes_both = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+    return (batch, batch_idx) if takes_both else (batch,)
 
 
 def unscaled_loss(trainer: Trainer, loss: Tensor) -> Tensor:

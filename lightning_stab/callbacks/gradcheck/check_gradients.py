@@ -15,7 +15,7 @@ from lightning_stab.arguments import integer
 from lightning_stab.callbacks._hooks.compiled import compiled_parts
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_apart, run_training_step
 from lightning_stab.callbacks._trainer.strategies import is_sharded_module
-from lightning_stab.errors import ConflictError, InvalidArgumentError
+from lightning_stab.errors import ConflictError, InvalidArgumentError, StabError
 from lightning_stab.functional.gradcheck import (
     TOLERANCE,
     TURN,
@@ -69,7 +69,8 @@ def check_gradients(
         settings: all of the above but ``max_samples`` in one; overrides them.
 
     Returns:
-        A report; ``passed`` means that no parameter's gradient is wrong.
+        A report; ``passed`` means that the check was made, of every parameter, and no gradient is
+        wrong or differs from call to call. What the step itself raises is raised.
 
     Raises:
         InvalidArgumentError: for an argument out of range, or without ``loss_fn`` for a module that
@@ -104,13 +105,33 @@ def check_batches(
         arguments: for `check_gradients`.
 
     Returns:
-        0 if no gradient is wrong on any batch, 1 otherwise.
+        0 if every check was made and passed, 1 otherwise, also where there is no batch.
     """
-    reports = [check_gradients(module, batch, **arguments) for batch in batches]
+    reports = [_report(module, batch, arguments) for batch in batches]
+    if not reports:
+        why = "There was no training batch to check on."
+        reports = [GradientReport((), notes=(why,), skipped=True)]
     texts = [json.dumps([r.to_dict() for r in reports], indent=1)] if as_json else reports
     for each in texts:
         print(each)  # noqa: T201  # the command's output
     return 0 if all(report.passed for report in reports) else 1
+
+
+def _report(module: nn.Module, batch: Any, arguments: dict[str, Any]) -> GradientReport:
+    """Return the report on one batch, one that is skipped where the step raises."""
+    try:
+        return check_gradients(module, batch, **arguments)
+    except StabError:  # an argument
+        raise
+    except Exception as error:  # of the user's step, of any kind
+        return not_made(error)
+
+
+def not_made(error: Exception) -> GradientReport:
+    """Return the report of a check in which a step raised."""
+    what = f"{type(error).__name__}: {error}"
+    why = f"The check could not run this module in double precision: {what}"
+    return GradientReport((), notes=(why,), skipped=True)
 
 
 def training_batches(data: LightningDataModule, number: int = 1) -> list[Any]:

@@ -16,7 +16,7 @@ from lightning_stab.callbacks._trainer.logging import log_step, log_text
 from lightning_stab.callbacks._trainer.places import log_folder, write_file
 from lightning_stab.callbacks._trainer.ranks import broadcast
 from lightning_stab.callbacks._trainer.strategies import is_sharded_module
-from lightning_stab.callbacks.gradcheck.check_gradients import SHARDED, check_gradients
+from lightning_stab.callbacks.gradcheck.check_gradients import SHARDED, check_gradients, not_made
 from lightning_stab.errors import GradientCheckError
 from lightning_stab.functional.gradcheck import CheckSettings, GradientReport, describe
 
@@ -53,7 +53,8 @@ class GradientCheck(Callback, options=GradientCheckOptions):
     ``gradient_check.json`` in the log folder.
 
     Args:
-        on_fail: ``"raise"`` stops the fit; ``"warn"`` says what is wrong and goes on.
+        on_fail: ``"raise"`` stops the fit; ``"warn"`` says what is wrong and goes on. The same goes
+            for a check that could not be made.
         every_n_epochs: check again at the first batch of every n-th epoch, for modules that change
             while they train; None checks once.
         mode: what one direction spans: ``"tensor"``, ``"group"`` or ``"model"``, from thorough to
@@ -66,8 +67,9 @@ class GradientCheck(Callback, options=GradientCheckOptions):
         seed: of the private generator that draws point and directions.
 
     Raises:
-        GradientCheckError: at the first batch, when a gradient is wrong and ``on_fail`` is
-            ``"raise"``; names the parameter, the coordinate, both values and the suspect.
+        GradientCheckError: at the first batch, with ``on_fail="raise"``, when a gradient is wrong
+            (names the parameter, the coordinate, both values and the suspect), when backward
+            passes of one loss differ, or when the check could not be made (says why).
         InvalidArgumentError: for an argument out of range.
 
     Example:
@@ -95,7 +97,7 @@ class GradientCheck(Callback, options=GradientCheckOptions):
         """Forget the checks of an earlier fit; a checkpoint brings back those of this one."""
         begin_fit(trainer, stage)
         if stage == "fit":
-            self._last_epoch = None
+            self._last_epoch = self.report = None
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -135,27 +137,34 @@ class GradientCheck(Callback, options=GradientCheckOptions):
         options = self.options
         try:
             return check_gradients(module, batch, settings=options, max_samples=options.max_samples)
-        except Exception as error:  # the check must never be what stops a fit
-            what = f"{type(error).__name__}: {error}"
-            why = f"The check could not run this module in double precision: {what}"
-            return GradientReport((), notes=(why,), skipped=True)
+        except Exception as error:  # of any kind; what follows is for `on_fail` to say
+            return not_made(error)
 
     def _announce(self, report: GradientReport) -> None:
-        found = "\n".join(f"  {describe(record)}" for record in report.wrong)
-        message = (
-            f"{len(report.wrong)} of {len(report.parameters)} parameters have a wrong gradient:\n"
-            f"{found}\n"
-            "Look at the hand-written backward passes between these parameters and the loss. "
-            'To train on nevertheless, use `on_fail="warn"`.'
-        )
-        if report.skipped:
-            rank_zero_warn(str(report))
-        elif report.passed:
+        if report.passed:
             rank_zero_info(report.short())
         elif self.options.on_fail == "raise":
-            raise GradientCheckError(message)
+            raise GradientCheckError(_message(report))
         else:
-            rank_zero_warn(message)
+            rank_zero_warn(_message(report))
+
+
+def _message(report: GradientReport) -> str:
+    """Return what a report that did not pass says: what is wrong, or why it cannot be told."""
+    nevertheless = 'To train on nevertheless, use `on_fail="warn"`.'
+    if report.skipped:
+        return "\n".join([report.summary(), *report.notes, nevertheless])
+    total, wrong = len(report.parameters), report.wrong
+    others = [record for record in report.failed if record not in wrong]
+    parts = []
+    if wrong:
+        parts.append(f"{len(wrong)} of {total} parameters have a wrong gradient:")
+        parts += [f"  {describe(record)}" for record in wrong]
+    if others:
+        parts.append(f"The gradients of {len(others)} of {total} parameters cannot be told:")
+        parts += [f"  {describe(record)}" for record in others]
+    where = "Look at the hand-written backward passes between these parameters and the loss."
+    return "\n".join([*parts, f"{where} {nevertheless}"])
 
 
 def _write(trainer: Trainer, report: GradientReport) -> None:

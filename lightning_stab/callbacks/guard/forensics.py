@@ -113,7 +113,7 @@ def _save(trainer: Trainer, remembered: _Remembered) -> str:
 def _find_origin(trainer: Trainer, module: LightningModule, remembered: _Remembered) -> str:
     watch = _Watch(module)
     batch, batch_idx = remembered.batch, remembered.batch_idx
-    with _undisturbed(module), silence(module), run_apart(), torch.enable_grad():
+    with _undisturbed(module), silence(module), run_apart(module), torch.enable_grad():
         set_random_states(remembered.random_states)
         try:
             for loss in run_training_step(module, batch, batch_idx):

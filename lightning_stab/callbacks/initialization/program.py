@@ -35,7 +35,7 @@ def program_of(module: nn.Module, batch: Any, loss_fn: LossFunction | None = Non
 
     def loss(module_copy: nn.Module) -> Tensor | None:
         data = tree_map_only(Tensor, torch.clone, batch)  # a step may write to it
-        with run_apart():
+        with run_apart(module_copy):
             if loss_fn is not None:
                 return loss_fn(module_copy, data)
             if not hasattr(module_copy, "training_step"):

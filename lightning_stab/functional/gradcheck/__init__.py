@@ -1,11 +1,13 @@
 """Central differences against autograd, in double precision, on a copy.
 
-`double_precision` makes the copy; `state`, `detached` and `branches` make its runs repeatable;
+`double_precision` makes the copy; `state`, `class_attributes`, `detached` and `branches` make its
+runs repeatable; `rounding` says how far they can be trusted;
 `problem` turns them into losses of parameters; `lines`, `differences` and `verdicts` compare;
 `examination` goes from one parameter to the next; `check` names the cause; `report` shows it.
 """
 
 from lightning_stab.functional.gradcheck.check import MODES, CheckSettings, check_problem
+from lightning_stab.functional.gradcheck.class_attributes import ClassAttributes
 from lightning_stab.functional.gradcheck.custom_functions import TURN
 from lightning_stab.functional.gradcheck.double_precision import deep_copy, double_copy
 from lightning_stab.functional.gradcheck.problem import Problem
@@ -18,6 +20,7 @@ __all__ = [
     "TURN",
     "VERDICTS",
     "CheckSettings",
+    "ClassAttributes",
     "GradientReport",
     "ParameterRecord",
     "Problem",

@@ -101,7 +101,7 @@ class BranchReplay(DispatchMode):
         operator = func.name().partition("::")[2]
         name, _, overload = operator.partition(".")
         rule = KINKS[name].rule if name in KINKS else None
-        if rule is None or (rule.overload is not None and rule.overload != overload):
+        if rule is None or not rule.applies(overload, args, kwargs or {}):
             return func(*args, **(kwargs or {}))
         if self.replay is None:
             source = args[0].clone() if name.endswith("_") else args[0]
@@ -124,11 +124,23 @@ def check_sum(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Rule:
-    """How to record a branch from arguments and result, and how to replay it on new arguments."""
+    """How to record a branch from arguments and result, and how to replay it on new arguments.
+
+    A rule whose branch is not the result itself is for real floats: a complex ``abs`` is smooth,
+    and integers follow from branches that are replayed before.
+    """
 
     record: Callable[[Any, Any], Tensor]
     replay: Callable[[Tensor, Any], Any]
     overload: str | None = None  # the only one that it is for; None for all
+
+    def applies(self, overload: str, args: Any, kwargs: dict[str, Any]) -> bool:
+        """Say whether a call is of the kind that the rule knows; one with ``out=`` never is."""
+        if "out" in kwargs or (self.overload is not None and self.overload != overload):
+            return False
+        tensors = [each for each in args if isinstance(each, Tensor)]
+        is_real = all(t.is_floating_point() for t in tensors)
+        return isinstance(args[0], Tensor) and (self is _SAME or is_real)
 
 
 @dataclass(frozen=True)

@@ -87,36 +87,40 @@ def check_problem(problem: Problem, settings: CheckSettings | None = None) -> Gr
     """
     settings = settings or CheckSettings()
     start = time.perf_counter()
-    with warnings.catch_warnings(), watch_functions(problem.depth):
+    with warnings.catch_warnings(), watch_functions(problem.depth), problem.classes:
         warnings.simplefilter("ignore")  # the module has its own say in the real run
-        records, notes = _check(problem, settings)
+        records, notes, made = _check(problem, settings)
     return GradientReport(
         tuple(records),
         notes=tuple(notes),
         num_forwards=problem.num_forwards,
         num_backwards=problem.num_backwards,
         seconds=time.perf_counter() - start,
-        skipped=not records and bool(problem.parameters),
+        skipped=not made,
     )
 
 
-def _check(problem: Problem, settings: CheckSettings) -> tuple[list[ParameterRecord], list[str]]:
+def _check(
+    problem: Problem, settings: CheckSettings
+) -> tuple[list[ParameterRecord], list[str], bool]:
+    """Return the records, notes, and whether there was a check at all."""
     if not problem.parameters:
-        return [], ["The module has no trainable parameter."]
+        return [], ["The module has no trainable parameter."], True
     examination = _examine(problem, settings, MOVES)
     if not examination.point.finite:
-        return [], ["The step gave no finite loss, so there is nothing to differentiate."]
+        note = "The step gave no finite loss, so there is nothing to differentiate."
+        return [], [note], False
     if not examination.point.repeatable:
         for name in problem.parameters:
             examination.note(name, "nondeterministic")
-        return examination.in_order(), [_NOT_REPEATABLE]
+        return examination.in_order(), [_NOT_REPEATABLE], False
     notes = _find_causes(examination, settings) if problem.depth.called else []
     notes += problem.notes
     places = problem.detached.places()
     if places:
         shown = "; ".join(places[:8]) + ("; ..." if len(places) > 8 else "")
         notes.append(f"Taken for constants, as autograd does: {shown}.")
-    return examination.in_order(), notes
+    return examination.in_order(), notes, True
 
 
 def _examine(problem: Problem, settings: CheckSettings, moves: tuple[float, ...]) -> Examination:
@@ -130,8 +134,9 @@ def _examine(problem: Problem, settings: CheckSettings, moves: tuple[float, ...]
     names = [n for n in problem.parameters if n in asked and n not in point.unrepeatable]
     for name in problem.parameters.keys() - asked:
         examination.note(name, "unused", "No loss of this step is for this parameter.")
-    for name in point.unrepeatable:
-        examination.note(name, "nondeterministic", "Two backward passes gave different gradients.")
+    for name, gap in point.unrepeatable.items():
+        note = f"Backward passes of the same loss gave gradients that differ by {gap:.1e}."
+        examination.note(name, "nondeterministic", note, gap)
     if settings.coordinates is None:
         _examine_directions(examination, names, settings)
         return examination

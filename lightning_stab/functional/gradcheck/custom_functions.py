@@ -18,6 +18,7 @@ from torch.autograd import Function
 from torch.utils._pytree import tree_flatten
 
 from lightning_stab.functional.gradcheck.branches import DispatchMode
+from lightning_stab.functional.gradcheck.class_attributes import subclasses
 from lightning_stab.functional.gradcheck.double_precision import LOW_PRECISION
 
 _CHECKPOINTS = {"CheckpointFunction"}
@@ -66,7 +67,7 @@ def watch_functions(depth: Depth) -> Iterator[Depth]:
     It wraps ``forward``, because users bind ``MyFunction.apply`` to a name when they import it.
     """
     with _replace_methods(
-        lambda: {(c, "forward"): _count(c, c.forward, depth) for c in _subclasses(Function)}
+        lambda: {(c, "forward"): _count(c, c.forward, depth) for c in subclasses(Function)}
     ):
         yield depth
 
@@ -90,11 +91,6 @@ def _count(cls: Any, forward: Any, depth: Depth) -> Callable[..., Any]:
             vars(depth)[counter] -= 1
 
     return counted
-
-
-def _subclasses(base: type) -> list[Any]:
-    direct: list[Any] = base.__subclasses__()
-    return list(dict.fromkeys([*direct, *(c for each in direct for c in _subclasses(each))]))
 
 
 class _LowPrecision(DispatchMode):

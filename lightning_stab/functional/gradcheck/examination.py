@@ -26,6 +26,7 @@ _SUSPICIOUS = 0.1  # part of the tolerance beyond which more directions are trie
 _MORE_DIRECTIONS = 2
 _FAR = 1e-3  # how far to go to see whether anything depends on a parameter at all
 _LOW_PRECISION_ERROR = 0.05  # larger errors are not a matter of rounding
+_PRECISE = ("ok", "kink", "precision-limited")
 _LOST = "Could not be checked: a run of the step did other operations than the one before it."
 
 
@@ -43,17 +44,18 @@ class Examination:
         """Return the records in the order of the module's parameters."""
         return [self.records[name] for name in self.problem.parameters]
 
-    def note(self, name: str, verdict: str, note: str = "") -> None:
-        """Record a verdict that has no numbers."""
+    def note(self, name: str, verdict: str, note: str = "", error: float = 0.0) -> None:
+        """Record a verdict that no central difference gave."""
         shape = tuple(self.problem.parameters[name].shape)
-        self.records[name] = ParameterRecord(name, verdict, shape, note=note)
+        self.records[name] = ParameterRecord(name, verdict, shape, error, note=note)
 
     def limit_precision(self, name: str, function: str, how: str) -> None:
         """Call a record ``precision-limited`` because of a Function's backward."""
         record = self.records.get(name)
-        if record is None or record.verdict not in ("ok", "wrong", "kink", "precision-limited"):
+        accused = record is not None and record.verdict in ("wrong", "nondeterministic")
+        if record is None or not (accused or record.verdict in _PRECISE):
             return
-        if record.verdict == "wrong" and record.relative_error > _LOW_PRECISION_ERROR:
+        if accused and record.relative_error > _LOW_PRECISION_ERROR:
             return
         note = f"{function}.backward leaves double precision ({how})."
         self.records[name] = replace(

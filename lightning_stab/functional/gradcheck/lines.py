@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ MOVES = (0.05, 0.005, 0.0)
 """Distances to move, relative to each tensor's root mean square; smaller if a loss overflows."""
 
 _REPEATABLE = 1e-11  # relative difference of two runs that counts as rounding
+_SAME_GRADIENT = 1e-9  # relative difference of two gradients that counts as rounding
+_ROUNDED_OFF = 1e-12  # the same, of what gradients do over a weight's size, relative to the largest
+_MORE_CALLS = 2  # of a backward pass, that go on from the state of the call before
 _SPACING = 1e-12  # of the points at which noise is measured
 _SMALL = 100_000  # numbers that may be copied without a thought
 _MOST_TENSORS = 32  # up to so many tensors, each gets its own directions
@@ -185,19 +188,33 @@ class Point:
 
     Args:
         noise: the rounding error of a loss.
-        unrepeatable: names of parameters whose gradient differs from run to run.
+        unrepeatable: by how much gradients differ from run to run, by the parameter's name.
         repeatable: False when the losses differ from run to run.
         branches: the branches taken there, to be replayed, if there are any.
         branch_sums: the check sums of these branches, once they were watched.
+        rounded: whether ``noise`` counts the rounding of each operation, too.
     """
 
     losses: list[float]
     gradients: list[Gradients]
     noise: float = 0.0
-    unrepeatable: frozenset[str] = frozenset()
+    unrepeatable: dict[str, float] = field(default_factory=dict)
     repeatable: bool = True
     branches: list[Branch] | None = None
     branch_sums: list[int] | None = None
+    rounded: bool = False
+
+    def raise_noise(self, problem: Problem) -> bool:
+        """Measure the noise a second way, once, before anything is called wrong; say if it rose."""
+        if self.rounded:
+            return False
+        self.rounded, known = True, self.noise
+        try:
+            found = problem.rounding_noise(self.branches)
+        except Exception:  # a step may refuse numbers that are changed in their last digit
+            return False
+        self.noise = max(known, *found, 0.0)
+        return self.noise > known
 
     @property
     def finite(self) -> bool:
@@ -243,27 +260,62 @@ def find_point(
 
 
 def _repeat(problem: Problem, point: Point) -> None:
-    """Run forward and backward once more: anything that changes cannot be checked."""
+    """Run forward and backward again: anything that changes cannot be checked.
+
+    First from the same state, then going on from there as a fit does: a backward may be wrong at
+    every second call. There a step that is another one, by its losses, says nothing.
+    """
     losses, gradients = problem.gradients()
-    drift = max(
-        (abs(a - b) / max(abs(a), abs(b), 1e-300)
-         for a, b in zip(losses, point.losses, strict=False)),
-        default=0.0,
-    )  # fmt: skip
-    point.repeatable = len(losses) == len(point.losses) and drift <= _REPEATABLE
-    point.unrepeatable = frozenset(
-        name
-        for first, second in zip(point.gradients, gradients, strict=False)
-        for name in first
-        if not _same(first[name], second.get(name))
-    )
+    point.repeatable = _agree(losses, point.losses)
+    if not point.repeatable:
+        return
+    _note_gaps(problem, point, gradients)
+    for _ in range(_MORE_CALLS):
+        del losses, gradients  # of the size of the module
+        try:
+            losses, gradients = problem.gradients(restore=False)
+        except Exception:  # a step that cannot go on will say so in the fit
+            return
+        if _agree(losses, point.losses):
+            _note_gaps(problem, point, gradients)
 
 
-def _same(first: Tensor | None, second: Tensor | None) -> bool:
-    if first is None or second is None:
-        return first is second
-    gap = float(torch.linalg.vector_norm(second.sub_(first)))  # no third tensor of the size
-    return gap <= 1e-9 * float(torch.linalg.vector_norm(first)) or gap != gap
+def _agree(losses: Sequence[float], others: Sequence[float]) -> bool:
+    sizes = [max(abs(a), abs(b), 1e-300) for a, b in zip(losses, others, strict=False)]
+    pairs = zip(losses, others, sizes, strict=False)
+    return len(losses) == len(others) and all(abs(a - b) <= _REPEATABLE * c for a, b, c in pairs)
+
+
+def _note_gaps(problem: Problem, point: Point, gradients: Sequence[Gradients]) -> None:
+    """Note by how much gradients differ from those of the point, which is subtracted from them.
+
+    A difference below the rounding error of the largest gradient does not count: a gradient that
+    cancels to zero, as before a normalisation, is nothing but rounding.
+    """
+    sizes = {
+        name: float(torch.linalg.vector_norm(parameter)) / max(1, parameter.numel()) ** 0.5 or 1.0
+        for name, parameter in problem.parameters.items()
+    }
+    largest = max((largest_norm(n, point.gradients) * size for n, size in sizes.items()), default=0)
+    for first, second in zip(point.gradients, gradients, strict=True):
+        for name in first.keys() & second.keys():
+            one, other = first[name], second[name]
+            norm = 1.0 if one is None else float(torch.linalg.vector_norm(one))
+            gap = _distance(one, other)
+            if gap > _SAME_GRADIENT * norm and gap * sizes[name] > _ROUNDED_OFF * largest:
+                known = point.unrepeatable.get(name, 0.0)
+                point.unrepeatable[name] = max(known, gap / max(norm, gap))
+
+
+def _distance(one: Tensor | None, other: Tensor | None) -> float:
+    """Return the norm of the difference, which may be put in the place of ``other``."""
+    if one is None or other is None:
+        return float(one is not other)
+    try:
+        other.sub_(one)  # without a third tensor of the size
+    except RuntimeError:  # a zero that autograd made without memory cannot be written to
+        other = other - one
+    return float(torch.linalg.vector_norm(other))
 
 
 def _measure_noise(problem: Problem, point: Point, generator: torch.Generator) -> float:

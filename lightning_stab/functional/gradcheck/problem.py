@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,17 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_stab.functional.autograd_graph import walk_graph
 from lightning_stab.functional.gradcheck.branches import (
     Branch,
     BranchReplay,
     BranchWatch,
     check_sum,
 )
+from lightning_stab.functional.gradcheck.class_attributes import ClassAttributes
 from lightning_stab.functional.gradcheck.custom_functions import Depth
 from lightning_stab.functional.gradcheck.detached import DetachedValues, DetachReplay
+from lightning_stab.functional.gradcheck.rounding import RandomRounding
 from lightning_stab.functional.gradcheck.state import ModuleState
 from lightning_stab.functional.random_states import get_random_states, set_random_states
 
+_ERROR_NODES = {"Error", "torch::autograd::Error"}
 OnLoss = Callable[[Tensor], None]
 Program = Callable[..., None]
 """Called as ``program(on_loss, *inputs)``; hands each scalar loss to ``on_loss`` when it is due."""
@@ -64,6 +69,11 @@ class Problem:
         self._random = get_random_states()
         self._without_graph = False
         self._kept: dict[str, Tensor] | None = None
+
+    @property
+    def classes(self) -> ClassAttributes:
+        """What stands on the module's classes: put back when this context is left."""
+        return self._state.classes
 
     def settle(self) -> list[float]:
         """Make the point one that a run leaves alone, and return the losses there.
@@ -115,17 +125,35 @@ class Problem:
         complete = self.run(lambda loss: values.append(float(loss.detach())), replay, mode)
         return values if complete else []
 
+    def rounding_noise(self, branches: list[Branch] | None, runs: int = 4) -> list[float]:
+        """Return how far `RandomRounding` moves each loss, as a root mean square; none if it fails.
+
+        Args:
+            branches: to be replayed.
+            runs: how many runs are compared with their mean.
+        """
+        generator, rows = torch.Generator().manual_seed(0), []
+        for _ in range(runs):
+            with RandomRounding(generator):
+                rows.append(self.losses(branches=branches))
+        return [statistics.stdev(column) for column in zip(*rows, strict=True)]
+
     def record_branches(self) -> list[Branch] | None:
         """Return the branches at the parameters as they are now, None if there are none."""
         branches: list[Branch] = []
         self.run(lambda loss: None, branches=BranchReplay(branches, record=True))
         return branches or None
 
-    def gradients(self, *, record: bool = False) -> tuple[list[float], list[Gradients]]:
+    def gradients(
+        self, *, record: bool = False, restore: bool = True
+    ) -> tuple[list[float], list[Gradients]]:
         """Return the losses and autograd's dense gradient of each, by the parameters' names.
+
+        Nothing where other values are detached than in the run that was recorded.
 
         Args:
             record: keep what autograd takes for constants; later runs use it again.
+            restore: see `run`.
         """
         values: list[float] = []
         found: list[Gradients] = []
@@ -135,11 +163,12 @@ class Problem:
             found.append(self._gradients_of(loss))
 
         detached = DetachedValues()
-        self.run(take, replay=False, detached=detached)
+        self.run(take, replay=False, detached=detached, restore=restore)
         if record:
             detached.finish()
             self.detached = detached
-        return values, found
+        is_other = detached.places() != self.detached.places()
+        return ([], []) if is_other else (values, found)
 
     def run(
         self,
@@ -147,6 +176,7 @@ class Problem:
         replay: bool = True,
         branches: BranchWatch | BranchReplay | None = None,
         detached: DetachedValues | None = None,
+        restore: bool = True,
     ) -> bool:
         """Run the program once, from the same state as always.
 
@@ -155,13 +185,15 @@ class Problem:
             replay: use the recorded detached values again; without, there is always a graph.
             branches: watches, records or replays the branches that the run takes.
             detached: receives what autograd takes for constants, without ``replay``.
+            restore: begin with the module as it was at first; without, go on from the last run.
 
         Returns:
             Whether every replay found what was recorded, and nothing else.
         """
         detached = self.detached if replay else detached or DetachedValues()
         self.num_forwards += 1
-        self._state.restore()
+        if restore:
+            self._state.restore()
         set_random_states(self._random)
         inputs = copy.deepcopy(self._inputs)
         constants = DetachReplay(detached, replay=replay, depth=self.depth)
@@ -208,10 +240,24 @@ class Problem:
         found: Gradients = dict.fromkeys(trainable)
         if loss.requires_grad and trainable:
             self.num_backwards += 1
+            _refuse_what_torch_refuses(loss)
             gradients = _differentiate(loss, list(trainable.values()))
             found.update(zip(trainable, gradients, strict=True))
         is_sparse = {n: g is not None and g.layout != torch.strided for n, g in found.items()}
         return {n: g.to_dense() if g is not None and is_sparse[n] else g for n, g in found.items()}
+
+
+def _refuse_what_torch_refuses(loss: Tensor) -> None:
+    """Raise where ``loss.backward()`` would, in a node that ``autograd.grad`` goes around.
+
+    Such is the second derivative of a Function with ``once_differentiable``.
+    """
+    if any(node.name() in _ERROR_NODES for node, _ in walk_graph(loss.grad_fn)):
+        raise RuntimeError(
+            "trying to differentiate twice a function that was marked with @once_differentiable, "
+            "where `backward` raises too. Write its backward with differentiable operations, and "
+            "take the mark away."
+        )
 
 
 def _differentiate(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | None]:

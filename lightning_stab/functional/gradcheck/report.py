@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_stab.functional.gradcheck.verdicts import VERDICTS
 
+_FAILING = ("wrong", "unchecked", "nondeterministic")
 _HEADINGS = ["verdict", "parameter", "shape", "rel. error", "worst at"]
 _HEADINGS += ["autograd", "numeric", "step", "suspect"]
 
@@ -54,7 +55,7 @@ class GradientReport:
         num_forwards: how many forward passes it took.
         num_backwards: how many backward passes it took.
         seconds: how long it took.
-        skipped: whether there was nothing to check, or no way to.
+        skipped: whether there was no way to check.
     """
 
     parameters: tuple[ParameterRecord, ...]
@@ -66,13 +67,21 @@ class GradientReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no parameter's gradient is wrong."""
-        return not self.wrong
+        """Whether the check was made, of every parameter, and no gradient is wrong."""
+        return not (self.skipped or self.failed)
 
     @property
     def wrong(self) -> tuple[ParameterRecord, ...]:
         """The records whose verdict is ``wrong``, the largest error first."""
         return tuple(r for r in self.worst_first() if r.verdict == "wrong")
+
+    @property
+    def failed(self) -> tuple[ParameterRecord, ...]:
+        """The records that do not let the check pass: what is ``wrong``, and what cannot be told.
+
+        The latter are ``unchecked``, and ``nondeterministic``.
+        """
+        return tuple(r for r in self.worst_first() if r.verdict in _FAILING)
 
     def worst_first(self) -> list[ParameterRecord]:
         """Return the records by verdict, then by error, the worst first."""
@@ -99,7 +108,7 @@ class GradientReport:
     def summary(self) -> str:
         """Return one line: passed or not, and how many parameters got which verdict."""
         if self.skipped:
-            return "Gradient check skipped."
+            return "The gradients could not be checked."
         counts = Counter(record.verdict for record in self.parameters)
         parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
         state = "passed" if self.passed else "FAILED"
@@ -110,7 +119,9 @@ class GradientReport:
 
 
 def describe(record: ParameterRecord) -> str:
-    """Return one sentence about a wrong gradient: where, both values, which function."""
+    """Return one sentence about a gradient that failed: where, both values, which function."""
+    if record.verdict != "wrong":
+        return f"`{record.name}` is {record.verdict}. {record.note}".rstrip()
     where = "along a direction" if record.coordinate is None else f"at {list(record.coordinate)}"
     suspect = f" Suspect: {record.function}.backward." if record.function else ""
     return (

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_stab.functional.gradcheck.class_attributes import ClassAttributes
+
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, type)
 _DATA = (Dataset, DataLoader)  # large, and not for a forward pass to change
 _Attributes = list[tuple[nn.Module, dict[str, Any]]]
@@ -20,11 +22,12 @@ class ModuleState:
     """The buffers and plain attributes of every submodule, restorable any number of times.
 
     The values of parameters are left alone: whoever perturbs them puts them back. Random
-    generators kept in attributes are put back too.
+    generators kept in attributes are put back too, and what stands on the classes (``classes``).
     """
 
     def __init__(self, module: nn.Module) -> None:
         parts, buffers = list(module.modules()), list(module.buffers())
+        self.classes = ClassAttributes(module)
         self._shared: dict[int, Any] = {id(o): o for o in (*parts, *module.parameters(), *buffers)}
         self._values = [(buffer, buffer.detach().clone()) for buffer in buffers]
         self._objects: _Attributes = [(part, dict(vars(part))) for part in parts]
@@ -43,6 +46,7 @@ class ModuleState:
 
     def restore(self) -> None:
         """Put buffers, attributes, modes and ``requires_grad`` back, and clear gradients."""
+        self.classes.renew()
         for part, attributes in self._objects:
             for name in vars(part).keys() - attributes.keys():
                 del part.__dict__[name]

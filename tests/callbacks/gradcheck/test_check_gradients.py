@@ -129,7 +129,9 @@ def test_entropy_that_cannot_be_repeated_is_nondeterministic_and_not_accused():
         torch.randn(3, 2),
         lambda net, x: net(x).square().mean() * (1 + os.urandom(1)[0]),
     )
-    assert report.passed
+    assert not report.wrong
+    assert report.skipped
+    assert not report.passed
     assert {record.verdict for record in report.parameters} == {"nondeterministic"}
 
 
@@ -174,6 +176,7 @@ def test_bad_arguments_get_one_sentence(arguments, sentence):
 def test_no_loss_at_all_is_a_skipped_check():
     report = check_gradients(nn.Linear(2, 1), torch.ones(1, 2), lambda net, x: net(x).sum() / 0)
     assert report.skipped
+    assert not report.passed
     assert "no finite loss" in str(report)
     assert json.dumps(report.to_dict())
 
@@ -200,6 +203,16 @@ def test_batches_of_a_data_module_give_an_exit_code(capsys):
     assert "Gradient check passed" in capsys.readouterr().out
     assert check_batches(Net(factor=2.0), batches, as_json=True) == 1
     assert [report["passed"] for report in json.loads(capsys.readouterr().out)] == [False, False]
+
+
+def test_a_step_that_raises_and_no_batch_at_all_give_code_1_and_the_reason(capsys):
+    def raises(net, data):
+        raise ValueError("only on Sundays")
+
+    assert check_batches(nn.Linear(2, 1), [torch.ones(1, 2)], loss_fn=raises) == 1
+    assert "ValueError: only on Sundays" in capsys.readouterr().out
+    assert check_batches(Net(), []) == 1
+    assert "no training batch" in capsys.readouterr().out
 
 
 def test_checks_in_several_threads_take_turns():

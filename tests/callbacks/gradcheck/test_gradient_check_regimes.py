@@ -234,7 +234,7 @@ class Breaks(Plain):
 
 
 def test_a_check_that_raises_inside_leaves_no_trace_either(tmp_path):
-    check = GradientCheck()
+    check = GradientCheck(on_fail="warn")
     without = trace(*fit(tmp_path / "without", Breaks), tmp_path / "without")
     with pytest.warns(UserWarning, match="could not run this module in double precision"):
         fitted = fit(tmp_path / "checked", Breaks, check)
@@ -267,7 +267,7 @@ def test_every_n_epochs_checks_again(tmp_path):
 def test_a_sharded_module_is_skipped_with_a_sentence(tmp_path):
     module = Plain()
     module.net[0].weight.full_tensor = lambda: None  # what a DTensor can do and others cannot
-    check = GradientCheck()
+    check = GradientCheck(on_fail="warn")
     with pytest.warns(UserWarning, match="sharded over processes"):
         fit(tmp_path, lambda: module, check)
     assert check.report.skipped
