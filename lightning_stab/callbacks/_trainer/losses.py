@@ -25,7 +25,7 @@ def loss_of_output(output: Any) -> Tensor | None:
 
 
 def training_step_arguments(module: Any, batch: Any, batch_idx: int) -> tuple[Any, ...]:
-    """Return what Lightning gives to ``module.training_step``: the batch, and its index if asked for.
+    """Return what Lightning gives to ``module.training_step``: the batch, and perhaps its index.
 
     A signature of ``*args`` takes both, and one of ``**kwargs`` does not.
     """

@@ -40,9 +40,10 @@ class RandomRounding(DispatchMode):
         given = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
         memory = set(map(_memory, given))
         for tensor in tree_flatten(result)[0]:
-            if isinstance(tensor, Tensor) and tensor.is_floating_point():
-                if name.endswith("_") or _memory(tensor) not in memory:  # a view is no new number
-                    self._change(tensor, name, given)
+            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                continue
+            if name.endswith("_") or _memory(tensor) not in memory:  # a view is no new number
+                self._change(tensor, name, given)
         return result
 
     def _change(self, tensor: Tensor, name: str, given: list[Tensor]) -> None:

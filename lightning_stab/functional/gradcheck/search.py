@@ -38,15 +38,13 @@ def check_line(
     ``wrong``, once, the noise of rounding.
     """
     found = _search(line, slopes, point, tolerance)
-    if any(comparison.verdict == "wrong" for comparison in found.values()):
-        if point.raise_noise(line.problem):
-            return _search(line, slopes, point, tolerance)
+    accuses = any(comparison.verdict == "wrong" for comparison in found.values())
+    if accuses and point.raise_noise(line.problem):
+        return _search(line, slopes, point, tolerance)
     return found
 
 
-def _search(
-    line: Line, slopes: Mapping[int, Slope], point: Point, tolerance: float
-) -> Comparisons:
+def _search(line: Line, slopes: Mapping[int, Slope], point: Point, tolerance: float) -> Comparisons:
     with line:
         smooth, plain = (_Search(line, slopes, point, tolerance) for _ in range(2))
         settled = smooth.settle_quickly()
