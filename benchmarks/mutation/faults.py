@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,25 +51,36 @@ class PlantedFault:
     source: str
 
 
-def faults_of(path: Path) -> Iterator[PlantedFault]:
-    """Yield every fault that can be planted in a file, in the order of its lines.
+@dataclass(frozen=True)
+class Site:
+    """Where a fault can be planted: a node of a file's syntax tree by its number, and how."""
+
+    path: Path
+    place: int
+    kind: str
+    change: Callable[[Any], None]
+
+    def plant(self) -> PlantedFault:
+        """Return the fault."""
+        tree = ast.parse(self.path.read_text())
+        node = _nodes(tree)[self.place]
+        line, before = node.lineno, ast.unparse(node)
+        self.change(node)
+        after = ast.unparse(node)
+        source = ast.unparse(ast.fix_missing_locations(tree))
+        return PlantedFault(self.path, line, self.kind, before, after, source)
+
+
+def sites_of(path: Path) -> Iterator[Site]:
+    """Yield where faults can be planted in a file, in the order of its lines.
 
     A comparison is turned, an operator exchanged, a number, truth value or default changed, a
     condition negated, a call whose result is not used left out, or a return value left out.
     Docstrings, annotations, messages of errors and what only a type checker runs stay.
     """
-    source = path.read_text()
-    tree = ast.parse(source)
-    for place, node in enumerate(_nodes(tree)):
+    for place, node in enumerate(_nodes(ast.parse(path.read_text()))):
         for kind, change in _changes(node):
-            planted = copy.deepcopy(tree)
-            target = _nodes(planted)[place]
-            change(target)
-            after = ast.unparse(target)
-            before = ast.unparse(node)
-            if after != before:
-                text = ast.unparse(ast.fix_missing_locations(planted))
-                yield PlantedFault(path, node.lineno, kind, before, after, text)
+            yield Site(path, place, kind, change)
 
 
 def _nodes(tree: ast.Module) -> list[ast.stmt | ast.expr]:

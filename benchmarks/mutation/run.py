@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._script import parser, print_table, read_json, write_json
-from benchmarks.mutation.faults import PlantedFault, faults_of
+from benchmarks.mutation.faults import PlantedFault, sites_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "lightning_stab"
@@ -29,9 +29,9 @@ SECONDS = 1200  # a fault that makes a loop endless counts as noticed
 
 
 def sample(number: int, seed: int, under: str = PACKAGE) -> list[PlantedFault]:
-    """Draw faults: a file by its number of faults, then one of them; each once."""
-    everything = [f for path in sorted((ROOT / under).rglob("*.py")) for f in faults_of(path)]
-    return random.Random(seed).sample(everything, min(number, len(everything)))
+    """Draw faults from all that can be planted, each once."""
+    sites = [site for path in sorted((ROOT / under).rglob("*.py")) for site in sites_of(path)]
+    return [s.plant() for s in random.Random(seed).sample(sites, min(number, len(sites)))]
 
 
 def name_of(fault: PlantedFault) -> str:
@@ -39,7 +39,7 @@ def name_of(fault: PlantedFault) -> str:
     return f"{fault.path.relative_to(ROOT).as_posix()}:{fault.line}:{fault.kind}:{fault.after}"
 
 
-def tests_of(path: Path) -> list[list[str]]:
+def rounds_for(path: Path) -> list[list[str]]:
     """Return what to run, the likeliest to notice first: the tests of its folder, then all."""
     inside = path.relative_to(ROOT / PACKAGE)
     folders = [ROOT / "tests" / parent for parent in inside.parents]
@@ -48,15 +48,14 @@ def tests_of(path: Path) -> list[list[str]]:
     return [own, ["tests"]] if near != ROOT / "tests" else [["tests"]]
 
 
-def notices(fault: PlantedFault, copy: Path) -> str:
+def notices(fault: PlantedFault, copy: Path, *, only_near: bool = False) -> str:
     """Plant a fault in a copy of the project; return the first test that fails, or nothing."""
+    rounds = rounds_for(fault.path)[: 1 if only_near else None]
     target = copy / fault.path.relative_to(ROOT)
     whole = target.read_text()
     target.write_text(fault.source)
     try:
-        return next(
-            filter(None, (_first_failure(copy, words) for words in tests_of(fault.path))), ""
-        )
+        return next(filter(None, (_first_failure(copy, words) for words in rounds)), "")
     finally:
         target.write_text(whole)
 
@@ -84,13 +83,13 @@ def copy_of_project(folder: Path) -> Path:
 
 
 def results(
-    faults: Sequence[PlantedFault], known: dict[str, str], copy: Path
+    faults: Sequence[PlantedFault], known: dict[str, str], copy: Path, *, only_near: bool
 ) -> Iterator[dict[str, str]]:
     """Yield all results up to now after each new one."""
     for fault in faults:
         name = name_of(fault)
         if name not in known:
-            known[name] = notices(fault, copy)
+            known[name] = notices(fault, copy, only_near=only_near)
             print(
                 f"{'noticed' if known[name] else 'MISSED ':8}{name}  [{fault.before}]", flush=True
             )
@@ -115,23 +114,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--number", type=int, default=120, help="faults to plant")
     options.add_argument("--seed", type=int, default=0, help="of the sample: a fresh one each time")
     options.add_argument("--under", default=PACKAGE, help="the folder or part that is sampled")
+    options.add_argument("--near", action="store_true", help="only the tests of a file's folder")
     options.add_argument("--equivalent", type=Path, help="faults that change nothing, to leave out")
     chosen = options.parse_args(argv)
-    number, under = (2, f"{PACKAGE}/functional") if chosen.small else (chosen.number, chosen.under)
+    number, under = (2, f"{PACKAGE}/models") if chosen.small else (chosen.number, chosen.under)
     same = chosen.equivalent.read_text().splitlines() if chosen.equivalent else []
     faults = sample(number, chosen.seed, under)
     faults = [f for f in faults if not any(name_of(f).startswith(line) for line in same if line)]
     known = read_json(chosen.json, {}).get("first_failure", {})
     with tempfile.TemporaryDirectory() as folder:
-        for found in results(faults, known, copy_of_project(Path(folder))):
+        copy = copy_of_project(Path(folder))
+        for found in results(faults, known, copy, only_near=chosen.near or chosen.small):
             write_json(chosen.json, {"seed": chosen.seed, "first_failure": found})
     found = {name_of(fault): known[name_of(fault)] for fault in faults}
     rows = table(found)
     print_table(rows, "small faults that the tests notice")
     missed = [name for name in found if not found[name]]
-    write_json(
-        chosen.json, {"seed": chosen.seed, "first_failure": found, "missed": missed, "table": rows}
-    )
+    everything = {"first_failure": found, "missed": missed, "table": rows}
+    write_json(chosen.json, {"seed": chosen.seed, **everything})
 
 
 if __name__ == "__main__":

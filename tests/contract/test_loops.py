@@ -81,6 +81,7 @@ SETTINGS = {
 
 
 @every
+@pytest.mark.nightly
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_trainers_settings_hold_beside_it(name, setting):
     settings = SETTINGS[setting]
