@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from helpers.initialization_programs import X, preceding
+from helpers.small_modules import FromParts
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own habit
 
@@ -121,3 +122,36 @@ def test_what_mixes_elements_is_not_pointwise(monkeypatch):
         step = Program(lambda net=net: copy.deepcopy(net), lambda twin: twin(X).square().mean())
         records = initialize_(net, InitializationSettings("auto"), 0, step)
         assert {r.preceding for r in records[1:]} <= {"linear", "attention"}, name
+
+
+@pytest.mark.parametrize(
+    ("between", "name"),
+    [
+        (nn.Softmax(-1), ""),  # mixes the elements of a row
+        (lambda x: x.cumsum(1), ""),  # torch does not tag it: it is tried
+    ],
+)
+def test_what_mixes_elements_is_no_activation(between, name):
+    net = FromParts(lambda m, x: m.b(between(m.a(x))), a=nn.Linear(8, 8), b=nn.Linear(8, 2))
+    assert name in preceding(net, X)["b.weight"]
+
+
+@pytest.mark.parametrize("named", ["bmm", "breaks"])
+def test_what_mixes_or_cannot_run_again_is_not_pointwise(named):
+    class Operator:
+        tags = ()
+
+        def __call__(self, *arguments):
+            raise RuntimeError
+
+    class Operation:
+        name, acts_pointwise, operator = named, None, Operator()
+        tensors = outputs = arguments = (torch.ones(3),)
+        keywords = {}  # noqa: RUF012 - never written
+
+    assert not replay.is_pointwise(Operation())
+
+
+def test_a_lazy_layer_without_a_batch_is_left_alone():
+    records = initialize_(nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.Linear(4, 2)))
+    assert records[0].reason
