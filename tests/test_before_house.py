@@ -97,6 +97,7 @@ def machine_computes_as_before(folder):
     return artifacts.differences(ended("plain", "whole"), whole) == []
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", artifacts.RUNS)
 def test_a_resumed_run_ends_bit_for_bit_as_it_did(name, tmp_path_factory):
     checkpoint = BEFORE / f"run_{name}.ckpt"

@@ -49,7 +49,9 @@ TRAINER = {
     "fp16-fused": half,
     "accumulation": lambda: {"accumulate_grad_batches": 5},  # 12 batches: a last window of two
 }
-REGIMES = list(MAKE)
+REGIMES = [  # compiling takes seconds
+    pytest.param(name, marks=pytest.mark.nightly) if name == "compiled" else name for name in MAKE
+]
 HALF = ("fp16-scaler", "fp16-fused")
 
 
@@ -94,7 +96,7 @@ def test_a_monitored_run_is_the_unmonitored_run(regime):
     assert hooks_of(watched[0]) == []
 
 
-@pytest.mark.parametrize("regime", [r for r in REGIMES if r != "compiled"])
+@pytest.mark.parametrize("regime", [r for r in MAKE if r != "compiled"])
 def test_a_guard_leaves_a_healthy_run_alone(regime):
     guard = StepGuard("skip", "skip")
     assert_twins(run(regime, [guard, GradientMonitor(3)]), run(regime))

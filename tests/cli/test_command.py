@@ -117,6 +117,7 @@ def test_fit_trains_the_digits_with_the_whole_suite(folder):
     assert attached >= set(wanted)
 
 
+@pytest.mark.nightly
 def test_the_same_seed_gives_the_same_run(folder):
     def loss(*words):
         nothing_kept = ["--trainer.logger=false", "--trainer.enable_checkpointing=false"]
@@ -179,6 +180,7 @@ def test_without_a_logger_no_config_lands_in_the_working_folder(folder):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_the_saved_config_repeats_the_run(folder, capsys):
     first = fit(*SMALL)
     saved = Path(first.trainer.log_dir, "config.yaml")

@@ -99,6 +99,7 @@ def theirs(**arguments):
     return ["--model=their_module.Theirs", *words]
 
 
+@pytest.mark.nightly
 def test_the_suites_own_training_is_healthy(diagnosed):
     code, said = diagnosed("--json")
     found = as_json(said)

@@ -100,6 +100,7 @@ for callbacks in {callbacks}:
     trainer = Trainer(callbacks=callbacks, **quiet)
     trainer.fit(Net(), data, data)
     assert trainer.global_step == 4, callbacks
+    print("trained")
 """
 
 
@@ -113,7 +114,8 @@ def test_both_packages_trainers_take_each_alone_and_all_in_a_list(package, first
         package=package,
         callbacks="[" + ", ".join([*calls, f"[{', '.join(calls)}]"]) + "]",
     )
-    run_code(code, tmp_path)
+    printed = run_code(code, tmp_path).splitlines()
+    assert printed.count("trained") == len(CALLBACKS) + 1
 
 
 # --- a callback that has served before ------------------------------------------------------------

@@ -223,19 +223,25 @@ MODULES = {
 }
 
 
+GATE = ("use_pl_optimizer=False", "a closure evaluated twice", "no lr", "groups added")
+kinds = pytest.mark.parametrize(  # the others are long tests
+    "kind", [pytest.param(n, marks=() if n in GATE else pytest.mark.nightly) for n in MODULES]
+)
+
+
 def end_with(callbacks, kind):
     own = [BackboneFinetuning(1, verbose=False)] if kind == "groups added" else []
     return fit([*own, *callbacks], MODULES[kind](), max_epochs=3)
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
-@pytest.mark.parametrize("kind", MODULES)
+@kinds
 def test_a_healthy_run_is_left_alone(name, kind):
     assert same(end_of(end_with([CALLBACKS[name]()], kind)), end_of(end_with([], kind)))
 
 
 @pytest.mark.parametrize("name", [n for n in CALLBACKS if n not in NEUTRAL])
-@pytest.mark.parametrize("kind", MODULES)
+@kinds
 def test_what_trains_without_it_trains_with_it_or_it_says_why_not(name, kind):
     refusal, trainer = refusal_or_result(lambda: end_with([CALLBACKS[name]()], kind))
     if refusal:

@@ -93,7 +93,7 @@ def _present(trainer: Trainer) -> _Fit | None:
     return None if fit is None or fit.is_over else fit
 
 
-def begins_anew(trainer: Trainer, *, loaded: bool) -> bool:
+def forgets_earlier_run(trainer: Trainer, *, loaded: bool) -> bool:
     """Say whether a callback has to forget an earlier run.
 
     Args:

@@ -29,7 +29,7 @@ def reporting(trainer: Trainer, failure: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # whatever a disk, a logger or a terminal raises
+    except Exception as error:  # a disk, a logger or a terminal may raise any kind
         said = _said.setdefault(trainer, set())
         if failure not in said:
             said.add(failure)

@@ -12,7 +12,7 @@ from torch.nn import Parameter
 
 from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
-from lightning_stab.callbacks._trainer.fit_state import begins_anew
+from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
 from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember
@@ -151,7 +151,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         self._unit_dims = transposed_unit_dims(pl_module)
         self._output = OutputLayer()
         self._pending, self._summaries = [], {}  # of an earlier fit that failed
-        if begins_anew(trainer, loaded=self._loaded):
+        if forgets_earlier_run(trainer, loaded=self._loaded):
             self._histories = {}
         clippers = [c for c in callbacks_of(trainer) if isinstance(c, GradientClipping)]
         several = len(clippers) > 1  # their logged values need different names

@@ -47,7 +47,8 @@ def _fit_line(callbacks: list[Any], line: str) -> str:
             line = line if found else ""
         elif name == "StepGuard" and before.endswith(" and "):
             line = before.removesuffix(" and ") + after
-    return line
+    line = re.sub(r"^Add (?=a lower)", "Use ", line)
+    return re.sub(r"^Add (?=`\w+=)", "Set ", line)
 
 
 def _has(callback: Any, settings: str) -> bool:

@@ -150,7 +150,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
         super().on_train_start(trainer, pl_module)
-        if fit_state.begins_anew(trainer, loaded=self._is_loaded):
+        if fit_state.forgets_earlier_run(trainer, loaded=self._is_loaded):
             self._begin()
         self._is_loaded = False
         self._folder = log_folder(trainer)  # which all ranks have to ask for at the same time

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, options_from, strings
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
-from lightning_stab.callbacks._trainer.fit_state import begins_anew
+from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import (
     is_due,
@@ -139,7 +139,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run, unless this one continues it."""
         super().on_train_start(trainer, pl_module)
-        if begins_anew(trainer, loaded=self._loaded):
+        if forgets_earlier_run(trainer, loaded=self._loaded):
             self._noise = NoiseScale()
 
     def on_train_batch_start(

@@ -183,7 +183,7 @@ def restore_snapshot(
 ) -> None:
     """Put a snapshot back in place; the snapshot stays as it is.
 
-    Parameter groups that were added after it keep their settings, and their state begins anew. An
+    Parameter groups that were added after it keep their settings, and their state begins empty. An
     optimizer or scheduler that is another one by now stays as it is.
     """
     for name, tensor in _tensors(module).items():

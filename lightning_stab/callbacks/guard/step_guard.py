@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import options_from
-from lightning_stab.callbacks._trainer.fit_state import begins_anew
+from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, scaler_will_cure
@@ -115,7 +115,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         """Forget an earlier run, unless this one continues it; take a snapshot of the start."""
         super().on_train_start(trainer, pl_module)
         saved = self._saved_snapshot if self._loaded else None
-        if begins_anew(trainer, loaded=self._loaded):
+        if forgets_earlier_run(trainer, loaded=self._loaded):
             self._spike_detectors.clear()
             self._consecutive, self.num_skipped, self.num_rewound = {}, 0, 0
             saved = None

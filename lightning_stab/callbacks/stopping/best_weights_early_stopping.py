@@ -16,8 +16,8 @@ from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.exceptions import call_after_exception
 from lightning_stab.callbacks._trainer.fit_state import (
     FitStart,
-    begins_anew,
     fit_start,
+    forgets_earlier_run,
     is_validating_fit,
 )
 from lightning_stab.callbacks._trainer.lightning_classes import EarlyStopping, callbacks_of
@@ -196,7 +196,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
         """Begin with an empty record, or continue from the checkpoint's or the last fit's."""
         loaded, self._loaded = self._loaded, False
         self._validated = fit_start(trainer) is not FitStart.RESUMED
-        if begins_anew(trainer, loaded=loaded):
+        if forgets_earlier_run(trainer, loaded=loaded):
             loaded = self._restored = False
             self._weights.discard()
             self._reset()
@@ -276,7 +276,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
                 self._restored = True
             if self._weights:
                 self._report(trainer, f"The run was ended by {type(exception).__name__}")
-        except Exception as error:  # whatever it is, the exception that ended the run is reported
+        except Exception as error:  # of any kind: the one that ended the run is to be reported
             rank_zero_info(f"The best weights could not be restored: {error}")
         self._weights.discard()
 

@@ -180,8 +180,6 @@ def _call(operation: Operation, swap: dict[int, Tensor], dtype: torch.dtype) -> 
         return new.to(dtype) if new.is_floating_point() else new
 
     arguments, keywords = tree_map(exchange, (operation.arguments, operation.keywords))
-    if operation.name.startswith(
-        "rrelu_with_noise"
-    ):  # its noise is random: with the mean slope instead
+    if operation.name.startswith("rrelu_with_noise"):  # drawn at random: with the mean slope
         return torch.rrelu(arguments[0], *arguments[2:4])
     return operation.operator(*arguments, **keywords)

@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning_stab.callbacks._trainer.fit_state import (
     FitStart,
     begin_fit,
-    begins_anew,
     fit_start,
+    forgets_earlier_run,
     is_validating_fit,
     note_restore,
 )
@@ -32,7 +32,7 @@ class Asking(lightning.Callback):
 
     def on_train_start(self, trainer, module):
         assert fit_start(trainer) is self.starts[-1]
-        self.forgets.append(begins_anew(trainer, loaded=self.loaded))
+        self.forgets.append(forgets_earlier_run(trainer, loaded=self.loaded))
         self.loaded = False
 
     def on_validation_end(self, trainer, module):

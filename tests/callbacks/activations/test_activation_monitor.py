@@ -354,6 +354,7 @@ def test_a_skipped_epoch_leaves_no_mode_behind():
     assert module.modes == 0
 
 
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:.*compile.*")
 def test_a_compiled_module_is_told_and_not_compiled_again():
     backend, compilations = counting_backend()

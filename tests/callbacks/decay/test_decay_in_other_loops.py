@@ -72,7 +72,7 @@ def test_another_metric_forgets_what_the_first_one_had(tmp_path):
 
 @pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
 @pytest.mark.parametrize("interval", ["epoch", "step"])
-def test_fit_called_again_begins_anew_and_spans_what_is_left(schedule, interval):
+def test_fit_called_again_forgets_earlier_run_and_spans_what_is_left(schedule, interval):
     decay = LearningRateDecay(schedule, interval=interval)
     run, module = fit([1.0, 1.0], decay)
     first, module.rates = module.rates, []

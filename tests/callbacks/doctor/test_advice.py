@@ -38,7 +38,7 @@ def test_a_guard_with_another_policy_is_to_be_set():
     line = 'Add `StepGuard(on_nonfinite="skip")`: a bad step is then not taken.'
     assert advised([StepGuard("rewind")], line) == []
     assert advised([StepGuard("raise")], line) == [
-        'Add `on_nonfinite="skip"` in the `StepGuard` that is there: a bad step is then not taken.'
+        'Set `on_nonfinite="skip"` in the `StepGuard` that is there: a bad step is then not taken.'
     ]
 
 
@@ -51,5 +51,5 @@ def test_alternatives_are_left():
     )
     clip = 'Add `GradientClipping(rule="norm", threshold=1.0)`.'
     assert advised([StepGuard("skip", "skip")], line) == [clip]
-    lower = "Add a lower `threshold` in the `GradientClipping` that is there."
+    lower = "Use a lower `threshold` in the `GradientClipping` that is there."
     assert advised(THERE, line) == [lower]

@@ -494,8 +494,9 @@ trainer = pytorch_lightning.Trainer(max_epochs=1, accelerator="cpu", logger=Fals
 trainer.fit(Net(), data)
 assert guard.num_skipped == 1
 assert {"grad_norm/total", "clip/norm_before", "guard/skipped"} <= set(trainer.callback_metrics)
+print("trained")
 """
 
 
 def test_pytorch_lightnings_trainer_takes_them_too(tmp_path):
-    run_code(SCRIPT, tmp_path)
+    assert run_code(SCRIPT, tmp_path).strip().endswith("trained")
