@@ -13,9 +13,6 @@ COVERED = (
     "lightning_stab/functional/",
     "tests/functional/",
     "tests/callbacks/gradcheck/",
-    "tests/callbacks/gradients/",
-    "tests/callbacks/initialization/",
-    "tests/callbacks/stopping/",
 )
 
 

@@ -220,7 +220,9 @@ def test_given_to_the_next_trainer_it_begins_as_new(name, before):
 
 
 @every
-@pytest.mark.parametrize("order", ["finder first", "finder last"])
+@pytest.mark.parametrize(
+    "order", ["finder last", pytest.param("finder first", marks=pytest.mark.nightly)]
+)
 def test_a_finders_restore_is_no_resume(name, order):
     new, used = CALLBACKS[name](), CALLBACKS[name]()
     finder = LearningRateFinder(num_training_steps=4, update_attr=False)

@@ -197,3 +197,10 @@ def test_both_scale_with_the_square_of_the_gradient(factor):
 def test_huge_and_nonfinite_norms_raise_nothing():
     for norm in (1e200, math.inf, math.nan):
         assert not any(map(math.isfinite, noise_and_signal(norm, 1.0, 1, 4)))
+
+
+def test_a_cosine_takes_the_product_of_the_norms_if_it_is_known():
+    first, second = [torch.tensor([3.0, 4.0])], [torch.tensor([4.0, 3.0])]
+    known = cosine(first, second, torch.tensor(25.0))
+    assert known.item() == pytest.approx(24 / 25)
+    assert known.item() == pytest.approx(cosine(first, second).item())

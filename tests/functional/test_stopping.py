@@ -160,3 +160,19 @@ def test_how_often_each_kind_of_run_is_called_an_oscillation():
     assert rate_of(noise_about_a_level, length=20) > 0.75
     assert rate_of(noisy_descent) == 0
     assert rate_of(random_walk) < 0.06
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "count"),
+    [
+        ([1.0, 2.0, 3.0], "min", 2),  # every check was worse
+        ([3.0, 1.0, 2.0], "min", 1),
+        ([3.0, 2.0, 1.0], "min", 0),
+        ([3.0, 2.0, 1.0], "max", 2),
+        ([1.0, 1.0], "min", 0),  # as good is not worse
+        ([1.0], "min", 0),
+        ([], "max", 0),
+    ],
+)
+def test_the_last_checks_that_were_each_worse_are_counted(values, mode, count):
+    assert rising_checks(values, mode) == count

@@ -50,7 +50,9 @@ def run(*callbacks, epochs=8, done=0, ckpt_path=None):
     return fits, module
 
 
-@pytest.mark.parametrize("folder", [False, True], ids=["memory", "folder"])
+@pytest.mark.parametrize(
+    "folder", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["memory", "folder"]
+)
 @pytest.mark.parametrize("saver", ["lightning", "before", "after"])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_best_weights_come_back_and_the_checkpoint_goes_on(ending, saver, folder, tmp_path):

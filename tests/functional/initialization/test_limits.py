@@ -224,3 +224,11 @@ def test_a_lazy_layer_that_the_batch_does_not_reach_stays_lazy():
     assert result["a.weight"][1].startswith("lazy")
     assert result["b.weight"] == ("input", "orthogonal")
     assert isinstance(net.a.weight, nn.UninitializedParameter)
+
+
+def test_a_lazy_layer_gets_its_shape_from_the_batch_and_is_drawn():
+    net = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(2))
+    records = found(net, X)
+    assert [tuple(net[i].weight.shape) for i in (0, 2)] == [(8, X.shape[1]), (2, 8)]
+    assert records["0.weight"][0] == "input"
+    assert records["2.weight"][0] == "ReLU"
