@@ -9,7 +9,7 @@ from torch.nn.functional import gelu
 
 from lightning_stab import ActivationMonitor
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 class Net(Classifier):

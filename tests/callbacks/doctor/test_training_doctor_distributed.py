@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_stab import TrainingDoctor
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def healthy(scale=1.0):

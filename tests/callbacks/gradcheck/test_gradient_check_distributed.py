@@ -8,7 +8,7 @@ from helpers.ranks import fit_on_ranks, report, run_ranks
 from lightning_stab import GradientCheck
 from lightning_stab.errors import GradientCheckError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 class Joined(Net):

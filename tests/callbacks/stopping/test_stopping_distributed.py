@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard
 
 from lightning_stab import BestWeightsEarlyStopping, LearningRateDecay
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 VALUES = [5.0, 3.0, 2.0, 4.0, 4.0, 4.0, 4.0]
 
