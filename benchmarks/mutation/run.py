@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from benchmarks._script import parser, print_table, read_json, write_json
@@ -76,23 +78,33 @@ def _first_failure(copy: Path, words: Sequence[str]) -> str:
 
 def copy_of_project(folder: Path) -> Path:
     """Copy what the tests need, without environments and results."""
-    left_out = shutil.ignore_patterns(
-        ".venv", ".git", "runs", "recording", "*cache*", ".hypothesis"
-    )
+    left_out = shutil.ignore_patterns(".*", "runs", "recording", "*cache*", ".hypothesis")
     return Path(shutil.copytree(ROOT, folder / "project", ignore=left_out))
 
 
 def results(
-    faults: Sequence[PlantedFault], known: dict[str, str], copy: Path, *, only_near: bool
+    faults: Sequence[PlantedFault], known: dict[str, str], jobs: int, *, only_near: bool
 ) -> Iterator[dict[str, str]]:
-    """Yield all results up to now after each new one."""
-    for fault in faults:
-        name = name_of(fault)
-        if name not in known:
-            known[name] = notices(fault, copy, only_near=only_near)
-            print(
-                f"{'noticed' if known[name] else 'MISSED ':8}{name}  [{fault.before}]", flush=True
-            )
+    """Yield all results up to now after each new one; every job has a copy of its own."""
+    copies: Queue[Path] = Queue()
+
+    def tried(fault: PlantedFault) -> tuple[str, str]:
+        copy = copies.get()
+        try:
+            return name_of(fault), notices(fault, copy, only_near=only_near)
+        finally:
+            copies.put(copy)
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        for job in range(jobs):
+            copies.put(copy_of_project(Path(folder, str(job))))
+        of_fault = {
+            pool.submit(tried, fault): fault for fault in faults if name_of(fault) not in known
+        }
+        for ended in as_completed(of_fault):
+            name, known[name] = ended.result()
+            word = "noticed" if known[name] else "MISSED"
+            print(f"{word:8}{name}  [{of_fault[ended].before}]", flush=True)
             yield known
 
 
@@ -113,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser(__doc__)
     options.add_argument("--number", type=int, default=120, help="faults to plant")
     options.add_argument("--seed", type=int, default=0, help="of the sample: a fresh one each time")
+    options.add_argument("--jobs", type=int, default=1, help="processes side by side")
     options.add_argument("--under", default=PACKAGE, help="the folder or part that is sampled")
     options.add_argument("--near", action="store_true", help="only the tests of a file's folder")
     options.add_argument("--equivalent", type=Path, help="faults that change nothing, to leave out")
@@ -122,10 +135,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     faults = sample(number, chosen.seed, under)
     faults = [f for f in faults if not any(name_of(f).startswith(line) for line in same if line)]
     known = read_json(chosen.json, {}).get("first_failure", {})
-    with tempfile.TemporaryDirectory() as folder:
-        copy = copy_of_project(Path(folder))
-        for found in results(faults, known, copy, only_near=chosen.near or chosen.small):
-            write_json(chosen.json, {"seed": chosen.seed, "first_failure": found})
+    for found in results(faults, known, chosen.jobs, only_near=chosen.near or chosen.small):
+        write_json(chosen.json, {"seed": chosen.seed, "first_failure": found})
     found = {name_of(fault): known[name_of(fault)] for fault in faults}
     rows = table(found)
     print_table(rows, "small faults that the tests notice")
