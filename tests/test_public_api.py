@@ -140,7 +140,7 @@ def test_the_version_stands_in_one_place():
 
 
 def test_importing_loads_nothing_dear(tmp_path):
-    # torchmetrics imports matplotlib and scipy where they are installed, and with transformers sklearn.
+    # torchmetrics imports matplotlib, scipy and sklearn where they are installed.
     dear = {"sklearn", "lightning_stab.cli"}
     code = (
         "import sys, lightning.pytorch; before = set(sys.modules); import lightning_stab;"
