@@ -3,6 +3,7 @@
 They meet in a store of the test's own process, for which the system chooses the port.
 """
 
+import contextlib
 import faulthandler
 import hashlib
 import importlib.util
@@ -26,15 +27,16 @@ AFTER_A_FAILURE = 60
 WORLD = 2
 
 
-def run_ranks(function, folder):
+def run_ranks(function, folder, *arguments):
     """Call a function of a test's module in two processes; return what each rank reported.
 
     Args:
-        function: without arguments, at the top of its module; it may call `report`.
+        function: at the top of its module; it may call `report`.
         folder: an empty one, where both ranks work.
+        arguments: what the function is called with.
     """
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    program = (inspect.getfile(function), function.__name__)
+    program = (inspect.getfile(function), function.__name__, arguments)
     ranks = [
         SERVER.Process(target=_call_on_rank, args=(rank, store.port, folder, *program))
         for rank in range(WORLD)
@@ -52,6 +54,25 @@ def report(**facts):
     """Hand facts of this rank to the test, as JSON."""
     with _reports(Path.cwd(), rank()).open("a") as file:
         file.write(json.dumps(facts) + "\n")
+
+
+@contextlib.contextmanager
+def process_group(number, seconds):
+    """Train in a process group of its own, which ends with this rank's part, as a process would.
+
+    Args:
+        number: of the group, from 0, on both ranks alike.
+        seconds: then a rank that waits for the other shows where it waits, and ends.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    store = torch.distributed.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]))
+    store = torch.distributed.PrefixStore(f"group {number}", store)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank(), world_size=WORLD)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+        faulthandler.cancel_dump_traceback_later()
 
 
 def rank():
@@ -82,7 +103,7 @@ def _reports(folder, number):
     return folder / f"rank-{number}.jsonl"
 
 
-def _call_on_rank(number, port, folder, file, name):
+def _call_on_rank(number, port, folder, file, name, arguments):
     redirect(_output(folder, number))
     faulthandler.dump_traceback_later(SECONDS - 60, exit=True)  # a deadlock shows where it waits
     os.environ.update(
@@ -104,7 +125,7 @@ def _call_on_rank(number, port, folder, file, name):
     spec = importlib.util.spec_from_file_location("rank_program", file)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    getattr(module, name)()
+    getattr(module, name)(*arguments)
 
 
 def ddp():

@@ -154,6 +154,11 @@ class LearningRateDecay(Callback, options=DecayOptions):
             self._state.end_batch(trainer, outputs)
             self._state.reload_if_due(trainer)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the monitored metric as it is before."""
+        if self._state is not None and is_validating_fit(trainer):
+            self._state.begin_validation(trainer)
+
     def on_validation_batch_start(
         self,
         trainer: Trainer,
@@ -164,8 +169,9 @@ class LearningRateDecay(Callback, options=DecayOptions):
     ) -> None:
         """Note which weights are measured."""
         monitor = self.options.monitor if self.options.reload_best else None
-        if monitor and batch_idx == dataloader_idx == 0 and is_validating_fit(trainer):
-            self._weights.begin_validation(trainer, monitor)
+        if monitor and is_validating_fit(trainer):
+            first = batch_idx == dataloader_idx == 0
+            self._weights.begin_batch(trainer, monitor, is_first=first)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Observe the monitored metric, where it comes from the validation."""

@@ -45,6 +45,7 @@ class DecayState:
         self._best = math.nan
         self._metric_at = ""  # where the monitored metric is logged: "validation" or "epoch"
         self._validated = False
+        self._before_validation: Tensor | None = None
         self._observed_at = 0  # steps of the first optimizer at the last observation of the loss
         self._handles: list[RemovableHandle] = []
         # the module's own scheduler sets the rates, and the factor is in them only during a step
@@ -110,20 +111,26 @@ class DecayState:
             self._observed_at = steps
             self._observe_loss(trainer)
 
+    def begin_validation(self, trainer: Trainer) -> None:
+        """Note the monitored metric as it is before the validation."""
+        self._before_validation = trainer.callback_metrics.get(self.options.monitor or "")
+
     def end_validation(self, trainer: Trainer) -> None:
-        """Observe the monitored metric if it has been logged by now."""
-        name = self.options.monitor
-        if name is not None and self._metric_at != "epoch" and name in trainer.callback_metrics:
+        """Observe the monitored metric if the validation has logged it."""
+        name, before = self.options.monitor or "", self._before_validation
+        if self._metric_at != "epoch" and trainer.callback_metrics.get(name) is not before:
             self._observe_metric(trainer, name)
             self._metric_at = "validation"
-        self._validated = True
+        self._validated, self._before_validation = True, None
 
     def end_epoch(self, trainer: Trainer) -> None:
         """Count the epoch, and observe the loss or a metric of the training."""
         for clock in self.clocks:
             clock.epoch()
         options = self.options
+        # before any validation there are metrics of the training only
         is_known = self._validated or not trainer.enable_validation
+        is_known = is_known or options.monitor in trainer.callback_metrics
         if options.monitor is not None and self._metric_at != "validation" and is_known:
             require_metrics(trainer, [options.monitor])
             self._observe_metric(trainer, options.monitor)

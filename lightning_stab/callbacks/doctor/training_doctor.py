@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from textwrap import fill
 from typing import Any
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, options_from, real, strings
 from lightning_stab.callbacks._trainer import fit_state
+from lightning_stab.callbacks._trainer.exceptions import call_after_exception
 from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
 from lightning_stab.callbacks._trainer.logging import log_step
 from lightning_stab.callbacks._trainer.places import log_folder
@@ -117,6 +119,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             )
         self.options = options_from(DoctorOptions, locals())
         self._is_loaded = False
+        self._before_end: dict[str, Any] = {}
         self._folder: str | None = None
         self._begin()
 
@@ -217,8 +220,13 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Diagnose what led to the failure, and take the hooks off."""
+        """Diagnose what led to the failure, and take the hooks off.
+
+        A checkpoint that is written meanwhile has the state of a run that is to go on.
+        """
         if self._state.module is not None:
+            self._before_end = deepcopy(self.state_dict())
+            call_after_exception(trainer, self._before_end.clear)
             self._finish(trainer, pl_module, alone=True)
         super().teardown(trainer, pl_module, "fit")
 
@@ -231,7 +239,10 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
     def state_dict(self) -> dict[str, Any]:
         """Return what was found and measured."""
         # the keys are those of earlier versions
-        return {"engine": self._engine.state_dict(), "patient": self._state.state_dict()}
+        return dict(self._before_end) or {
+            "engine": self._engine.state_dict(),
+            "patient": self._state.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what was found and measured."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, inherits
-from lightning_stab.callbacks.stopping.measured import may_swap_weights
+from lightning_stab.callbacks.stopping.measured import FirstBatch, may_swap_weights
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import is_sharded, local_shard
@@ -104,30 +104,47 @@ class BestWeights:
 
     def __post_init__(self) -> None:
         self._best, self._measured = _Copy(self.folder), _Copy(self.folder)
+        self._first_batch: FirstBatch | None = None
 
     def __bool__(self) -> bool:
         return self._best.is_whole
 
     @torch.no_grad()
-    def begin_validation(self, trainer: Trainer, metric: str, *, moves_on: bool = False) -> None:
+    def begin_batch(
+        self, trainer: Trainer, metric: str, *, is_first: bool, checks_late: bool = False
+    ) -> None:
         """Copy what a validation measures, if that may not stand in the module at its end.
 
-        To be called at the first batch, when all that puts weights in has done so.
+        To be called at each batch: at the first one all that puts weights in has done so, or does
+        within that batch.
 
         Args:
             trainer: the Trainer.
             metric: what decides which weights are the best.
-            moves_on: whether there may be steps between the validation and the check.
+            is_first: whether it is the validation's first batch.
+            checks_late: whether the check comes at the end of the epoch, maybe after further steps.
         """
-        self._metric_before = trainer.callback_metrics.get(metric)
+        self._end_first_batch()
+        if not is_first:
+            return
+        self._metric_before, module = trainer.callback_metrics.get(metric), trainer.lightning_module
         self._measured.is_whole = False
+        settings: Any = trainer  # Lightning sets it where a type checker does not see it
+        moves_on = checks_late and settings.val_check_interval != 1.0
         if moves_on or may_swap_weights(trainer):
-            self._measured.write(_named_tensors(trainer.lightning_module))
+            self._measured.write(_named_tensors(module))
+        self._first_batch = FirstBatch(module, lambda: self._measured.write(_named_tensors(module)))
 
     def end_validation(self, trainer: Trainer, metric: str) -> None:
         """Forget what was measured if the metric is not one of the validation."""
+        self._end_first_batch()
         if trainer.callback_metrics.get(metric) is self._metric_before:
             self._measured.is_whole = False
+
+    def _end_first_batch(self) -> None:
+        if self._first_batch is not None:
+            self._first_batch.end()
+            self._first_batch = None
 
     @torch.no_grad()
     def store(self, trainer: Trainer) -> None:
@@ -191,6 +208,7 @@ class BestWeights:
 
     def discard(self) -> None:
         """Forget the copies and what was loaded, and remove the files."""
+        self._end_first_batch()
         self._best.discard()
         self._measured.discard()
         self._loaded, self._metric_before = {}, None

@@ -90,7 +90,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
     """
 
     options: StoppingOptions
-    _instance: int  # the place among those with the same metric, mode and class, from 1
+    _instance: int  # among those with the same metric, mode and class, from 1
 
     def __init__(
         self,
@@ -228,10 +228,9 @@ class BestWeightsEarlyStopping(EarlyStopping):
         dataloader_idx: int = 0,
     ) -> None:
         """Note which weights are measured."""
-        if self.restore_best and batch_idx == dataloader_idx == 0 and is_validating_fit(trainer):
-            settings: Any = trainer  # Lightning sets it where a type checker does not see it
-            moves_on = self._checks_at_epoch_end and settings.val_check_interval != 1.0
-            self._weights.begin_validation(trainer, self.monitor, moves_on=moves_on)
+        if self.restore_best and is_validating_fit(trainer):
+            first, late = batch_idx == dataloader_idx == 0, self._checks_at_epoch_end
+            self._weights.begin_batch(trainer, self.monitor, is_first=first, checks_late=late)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check, unless that is due at another time."""

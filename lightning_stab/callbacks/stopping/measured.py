@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from lightning_stab.callbacks._hooks.compiled import compiled_functions, compiled_parts
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, inherits
+from lightning_stab.functional.norms import is_sharded, tensor_norms
 
 _HOOKS = "on_validation_start", "on_validation_epoch_start"
 _MODULE_HOOKS = *_HOOKS, "on_validation_model_eval", "eval", "train"
@@ -31,3 +37,52 @@ def _is_foreign(hook: Any) -> bool:
     """Say whether a hook is neither Lightning's nor the suite's."""
     package = str(getattr(hook, "__module__", "") or "").partition(".")[0]
     return hook is not None and package not in _HARMLESS
+
+
+class FirstBatch:
+    """Sees other weights come into the module within the first batch of a validation.
+
+    They do in a hook of the module on that batch, or in ``validation_step``. Sharded and compiled
+    modules are not watched: the ones gather their weights by themselves, the others run no hooks.
+
+    Args:
+        module: the module.
+        act: called when its layers begin to run with other weights than it has now.
+    """
+
+    def __init__(self, module: nn.Module, act: Callable[[], None]) -> None:
+        self._module, self._act = module, act
+        self._own, self._runs_own, self._runs_others = set(module.modules()), False, False
+        hidden = compiled_parts(module) or compiled_functions(self._own)
+        is_hidden = hidden or any(is_sharded(p) for p in module.parameters())
+        self._before = [] if is_hidden else self._norms()
+        self._handle = None if is_hidden else register_module_forward_pre_hook(self._look)
+
+    def end(self) -> None:
+        """Take the hook off, and say so if only layers outside the module have run."""
+        if self._handle is None:
+            return
+        self._handle.remove()
+        self._handle = None
+        if self._runs_others and not self._runs_own:
+            rank_zero_warn(
+                "The validation runs layers that are no part of the module, and none of its own, "
+                "so the best weights that are kept are not those that it measures. Make these "
+                "layers an attribute of the module, or put their weights into it for the "
+                "validation."
+            )
+
+    def _look(self, layer: nn.Module, inputs: Any) -> None:
+        if next(layer.parameters(recurse=False), None) is None:
+            return
+        if layer not in self._own:
+            self._runs_others = True
+        elif not self._runs_own:
+            self._runs_own = True
+            if self._norms() != self._before:
+                self._act()
+
+    def _norms(self) -> list[float]:
+        weights = [p.detach() for p in self._module.parameters() if p.is_floating_point()]
+        norms: list[float] = tensor_norms(weights).tolist() if weights else []
+        return norms

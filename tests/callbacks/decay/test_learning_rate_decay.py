@@ -322,6 +322,40 @@ def test_a_metric_of_the_training():
     assert epoch_rates(module)[0] == 0.05
 
 
+class LogsEpochs(Regression):
+    """Logs metrics of the training, one that gets worse and one of the last step."""
+
+    def training_step(self, batch, batch_idx):
+        self.log("rising", torch.tensor(float(self.current_epoch)), on_step=False, on_epoch=True)
+        self.log("step", torch.tensor(float(self.global_step)), on_step=True, on_epoch=False)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("monitor", ["rising", "step"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"check_val_every_n_epoch": 2}, {"val_check_interval": 2}], ids=str
+)
+def test_a_metric_of_the_training_is_observed_once_an_epoch(settings, monitor):
+    module = LogsEpochs(1)
+    fit([1] * 5, LearningRateDecay("plateau", monitor=monitor, patience=1, gamma=0.5),
+        module=module, **settings)  # fmt: skip
+    assert epoch_rates(module) == pytest.approx([0.05, 0.05, 0.025, 0.0125, 0.00625])
+
+
+def test_a_metric_of_each_validation_loader_has_a_name_of_its_own():
+    class Two(Regression):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self.log("own", torch.tensor(float(self.current_epoch * (-1) ** dataloader_idx)))
+
+    for place, expected in ((0, [0.05, 0.05, 0.025]), (1, [0.05] * 3)):
+        module = Two(1)
+        decay = LearningRateDecay(
+            "plateau", monitor=f"own/dataloader_idx_{place}", patience=1, gamma=0.5
+        )
+        trainer(decay, max_epochs=3).fit(module, data(), [data(), data()])
+        assert epoch_rates(module) == pytest.approx(expected)
+
+
 def test_a_metric_without_validation():
     decay = LearningRateDecay("plateau", monitor="train_loss", patience=1)
     run, _ = fit([1] * 3, decay, limit_val_batches=0, module=Regression(1, lr=0.0))

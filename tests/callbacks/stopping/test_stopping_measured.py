@@ -110,3 +110,80 @@ def test_weights_that_are_changed_after_the_restore_are_reported():
         fit([5, 3, 4, 4], stop, Overwrites())
     _, module = fit([5, 3, 4, 4], Overwrites(), BestWeightsEarlyStopping("val_loss", patience=2))
     assert same(tensors(module), module.validated[1])
+
+
+class Averaged(Regression):
+    """Measures an average of its weights, which is there for the validation alone.
+
+    Args:
+        place: where the average comes in, or "beside" for one that runs instead of the module.
+    """
+
+    def __init__(self, place):
+        super().__init__(5, 3, 4, 4)
+        self.place, self.measured = place, []
+        average = torch.optim.swa_utils.AveragedModel(
+            self.net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
+        )
+        self.hidden = [average]  # in a list, where it is no part of the module
+        if place == "a submodule":
+            self.average = average
+
+    def on_train_batch_end(self, *args):
+        self.hidden[0].update_parameters(self.net)
+
+    @torch.no_grad()
+    def swap(self):
+        for own, other in zip(
+            self.net.parameters(), self.hidden[0].module.parameters(), strict=True
+        ):
+            kept = own.clone()
+            own.data.copy_(other)
+            other.data.copy_(kept)
+
+    def on_validation_batch_start(self, batch, batch_idx):
+        if self.place == "a batch's start":
+            self.swap()
+
+    def on_validation_batch_end(self, outputs, batch, batch_idx):
+        if self.place == "a batch's start":
+            self.swap()
+
+    def validation_step(self, batch, batch_idx):
+        if self.place in ("a submodule", "beside"):
+            self.hidden[0](batch[0])
+            return
+        if self.place == "validation_step":
+            self.swap()
+        if self.place == "functional_call":
+            average = dict(self.hidden[0].module.named_parameters())
+            torch.func.functional_call(self.net, average, batch[0])
+        else:
+            self.net(batch[0])
+        if self.place == "validation_step":
+            self.swap()
+
+    def on_validation_epoch_end(self):
+        super().on_validation_epoch_end()
+        average = self.hidden[0].module.named_parameters()
+        self.measured.append({n: p.detach().clone() for n, p in average})
+
+
+@pytest.mark.parametrize("place", ["a batch's start", "validation_step", "functional_call"])
+def test_an_average_that_comes_in_within_a_batch_is_what_is_kept(place):
+    module = Averaged(place)
+    fit([5, 3, 4, 4], BestWeightsEarlyStopping("val_loss", patience=2), module=module)
+    assert same(dict(module.net.named_parameters()), module.measured[1])
+    assert not same(dict(module.net.named_parameters()), module.measured[-1])
+
+
+def test_an_average_that_is_a_submodule_comes_back_with_it():
+    module = Averaged("a submodule")
+    fit([5, 3, 4, 4], BestWeightsEarlyStopping("val_loss", patience=2), module=module)
+    assert same(tensors(module), module.validated[1])
+    assert same(dict(module.average.module.named_parameters()), module.measured[1])
+
+
+def test_an_average_beside_the_module_cannot_be_kept():
+    with pytest.warns(UserWarning, match="no part of the module, and none of its own"):
+        fit([5, 3], BestWeightsEarlyStopping("val_loss"), module=Averaged("beside"))
