@@ -1,12 +1,24 @@
-"""From device to host once: what many statistics measured crosses in one packed tensor."""
+"""From device to host once: what many statistics measured crosses in one packed tensor.
+
+The host either waits for it (`to_host`), or reads it a step or more later (`Arriving`), when the
+device has long passed the place: then nothing that the device still has to do is waited for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+CPU_COUNTS_AS_DEVICE = False  # set by tests: the ways that a GPU takes are taken on the CPU as well
+
+
+def is_remote(tensor: Tensor) -> bool:
+    """Say whether the host would have to wait for a tensor's numbers."""
+    return tensor.device.type != "cpu" or CPU_COUNTS_AS_DEVICE
 
 
 @dataclass(frozen=True)
@@ -46,3 +58,31 @@ def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:
         scalars.update(each.update(packed[start:end]) or {})
         start = end
     return scalars
+
+
+class Arriving:
+    """Numbers on their way to the host: copied without waiting, read later.
+
+    Args:
+        values: shape ``[n]``, real, on any device.
+
+    Example:
+        >>> Arriving(torch.tensor([1.0, 2.0])).numbers()
+        [1.0, 2.0]
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        kind = values.device.type
+        self._host = torch.empty_like(values, device="cpu", pin_memory=kind == "cuda")
+        self._host.copy_(values.detach(), non_blocking=True)
+        self._event: Any = None
+        if kind != "cpu":
+            self._event = getattr(torch, kind).Event()
+            self._event.record()
+
+    def numbers(self) -> list[float]:
+        """Return the numbers, after waiting for the copy, but for nothing that was asked later."""
+        if self._event is not None:
+            self._event.synchronize()
+        found: list[float] = self._host.numpy().tolist()  # refused by a tensor of a device
+        return found

@@ -164,6 +164,10 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         soon = self._wants("cosine") and self._is_full(at + 1)
         return self._is_due(at) or soon or self._wants_histogram(at)
 
+    def needs_verdict(self, trainer: Trainer) -> bool:
+        """Say whether the step is logged: one that is not taken has no update and no clipping."""
+        return self._is_due(log_step(trainer))
+
     def begin_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
         """Copy the weights, before an optimizer that evaluates several times moves them."""
         if self._wants("update_ratio") and self._is_full(log_step(trainer)):
