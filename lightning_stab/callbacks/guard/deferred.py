@@ -25,27 +25,37 @@ from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scale
 from lightning_stab.callbacks.guard.verdicts import StepFacts, Verdict, moment, packed
 from lightning_stab.functional.norms import is_sharded
 
+SCHEDULED = {"lr", "momentum", "betas"}  # what torch's schedulers set
+
 
 class ScheduleBackup:
     """The rates of an optimizer and its step-wise schedulers, as they were at a step."""
 
     def __init__(self, trainer: Trainer, optimizer: Optimizer) -> None:
-        self._groups = [
-            (group, {k: copy.copy(v) for k, v in group.items() if k != "params"})
-            for group in optimizer.param_groups
-        ]
         self._schedulers = [
             (config.scheduler, copy.deepcopy(config.scheduler.state_dict()))
-            for config in trainer.lr_scheduler_configs
-            if config.interval == "step" and config.scheduler.optimizer is optimizer
+            for config in _schedules(trainer, optimizer)
         ]
+        self._groups = optimizer.param_groups if self._schedulers else []
+        self._before = self._settings()
+        self._after: list[dict[str, Any]] | None = None
+
+    def note_advanced(self) -> None:
+        """Note what the schedulers have made of the rates."""
+        self._after = self._settings()
 
     def restore(self) -> None:
-        """Put them back, if there are schedulers."""
+        """Put back what the schedulers, and nobody after them, have set."""
         for scheduler, state in self._schedulers:
             scheduler.load_state_dict(state)
-        for group, values in self._groups if self._schedulers else ():
-            group.update(values)
+        after = self._after or self._settings()
+        for group, old, new in zip(self._groups, self._before, after, strict=False):
+            for name, value in old.items():
+                if group[name] == new[name]:
+                    group[name] = value
+
+    def _settings(self) -> list[dict[str, Any]]:
+        return [{k: copy.deepcopy(g[k]) for k in SCHEDULED & g.keys()} for g in self._groups]
 
 
 @dataclass
@@ -57,6 +67,7 @@ class DeferredStep:
         policies: for non-finite values, and for spikes.
         at: which step it is, in words.
         log_step: its x value in logs.
+        schedules: what schedulers will have advanced by the time that its verdict is read.
     """
 
     index: int
@@ -67,7 +78,7 @@ class DeferredStep:
     _limits: dict[str, float]
     _arriving: Arriving
     _gradients: tuple[tuple[str, ...], list[tuple[int, ...]], Tensor]
-    _schedules: ScheduleBackup
+    schedules: ScheduleBackup
 
     def read(self) -> tuple[StepFacts, Verdict | None, bool]:
         """Return the facts, what is wrong, and whether the step was passed over."""
@@ -93,17 +104,13 @@ class DeferredStep:
                 return f"; first non-finite gradient in {name!r} of shape {shape}"
         return ""
 
-    def take_back(self) -> None:
-        """Put back the rates, which schedulers have advanced for a step that was not taken."""
-        self._schedules.restore()
-
 
 def can_defer(step: OptimizerStep) -> bool:
     """Say whether the optimizer can pass over this step on the device.
 
     Not where a loss scaler owns ``found_inf``, under manual optimisation (where a graph may still
-    need the buffers), for sharded parameters, and at the first step of a momentum, whose memory the
-    fused kernel would leave undefined.
+    need the buffers), for sharded parameters, at the first step of a momentum, whose memory the fused
+    kernel would leave undefined, and where a schedule follows a metric.
     """
     optimizer = step.optimizer
     return (
@@ -116,6 +123,7 @@ def can_defer(step: OptimizerStep) -> bool:
         and is_remote(step.total)
         and step.total.device.type in ("cuda", "cpu")
         and _has_momentum(optimizer, step)
+        and not any(c.reduce_on_plateau for c in _schedules(step.trainer, optimizer))
     )
 
 
@@ -168,6 +176,11 @@ def take_off(optimizer: Optimizer) -> None:
     """Take the verdict off an optimizer, whose next step is judged by itself."""
     for name in ("found_inf", "grad_scale"):
         vars(optimizer).pop(name, None)
+
+
+def _schedules(trainer: Trainer, optimizer: Optimizer) -> list[Any]:
+    configs = trainer.lr_scheduler_configs
+    return [c for c in configs if c.interval == "step" and c.scheduler.optimizer is optimizer]
 
 
 def _has_momentum(optimizer: Optimizer, step: OptimizerStep) -> bool:

@@ -212,8 +212,10 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         """Let schedulers go on, rewind if that was decided, and take a snapshot when one is due."""
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         state, every = self._fit, self.options.snapshot_every_n_steps
-        if state.deferred and state.num_accepted_since_snapshot + 1 >= every and state.snapshots:
-            self._settle(trainer)
+        if state.deferred is not None:
+            state.deferred.schedules.note_advanced()
+            if state.snapshots and state.num_accepted_since_snapshot + 1 >= every:
+                self._settle(trainer)
         if state.end_batch(trainer):
             self.num_skipped += 1
             self._log(trainer, {})
@@ -300,7 +302,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         what = bad.describe(facts, deferred.at, "" if bad.is_spike else deferred.where())
         self._consecutive[deferred.index] = self._consecutive.get(deferred.index, 0) + 1
         policy = self.options.on_spike if bad.is_spike else self.options.on_nonfinite
-        deferred.take_back()
+        deferred.schedules.restore()
         self._stop_if_asked(self._consecutive[deferred.index], what, policy)
         self._note_skip(trainer, facts, what, step=deferred.log_step)
 
