@@ -286,6 +286,20 @@ def scaler_will_cure(step: OptimizerStep) -> bool:
     return any(float(value) > 0 for value in found.values()) and scaler.get_scale() > 1.0
 
 
+def hold_scale(step: OptimizerStep) -> None:
+    """Let the loss scaler learn nothing from this step: a bad batch says nothing about the scale.
+
+    Its update counts a good step or lowers the scale; here it counts one that was taken off before.
+    """
+    scaler = gradient_scaler(step.trainer)
+    state = None if scaler is None else scaler._per_optimizer_states[id(step.optimizer)]
+    if scaler is None or state is None or state["stage"].name != "UNSCALED":
+        return
+    for found in state["found_inf_per_device"].values():
+        found.zero_()
+    scaler._growth_tracker.sub_(1)
+
+
 def _unscale(trainer: Trainer, optimizer: Optimizer) -> None:
     """Unscale where Lightning leaves it to a fused optimizer, so that true gradients are seen."""
     scaler = gradient_scaler(trainer)

@@ -109,8 +109,8 @@ def can_defer(step: OptimizerStep) -> bool:
     """Say whether the optimizer can pass over this step on the device.
 
     Not where a loss scaler owns ``found_inf``, under manual optimisation (where a graph may still
-    need the buffers), for sharded parameters, at the first step of a momentum, whose memory the fused
-    kernel would leave undefined, and where a schedule follows a metric.
+    need the buffers), for sharded parameters, at the first step of a momentum, whose memory the
+    fused kernel would leave undefined, and where a schedule follows a metric.
     """
     optimizer = step.optimizer
     return (
@@ -145,9 +145,9 @@ def defer(
     values = rows[0]
     if len(rows) > 1:
         largest = torch.where(rows.isfinite().all(0), rows.amax(0), torch.nan)
-        values = torch.stack([
-            rows[:, i].mean() if name == "loss" else largest[i] for i, name in enumerate(known)
-        ])
+        values = torch.stack(
+            [rows[:, i].mean() if name == "loss" else largest[i] for i, name in enumerate(known)]
+        )
     is_finite = values.isfinite().all()
     bad = torch.zeros_like(is_finite)
     for name, value in zip(known, values.unbind(), strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from lightning_stab.callbacks._trainer.losses import unscaled_loss
-from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
+from lightning_stab.callbacks._trainer.step import OptimizerStep, hold_scale
 from lightning_stab.callbacks.guard.deferred import DeferredStep, can_defer, take_off
 from lightning_stab.callbacks.guard.forensics import NonfiniteTracer
 from lightning_stab.callbacks.guard.options import GuardOptions
@@ -55,7 +55,6 @@ class GuardState:
         self._single: dict[int, int] = {}  # steps that evaluated once, where the weights stood
         self._moving: set[int] = set()  # places of those that evaluate again, or elsewhere
         self._snapshot_is_unused = False
-        self._scaler_state: dict[str, Any] | None = None
 
     def begin_batch(self, batch: Any, batch_idx: int) -> None:
         """Keep the buffers as they are before an accumulation window, and the batch if asked."""
@@ -102,7 +101,9 @@ class GuardState:
         ):
             self._moving.add(step.index)
         found: dict[str, Tensor] = {}
-        if losses and not step.suffix:  # of several optimizers it is not known whose losses these are
+        if (
+            losses and not step.suffix
+        ):  # of several optimizers it is not known whose losses these are
             found["loss"] = torch.stack([loss.float().mean() for loss in losses]).sum()
         running = self.buffers.running_norm()
         if running is not None:
@@ -144,9 +145,7 @@ class GuardState:
         self._rejected.add(step.index)
         self._drop(step)
         self.schedulers.hold(step.trainer, step.optimizer)
-        scaler = gradient_scaler(step.trainer)
-        if scaler is not None:
-            self._scaler_state = scaler.state_dict()  # a bad batch says nothing about the scale
+        hold_scale(step)
 
     def _drop(self, step: OptimizerStep) -> None:
         step.reject(as_zero=step.index in self._backups)
@@ -170,16 +169,12 @@ class GuardState:
         return is_ruined
 
     def end_batch(self, trainer: Trainer) -> bool:
-        """Let the schedulers go on, and put back the loss scale, which a rejected step may lower.
+        """Let the schedulers go on.
 
         Returns whether weights were put back, too, by steps that nobody saw end.
         """
         self._take_verdict_off()
         self.schedulers.release(plateaus=False)
-        scaler = gradient_scaler(trainer)
-        if scaler is not None and self._scaler_state is not None:
-            scaler.load_state_dict(self._scaler_state)
-        self._scaler_state = None
         ruined = [self.end_step(trainer, index) for index in list(self._backups)]
         return any(ruined)
 

@@ -370,9 +370,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
             f" {factor:g}."
         )
 
-    def _log(
-        self, trainer: Trainer, values: dict[str, float], step: int | None = None
-    ) -> None:
+    def _log(self, trainer: Trainer, values: dict[str, float], step: int | None = None) -> None:
         counts = {"skipped": float(self.num_skipped), "rewound": float(self.num_rewound)}
         logged = {tag("guard", name): v for name, v in {**counts, **values}.items()}
         log_scalars(trainer, logged, step, as_metrics=True)

@@ -181,9 +181,7 @@ def test_clipped_steps_that_are_passed_over_do_not_count(monkeypatch, deferred):
         monkeypatch.setattr(device_values, "CPU_COUNTS_AS_DEVICE", as_device)
         logger = RecordingLogger()
         clipping = GradientClipping("norm", 0.5, every_n_steps=12)
-        fit(
-            built(Fused), [StepGuard("skip"), clipping], batches(12, poison=[4, 8]), logger=logger
-        )
+        fit(built(Fused), [StepGuard("skip"), clipping], batches(12, poison=[4, 8]), logger=logger)
         fractions.append(logger.latest["clip/fraction"])
     assert deferred
     assert fractions[0] == pytest.approx(fractions[1])
