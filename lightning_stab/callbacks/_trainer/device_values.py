@@ -47,10 +47,16 @@ def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:
         {'a': 1.0, 'b': 2.0}
     """
     waiting = list(waiting)
-    if not waiting:
-        return {}
+    return _given(waiting, _packed(waiting).tolist()) if waiting else {}
+
+
+def _packed(waiting: list[DeviceScalars]) -> Tensor:
     device = waiting[0].values.device
-    packed = torch.cat([w.values.detach().to(device, torch.float64) for w in waiting]).tolist()
+    return torch.cat([w.values.detach().to(device, torch.float64) for w in waiting])
+
+
+def _given(waiting: list[DeviceScalars], packed: list[float]) -> dict[str, float]:
+    """Give each its own numbers; return the named scalars among them."""
     scalars: dict[str, float] = {}
     start = 0
     for each in waiting:
@@ -86,3 +92,24 @@ class Arriving:
             self._event.synchronize()
         found: list[float] = self._host.numpy().tolist()  # refused by a tensor of a device
         return found
+
+
+class Leaving:
+    """What was measured at one step, on its way to the host.
+
+    Args:
+        waiting: at least one.
+        step: the x value under which it is logged.
+    """
+
+    def __init__(self, waiting: Iterable[DeviceScalars], step: int) -> None:
+        self.step = step
+        self._waiting = list(waiting)
+        self._arriving = Arriving(_packed(self._waiting))
+        self._scalars: dict[str, float] | None = None
+
+    def scalars(self) -> dict[str, float]:
+        """Give the numbers to whom they belong, once; return the named scalars among them."""
+        if self._scalars is None:
+            self._scalars = _given(self._waiting, self._arriving.numbers())
+        return self._scalars

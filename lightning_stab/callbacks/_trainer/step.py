@@ -187,8 +187,8 @@ class StepMember(Protocol):
         return True
 
     def needs_verdict(self, trainer: Trainer) -> bool:
-        """Say whether this callback asks within the coming step whether it is ``rejected``."""
-        return self.wants_step(trainer)
+        """Say whether this callback, where it wants a step, asks within it if it is rejected."""
+        return True
 
     def begin_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
         """Keep what a step changes, before its closure is evaluated."""
@@ -228,11 +228,12 @@ def run_phases(
         return
     watch = _watch(trainer)
     evaluation = watch.note_evaluation(optimizer)
-    if not any(member.wants_step(trainer) for member in members):
+    wanting = [member for member in members if member.wants_step(trainer)]
+    if not wanting:
         return
     with torch.no_grad():
         place = watch.place(optimizer)
-        now = any(member.needs_verdict(trainer) for member in members)
+        now = any(member.needs_verdict(trainer) for member in wanting)
         step = OptimizerStep(trainer, module, optimizer, place, evaluation, decides_now=now)
         if not step.params:  # training_step returned None: there is nothing to unscale
             return
