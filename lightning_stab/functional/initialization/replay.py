@@ -52,7 +52,7 @@ def _acts_pointwise(operation: Operation) -> bool:
     """Run an operation again: changing any half of the elements changes only their own places."""
     if operation.name in _COPIES | _DROPOUTS or len(operation.outputs) != 1:
         return False
-    if operation.operator.is_view:  # which changes nothing
+    if getattr(operation.operator, "is_view", False):  # which changes nothing
         return False
     shape = operation.outputs[0].shape
     like = (t for t in operation.tensors if t.shape == shape and t.is_floating_point())
