@@ -79,7 +79,7 @@ class Arriving:
 
     def __init__(self, values: Tensor) -> None:
         kind = values.device.type
-        self._host = torch.empty_like(values, device="cpu", pin_memory=kind == "cuda")
+        self._host = torch.empty(values.shape, dtype=values.dtype, pin_memory=kind == "cuda")
         self._host.copy_(values.detach(), non_blocking=True)
         self._event: Any = None
         if kind != "cpu":

@@ -51,7 +51,11 @@ class ScheduleBackup:
         after = self._after or self._settings()
         for group, old, new in zip(self._groups, self._before, after, strict=False):
             for name, value in old.items():
-                if group[name] == new[name]:
+                if group[name] != new[name]:
+                    continue
+                if isinstance(value, Tensor):  # a rate that a captured graph reads
+                    group[name].copy_(value)
+                else:
                     group[name] = value
 
     def _settings(self) -> list[dict[str, Any]]:
