@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 QUIET: dict[str, Any] = {  # arguments of a Trainer that only trains
     "accelerator": "cpu",
@@ -65,6 +63,12 @@ def write_json(path: Path | None, results: Any) -> None:
 
 def print_table(rows: Sequence[dict[str, Any]], title: str, width: int | None = None) -> None:
     """Print rows under the keys of the first, words to the left and numbers to the right."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:  # where only what the package itself needs is installed
+        print(title, *rows, sep="\n")
+        return
     table = Table(title=title)
     for name, value in rows[0].items():
         justify = "left" if isinstance(value, str) else "right"

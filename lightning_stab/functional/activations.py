@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_stab.functional.activation_kinds import ActivationKind
+from lightning_stab.functional.sampling import LARGE, few_entries
 
 CHANNELS = 1  # the dimension of the units after a convolution; after a linear layer it is the last
 
@@ -90,7 +91,8 @@ def unit_is_dead(inputs: Tensor, kind: ActivationKind, unit: int = -1) -> Tensor
 def saturated_fraction(inputs: Tensor, kind: ActivationKind, unit: int | None = None) -> Tensor:
     """Return the fraction of entries at which the function is flat, but not at 0.
 
-    Flat is ``|f'(z)| < 0.02 max |f'|``. A NaN is not saturated.
+    Flat is ``|f'(z)| < 0.02 max |f'|``. A NaN is not saturated. Of more than 1,048,576 entries an
+    evenly spread sample counts.
 
     Args:
         inputs: pre-activations.
@@ -105,23 +107,25 @@ def saturated_fraction(inputs: Tensor, kind: ActivationKind, unit: int | None = 
         >>> saturated_fraction(z, activation_kind("sigmoid"), unit=-1).tolist()
         [0.0, 1.0]
     """
-    flat = _is_saturated(inputs, kind)
     if unit is not None:
-        return flat.float().mean(_other_dimensions(inputs, unit))
-    return torch.count_nonzero(flat) / inputs.numel()
+        return _is_saturated(inputs, kind).float().mean(_other_dimensions(inputs, unit))
+    entries = few_entries(inputs)
+    return torch.count_nonzero(_is_saturated(entries, kind)) / entries.numel()
 
 
 def mean_and_variance(values: Tensor, unit: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the mean of all entries and the mean square around it, two scalars.
 
     With ``unit`` the square is taken around each unit's own mean: what is left of the signal that
-    tells samples apart, where offsets between units no longer count.
+    tells samples apart, where offsets between units no longer count. Of more than 1,048,576 entries
+    an evenly spread sample counts.
 
     Example:
         >>> z = torch.tensor([[1.0, 5.0], [3.0, 7.0]])
         >>> [[x.item() for x in mean_and_variance(z, unit)] for unit in (None, 1)]
         [[4.0, 5.0], [4.0, 1.0]]
     """
+    values = few_entries(values) if unit is None else _few_places(values, unit)
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
     center = wide.mean() if unit is None else wide.mean(_other_dimensions(wide, unit), keepdim=True)
     # a norm in one pass; the difference is taken first, so that a small one is not rounded away
@@ -163,6 +167,16 @@ def _is_saturated(inputs: Tensor, kind: ActivationKind) -> Tensor:
     if high is not None:
         return inputs >= high
     return torch.zeros_like(inputs, dtype=torch.bool)
+
+
+def _few_places(values: Tensor, unit: int) -> Tensor:
+    """Return evenly spread samples and positions of every unit, a view."""
+    for dimension in _other_dimensions(values, unit):
+        surplus = -(-values.numel() // LARGE)
+        if surplus > 1:
+            step = min(surplus, values.shape[dimension])
+            values = values.movedim(dimension, 0)[::step].movedim(0, dimension)
+    return values
 
 
 def _other_dimensions(values: Tensor, unit: int) -> list[int]:

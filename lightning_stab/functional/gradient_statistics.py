@@ -10,12 +10,16 @@ from torch import Tensor
 
 from lightning_stab.functional.norms import (
     full_tensor,
+    is_sharded,
     local_shard,
     plain_values,
     tensor_norms,
     total_norm,
 )
+from lightning_stab.functional.sampling import sampled
 
+Sample = int | Sequence[int] | None
+CHUNK = 2**22  # entries that are looked at together
 IDENTICAL_TOLERANCE = 1e-4  # relative: what deep nets add up in different orders
 
 
@@ -42,9 +46,14 @@ def count_zero_and_nonfinite(tensors: Sequence[Tensor]) -> Tensor:
     for tensor in tensors:
         shard = local_shard(tensor)
         values = plain_values(shard)
-        nonzero = torch.count_nonzero(values)
-        nonfinite = values.numel() - torch.count_nonzero(torch.isfinite(values))
-        rows.append(torch.stack([shard.numel() - nonzero, nonfinite]).to(tensors[0].device))
+        pieces = torch.split(values.reshape(-1), CHUNK)  # a mask of a large tensor would be large
+        counts = [
+            torch.stack([torch.count_nonzero(p), torch.count_nonzero(torch.isfinite(p))])
+            for p in pieces
+        ]
+        nonzero, finite = torch.stack(counts).sum(0)
+        row = torch.stack([shard.numel() - nonzero, values.numel() - finite])
+        rows.append(row.to(tensors[0].device))
     return torch.stack(rows) if rows else torch.zeros(0, 2, dtype=torch.long)
 
 
@@ -71,12 +80,41 @@ def cosine(
     return torch.where(norms > 0, inner / norms.clamp(min=torch.finfo(norms.dtype).tiny), 0.0)
 
 
-def copy_entries(tensors: Sequence[Tensor], sample: int | None = None) -> list[Tensor]:
+def sampled_cosine(
+    first: Sequence[Tensor], second: Sequence[Tensor], sample: Sequence[int]
+) -> Tensor:
+    """Return the cosine of two gradients as a fixed sample of their entries shows it.
+
+    Each tensor counts by its whole size. The error is about ``sqrt((1 - c^2) / n)`` for ``n``
+    entries of one magnitude in all, and never leads out of [-1, 1].
+
+    Args:
+        first: of one gradient, from :func:`copy_entries` with the same ``sample``.
+        second: the tensors of the other.
+        sample: how many entries of each are compared, from ``sampling.sample_sizes``.
+
+    Example:
+        >>> g = torch.arange(12.0)
+        >>> sampled_cosine(copy_entries([g], [4]), [2 * g], [4]).item()
+        1.0
+    """
+    sums = [
+        torch.stack([_inner(a, b), _inner(a, a), _inner(b, b)]) * _weight(whole, a)
+        for a, b, whole in zip(first, _entries(second, sample), second, strict=True)
+    ]
+    packed = torch.stack([each.to(sums[0]) for each in sums])
+    inner, one, other = _over_ranks(packed, second).sum(0)
+    norms = (one * other).sqrt()
+    return torch.where(norms > 0, inner / norms.clamp(min=torch.finfo(norms.dtype).tiny), 0.0)
+
+
+def copy_entries(tensors: Sequence[Tensor], sample: Sample = None) -> list[Tensor]:
     """Return a copy of each tensor's entries, to be compared with the entries later.
 
     Args:
         tensors: any shapes.
-        sample: about how many evenly spread entries of this rank's shard are enough; None: all.
+        sample: about how many evenly spread entries of this rank's shard are enough, of every
+            tensor or of each; None: all.
 
     Example:
         >>> copy_entries([torch.arange(6.0)], sample=3)
@@ -86,7 +124,7 @@ def copy_entries(tensors: Sequence[Tensor], sample: int | None = None) -> list[T
 
 
 def change_and_size(
-    before: Sequence[Tensor], after: Sequence[Tensor], sample: int | None = None
+    before: Sequence[Tensor], after: Sequence[Tensor], sample: Sample = None
 ) -> tuple[Tensor, Tensor]:
     """Return the norms of each tensor's change and of what it was, two tensors of shape ``[n]``.
 
@@ -96,7 +134,9 @@ def change_and_size(
     Args:
         before: from :func:`copy_entries`, with the same ``sample``.
         after: the tensors as they are now.
-        sample: about how many entries of each are compared; None: all.
+        sample: about how many entries are compared: a number for every tensor, which gives the
+            norms of the compared entries of this rank; a list, from ``sampling.sample_sizes``,
+            which gives estimates of the whole norms; None: all.
 
     Example:
         >>> weight = torch.tensor([3.0, 4.0])
@@ -106,7 +146,13 @@ def change_and_size(
         0.0848...
     """
     pairs = zip(_entries(after, sample), before, strict=True)
-    return tensor_norms([_wide(now) - _wide(was) for now, was in pairs]), tensor_norms(before)
+    norms = tensor_norms([_wide(now) - _wide(was) for now, was in pairs]), tensor_norms(before)
+    if sample is None or isinstance(sample, int) or not after:
+        return norms
+    weights = norms[0].new_tensor([_weight(t, b) for t, b in zip(after, before, strict=True)])
+    squares = torch.stack([n.to(weights).square() * weights for n in norms], dim=1)
+    change, size = _over_ranks(squares, after).sqrt().unbind(1)
+    return change, size
 
 
 def by_layer(names: Sequence[str], norms: Sequence[float]) -> dict[str, float]:
@@ -211,12 +257,33 @@ def identical_fraction(weight: Tensor, gradient: Tensor) -> Tensor:
     return (torch.cat([none, same]) | torch.cat([same, none])).float().mean()
 
 
-def _entries(tensors: Sequence[Tensor], sample: int | None) -> list[Tensor]:
+def _entries(tensors: Sequence[Tensor], sample: Sample) -> list[Tensor]:
     detached = [tensor.detach() for tensor in tensors]
     if sample is None:
         return detached
+    if not isinstance(sample, int):
+        shards = [local_shard(t).to_dense() if t.is_sparse else local_shard(t) for t in detached]
+        return [sampled(t, size) for t, size in zip(shards, sample, strict=True)]
     flat = [local_shard(tensor).reshape(-1) for tensor in detached]
     return [entries[:: max(1, entries.numel() // sample)] for entries in flat]
+
+
+def _weight(whole: Tensor, entries: Tensor) -> float:
+    """Return how many entries of this rank's shard each of the sampled ones stands for."""
+    return local_shard(whole).numel() / max(entries.numel(), 1)
+
+
+def _over_ranks(sums: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """Add up the rows of sharded tensors over their ranks, by one exchange; shape ``[n, ...]``."""
+    sharded = [t for t in tensors if is_sharded(t)]
+    if not sharded:
+        return sums
+    from torch.distributed.tensor import DTensor, Partial
+
+    mesh = sharded[0].device_mesh
+    whole = DTensor.from_local(sums, mesh, [Partial()] * mesh.ndim).full_tensor()
+    rows = zip(tensors, whole.unbind(), sums.unbind(), strict=True)
+    return torch.stack([added if is_sharded(t) else own for t, added, own in rows])
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+CHUNK = 2**22  # entries that are converted together
 _SHARDED: tuple[type[Tensor], ...] = ()
 with suppress(ImportError):  # a torch built without distributed support has no sharded tensors
     from torch.distributed.tensor import DTensor
@@ -89,18 +90,20 @@ def exact_total_norm(tensors: Sequence[Tensor]) -> float:
         >>> exact_total_norm([torch.full((4,), 1e30)])  # in float32 the squares overflow
         2.0...e+30
     """
-    magnitudes = [
-        values.to(torch.complex128 if values.is_complex() else torch.float64).abs()
-        for values in (plain_values(full_tensor(t)) for t in tensors)
-        if values.numel()
-    ]
-    peaks = [float(m.max()) for m in magnitudes]
+    peaks = tensor_norms(tensors, math.inf).tolist()
     if not all(map(math.isfinite, peaks)):
         return math.inf
     peak = max(peaks, default=0.0)
     if peak == 0.0:
         return 0.0
-    return peak * math.sqrt(math.fsum(float((m / peak).square().sum()) for m in magnitudes))
+    flat = (plain_values(full_tensor(t)).reshape(-1) for t in tensors)
+    pieces = (piece for values in flat for piece in torch.split(values, CHUNK))
+    return peak * math.sqrt(math.fsum(float(_squares(piece, peak)) for piece in pieces))
+
+
+def _squares(values: Tensor, unit: float) -> Tensor:
+    wide = values.to(torch.complex128 if values.is_complex() else torch.float64)
+    return (wide.abs() / unit).square().sum()
 
 
 def first_nonfinite(tensors: Iterable[Tensor]) -> int | None:

@@ -1,12 +1,24 @@
-"""From device to host once: what many statistics measured crosses in one packed tensor."""
+"""From device to host once: what many statistics measured crosses in one packed tensor.
+
+The host either waits for it (`to_host`), or reads it a step or more later (`Arriving`), when the
+device has long passed the place: then nothing that the device still has to do is waited for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+CPU_COUNTS_AS_DEVICE = False  # set by tests: the ways that a GPU takes are taken on the CPU as well
+
+
+def is_remote(tensor: Tensor) -> bool:
+    """Say whether the host would have to wait for a tensor's numbers."""
+    return tensor.device.type != "cpu" or CPU_COUNTS_AS_DEVICE
 
 
 @dataclass(frozen=True)
@@ -35,10 +47,16 @@ def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:
         {'a': 1.0, 'b': 2.0}
     """
     waiting = list(waiting)
-    if not waiting:
-        return {}
+    return _given(waiting, _packed(waiting).tolist()) if waiting else {}
+
+
+def _packed(waiting: list[DeviceScalars]) -> Tensor:
     device = waiting[0].values.device
-    packed = torch.cat([w.values.detach().to(device, torch.float64) for w in waiting]).tolist()
+    return torch.cat([w.values.detach().to(device, torch.float64) for w in waiting])
+
+
+def _given(waiting: list[DeviceScalars], packed: list[float]) -> dict[str, float]:
+    """Give each its own numbers; return the named scalars among them."""
     scalars: dict[str, float] = {}
     start = 0
     for each in waiting:
@@ -46,3 +64,52 @@ def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:
         scalars.update(each.update(packed[start:end]) or {})
         start = end
     return scalars
+
+
+class Arriving:
+    """Numbers on their way to the host: copied without waiting, read later.
+
+    Args:
+        values: shape ``[n]``, real, on any device.
+
+    Example:
+        >>> Arriving(torch.tensor([1.0, 2.0])).numbers()
+        [1.0, 2.0]
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        kind = values.device.type
+        self._host = torch.empty(values.shape, dtype=values.dtype, pin_memory=kind == "cuda")
+        self._host.copy_(values.detach(), non_blocking=True)
+        self._event: Any = None
+        if kind != "cpu":
+            self._event = getattr(torch, kind).Event()
+            self._event.record()
+
+    def numbers(self) -> list[float]:
+        """Return the numbers, after waiting for the copy, but for nothing that was asked later."""
+        if self._event is not None:
+            self._event.synchronize()
+        found: list[float] = self._host.numpy().tolist()  # refused by a tensor of a device
+        return found
+
+
+class Leaving:
+    """What was measured at one step, on its way to the host.
+
+    Args:
+        waiting: at least one.
+        step: the x value under which it is logged.
+    """
+
+    def __init__(self, waiting: Iterable[DeviceScalars], step: int) -> None:
+        self.step = step
+        self._waiting = list(waiting)
+        self._arriving = Arriving(_packed(self._waiting))
+        self._scalars: dict[str, float] | None = None
+
+    def scalars(self) -> dict[str, float]:
+        """Give the numbers to whom they belong, once; return the named scalars among them."""
+        if self._scalars is None:
+            self._scalars = _given(self._waiting, self._arriving.numbers())
+        return self._scalars

@@ -38,6 +38,15 @@ def gather_numbers(
     return found
 
 
+def gather_rows(trainer: Trainer, numbers: Tensor) -> Tensor:
+    """Return every rank's numbers, shape ``[ranks, n]``, without waiting for the device."""
+    if not _has_several(trainer):
+        return numbers[None]
+    ranks = [torch.empty_like(numbers) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(ranks, numbers)
+    return torch.stack(ranks)
+
+
 def any_rank(trainer: Trainer, flag: bool) -> bool:
     """Say whether the flag is set on any rank."""
     return bool(trainer.strategy.reduce_boolean_decision(flag, all=False))

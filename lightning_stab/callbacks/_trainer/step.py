@@ -41,6 +41,9 @@ class OptimizerStep:
         index: the optimizer's place in the Trainer's list, the key of per-optimizer state; others
             that train the module come after.
         evaluation: how often the optimizer has evaluated before within this step.
+        bad: 1 where the device has found that this step is not taken, else 0; None where the host
+            has decided.
+        decides_now: whether a member needs the verdict on the host within this step.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class OptimizerStep:
         optimizer: Optimizer,
         index: int = 0,
         evaluation: int = 0,
+        *,
+        decides_now: bool = True,
     ) -> None:
         self.trainer = trainer
         self.module = module
@@ -60,6 +65,8 @@ class OptimizerStep:
         self.params: list[Parameter] = [p for group in self.groups for p in group]
         self.rejected = False
         self.clipped = False
+        self.bad: Tensor | None = None
+        self.decides_now = decides_now
         self.index, self.evaluation = index, evaluation
 
     @property
@@ -179,6 +186,10 @@ class StepMember(Protocol):
         """Say whether this callback needs the coming step; where none does, it costs nothing."""
         return True
 
+    def needs_verdict(self, trainer: Trainer) -> bool:
+        """Say whether this callback, where it wants a step, asks within it if it is rejected."""
+        return True
+
     def begin_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
         """Keep what a step changes, before its closure is evaluated."""
         return
@@ -217,10 +228,13 @@ def run_phases(
         return
     watch = _watch(trainer)
     evaluation = watch.note_evaluation(optimizer)
-    if not any(member.wants_step(trainer) for member in members):
+    wanting = [member for member in members if member.wants_step(trainer)]
+    if not wanting:
         return
     with torch.no_grad():
-        step = OptimizerStep(trainer, module, optimizer, watch.place(optimizer), evaluation)
+        place = watch.place(optimizer)
+        now = any(member.needs_verdict(trainer) for member in wanting)
+        step = OptimizerStep(trainer, module, optimizer, place, evaluation, decides_now=now)
         if not step.params:  # training_step returned None: there is nothing to unscale
             return
         if not watch.is_unannounced:  # the module unscales by itself, if at all
@@ -271,6 +285,20 @@ def scaler_will_cure(step: OptimizerStep) -> bool:
         return False
     found = scaler._per_optimizer_states[id(step.optimizer)]["found_inf_per_device"]
     return any(float(value) > 0 for value in found.values()) and scaler.get_scale() > 1.0
+
+
+def hold_scale(step: OptimizerStep) -> None:
+    """Let the loss scaler learn nothing from this step: a bad batch says nothing about the scale.
+
+    Its update counts a good step or lowers the scale; here it counts one that was taken off before.
+    """
+    scaler = gradient_scaler(step.trainer)
+    state = None if scaler is None else scaler._per_optimizer_states[id(step.optimizer)]
+    if scaler is None or state is None or state["stage"].name != "UNSCALED":
+        return
+    for found in state["found_inf_per_device"].values():
+        found.zero_()
+    scaler._growth_tracker.sub_(1)
 
 
 def _unscale(trainer: Trainer, optimizer: Optimizer) -> None:

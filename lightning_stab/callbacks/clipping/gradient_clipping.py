@@ -165,6 +165,11 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         if self._excludes_output:
             self._output.watch(pl_module)
 
+    def needs_verdict(self, trainer: Trainer) -> bool:
+        """Say whether a step that is not taken must not be learnt from, or is logged."""
+        logs = is_due(log_step(trainer), self.options.every_n_steps)
+        return logs or self.options.rule == "history"
+
     def clip_step(self, step: OptimizerStep) -> None:
         """Clip the gradients of a step that no guard rejected."""
         if step.rejected:
@@ -222,7 +227,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         result = self._apply_rule(given, key, learns=not step.is_repeated)
         summary = self._summaries.setdefault(key, ClipSummary(per_step=bounds_norm))
         if not step.is_repeated:
-            summary.add(result)
+            summary.add(result, step.bad)
         if measure and total is not None and summary.num_steps:
             after = step.total_of(params, step.norms_now())
             self._pending.append(summary.scalars(key, total, after, result))

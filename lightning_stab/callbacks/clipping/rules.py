@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lightning_stab.callbacks._trainer.device_values import DeviceScalars
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, is_remote
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.functional.clipping import (
     clip_adaptively_,
@@ -87,7 +87,7 @@ def clip_values(given: ClipInput) -> ClipResult:
 def clip_norm(given: ClipInput) -> ClipResult:
     """Bound the norm of all gradients together by the threshold."""
     total = given.norm
-    if total.device.type != "cpu":  # reading the norm would wait for the device
+    if is_remote(total):
         coefficient = norm_coefficient(total, given.threshold)
         scale_(given.gradients, coefficient)
         return ClipResult((coefficient < 1.0).float(), coefficient)
@@ -147,11 +147,15 @@ class ClipSummary:
         self.num_steps = 0
         self._per_step = per_step
         self._clipped: Tensor | float = 0.0
+        self._passed_over: Tensor | float = 0.0  # of the counted steps
 
-    def add(self, result: ClipResult) -> None:
-        """Count one step."""
+    def add(self, result: ClipResult, bad: Tensor | None = None) -> None:
+        """Count one step; ``bad`` is 1 on the device where it is not taken."""
         self.num_steps += 1
-        if self._per_step:
+        if self._per_step and bad is not None:
+            self._clipped = self._clipped + torch.where(bad > 0, 0.0, result.fraction)
+            self._passed_over = self._passed_over + bad
+        elif self._per_step:
             self._clipped = self._clipped + result.fraction
 
     def scalars(
@@ -165,10 +169,11 @@ class ClipSummary:
             after: the norm after it.
             result: what the rule did at this step.
         """
-        fraction = self._clipped / self.num_steps if self._per_step else result.fraction
+        taken = self.num_steps - self._passed_over
+        fraction = self._clipped / taken if self._per_step else result.fraction
         values = [before, after, *(_scalar(v, before) for v in (result.coefficient, fraction))]
         tags = [tag("clip", name + suffix) for name in LOGGED]
-        self.num_steps, self._clipped = 0, 0.0
+        self.num_steps, self._clipped, self._passed_over = 0, 0.0, 0.0
         return DeviceScalars(
             torch.stack([v.to(before.device, torch.float64) for v in values]),
             lambda numbers: {t: v for t, v in zip(tags, numbers, strict=True) if v == v},

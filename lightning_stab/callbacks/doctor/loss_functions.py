@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from lightning_stab.functional import loss_baselines as baselines
 from lightning_stab.functional.activation_kinds import CATALOGUE, FUNCTIONS
+from lightning_stab.functional.sampling import few_rows
 
 REGRESSION = (
     functional.mse_loss,
@@ -102,7 +103,7 @@ class LossFunctions:
         self._made_by.clear()
 
     def _cross_entropy(self, call: _Call) -> Pair | None:
-        logits = call.input.detach().float()
+        logits = few_rows(call.input.detach()).float()
         dim = 1 if logits.dim() > 1 else 0
         slack = max(1e-3, torch.finfo(call.input.dtype).eps)
         is_probability = (logits >= 0).all() & ((logits.sum(dim) - 1).abs() <= slack).all()
@@ -111,7 +112,7 @@ class LossFunctions:
         rectified = (logits == 0).float().mean() if call.made_by == "relu" else logits.new_zeros(())
         self._note("rectified_logits", rectified)
         ignored = call.options.get("ignore_index", -100)
-        new = baselines.class_frequencies(logits, call.target, ignored)
+        new = baselines.class_frequencies(call.input, call.target, ignored)
         counts = self.targets.counts(new)
         size = new.sum()  # so many samples have so much variety at most
         most = torch.minimum(baselines.cross_entropy(counts)[0], size.log() + (size - 1) / 2 / size)
@@ -121,7 +122,7 @@ class LossFunctions:
         return baselines.cross_entropy(counts, smoothing) if call.is_plain else None
 
     def _with_logits(self, call: _Call) -> Pair | None:
-        logits = call.input.detach().float()
+        logits = few_rows(call.input.detach()).float()
         doubled = float(call.made_by == "sigmoid")
         self._note("doubled_sigmoid", torch.full((), doubled, device=logits.device))
         self._note("output_logits", logits.square().mean().sqrt())

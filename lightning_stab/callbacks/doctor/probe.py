@@ -20,6 +20,7 @@ from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions, Targets
 from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
+from lightning_stab.functional.sampling import few_rows, per_sample
 
 TIME_SHARE = 0.1  # of a sequence's steps, that count as its beginning and as its end
 LEAST_STEPS = 8  # of a sequence, below which there is no talk of vanishing over time
@@ -89,7 +90,7 @@ class DoctorProbe:
                 self.inputs = torch.full((1,), torch.nan, device=value.device)
                 return
             features = 1 if value.dim() > 3 else value.dim() - 1
-            flat = value.detach().float().movedim(features, 0).flatten(1)
+            flat = few_rows(value.detach()).float().movedim(features, 0).flatten(1)
             self.inputs = flat.square().mean(1).sqrt()
 
     def see_output(self, name: str, output: Any) -> None:
@@ -97,7 +98,7 @@ class DoctorProbe:
         if name in self.spread or not isinstance(output, Tensor):
             return
         if output.dim() > 1 and len(output) > 1:
-            value = output.detach()
+            value = per_sample(output.detach())
             value = value if value.dtype is torch.float64 else value.float()
             self.spread[name] = value.var(0, correction=0).mean().sqrt()
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map
 
 from lightning_stab.arguments import integer
 from lightning_stab.callbacks._hooks.compiled import compiled_parts
+from lightning_stab.callbacks._trainer.batches import first_samples
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_apart, run_training_step
 from lightning_stab.callbacks._trainer.strategies import is_sharded_module
 from lightning_stab.errors import ConflictError, InvalidArgumentError, StabError
@@ -145,26 +145,6 @@ def training_batches(data: LightningDataModule, number: int = 1) -> list[Any]:
     data.prepare_data()
     data.setup("fit")
     return list(islice(data.train_dataloader(), number))
-
-
-def first_samples(batch: Any, number: int) -> Any:
-    """Return the first ``number`` samples of every tensor that has one entry for each sample.
-
-    Example:
-        >>> import torch
-        >>> x, y = first_samples((torch.zeros(8, 3), torch.zeros(8)), 2)
-        >>> x.shape, y.shape
-        (torch.Size([2, 3]), torch.Size([2]))
-    """
-    tensors = [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor) and leaf.dim()]
-    size = len(tensors[0]) if tensors else 0
-
-    def cut(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == size:
-            return leaf[:number]
-        return leaf[:number] if isinstance(leaf, (list, str)) and len(leaf) == size else leaf
-
-    return tree_map(cut, batch)
 
 
 def _problem(module: nn.Module, batch: Any, loss_fn: LossFunction | None) -> Problem:

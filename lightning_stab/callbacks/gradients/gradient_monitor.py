@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, options_from, strings
-from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, Leaving, is_remote
 from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import (
@@ -117,6 +117,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     ) -> None:
         self.options = options_from(GradientMonitorOptions, locals())
         self._pending: list[DeviceScalars] = []
+        self._leaving: Leaving | None = None
         self._update_ratio = UpdateRatio()
         self._cosine = GradientCosine()
         self._depth = DepthProfile()
@@ -164,6 +165,10 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         soon = self._wants("cosine") and self._is_full(at + 1)
         return self._is_due(at) or soon or self._wants_histogram(at)
 
+    def needs_verdict(self, trainer: Trainer) -> bool:
+        """Say whether the step is logged: one that is not taken has no update and no clipping."""
+        return self._is_due(log_step(trainer))
+
     def begin_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
         """Copy the weights, before an optimizer that evaluates several times moves them."""
         if self._wants("update_ratio") and self._is_full(log_step(trainer)):
@@ -197,19 +202,33 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Log everything that this batch's steps gave, as one event."""
+        """Log everything that this batch's steps gave, as one event.
+
+        On a GPU that happens after the next batch: by then the numbers have arrived by themselves.
+        """
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
+        self._emit(trainer)
         if not (self._pending or self._depth.is_on):
             return
         later = self._update_ratio.scalars() + self._depth.scalars(trainer)
         if self._pending:  # a batch without a step takes the hooks off all the same
             self._pending.extend(later)
+        self._leave(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what is still on its way."""
+        self._emit(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what is still on its way, before a validation's metrics are judged."""
         self._emit(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Log what was read before the failure, and take the hooks off."""
+        self._emit(trainer)
+        self._leave(trainer)
         self._emit(trainer)
         super().on_exception(trainer, pl_module, exception)
 
@@ -220,6 +239,8 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages of the noise scale."""
+        if self._leaving is not None:
+            self._leaving.scalars()
         return {"noise_scale": self._noise.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -227,17 +248,28 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         self._noise.load_state_dict(state_dict["noise_scale"])
         self._loaded = True
 
-    def _emit(self, trainer: Trainer) -> None:
+    def _leave(self, trainer: Trainer) -> None:
+        """Send what was measured on its way; log it at once where nothing has to be waited for."""
         pending, self._pending = self._pending, []
-        scalars = to_host(pending)
-        log_scalars(trainer, scalars, as_metrics=True)
+        if pending:
+            self._leaving = Leaving(pending, log_step(trainer))
+            if not is_remote(pending[0].values):
+                self._emit(trainer)
+
+    def _emit(self, trainer: Trainer) -> None:
+        """Log what was on its way."""
+        leaving, self._leaving = self._leaving, None
+        if leaving is None:
+            return
+        scalars = leaving.scalars()
+        log_scalars(trainer, scalars, leaving.step, as_metrics=True)
         if self.options.progress_bar:
             total = tag("grad_norm", "total")
             shown = {name: v for name, v in scalars.items() if name.startswith(total)}
             trainer.progress_bar_metrics.update(shown)
 
     def _clear(self) -> None:
-        self._pending = []
+        self._pending, self._leaving = [], None
         self._depth.stop()
         self._noise.forget()
         self._update_ratio = UpdateRatio()

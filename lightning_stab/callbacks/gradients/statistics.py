@@ -34,8 +34,10 @@ from lightning_stab.functional.gradient_statistics import (
     log_ratio,
     noise_and_signal,
     ratios,
+    sampled_cosine,
 )
 from lightning_stab.functional.norms import local_shard, tensor_norms, total_norm
+from lightning_stab.functional.sampling import sample_sizes
 from lightning_stab.functional.statistics import ExponentialStatistics
 
 PerLayer = Callable[[list[float]], Mapping[str, float]]  # from the parameters' numbers
@@ -99,27 +101,35 @@ def entry_scalars(step: OptimizerStep, statistics: Sequence[str]) -> list[Device
 
 
 class UpdateRatio:
-    """The real change of the weights over their size, from a copy taken before the step."""
+    """The real change of the weights over their size, from a copy taken before the step.
+
+    Of large models a fixed sample of the entries is copied and compared.
+    """
 
     def __init__(self) -> None:
-        self._begun: tuple[list[Parameter], list[Tensor]] = ([], [])
-        self._copies: list[tuple[tuple[str, ...], list[Parameter], list[Tensor]]] = []
+        self._begun: list[tuple[Parameter, Tensor, int]] = []
+        self._is_sampled = False
+        self._copies: list[tuple[tuple[str, ...], list[Parameter], list[Tensor], list[int]]] = []
 
     @torch.no_grad()
     def begin_step(self, optimizer: Optimizer) -> None:
         """Copy the weights that may change, before the optimizer evaluates anything."""
         held = (p for group in optimizer.param_groups for p in group["params"])
         params = [p for p in held if p.requires_grad]
-        self._begun = (params, copy_entries(params))
+        sizes = sample_sizes(params)
+        self._is_sampled = sizes is not None
+        counts = sizes or [p.numel() for p in params]
+        self._begun = list(zip(params, copy_entries(params, sizes), counts, strict=True))
 
     def select(self, step: OptimizerStep) -> None:
         """Keep the copies of those that have a gradient, at the first of several evaluations."""
-        copies = {id(p): copy for p, copy in zip(*self._begun, strict=True)}
-        self._begun = ([], [])
-        known = [(n, p) for n, p in zip(step.names(), step.params, strict=True) if id(p) in copies]
+        begun = {id(p): (copy, count) for p, copy, count in self._begun}
+        self._begun = []
+        known = [(n, p) for n, p in zip(step.names(), step.params, strict=True) if id(p) in begun]
         if known:
             names, params = zip(*known, strict=True)
-            self._copies.append((names, list(params), [copies[id(p)] for p in params]))
+            copies, counts = zip(*(begun[id(p)] for p in params), strict=True)
+            self._copies.append((names, list(params), list(copies), list(counts)))
 
     def drop(self, step: OptimizerStep) -> None:
         """Forget the copies of a step that is not taken and so changes nothing."""
@@ -128,22 +138,29 @@ class UpdateRatio:
     def scalars(self) -> list[DeviceScalars]:
         """Compare with the weights after the step, and forget the copies."""
         copies, self._copies = self._copies, []
-        self._begun = ([], [])
+        self._begun = []
         return [
-            DeviceScalars(torch.cat(change_and_size(before, params)), partial(_ratios, names))
-            for names, params, before in copies
+            DeviceScalars(
+                torch.cat(change_and_size(before, params, counts if self._is_sampled else None)),
+                partial(_ratios, names),
+            )
+            for names, params, before, counts in copies
         ]
 
 
 class GradientCosine:
-    """The cosine between this gradient and that of the step before."""
+    """The cosine between this gradient and that of the step before.
+
+    Of large models a fixed sample of the entries is copied and compared.
+    """
 
     def __init__(self) -> None:
         self._previous: dict[int, tuple[list[int], list[Tensor]]] = {}
 
     def remember(self, step: OptimizerStep) -> None:
         """Keep a copy of this gradient for the next step."""
-        copies = [g.detach().clone() for g in step.gradients]
+        gradients = step.gradients
+        copies = copy_entries(gradients, sample_sizes(gradients))
         self._previous[id(step.optimizer)] = ([id(p) for p in step.params], copies)
 
     def scalars(self, step: OptimizerStep) -> list[DeviceScalars]:
@@ -151,9 +168,12 @@ class GradientCosine:
         params, previous = self._previous.pop(id(step.optimizer), ([], []))
         if params != [id(p) for p in step.params]:
             return []
+        name, gradients = tag("grad_cosine", "previous" + step.suffix), step.gradients
+        sizes = sample_sizes(gradients)
+        if sizes is not None:
+            return [named(name, sampled_cosine(previous, gradients, sizes))]
         norm = total_norm(tensor_norms(previous))
-        name = tag("grad_cosine", "previous" + step.suffix)
-        return [named(name, cosine(step.gradients, previous, step.total * norm))]
+        return [named(name, cosine(gradients, previous, step.total * norm))]
 
 
 class DepthProfile:

@@ -83,6 +83,24 @@ class BufferKeeper:
             setattr(owner, name, buffer)
             self._kept[place] = (buffer, buffer._version, kept)
 
+    def can_choose(self) -> bool:
+        """Say whether each kept buffer is still there, in its shape, for `restore_where`."""
+        present = dict(self._present(self._kept))
+        return len(present) == len(self._kept) and all(
+            now.shape == self._kept[place][2].shape and now.device == self._kept[place][2].device
+            for place, now in present.items()
+        )
+
+    @torch.no_grad()
+    def restore_where(self, bad: Tensor) -> None:
+        """Put the remembered values back where ``bad``, a scalar on the device, is not 0."""
+        for place, now in self._present(self._kept):
+            buffer, version, kept = self._kept[place]
+            moves = place in self._running_statistics or now is not buffer
+            if moves or buffer._version != version:
+                now.copy_(torch.where(bad > 0, kept, now))
+                self._kept[place] = (now, -1, kept)  # what it holds now is not known here
+
     def _running(self) -> dict[str, Tensor]:
         return {p: b for p, b in self._present(self._running_statistics) if b.is_floating_point()}
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from lightning_stab.callbacks._trainer.losses import unscaled_loss
-from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
+from lightning_stab.callbacks._trainer.step import OptimizerStep, hold_scale
+from lightning_stab.callbacks.guard.deferred import DeferredStep, can_defer, take_off
 from lightning_stab.callbacks.guard.forensics import NonfiniteTracer
 from lightning_stab.callbacks.guard.options import GuardOptions
 from lightning_stab.callbacks.guard.restoring import (
@@ -22,7 +23,7 @@ from lightning_stab.callbacks.guard.restoring import (
     restore_snapshot,
     take_snapshot,
 )
-from lightning_stab.callbacks.guard.verdicts import StepFacts, Verdict, gather_facts
+from lightning_stab.callbacks.guard.verdicts import Verdict
 
 PROBED_STEPS = 3  # after which an optimizer that evaluated once, where it stood, goes on so
 
@@ -31,16 +32,20 @@ class GuardState:
     """What the guard holds during one fit.
 
     Args:
+        trainer: the Trainer.
         module: the module in training.
         options: those of the guard.
     """
 
-    def __init__(self, module: LightningModule, options: GuardOptions) -> None:
+    def __init__(self, trainer: Trainer, module: LightningModule, options: GuardOptions) -> None:
+        self.trainer = trainer
         self.buffers = BufferKeeper(module)
         self.schedulers = SchedulerHold()
         self.snapshots: deque[dict[str, Any]] = deque(maxlen=2)
         self.num_accepted_since_snapshot = 0
         self.rewind_due = False
+        self.deferred: DeferredStep | None = None
+        self._carrier: Optimizer | None = None  # has the verdict on its present step
         self._undoes = options.undoes
         self._forensics = NonfiniteTracer() if options.forensics else None
         self._losses: list[Tensor] = []
@@ -50,7 +55,6 @@ class GuardState:
         self._single: dict[int, int] = {}  # steps that evaluated once, where the weights stood
         self._moving: set[int] = set()  # places of those that evaluate again, or elsewhere
         self._snapshot_is_unused = False
-        self._scaler_state: dict[str, Any] | None = None
 
     def begin_batch(self, batch: Any, batch_idx: int) -> None:
         """Keep the buffers as they are before an accumulation window, and the batch if asked."""
@@ -78,10 +82,12 @@ class GuardState:
         if self._undoes and (isinstance(optimizer, LBFGS) or (may_move and not is_plain)):
             self._backups[index] = StepBackup(optimizer)
 
-    def facts(self, step: OptimizerStep) -> StepFacts | None:
-        """Return what all ranks know of this step; None where its further evaluations say nothing.
+    def quantities(self, step: OptimizerStep) -> dict[str, Tensor] | None:
+        """Return what is judged, this rank's own, on the device: ``loss``, ``running``, ``norm``.
 
-        A line search of LBFGS may try anything, and a rejected step stays rejected.
+        The loss only where it is known to be that of this step, ``running`` only where there are
+        running statistics. None where a further evaluation of a step says nothing: a line search of
+        LBFGS may try anything, and a rejected step stays rejected.
         """
         losses, self._losses = self._losses, []
         if step.is_repeated and step.index in self._rejected:
@@ -94,11 +100,30 @@ class GuardState:
             backup is not None and step.index not in self._moving and backup.has_moved()
         ):
             self._moving.add(step.index)
-        means = [loss.float().mean() for loss in losses]
-        loss = torch.stack(means).sum() if means else None
-        # of several optimizers it is not known whose losses they are: the gradient decides
-        has_loss = bool(means) and not step.suffix
-        return gather_facts(step, loss, self.buffers.running_norm(), has_loss=has_loss)
+        found: dict[str, Tensor] = {}
+        if (
+            losses and not step.suffix
+        ):  # of several optimizers it is not known whose losses these are
+            found["loss"] = torch.stack([loss.float().mean() for loss in losses]).sum()
+        running = self.buffers.running_norm()
+        if running is not None:
+            found["running"] = running
+        return {**found, "norm": step.total}
+
+    def can_defer(self, step: OptimizerStep) -> bool:
+        """Say whether the device can decide about this step, and put back what has to be."""
+        return self._forensics is None and can_defer(step) and self.buffers.can_choose()
+
+    def defer(self, deferred: DeferredStep, step: OptimizerStep) -> None:
+        """Leave a step to the device, buffers included, until its verdict is read."""
+        assert step.bad is not None
+        self.deferred, self._carrier = deferred, step.optimizer
+        self.buffers.restore_where(step.bad)
+
+    def take_deferred(self) -> DeferredStep | None:
+        """Return the step whose verdict has not been read yet, once."""
+        deferred, self.deferred = self.deferred, None
+        return deferred
 
     def investigate(self, step: OptimizerStep, verdict: Verdict) -> str:
         """Return where the first non-finite step went wrong, if that was asked for."""
@@ -110,9 +135,9 @@ class GuardState:
         """Say whether a step can still be rejected: not where the weights were moved unkept."""
         return not self._undoes or not step.is_repeated or step.index in self._backups
 
-    def accept(self, step: OptimizerStep) -> None:
+    def accept(self, *, is_repeated: bool = False) -> None:
         """Note that a step is taken."""
-        self.num_accepted_since_snapshot += not step.is_repeated
+        self.num_accepted_since_snapshot += not is_repeated
 
     def reject(self, step: OptimizerStep) -> None:
         """Drop a step's gradients, put the buffers back and hold the schedulers."""
@@ -120,9 +145,7 @@ class GuardState:
         self._rejected.add(step.index)
         self._drop(step)
         self.schedulers.hold(step.trainer, step.optimizer)
-        scaler = gradient_scaler(step.trainer)
-        if scaler is not None:
-            self._scaler_state = scaler.state_dict()  # a bad batch says nothing about the scale
+        hold_scale(step)
 
     def _drop(self, step: OptimizerStep) -> None:
         step.reject(as_zero=step.index in self._backups)
@@ -133,6 +156,7 @@ class GuardState:
 
         Returns whether weights were put back, too, which an LBFGS step has made non-finite.
         """
+        self._take_verdict_off()
         backup, is_rejected = self._backups.pop(index, None), index in self._rejected
         if index not in self._moving:
             self._single[index] = self._single.get(index, 0) + 1
@@ -145,17 +169,19 @@ class GuardState:
         return is_ruined
 
     def end_batch(self, trainer: Trainer) -> bool:
-        """Let the schedulers go on, and put back the loss scale, which a rejected step may lower.
+        """Let the schedulers go on.
 
         Returns whether weights were put back, too, by steps that nobody saw end.
         """
+        self._take_verdict_off()
         self.schedulers.release(plateaus=False)
-        scaler = gradient_scaler(trainer)
-        if scaler is not None and self._scaler_state is not None:
-            scaler.load_state_dict(self._scaler_state)
-        self._scaler_state = None
         ruined = [self.end_step(trainer, index) for index in list(self._backups)]
         return any(ruined)
+
+    def _take_verdict_off(self) -> None:
+        if self._carrier is not None:
+            take_off(self._carrier)
+        self._carrier = None
 
     def keep_snapshot(self, trainer: Trainer, module: LightningModule, guard: Any) -> None:
         """Take a snapshot; the two newest are kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, scaler_will_cure
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
+from lightning_stab.callbacks.guard.deferred import defer
 from lightning_stab.callbacks.guard.options import GuardOptions
 from lightning_stab.callbacks.guard.restoring import num_groups, scale_learning_rates
 from lightning_stab.callbacks.guard.state import GuardState
@@ -24,7 +26,10 @@ from lightning_stab.callbacks.guard.verdicts import (
     OptimizerSpikeDetector,
     StepFacts,
     Verdict,
+    gather_facts,
+    moment,
     nonfinite_verdict,
+    place_of,
 )
 from lightning_stab.errors import UnstableStepError
 
@@ -120,7 +125,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
             self._consecutive, self.num_skipped, self.num_rewound = {}, 0, 0
             saved = None
         self._saved_snapshot = None
-        self._state = GuardState(pl_module, self.options)
+        self._state = GuardState(trainer, pl_module, self.options)
         if self.options.rewinds:
             self._state.keep_snapshot(trainer, pl_module, self)
             if saved is not None:
@@ -158,16 +163,27 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         if self._state is not None:
             self._state.begin_step(optimizer, index)
 
+    def needs_verdict(self, trainer: Trainer) -> bool:
+        """Say that the guard itself can wait for its verdict."""
+        return False
+
     def guard_step(self, step: OptimizerStep) -> None:
         """Examine the step, and let it be taken, skip it, or stop the fit."""
+        self._settle(step.trainer)
         state, detects = self._fit, self.options.on_spike != "ignore"
-        facts = state.facts(step)
-        if facts is None:
+        quantities = state.quantities(step)
+        if quantities is None:
             return
         if not step.is_repeated:
             self._consecutive_before = self._consecutive.get(step.index, 0)
         # SAM's second gradient is another quantity than its first
         key = f"{step.index}.{step.evaluation}" if step.is_repeated else step.index
+        if self._can_defer(step):
+            limits = self._spike_detectors[key].limits() if detects else {}
+            policies = (self.options.on_nonfinite, self.options.on_spike)
+            state.defer(defer(step, quantities, limits, policies), step)
+            return
+        facts = gather_facts(step, quantities)
         bad = nonfinite_verdict(facts)
         if bad is not None and bad.is_overflow(facts) and scaler_will_cure(step):
             state.schedulers.hold(step.trainer, step.optimizer)
@@ -182,7 +198,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         elif detects:
             self._spike_detectors[key].learn(facts)
         self._consecutive[step.index] = 0
-        state.accept(step)
+        state.accept(is_repeated=step.is_repeated)
 
     def end_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
         """Put back what a rejected step has changed, or one that went wrong by itself."""
@@ -196,6 +212,10 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         """Let schedulers go on, rewind if that was decided, and take a snapshot when one is due."""
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         state, every = self._fit, self.options.snapshot_every_n_steps
+        if state.deferred is not None:
+            state.deferred.schedules.note_advanced()
+            if state.snapshots and state.num_accepted_since_snapshot + 1 >= every:
+                self._settle(trainer)
         if state.end_batch(trainer):
             self.num_skipped += 1
             self._log(trainer, {})
@@ -204,9 +224,19 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         elif state.snapshots and state.num_accepted_since_snapshot >= every:
             state.keep_snapshot(trainer, pl_module, self)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the verdict that is still on its way."""
+        self._settle(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the verdict that is still on its way."""
+        self._settle(trainer)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the schedulers; a checkpoint saved after the fit still has the snapshot."""
         super().teardown(trainer, pl_module, stage)
+        with suppress(UnstableStepError):  # another failure has ended the fit already
+            self._settle(trainer)
         if self._state is not None:
             self._state.schedulers.release(plateaus=True)
             self._saved_snapshot = self._state.newest_snapshot()
@@ -215,6 +245,8 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
     def state_dict(self) -> dict[str, Any]:
         """Return counts and windows, and for ``rewind`` the newest snapshot, if unsharded."""
         state = self._state
+        if state is not None and state.deferred is not None:
+            self._settle(state.trainer)  # before optimizers and schedulers are saved
         return {
             "num_skipped": self.num_skipped,
             "num_rewound": self.num_rewound,
@@ -239,14 +271,62 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         assert self._state is not None  # every hook that asks comes after ``on_train_start``
         return self._state
 
+    def _can_defer(self, step: OptimizerStep) -> bool:
+        """Say whether the verdict on this step may reach the host after it.
+
+        Not within a row of bad steps, which a budget or a rewind may end, and not before spikes are
+        judged by a whole window, so that a run's delicate first steps are judged by all before.
+        """
+        options = self.options
+        detector = self._spike_detectors[step.index] if options.on_spike != "ignore" else None
+        return (
+            not self._consecutive_before
+            and not (options.rewinds and options.rewind_after == 1)
+            and (detector is None or detector.is_filled)
+            and self._fit.can_defer(step)
+        )
+
+    def _settle(self, trainer: Trainer) -> None:
+        """Read the verdict on the step before, if the device has decided about it."""
+        state = self._state
+        deferred = state.take_deferred() if state is not None else None
+        if deferred is None or state is None:
+            return
+        facts, bad, is_rejected = deferred.read()
+        if bad is None or not is_rejected:
+            if bad is None and self.options.on_spike != "ignore":
+                self._spike_detectors[deferred.index].learn(facts)
+            self._consecutive[deferred.index] = 0
+            state.accept()
+            return
+        what = bad.describe(facts, deferred.at, "" if bad.is_spike else deferred.where())
+        self._consecutive[deferred.index] = self._consecutive.get(deferred.index, 0) + 1
+        policy = self.options.on_spike if bad.is_spike else self.options.on_nonfinite
+        deferred.schedules.restore()
+        self._stop_if_asked(self._consecutive[deferred.index], what, policy)
+        self._note_skip(trainer, facts, what, step=deferred.log_step)
+
     def _handle_bad_step(
         self, step: OptimizerStep, bad: Verdict, facts: StepFacts, policy: str
     ) -> None:
         state = self._fit
         consecutive = self._consecutive_before + 1
         self._consecutive[step.index] = consecutive
-        what = bad.describe(facts, step, state.buffers)
+        place = place_of(bad, step, state.buffers)
+        what = bad.describe(facts, moment(step.trainer), place)
         found = state.investigate(step, bad)
+        self._stop_if_asked(consecutive, what, policy, found)
+        if not state.can_put_back(step):
+            raise UnstableStepError(
+                f"`StepGuard` stopped the fit: {what}, at a further evaluation of a"
+                f" `{type(step.optimizer).__name__}` that had evaluated once in each of its first"
+                " steps, so that the weights were not kept. Go back to a checkpoint."
+            )
+        state.reject(step)
+        state.rewind_due |= policy == "rewind" and consecutive % self.options.rewind_after == 0
+        self._note_skip(step.trainer, facts, what, found)
+
+    def _stop_if_asked(self, consecutive: int, what: str, policy: str, found: str = "") -> None:
         if policy == "raise":
             raise UnstableStepError(
                 f"`StepGuard` stopped the fit before the optimizer step: {what}.{found} Look at the"
@@ -261,16 +341,17 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
                 " the weights or from the data as a whole, not from one batch: look at the data"
                 " and the initialisation, or lower the learning rate."
             )
-        if not state.can_put_back(step):
-            raise UnstableStepError(
-                f"`StepGuard` stopped the fit: {what}, at a further evaluation of a"
-                f" `{type(step.optimizer).__name__}` that had evaluated once in each of its first"
-                " steps, so that the weights were not kept. Go back to a checkpoint."
-            )
-        state.reject(step)
-        state.rewind_due |= policy == "rewind" and consecutive % self.options.rewind_after == 0
+
+    def _note_skip(
+        self,
+        trainer: Trainer,
+        facts: StepFacts,
+        what: str,
+        found: str = "",
+        step: int | None = None,
+    ) -> None:
         self.num_skipped += 1
-        self._log(step.trainer, {"loss": facts.loss, "grad_norm": facts.norm})
+        self._log(trainer, {"loss": facts.loss, "grad_norm": facts.norm}, step)
         if self.num_skipped == 1 or found:
             rank_zero_info(
                 f"`StepGuard` passed over a step: {what}.{found} Later ones are counted."
@@ -289,7 +370,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
             f" {factor:g}."
         )
 
-    def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
+    def _log(self, trainer: Trainer, values: dict[str, float], step: int | None = None) -> None:
         counts = {"skipped": float(self.num_skipped), "rewound": float(self.num_rewound)}
         logged = {tag("guard", name): v for name, v in {**counts, **values}.items()}
-        log_scalars(trainer, logged, as_metrics=True)
+        log_scalars(trainer, logged, step, as_metrics=True)

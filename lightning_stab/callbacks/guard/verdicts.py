@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import LBFGS
 
 from lightning_stab.callbacks._trainer.logging import num_steps
-from lightning_stab.callbacks._trainer.ranks import gather_numbers, largest
+from lightning_stab.callbacks._trainer.ranks import gather_numbers, gather_rows, largest
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.callbacks.guard.options import GuardOptions
 from lightning_stab.callbacks.guard.restoring import BufferKeeper
@@ -80,10 +83,15 @@ class Verdict:
         forward = (facts.loss, facts.running)  # which the scale does not change
         return self.quantity == "norm" and all(map(math.isfinite, forward))
 
-    def describe(self, facts: StepFacts, step: OptimizerStep, buffers: BufferKeeper) -> str:
-        """Return what is wrong, and where; called before anything is put back."""
+    def describe(self, facts: StepFacts, at: str, where: str = "") -> str:
+        """Return what is wrong.
+
+        Args:
+            facts: those of the step.
+            at: which step it is, in words.
+            where: the place of what is not finite, in words.
+        """
         name, nonfinite, spike = NAMES[self.quantity]
-        at = f"step {num_steps(step.trainer)} (epoch {step.trainer.current_epoch})"
         seen = f"loss {facts.loss:.6g}, " if facts.has_loss else ""
         numbers = f"{seen}gradient norm {facts.norm:.6g}"
         if self.is_spike:
@@ -91,13 +99,25 @@ class Verdict:
                 f"{spike} at {at}: the {name} is {self.value:.6g}, and the run's own past allows"
                 f" up to {self.limit:.6g} ({numbers})"
             )
-        index, where = first_nonfinite(step.gradients), ""
-        if self.quantity == "running":
-            where = f"; first in {buffers.first_nonfinite()!r}"
-        elif index is not None:
-            shape = tuple(step.params[index].shape)
-            where = f"; first non-finite gradient in {step.names()[index]!r} of shape {shape}"
         return f"{nonfinite} at {at} ({numbers}){where}"
+
+
+def moment(trainer: Trainer) -> str:
+    """Return which step comes next, in words."""
+    return f"step {num_steps(trainer)} (epoch {trainer.current_epoch})"
+
+
+def place_of(verdict: Verdict, step: OptimizerStep, buffers: BufferKeeper) -> str:
+    """Return where what is not finite stands, in words; called before anything is put back."""
+    if verdict.is_spike:
+        return ""
+    if verdict.quantity == "running":
+        return f"; first in {buffers.first_nonfinite()!r}"
+    index = first_nonfinite(step.gradients)
+    if index is None:
+        return ""
+    shape = tuple(step.params[index].shape)
+    return f"; first non-finite gradient in {step.names()[index]!r} of shape {shape}"
 
 
 class OptimizerSpikeDetector:
@@ -126,6 +146,17 @@ class OptimizerSpikeDetector:
                 return Verdict(name, value, self._detectors[name].limit())
         return None
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether the window's rule judges everything: before that, few values say little."""
+        windows = {name: (len(d.window), d.minimum) for name, d in self._detectors.items()}
+        seen, minimum = windows["norm"]
+        return seen >= minimum and all(n >= least or not n for n, least in windows.values())
+
+    def limits(self) -> dict[str, float]:
+        """Return the largest value of each quantity that is no spike."""
+        return {name: detector.limit() for name, detector in self._detectors.items()}
+
     def learn(self, facts: StepFacts) -> None:
         """Learn from a step that is taken."""
         for name, value in facts.quantities().items():
@@ -147,22 +178,31 @@ def nonfinite_verdict(facts: StepFacts) -> Verdict | None:
     return next(bad, None)
 
 
-def gather_facts(
-    step: OptimizerStep, loss: Tensor | None, running: Tensor | None, *, has_loss: bool
-) -> StepFacts:
-    """Return this step's facts, after one small exchange where there are several ranks.
+def gather_facts(step: OptimizerStep, quantities: dict[str, Tensor]) -> StepFacts:
+    """Return this step's facts, from one transfer, after one small exchange of several ranks.
 
     Args:
         step: the step.
-        loss: this rank's loss, None if none was seen.
-        running: the norm of the running statistics, None if there are none.
-        has_loss: whether that loss is judged.
+        quantities: this rank's own, scalars by name.
     """
-    own = [0.0 if value is None else float(value) for value in (loss, running)]
-    ranks = gather_numbers(step.trainer, [*own, step.total_value], step.total.device)
-    losses, runnings, norms = zip(*ranks, strict=True)
-    mean = sum(losses) / len(losses)
+    # a rank without a loss takes part in the exchange all the same
+    own = {"loss": step.total.new_zeros(()), "running": step.total.new_zeros(()), **quantities}
+    rows = gather_rows(step.trainer, packed(own.values())).tolist()
+    if any(norm == math.inf for *_, norm in rows):  # entries of float32 may be finite all the same
+        mine = rows[step.trainer.global_rank if len(rows) > 1 else 0]
+        exact = [*mine[:-1], step.total_value]
+        rows = gather_numbers(step.trainer, exact, step.total.device)
+    losses, runnings, norms = zip(*rows, strict=True)
+    mean, has_loss = sum(losses) / len(losses), "loss" in quantities
     searches = isinstance(step.optimizer, LBFGS)
-    if len(ranks) == 1:
+    if len(rows) == 1:
         return StepFacts(mean, norms[0], runnings[0], has_loss, searches)
     return StepFacts(mean, largest(norms), largest(runnings), has_loss, searches)
+
+
+def packed(scalars: Iterable[Tensor]) -> Tensor:
+    """Return scalars as one tensor, on the device of the last one."""
+    values = [value.detach().reshape(()) for value in scalars]
+    wide = any(value.dtype is torch.float64 for value in values)
+    dtype = torch.float64 if wide else torch.float32
+    return torch.stack([value.to(values[-1].device, dtype) for value in values])

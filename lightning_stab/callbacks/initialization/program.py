@@ -7,18 +7,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from lightning_stab.callbacks._trainer.batches import first_samples
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_apart, run_training_step
 from lightning_stab.functional.initialization import Program
 
+SAMPLES = 64  # of a batch, that are enough to see how it flows and how large it is
 LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
 def program_of(module: nn.Module, batch: Any, loss_fn: LossFunction | None = None) -> Program:
     """Return what ``batch`` does to copies of ``module``.
 
-    A new copy takes over the memory of the last one's parameters.
+    A new copy takes over the memory of the last one's parameters. Of the batch the first 64 samples
+    are run.
 
     Args:
         module: a LightningModule, inside a Trainer's fit or not, or any module.
@@ -27,6 +30,7 @@ def program_of(module: nn.Module, batch: Any, loss_fn: LossFunction | None = Non
             loss counts, and for a plain module its result along a random direction.
     """
     memory: list[Tensor] = []
+    batch = _first_samples(batch)
 
     def new_copy() -> nn.Module:
         module_copy = isolated_copy(module, memory=memory)
@@ -46,6 +50,13 @@ def program_of(module: nn.Module, batch: Any, loss_fn: LossFunction | None = Non
             return torch.stack([each.reshape(()).float() for each in losses]).sum()
 
     return Program(new_copy, loss)
+
+
+def _first_samples(batch: Any) -> Any:
+    """Cut a batch whose tensors all have one entry for each sample; others stay whole."""
+    tensors = [t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.dim()]
+    same = len({len(t) for t in tensors}) == 1 and not any(t.is_sparse for t in tensors)
+    return first_samples(batch, SAMPLES) if same and len(tensors[0]) > SAMPLES else batch
 
 
 def _along_a_direction(module_copy: nn.Module, batch: Any) -> Tensor | None:

@@ -52,12 +52,15 @@ def _acts_pointwise(operation: Operation) -> bool:
     """Run an operation again: changing any half of the elements changes only their own places."""
     if operation.name in _COPIES | _DROPOUTS or len(operation.outputs) != 1:
         return False
+    if getattr(operation.operator, "is_view", False):  # which changes nothing
+        return False
     shape = operation.outputs[0].shape
     like = (t for t in operation.tensors if t.shape == shape and t.is_floating_point())
     data = next(like, None)
     if data is None or not data.numel():
         return False
-    half = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5).to(data.device)
+    generator = torch.Generator(data.device).manual_seed(0)
+    half = torch.rand(shape, generator=generator, device=data.device) < 0.5
     with preserve_random_states(), torch.no_grad():
         try:
             first, one, other = (_run_again(operation, data, at) for at in (None, half, ~half))

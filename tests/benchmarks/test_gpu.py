@@ -1,0 +1,19 @@
+"""The check on a GPU runs in a small size on a CPU, and finds every regime right."""
+
+import pytest
+from helpers.small_runs import numbers
+
+from benchmarks.gpu.costs import WAYS
+from benchmarks.gpu.regimes import REGIMES
+
+pytestmark = pytest.mark.nightly
+
+
+def test_every_regime_is_right_and_every_way_is_timed():
+    results = numbers("benchmarks.gpu.check")
+    found = {row.pop("regime"): set(row.values()) for row in results["regimes"]}
+    assert found.keys() == REGIMES.keys()
+    assert set().union(*found.values()) <= {"ok", "no time"}  # on a busy machine
+    timed = {row["way"]: row["ms"] for row in results["cost of a step"]}
+    assert timed.keys() >= WAYS.keys()
+    assert min(timed.values()) > 0

@@ -1,0 +1,103 @@
+"""Fixed samples: all columns have their turn, estimates keep their bounds, memory stays small."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_stab.functional import sampling
+from lightning_stab.functional.activation_kinds import activation_kind
+from lightning_stab.functional.activations import mean_and_variance, saturated_fraction
+from lightning_stab.functional.gradient_statistics import (
+    change_and_size,
+    copy_entries,
+    cosine,
+    sampled_cosine,
+)
+
+SHAPES = [(3000, 2048), (64, 3, 7, 7), (500,), (4096, 512)]
+
+
+@pytest.fixture(scope="module")
+def weights():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for shape in SHAPES]
+
+
+@given(st.integers(1, 400), st.integers(1, 64), st.integers(1, 200))
+def test_a_sample_is_large_enough_and_visits_every_column_that_it_can(rows, columns, size):
+    tensor = torch.arange(rows * columns).reshape(rows, columns)
+    found = sampling.sampled(tensor, size)
+    assert len(found) >= min(size, tensor.numel())
+    stride = int(found[1] - found[0]) if len(found) > 1 else 1
+    assert math.gcd(stride, columns) == 1
+    if len(found) >= columns:
+        assert len((found % columns).unique()) == columns
+
+
+def test_samples_of_large_nets_are_small_and_small_nets_are_read_whole(weights):
+    sizes = sampling.sample_sizes(weights)
+    copies = copy_entries(weights, sizes)
+    entries = sum(w.numel() for w in weights)
+    assert entries > sampling.WHOLE
+    assert sum(c.untyped_storage().nbytes() for c in copies) < 0.02 * 4 * entries
+    assert sampling.sample_sizes(weights[1:3]) is None
+
+
+def test_the_update_ratio_of_a_sample_is_that_of_all_within_its_bound(weights):
+    sizes = sampling.sample_sizes(weights)
+    generator = torch.Generator().manual_seed(1)
+    noise = [1e-3 * torch.randn(w.shape, generator=generator) for w in weights]
+    after = [w + n for w, n in zip(weights, noise, strict=True)]
+    change, size = change_and_size(copy_entries(weights, sizes), after, sizes)
+    for c, s, w, n in zip(change, size, weights, noise, strict=True):
+        bound = 4 / math.sqrt(2 * min(sampling.LEAST, w.numel()))  # four standard deviations
+        assert float(c) == pytest.approx(float(n.norm()), rel=bound)
+        assert float(s) == pytest.approx(float(w.norm()), rel=bound)
+
+
+@pytest.mark.parametrize("mixture", [0.0, 0.3, 1.0, -0.8])
+def test_the_cosine_of_a_sample_is_that_of_all_within_its_bound(weights, mixture):
+    sizes = sampling.sample_sizes(weights)
+    generator = torch.Generator().manual_seed(2)
+    other = [
+        mixture * w + math.sqrt(1 - mixture**2) * torch.randn(w.shape, generator=generator)
+        for w in weights
+    ]
+    found = float(sampled_cosine(copy_entries(weights, sizes), other, sizes))
+    exact = float(cosine(weights, other))
+    entries = sum(map(len, copy_entries(weights, sizes)))
+    assert abs(found - exact) <= 4 / math.sqrt(entries) + 1e-6
+    assert -1 - 1e-6 <= found <= 1 + 1e-6
+
+
+def test_the_cosine_with_nothing_is_nothing(weights):
+    sizes = sampling.sample_sizes(weights)
+    zeros = [torch.zeros_like(w) for w in weights]
+    assert float(sampled_cosine(copy_entries(zeros, sizes), weights, sizes)) == 0
+
+
+def test_samples_of_activations_keep_mean_and_spread():
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(16, 24, 96, 96, generator=generator)  # 3.5 million entries
+    values += torch.arange(24.0)[:, None, None]
+    mean, variance = mean_and_variance(values)
+    assert float(mean) == pytest.approx(float(values.mean()), rel=2e-3)
+    assert float(variance) == pytest.approx(float(values.var()), rel=5e-3)
+    mean, variance = mean_and_variance(values, 1)
+    assert float(variance) == pytest.approx(1.0, rel=5e-3)
+    found = saturated_fraction(values - 12, activation_kind("tanh"))
+    flat = ((values - 12).abs() > 2.65).float().mean()
+    assert float(found) == pytest.approx(float(flat), abs=5e-3)
+
+
+def test_views_are_taken_where_values_are_few():
+    small = torch.ones(4, 3)
+    assert sampling.few_rows(small) is small
+    assert sampling.few_entries(small) is small
+    assert sampling.per_sample(small) is small
+    assert sampling.few_rows(torch.ones(())).shape == ()
+    assert sampling.per_sample(torch.ones(0, 3), most=-1).shape == (0, 3)
+    assert sampling.few_rows(torch.ones(10, 3), most=6).shape == (2, 3)
