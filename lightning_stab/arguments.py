@@ -26,10 +26,22 @@ def one_of(name: str, value: str, valid: Collection[str]) -> str:
     """
     if isinstance(value, str) and value in valid:
         return value
-    near = get_close_matches(str(value), valid, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     names = ", ".join(repr(v) for v in valid)
+    hint = did_you_mean(str(value), valid)
     raise InvalidArgumentError(f"`{name}` must be one of {names}, got {value!r}.{hint}")
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return a question that names what is nearest, nothing where nothing is near.
+
+    Example:
+        >>> did_you_mean("nrom", ["norm", "value"])
+        " Did you mean 'norm'?"
+        >>> did_you_mean("xyz", ["norm", "value"])
+        ''
+    """
+    near = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def strings(name: str, value: Collection[str]) -> tuple[str, ...]:

@@ -12,9 +12,12 @@ import os
 import sys
 import warnings
 
+from jsonargparse import set_parsing_settings
+
+from _lightning_stab import answer
 from lightning_stab.cli.check import check
 from lightning_stab.cli.diagnose import diagnose
-from lightning_stab.cli.parser import StabCLI, own_error
+from lightning_stab.cli.parser import StabArgumentParser, StabCLI, own_error
 
 OTHER_COMMANDS = {"check": check, "diagnose": diagnose}
 
@@ -34,7 +37,8 @@ def main(args: list[str] | None = None) -> None:
 def run(args: list[str] | None = None) -> StabCLI:
     """Run the command line and return it, with its ``model``, ``datamodule`` and ``trainer``.
 
-    What the user can put right ends in one sentence and exit code 2.
+    What the user can put right ends in one sentence and exit code 2; with ``--debug`` among the
+    words it is raised, with its traceback.
 
     Args:
         args: the words of the command line; those of the process by default.
@@ -49,13 +53,23 @@ def run(args: list[str] | None = None) -> StabCLI:
     # Lightning's own use of torch, at every run: nothing that a user could change.
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     words = sys.argv[1:] if args is None else list(args)
+    code = answer(words)
+    if code is not None:
+        raise SystemExit(code)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    StabArgumentParser.debug = debug
     try:
-        if words[:1] and words[0] in OTHER_COMMANDS:
+        if words[0].startswith("--print_completion"):
+            set_parsing_settings(add_print_completion_argument=True)
+        if words[0] in OTHER_COMMANDS:
             raise SystemExit(OTHER_COMMANDS[words[0]](words[1:]))
-        return StabCLI(args)
+        return StabCLI(words)
     except Exception as error:
         own = own_error(error)
-        if own is None:
+        if own is None or debug:
             raise
         sys.stderr.write(f"lightning-stab: {own}\n")
         raise SystemExit(2) from error
+    finally:
+        StabArgumentParser.debug = False

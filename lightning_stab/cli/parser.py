@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, Namespace
@@ -14,8 +17,15 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import lightning_stab.callbacks
 import lightning_stab.data
-import lightning_stab.models  # noqa: F401  # short names are those of imported classes
-from lightning_stab.cli.run_folder import ConfigSaver, claim_folders, tensorboard_command
+import lightning_stab.models  # short names are those of imported classes
+from _lightning_stab import COMMANDS, PROGRAM
+from lightning_stab.cli.mistakes import no_file, sentence
+from lightning_stab.cli.run_folder import (
+    ConfigSaver,
+    claim_folders,
+    leave_no_empty_folder,
+    tensorboard_command,
+)
 from lightning_stab.errors import InvalidArgumentError, StabError
 
 SEED = 42
@@ -49,10 +59,6 @@ ALL: dict[str, dict[str, Any]] = {
     "TrainingDoctor": {},
 }
 
-OTHER_COMMANDS = (
-    "Beside these there are `check` (is any gradient wrong?) and `diagnose` (what is wrong with"
-    " this training?), which take the options of `fit` and save nothing."
-)
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
@@ -83,7 +89,20 @@ def default_settings(model: str = MODEL, data: str | None = DATA) -> dict[str, A
 
 
 class StabArgumentParser(LightningArgumentParser):
-    """A parser whose errors are the sentence that matters, without pages of usage before it."""
+    """A parser whose errors are one sentence, and whose help begins with the suite's part."""
+
+    debug = False  # whether errors are raised, with their tracebacks
+
+    def format_help(self, *args: Any) -> str:
+        """Return the help; usage that names every option before it is explained is left out."""
+        command = self.prog.split()[-1]
+        if command not in COMMANDS:
+            return str(super().format_help(*args))
+        what, example = COMMANDS[command]
+        self.usage, self.description = f"{PROGRAM} {command} [options]", None
+        usage, _, options = super().format_help(*args).partition("\n\n")
+        words = [usage, what, f"example: {PROGRAM} {example}", _own_callbacks(), options]
+        return "\n\n".join(words)
 
     def add_lightning_class_args(self, *args: Any, **settings: Any) -> list[str]:
         """Add a class; none is required, because its default is chosen after a first parse."""
@@ -91,14 +110,27 @@ class StabArgumentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and where help is, then leave with code 2."""
-        if not self.exit_on_error:
+        if self.debug or not self.exit_on_error:
             raise ArgumentError(None, message) from ex
         own = own_error(ex)
-        name = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
-        sys.stderr.write(f"{name}: {own or message}\n")
+        parser = getattr(ex, "subcommand_parser", self)
+        name = parser.prog.replace(" [options]", "")
+        sys.stderr.write(f"{name}: {own or sentence(message, parser)}\n")
         if own is None:
             sys.stderr.write(f"All options: {name} --help\n")
         self.exit(2)
+
+
+def _own_callbacks() -> str:
+    """Return the suite's callbacks and what each does, from the first lines of their docstrings."""
+    lines = [
+        "the suite's callbacks, added by --trainer.callbacks+=NAME --trainer.callbacks.ARGUMENT X",
+        "(--trainer.callbacks.help=NAME lists the arguments of one):",
+    ]
+    for name in lightning_stab.callbacks.__all__:
+        what = inspect.getdoc(getattr(lightning_stab.callbacks, name)) or ""
+        lines.append(f"  {name:24} {what.splitlines()[0]}")
+    return "\n".join(lines)
 
 
 class StabCLI(LightningCLI):
@@ -111,14 +143,19 @@ class StabCLI(LightningCLI):
 
     def __init__(self, args: list[str] | None = None, **settings: Any) -> None:
         self._parsers: list[LightningArgumentParser] = []
+        self._claimed: list[Path] = []
         self._first_word = next(iter(sys.argv[1:] if args is None else args), "")
         usual: dict[str, Any] = {
             "save_config_callback": ConfigSaver,
             "seed_everything_default": SEED,
             "parser_class": StabArgumentParser,
-            "parser_kwargs": {"prog": "lightning-stab", "epilog": OTHER_COMMANDS},
+            "parser_kwargs": {"prog": PROGRAM},
         }
-        super().__init__(args=args, **{**usual, **settings})
+        try:
+            super().__init__(args=args, **{**usual, **settings})
+        except Exception:
+            leave_no_empty_folder(self._claimed)
+            raise
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning
         """Return the one that is called: half of a start was spent on the parsers of the others."""
@@ -145,7 +182,7 @@ class StabCLI(LightningCLI):
         self, parser: LightningArgumentParser, words: list[str]
     ) -> tuple[str, str | None] | None:
         """Return the class paths of model and data, or None where the second parse must answer."""
-        if any(word == "-h" or word.split("=")[0].endswith("help") for word in words):
+        if any(w == "-h" or w.split("=")[0].endswith(("help", "completion")) for w in words):
             return None
         parsers = [parser, *self._parsers]
         for each in parsers:
@@ -166,6 +203,7 @@ class StabCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse what cannot run, then claim the folder of the logs."""
+        self._find_checkpoint()
         if self.model is None:
             raise InvalidArgumentError(
                 "`model` must be a module, got null. Name its class: --model my_package.MyModule"
@@ -177,7 +215,14 @@ class StabCLI(LightningCLI):
                 f"`{loader}`. Add for example --data my_package.MyData or --data DigitsDataModule"
             )
         if self.subcommand is not None:
-            claim_folders(self.trainer)
+            self._claimed = claim_folders(self.trainer)
+
+    def _find_checkpoint(self) -> None:
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        path = str(config.get("ckpt_path") or "")
+        is_a_word = path.split(":")[0] in ("", "best", "last", "hpc", "registry")
+        if not (is_a_word or "://" in path or os.path.exists(path)):
+            raise InvalidArgumentError(f"`ckpt_path`: {no_file(path)}")
 
     def after_fit(self) -> None:
         """Say where the run is."""

@@ -12,13 +12,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+EMPTY_LOG = 200  # bytes of an event file in which only its version stands
 
-def claim_folders(trainer: Trainer) -> None:
+
+def claim_folders(trainer: Trainer) -> list[Path]:
     """Make the run's version folder now, so that no run that starts meanwhile takes it too.
 
     Lightning chooses the next free number, but makes the folder only when it first writes. Making
     a folder succeeds for one process alone, so whoever made it owns the number.
     """
+    claimed = []
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, (TensorBoardLogger, CSVLogger)) and "://" not in logger.root_dir:
             if logger._version is None:
@@ -27,8 +30,26 @@ def claim_folders(trainer: Trainer) -> None:
                 folder = os.path.expanduser(logger.log_dir)  # the logger chooses its number now
                 try:
                     os.makedirs(folder)
+                    claimed.append(Path(folder))
                 except FileExistsError:
                     logger._version = None  # another run took it: choose again
+    return claimed
+
+
+def leave_no_empty_folder(claimed: list[Path]) -> None:
+    """Remove the folders of a run that failed before it wrote more than its configuration.
+
+    Args:
+        claimed: folders that this process has made.
+    """
+    for folder in claimed:
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else ["elsewhere"]
+        if all(name.endswith(".yaml") or _is_empty_log(folder / name) for name in names):
+            shutil.rmtree(folder)
+
+
+def _is_empty_log(path: Path) -> bool:
+    return path.name.startswith("events.out") and path.stat().st_size < EMPTY_LOG
 
 
 def tensorboard_command(folder: str) -> str:

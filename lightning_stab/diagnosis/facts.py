@@ -6,11 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from inspect import cleandoc
 from typing import Any
 
-from lightning_stab.arguments import one_of
+from lightning_stab.arguments import did_you_mean, one_of
 from lightning_stab.errors import InvalidArgumentError
 
 UNKNOWN = math.nan  # compares false with everything, so a rule never fires on what nobody measured
@@ -198,6 +197,5 @@ OF_VALIDATION = frozenset(name for name in NAMES if name.startswith("validation_
 def check_fact(name: str) -> None:
     """Refuse a name that is not a fact, and say which one is nearest."""
     if name not in NAMES:
-        near = get_close_matches(name, NAMES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, NAMES)
         raise InvalidArgumentError(f"`fact` must be a field of `Facts`, got {name!r}.{hint}")

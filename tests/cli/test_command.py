@@ -1,5 +1,6 @@
 """The command line: defaults, one's own classes, folders that never collide, clear errors."""
 
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,13 +10,17 @@ import pytest
 import torch
 import yaml
 from helpers.processes import run_code
+from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import lightning_stab.callbacks
+from _lightning_stab import COMMANDS
 from lightning_stab.cli import StabCLI, main, own_error, run
+from lightning_stab.cli.command import OTHER_COMMANDS
 from lightning_stab.cli.parser import MONITORING, SEED
-from lightning_stab.cli.run_folder import claim_folders
+from lightning_stab.cli.run_folder import claim_folders, leave_no_empty_folder
 from lightning_stab.errors import StabError
 
 ROOT = Path(__file__).parents[2]
@@ -274,21 +279,102 @@ def test_what_the_user_can_put_right_is_one_sentence(capsys, words, sentence):
     assert sentence in lines[0]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["fti"],
-        ["fit", "--model.depht=3"],
-        ["fit", "--trainer.max_epochs=many"],
-        ["fit", "--config=nowhere.yaml"],
-        ["fit", "--model=NoSuchModel"],
-    ],
-)
-def test_a_word_that_is_not_understood_is_told_without_pages_of_usage(capsys, words):
-    said = refused(capsys, *words)
-    assert "--help" in said.splitlines()[-1]
-    assert len(said.splitlines()) < 15
-    assert words[-1].split("=")[-1].split(".")[-1] in said
+MISTAKES = {
+    "fti": "there is no command 'fti'. Did you mean 'fit'?",
+    "fit --model.depht=3": "MLPClassifier has no argument `depht`. Did you mean 'depth'?",
+    "fit --model.depth=x": "`--model.depth` must be an integer, got 'x'.",
+    "fit --trainer.max_steps=many": "`--trainer.max_steps` must be an integer, got 'many'.",
+    "fit --trainer.precision=bf16-mix": "or null, got 'bf16-mix'. Did you mean 'bf16-mixed'?",
+    "fit --config=basee.yaml": "basee.yaml'. Did you mean 'base.yaml'?",
+    "fit --config=base.yaml": "the configuration has no key `trainer.max_epoch`. Did you mean",
+    "fit --config=other.yaml": "the configuration has no key `modle`. Did you mean 'model'?",
+    "fit --config=typo.yaml": "has no argument `treshold`. Did you mean 'threshold'?",
+    "fit --config=class.yaml": "no class 'StepGard' is known. Did you mean 'StepGuard'?",
+    "fit --config=broken.yaml": "line 3, column",
+    "fit --model=MLPClasifier": "no class 'MLPClasifier' is known. Did you mean 'MLPClassifier'?",
+    "fit --model=Nothing": "A class of your own needs its whole path: my_package.MyClass.",
+    "fit --model=nowhere.Module": "nowhere.Module cannot be imported: no module named 'nowhere'.",
+    "fit --model=torch.nn.Lineer": "has no attribute 'Lineer'. Did you mean 'Linear'?",
+    "fit --optimizer=SDG": "no class 'SDG' is known. Did you mean 'SGD'?",
+    "fit --trainr.max_epochs=3": "there is no option `--trainr.max_epochs`. Did you mean",
+    "fit more": "'more' is not understood: every option begins with `--`.",
+    "diagnose --stepp=3": "there is no option `--stepp`. Did you mean '--steps'?",
+}
+FILES = {
+    "base.yaml": "trainer:\n  max_epoch: 3\n",
+    "other.yaml": "modle:\n  class_path: MLPClassifier\n",
+    "typo.yaml": "trainer:\n  callbacks:\n  - class_path: GradientClipping\n"
+    "    init_args:\n      treshold: 3\n",
+    "class.yaml": "trainer:\n  callbacks:\n  - class_path: StepGard\n",
+    "broken.yaml": "trainer:\n max_epochs: 3\n  x: [\n",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_a_sentence_with_the_nearest_right_name(folder, capsys, words):
+    for name, text in FILES.items():
+        Path(folder, name).write_text(text)
+    said = refused(capsys, *words.split())
+    assert MISTAKES[words] in said
+    assert 1 <= len(said.strip().splitlines()) <= 3
+
+
+def test_debug_shows_where_a_mistake_was_found(capsys):
+    with pytest.raises(ArgumentError, match="max_epochs"):
+        run(["fit", "--debug", "--trainer.max_epochs=many"])
+    with pytest.raises(ValueError, match="`depth` must be an integer >= 1"):
+        run(["fit", "--debug", "--model.depth=0"])
+    assert "must be an integer or null" in refused(capsys, "fit", "--trainer.max_epochs=many")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["fitt"], []])
+def test_what_needs_no_torch_is_answered_without_it(words):
+    code = (
+        "import sys, _lightning_stab\n"
+        f"print(_lightning_stab.answer({words!r}), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == f"{0 if words and '-' in words[0] else 2} False"
+
+
+def test_the_list_of_commands_is_whole():
+    fit_and_others = {*LightningCLI.subcommands(), *OTHER_COMMANDS}
+    assert set(COMMANDS) == fit_and_others
+
+
+@pytest.mark.parametrize("command", ["fit", "diagnose"])
+def test_the_help_of_a_command_begins_with_the_suites_part(capsys, command):
+    with pytest.raises(SystemExit):
+        run([command, "--help"])
+    first, options = "".join(capsys.readouterr()).split("options:\n", 1)
+    what, example = COMMANDS[command]
+    assert what in first
+    assert f"lightning-stab {example}" in first
+    assert all(name in first for name in lightning_stab.callbacks.__all__)
+    assert "--trainer.max_epochs" in options
+
+
+def test_a_failed_start_leaves_no_empty_folder(folder, capsys):
+    refused(capsys, "fit", *TINY, *SMALL, "--trainer.gradient_clip_val=1")
+    assert not list(Path(folder, "runs").iterdir())
+
+
+def test_a_folder_with_results_is_kept(folder):
+    for name in ("empty", "full"):
+        Path(folder, name).mkdir()
+        Path(folder, name, "config.yaml").write_text("seed_everything: 1\n")
+    Path(folder, "full", "mine.txt").write_text("kept")
+    leave_no_empty_folder([Path(folder, name) for name in ("empty", "full", "never")])
+    assert [path.name for path in Path(folder).iterdir()] == ["full"]
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_a_checkpoint_that_is_not_there_is_one_sentence(folder, capsys, command):
+    Path(folder, "epoch=1.ckpt").touch()
+    said = refused(capsys, command, *TINY, *SMALL, *BARE, "--ckpt_path=epoch=2.ckpt")
+    assert "there is no file 'epoch=2.ckpt'. Did you mean 'epoch=1.ckpt'?" in said
+    assert not Path("runs").exists()
 
 
 def test_the_checkpoint_is_tested(folder, capsys):
