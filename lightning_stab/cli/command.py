@@ -13,11 +13,17 @@ import sys
 import warnings
 
 from lightning_stab.cli.check import check
+from lightning_stab.cli.compare import compare
 from lightning_stab.cli.diagnose import diagnose
 from lightning_stab.cli.parser import StabCLI, own_error
 from lightning_stab.cli.report import report
 
-OTHER_COMMANDS = {"check": check, "diagnose": diagnose, "report": report}
+OTHER_COMMANDS = {
+    "check": check,
+    "compare": compare,
+    "diagnose": diagnose,
+    "report": report,
+}
 
 
 def main(args: list[str] | None = None) -> None:

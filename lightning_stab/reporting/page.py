@@ -8,7 +8,7 @@ from lightning_stab._version import __version__
 from lightning_stab.reporting import sections
 from lightning_stab.reporting.cards import cards, marks_of
 from lightning_stab.reporting.causes import Verdict, causes_of, verdict_of
-from lightning_stab.reporting.chart import Axis, steps_axis
+from lightning_stab.reporting.chart import steps_axis
 from lightning_stab.reporting.run import Run
 from lightning_stab.reporting.text import escape
 from lightning_stab.reporting.timeline import event_list, events_of, lanes
@@ -80,8 +80,3 @@ def page(title: str, body: str) -> str:
         f"{body}<footer>lightning-stab {__version__}</footer></main>"
         f"<script>{script}</script></body></html>"
     )
-
-
-def time_axis(runs: list[Run]) -> Axis:
-    """Return one axis of steps for several runs."""
-    return steps_axis(max(run.last_step for run in runs))
