@@ -97,11 +97,11 @@ def settings(run: Run) -> dict[str, str]:
     return flat
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads objects of any class as what they hold, and makes none."""
+# reads objects of any class as what they hold, and makes none
+_Loader: Any = type("_Loader", (yaml.SafeLoader,), {})
 
 
-def _plain(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:
+def _plain(loader: Any, _: str, node: Any) -> Any:
     if isinstance(node, yaml.MappingNode):
         return loader.construct_mapping(node, deep=True)
     if isinstance(node, yaml.SequenceNode):
