@@ -18,6 +18,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_stab.callbacks._trainer.ranks import broadcast
 
+# whose `save_dir` is that of all runs
+SHARED = ("WandbLogger", "MLFlowLogger", "CometLogger", "NeptuneLogger")
+
 _said: WeakKeyDictionary[Trainer, set[str]] = WeakKeyDictionary()
 
 
@@ -52,8 +55,8 @@ def log_folder(trainer: Trainer) -> str | None:
     if not folder:
         return None
     logger = trainer.loggers[0]
-    own = any(b.__name__ in ("TensorBoardLogger", "CSVLogger") for b in type(logger).__mro__)
-    parts = () if own else (logger.name, logger.version)
+    is_shared = any(base.__name__ in SHARED for base in type(logger).__mro__)
+    parts = (logger.name, logger.version) if is_shared else ()
     told = broadcast(trainer, [str(part) for part in parts if part not in (None, "")])
     return "/".join([os.fspath(folder), *told])
 

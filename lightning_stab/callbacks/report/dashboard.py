@@ -10,11 +10,11 @@ from lightning.pytorch import Trainer
 from lightning_stab.callbacks._trainer.logging import summary_writer
 from lightning_stab.callbacks._trainer.places import reporting
 
-# Regular expressions of tags, the loss first. TensorBoard anchors none of them.
+# Regular expressions, which TensorBoard looks for at the beginning of a tag; the loss first.
 LAYOUT: Mapping[str, Any] = {
     "1 learning": {
         "loss": ["Multiline", ["^(?!guard/)(.*[/_-])?loss([/_-].*)?$"]],
-        "metrics": ["Multiline", ["(acc|f1|auroc|error|iou)"]],
+        "metrics": ["Multiline", ["^.*(acc|f1|auroc|error|iou)"]],
         "learning rate": ["Multiline", ["^lr[-/]"]],
     },
     "2 gradients": {

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_stab import GradientMonitor, StabilityReport, StepGuard, TrainingDoctor
+from lightning_stab.callbacks.report.dashboard import LAYOUT
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.reporting import read_run
 
@@ -57,8 +58,8 @@ class Ends(Callback):
             raise self.error
 
 
-class Remembers(Logger):
-    """A logger that keeps what it is given, with Weights & Biases' methods."""
+class WandbLogger(Logger):
+    """A logger that keeps what it is given, with the name and methods of Weights & Biases'."""
 
     def __init__(self, folder):
         super().__init__()
@@ -139,7 +140,7 @@ def test_a_csv_log_is_enough(tmp_path):
 
 
 def test_another_logger_gets_findings_and_the_page_has_an_event_file(tmp_path):
-    logger = Remembers(tmp_path)
+    logger = WandbLogger(tmp_path)
     callbacks = [StabilityReport(), TrainingDoctor(print_findings=False)]
     trainer = fit(logger, *callbacks, module=constant_net(), epochs=8)
     folder = tmp_path / "project" / "abc"
@@ -234,6 +235,22 @@ def test_tensorboard_gets_a_layout_the_outcome_and_few_tags(tmp_path):
     outcome.Reload()
     assert [e.value for e in outcome.Scalars("outcome/healthy")] == [1.0]
     assert "_hparams_/session_start_info" in outcome.summary_metadata
+
+
+@pytest.mark.parametrize(
+    ("chart", "drawn", "others"),
+    [
+        ("loss", ["train_loss", "loss", "val/loss_epoch", "loss/total"], ["guard/loss", "gloss"]),
+        ("metrics", ["val_acc", "test/f1"], ["grad_norm/total"]),
+        ("norm by layer", ["grad_norm/net.0"], ["grad_norm/total", "grad_norm_clipped/net.0"]),
+        ("learning rate", ["lr/group0", "lr-Adam"], ["clr"]),
+    ],
+)
+def test_the_layout_draws_what_its_charts_name(chart, drawn, others):
+    charts = {name: each[1] for group in LAYOUT.values() for name, each in group.items()}
+    # TensorBoard looks for each expression at the beginning of a tag
+    found = [t for t in (*drawn, *others) if any(re.match(x, t) for x in charts[chart])]
+    assert found == drawn
 
 
 def test_a_second_fit_of_one_trainer_has_its_own_end(tmp_path):
