@@ -3,7 +3,7 @@
 ``fit``, ``validate``, ``test`` and ``predict`` take any module and any data module by class path
 (``fit --model my_package.MyModule --data my_package.MyData``), and the suite's own classes,
 callbacks and Lightning's by their short names. ``check`` and ``diagnose`` take the same and save
-nothing.
+nothing. ``report`` and ``compare`` make pages of the logs of runs.
 """
 
 from __future__ import annotations

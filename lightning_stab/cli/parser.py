@@ -51,7 +51,8 @@ ALL: dict[str, dict[str, Any]] = {
 
 OTHER_COMMANDS = (
     "Beside these there are `check` (is any gradient wrong?) and `diagnose` (what is wrong with"
-    " this training?), which take the options of `fit` and save nothing."
+    " this training?), which take the options of `fit` and save nothing; `report RUN_DIR` and"
+    " `compare RUN_DIR RUN_DIR ...` make pages of the logs of runs."
 )
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
