@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks._trainer.logging import is_due, num_steps
@@ -15,8 +17,10 @@ from lightning_stab.callbacks._trainer.losses import true_loss
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
 from lightning_stab.callbacks.doctor.fact_source import FactSource
-from lightning_stab.callbacks.doctor.loss_facts import LossHistory, ValidationHistory
+from lightning_stab.callbacks.doctor.loss_facts import LossHistory
+from lightning_stab.callbacks.doctor.module_facts import ModuleFacts
 from lightning_stab.callbacks.doctor.step_facts import EARLY_UPDATES, StepFacts
+from lightning_stab.callbacks.doctor.validation_facts import RowMoments, ValidationHistory
 from lightning_stab.diagnosis import Facts
 
 FIRST_STEPS = (0, 4, 9, 19)  # always sampled
@@ -44,6 +48,8 @@ class DoctorState:
         self._inputs = InputPeaks()
         self._losses = LossHistory(self._batches)
         self.validation = ValidationHistory(self._losses)
+        self.rows = RowMoments()
+        self._layers = ModuleFacts()
         self._sources: dict[str, FactSource] = {  # by their keys in a checkpoint
             "batches": self._batches,
             "units": self._units,
@@ -51,7 +57,11 @@ class DoctorState:
             "inputs": self._inputs,
             "losses": self._losses,
             "validation": self.validation,
+            "rows": self.rows,
+            "layers": self._layers,
+            "pairs": self._batches.pairs,
         }
+        self._num_batches = 0  # of the run so far
         self._rate, self._highest_rate, self._is_warming_up = math.nan, 0.0, True
         self._is_full = self._is_early = self._has_hooks = self._has_stepped = False
         self._hidden, self._num_optimizers = "", 1
@@ -86,6 +96,9 @@ class DoctorState:
             self._has_hooks = True
             self._hidden = self._batches.start(module)
             self._num_optimizers = len(trainer.optimizers)
+            self._layers.start(module)
+            self._losses.rows = rows_of(batch) or self._losses.rows
+            self.rows.add("training", batch)
             self._units.start(module)
 
     def before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
@@ -103,7 +116,7 @@ class DoctorState:
         if self.is_first:
             self._transfer()
 
-    def end_batch(self, trainer: Trainer) -> bool:
+    def end_batch(self, trainer: Trainer, batch: Any = None, batch_idx: int = 0) -> bool:
         """Take in what the batch showed; say whether it was sampled in full."""
         self.remove_hooks()
         self._note_epoch(trainer)
@@ -114,7 +127,10 @@ class DoctorState:
             self._batches.drop()
             self._units.drop()
             return False
-        self.steps.compare(early=self._is_early)
+        self.steps.compare(num_steps(trainer), early=self._is_early, full=self._is_full)
+        if self._is_full and not self._batches.knows_baseline and self._num_optimizers == 1:
+            if self.module is not None and not self._hidden:
+                self._batches.pairs.measure(self.module, batch, batch_idx)
         self._transfer()
         self.is_first = self.is_first and not self._has_stepped
         return self._is_full  # an update alone is judged at the next step that is sampled in full
@@ -135,6 +151,7 @@ class DoctorState:
         if self._has_hooks:
             self._has_hooks = False
             self._units.stop()
+            self._layers.stop()
             self._batches.stop()
 
     def facts(self, trainer: Trainer, moment: str = "") -> Facts:
@@ -149,6 +166,12 @@ class DoctorState:
             "rate_left": self._rate / self._highest_rate if self._highest_rate > 0 else math.nan,
             "progress": steps / planned if 0 < planned < math.inf else math.nan,
         }
+        deliberate = trainer.overfit_batches or trainer.fast_dev_run
+        known["on_purpose"] = float(bool(deliberate))
+        known["highest_rate"] = self._highest_rate
+        known["samples"] = float(self._num_batches * self._losses.rows)
+        planned = planned if 0 < planned < math.inf else math.nan
+        known["reach"] = self.steps.largest_ratio * planned
         for source in self._sources.values():
             known |= source.facts()
         return Facts(**known)
@@ -161,6 +184,8 @@ class DoctorState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved memory."""
         for key, source in self._sources.items():
+            if key not in state:  # of an earlier version
+                continue
             source.load_state_dict(state[key])
         self._highest_rate = state["highest_rate"]
         self.is_first = False
@@ -174,3 +199,16 @@ class DoctorState:
         steps = int(batches) if math.isfinite(batches) and batches > 0 else 1000
         done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
         self._losses.epoch_steps, self._losses.epoch = steps, done / steps
+        self._num_batches = done
+
+
+def rows_of(batch: Any) -> int:
+    """Return the rows of a batch: the length of its first tensor, 0 where there is none.
+
+    Example:
+        >>> rows_of({"x": torch.zeros(4, 2)})
+        4
+    """
+    leaves = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim())
+    first = next(leaves, None)
+    return 0 if first is None else len(first)

@@ -22,6 +22,7 @@ from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.doctor import report
 from lightning_stab.callbacks.doctor.advice import advise_beside
 from lightning_stab.callbacks.doctor.state import DoctorState
+from lightning_stab.callbacks.doctor.validation_facts import BATCHES
 from lightning_stab.diagnosis import IDS, THRESHOLDS, Engine, Finding
 from lightning_stab.diagnosis.facts import SAMPLED_STEP
 from lightning_stab.diagnosis.thresholds import current_names
@@ -198,12 +199,31 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             self._state.steps.drop_step()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Diagnose after a step that was sampled."""
-        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
-        if self._state.end_batch(trainer):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx, *args, **kwargs)
+        if self._state.end_batch(trainer, batch, batch_idx):
             self._diagnose(trainer, SAMPLED_STEP)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the rows of the first batches of a fit's validations."""
+        if batch_idx < BATCHES and dataloader_idx == 0 and fit_state.is_validating_fit(trainer):
+            self._state.rows.add("validation", batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Diagnose after a validation, by its metrics."""
