@@ -100,12 +100,6 @@ THRESHOLDS = MappingProxyType(
 # conditions that rule out other causes, by the name under which rules ask for them together
 GUARDS = MappingProxyType(
     {
-        # time: epochs may have one step, and batches one row
-        "some_steps": "epoch > early and step > early_steps and samples not< early_samples",
-        "a_while": "epoch > one_epoch and step > tens_of_steps and samples not< hundreds_of_samples",
-        "long_enough": (
-            "epoch > some_epochs and step > many_steps and samples not< hundreds_of_samples"
-        ),
         "not_falling": "falling not> clear_trend",  # a slow start is no fault
         "moving": "reach not< short_reach and highest_rate not< no_rate",
         "with_gradient": "zero_gradient not> flag_set",
@@ -121,6 +115,18 @@ GUARDS = MappingProxyType(
         "ordinary_data": "ordinary_start and target_size not> large_target",
         "ordinary_values": "input_peak not> outlying and input_size not> large_input",
         "kept_weights": "weight_growth not< shrunk_weights",
+    }
+)
+# how long a run has lasted, in epochs, steps and rows: epochs may have one step, batches one row
+TIMES = MappingProxyType(
+    {
+        "some_steps": "epoch > early and step > early_steps and samples not< early_samples",
+        "a_while": (
+            "epoch > one_epoch and step > tens_of_steps and samples not< hundreds_of_samples"
+        ),
+        "long_enough": (
+            "epoch > some_epochs and step > many_steps and samples not< hundreds_of_samples"
+        ),
     }
 )
 _RENAMED = {

@@ -158,7 +158,10 @@ def weighted_binary(
     odds = mean * (1.0 if positive is None else positive)
     chance = (odds / (odds + 1 - mean)).clamp(1e-6, 1 - 1e-6)
     takes_chances = function is torch.nn.functional.binary_cross_entropy
-    constants = (chance if takes_chances else chance.logit(), torch.full_like(chance, 0.5 * takes_chances))
+    constants = (
+        chance if takes_chances else chance.logit(),
+        torch.full_like(chance, 0.5 * takes_chances),
+    )
     first, second = (function(c.expand_as(target), target, **options) for c in constants)
     return first, second
 

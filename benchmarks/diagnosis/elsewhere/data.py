@@ -81,7 +81,11 @@ def _spirals(rng: Generator) -> Arrays:
 
 def _prices(rng: Generator) -> Arrays:
     """Raw scales, a constant column, and a few large houses."""
-    area, age, rooms = rng.lognormal(4.5, 0.4, 900), rng.uniform(0, 90, 900), rng.integers(1, 8, 900)
+    area, age, rooms = (
+        rng.lognormal(4.5, 0.4, 900),
+        rng.uniform(0, 90, 900),
+        rng.integers(1, 8, 900),
+    )
     price = 2.5 * area - 0.8 * age + 12 * rooms + rng.normal(0, 20, 900)
     return np.stack([area, age, rooms, np.full(900, 7.0)], 1), price
 
@@ -98,7 +102,9 @@ def _counts(rng: Generator) -> Arrays:
 
 def _columns(rng: Generator) -> Arrays:
     x = rng.normal(size=(800, 10))
-    return x, np.tanh(x @ rng.normal(size=(10, 4)) / 2) + 0.3 * x[:, :4] + rng.normal(0, 0.05, (800, 4))
+    return x, np.tanh(x @ rng.normal(size=(10, 4)) / 2) + 0.3 * x[:, :4] + rng.normal(
+        0, 0.05, (800, 4)
+    )
 
 
 def _swiss(rng: Generator) -> Arrays:

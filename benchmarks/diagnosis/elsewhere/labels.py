@@ -19,7 +19,10 @@ from benchmarks.diagnosis.elsewhere.programs import Drawn
 from benchmarks.diagnosis.score import share
 
 SKILL, HARM, WELL = 0.4, 0.15, 0.9
-NAMES = {"rate_up": ("learning-rate-too-high",), "rate_down": ("learning-rate-too-low", "too-short")}
+NAMES = {
+    "rate_up": ("learning-rate-too-high",),
+    "rate_down": ("learning-rate-too-low", "too-short"),
+}
 Row = dict[str, Any]
 Key = tuple[str, int, str]  # program, seed, variation
 
@@ -51,7 +54,9 @@ def alarms(row: Row, key: str = "findings") -> list[str]:
 
 def skill_of(name: str, rows: Mapping[Key, Row]) -> float:
     """Return the median skill of a program over the seeds."""
-    return median(row["skill"] for (own, _, variation), row in rows.items() if own == name and not variation)
+    return median(
+        row["skill"] for (own, _, variation), row in rows.items() if own == name and not variation
+    )
 
 
 def labelled(programs: Sequence[Drawn], rows: Mapping[Key, Row]) -> list[Labelled]:
@@ -85,11 +90,16 @@ def counts(programs: Sequence[Labelled]) -> dict[str, str]:
     near = [p for p in healthy if p.program.change]
     taken = [p for p in healthy if alarms(p.runs[0, ""], "withdrawn")]
     same = [
-        alarms(row)[:1] == p.alarms[:1] for p in programs for key, row in p.runs.items() if key != (0, "")
+        alarms(row)[:1] == p.alarms[:1]
+        for p in programs
+        for key, row in p.runs.items()
+        if key != (0, "")
     ]
     return {
         "found": share(sum(bool(p.alarms) for p in sick), len(sick)),
-        "first alarm named rightly": share(sum(p.alarms[:1] != [] and p.alarms[0] in p.names for p in sick), len(sick)),
+        "first alarm named rightly": share(
+            sum(p.alarms[:1] != [] and p.alarms[0] in p.names for p in sick), len(sick)
+        ),
         "healthy accused at the end": share(sum(bool(p.alarms) for p in healthy), len(healthy)),
         "of these near misses": share(sum(bool(p.alarms) for p in near), len(near)),
         "healthy with a withdrawn alarm": share(len(taken), len(healthy)),

@@ -57,7 +57,9 @@ LOSSES: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "focal": ("classes", _focal),
     "kl": (
         "classes",
-        lambda z, y: functional.kl_div(z.log_softmax(-1), _one_hot(z, y, 0.05), reduction="batchmean"),
+        lambda z, y: functional.kl_div(
+            z.log_softmax(-1), _one_hot(z, y, 0.05), reduction="batchmean"
+        ),
     ),
     "margin": ("classes", functional.multi_margin_loss),
     "with_penalty": (

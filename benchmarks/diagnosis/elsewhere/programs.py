@@ -17,7 +17,7 @@ from benchmarks.diagnosis.elsewhere.faults import FAULTS, HARMLESS, nets_for
 from benchmarks.diagnosis.elsewhere.module import LOSSES
 
 PARTS = ("tune", "validate", "report")
-TWINS = {"tune": 16, "validate": 14, "report": 20}
+TWINS = {"tune": 24, "validate": 22, "report": 36}  # of which about half learn enough to count
 FAULTS_EACH, HARMLESS_EACH = 5, 2
 STEPS = (60, 320)  # of a run, about
 RATES = {  # that suit batches of 32 and more

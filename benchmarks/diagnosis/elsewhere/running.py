@@ -82,7 +82,9 @@ def changed(data: Rows, settings: Settings, seed: int) -> Rows:
     if data.shape != "tokens":
         scale, offset = settings.get("scale", 1.0), settings.get("offset", 0.0)
         if settings.get("scale_of_each"):
-            exponents = torch.linspace(0, 1, x.shape[-1])[torch.randperm(x.shape[-1], generator=generator)]
+            exponents = torch.linspace(0, 1, x.shape[-1])[
+                torch.randperm(x.shape[-1], generator=generator)
+            ]
             scale = scale**exponents
         x, val_x = (t * scale + offset for t in (x, val_x))
     y, val_y = changed_targets(y, val_y, data, settings, generator)
@@ -106,7 +108,9 @@ def changed_targets(
     noise = settings.get("label_noise", 0.0)
     if noise:
         where = torch.rand(len(y), generator=generator) < noise
-        y = torch.where(where.view(-1, *[1] * (y.dim() - 1)), y[torch.randperm(len(y), generator=generator)], y)
+        y = torch.where(
+            where.view(-1, *[1] * (y.dim() - 1)), y[torch.randperm(len(y), generator=generator)], y
+        )
     return (y * 3 - 1, val_y) if settings.get("outside") else (y, val_y)
 
 

@@ -65,29 +65,34 @@ class LossHistory(FactSource):
     def _update(self, losses: list[float]) -> None:
         self._latest, self._heights = losses, []
         for loss in losses:
-            if not math.isfinite(loss):
-                continue
-            if len(self._first) < self._count(FIRST, FIRST_ROWS):
-                self._first.append(loss)
-            if len(self._opening) < max(EARLY_LOSSES, len(self._first)):
-                self._opening.append(loss)
-            if self._early[0] < EARLY_LOSSES:
-                self._early = [self._early[0] + 1, max(self._early[1], loss)]
-            before = self._recent[-SPIKE_WINDOW:]
-            if len(before) >= LEAST_RECENT:
-                usual = median(before)
-                swing = max(median(abs(x - usual) for x in before), 0.1 * abs(self._first[0]))
-                if (loss - usual) / swing > SPIKE_SWINGS:
-                    self._heights.append((loss - usual) / max(abs(usual), swing))
-            self._recent.append(loss)
-            few = self._recent[-self._count(FIRST, FIRST_ROWS) :]
-            if len(few) >= FIRST:
-                self._highest = max(self._highest, self._level(few))
+            if math.isfinite(loss):
+                self._note_start(loss)
+                self._note_spike(loss)
+                self._recent.append(loss)
+                few = self._recent[-self._count(FIRST, FIRST_ROWS) :]
+                if len(few) >= FIRST:
+                    self._highest = max(self._highest, self._level(few))
         del self._recent[:-REMEMBERED]
         if self._heights:
             self._spiky.add(int(self.epoch))
         if len(self._recent) >= LEAST_RECENT:
             self._best = min(self._best, self._recent_level())
+
+    def _note_start(self, loss: float) -> None:
+        if len(self._first) < self._count(FIRST, FIRST_ROWS):
+            self._first.append(loss)
+        if len(self._opening) < max(EARLY_LOSSES, len(self._first)):
+            self._opening.append(loss)
+        if self._early[0] < EARLY_LOSSES:
+            self._early = [self._early[0] + 1, max(self._early[1], loss)]
+
+    def _note_spike(self, loss: float) -> None:
+        before = self._recent[-SPIKE_WINDOW:]
+        if len(before) >= LEAST_RECENT:
+            usual = median(before)
+            swing = max(median(abs(x - usual) for x in before), 0.1 * abs(self._first[0]))
+            if (loss - usual) / swing > SPIKE_SWINGS:
+                self._heights.append((loss - usual) / max(abs(usual), swing))
 
     def facts(self) -> dict[str, float]:
         """Return the facts of the loss."""
@@ -121,14 +126,24 @@ class LossHistory(FactSource):
     @property
     def unexplained(self) -> float:
         """The recent loss over that of the best constant prediction, NaN if unknown."""
-        baseline = self.batches.baseline
+        baseline = self.baseline
         return self._recent_level() / baseline if self._recent and baseline > 0 else math.nan
+
+    @property
+    def baseline(self) -> float:
+        """The loss of a constant prediction; of an unknown loss the start's, if that is less."""
+        known = self.batches.baseline
+        if self.batches.knows_baseline or not self._first:
+            return known
+        return min(known, self._start_level())
 
     def _start_level(self) -> float:
         """Return the level of the first losses, unless they had risen from the very first one."""
         middle, first = self._level(self._first), self._first[0]
-        is_risen = middle > 1.5 * first > 0 and self.rows >= FEW_ROWS
-        return first if is_risen else middle
+        if self.rows >= FEW_ROWS:
+            return first if middle > 1.5 * first > 0 else middle
+        few = median(self._first[:FIRST])  # one loss alone would be left to chance
+        return few if middle > 3 * few > 0 else middle
 
     def _recent_level(self) -> float:
         return self._level(self._recent[-self._window() :])
@@ -173,7 +188,7 @@ class LossHistory(FactSource):
         before, after = self._recent[-2 * half : -half], self._recent[-half:]
         fall = self._level(before) - self._level(after)
         error = noise(self._recent[-2 * half :]) * math.sqrt(2 / half)
-        scale = self.batches.baseline
+        scale = self.baseline
         scale = scale if scale > 0 else abs(start)
         return {
             "falling": _in_errors(fall, error, start),

@@ -233,7 +233,7 @@ class LossFunctions:
             self._note("constant_targets", self.targets.are_constant(target))
         is_pairing = _is_every_pair((call.input, call.target))
         self._note_flag("broadcast", is_pairing, target)
-        if is_pairing or "weight" in call.options:
+        if is_pairing or call.options.get("weight") is not None:
             return None
         mean, rows = self.targets.mean(target)
         return baselines.regression(call.function, target, mean, rows, call.options)

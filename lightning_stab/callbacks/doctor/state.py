@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -25,6 +25,7 @@ from lightning_stab.diagnosis import Facts
 
 FIRST_STEPS = (0, 4, 9, 19)  # always sampled
 EARLY_PHASE_STEPS, EARLY_PHASE_INTERVAL = 500, 50  # a run is sampled more often at its beginning
+OUT_OF_RANGE = re.compile(r"Target -?\d+ is out of bounds")  # in torch's own words
 INPUT_INTERVAL = 8  # of the batches after that, whose largest values are noted
 
 
@@ -62,6 +63,7 @@ class DoctorState:
             "pairs": self._batches.pairs,
         }
         self._num_batches = 0  # of the run so far
+        self._failure: dict[str, float] = {}
         self._rate, self._highest_rate, self._is_warming_up = math.nan, 0.0, True
         self._is_full = self._is_early = self._has_hooks = self._has_stepped = False
         self._hidden, self._num_optimizers = "", 1
@@ -128,9 +130,9 @@ class DoctorState:
             self._units.drop()
             return False
         self.steps.compare(num_steps(trainer), early=self._is_early, full=self._is_full)
-        if self._is_full and not self._batches.knows_baseline and self._num_optimizers == 1:
-            if self.module is not None and not self._hidden:
-                self._batches.pairs.measure(self.module, batch, batch_idx)
+        is_unknown = not (self._batches.knows_baseline or self._hidden)
+        if self._is_full and is_unknown and self._num_optimizers == 1 and self.module is not None:
+            self._batches.pairs.measure(self.module, batch, batch_idx)
         self._transfer()
         self.is_first = self.is_first and not self._has_stepped
         return self._is_full  # an update alone is judged at the next step that is sampled in full
@@ -145,6 +147,13 @@ class DoctorState:
         self.remove_hooks()
         self.steps.measure_end(module, alone=alone)
         to_host(self._losses.pending())
+
+    def note_failure(self, failure: BaseException) -> None:
+        """Note what ended the run, as far as that is a fact about its data."""
+        is_class = isinstance(failure, IndexError | RuntimeError) and OUT_OF_RANGE.search(
+            str(failure)
+        )
+        self._failure = {"class_out_of_range": 1.0} if is_class else {}
 
     def remove_hooks(self) -> None:
         """Take every hook off."""
@@ -174,7 +183,7 @@ class DoctorState:
         known["reach"] = self.steps.largest_ratio * planned
         for source in self._sources.values():
             known |= source.facts()
-        return Facts(**known)
+        return Facts(**known, **self._failure)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values."""

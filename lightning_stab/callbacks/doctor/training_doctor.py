@@ -37,6 +37,7 @@ class DoctorOptions:
     thresholds: Mapping[str, float] | None = None
     every_n_steps: int = 200
     print_findings: bool = True
+    log_facts: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.ignore, bool):
@@ -64,9 +65,10 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
     It samples the first steps, every 50th up to step 500, then every ``every_n_steps``-th: what
     enters the loss, gradients and activations over depth and time, units, updates, losses and
     validation metrics. Each fault is reported once, the deepest cause first; most have to persist
-    before they are reported.
-    Nothing of the run is changed, not a bit. Findings go to the terminal, to TensorBoard
-    (``diagnosis/<id>``) and to ``findings.json`` in the run's folder, and survive a restart.
+    before they are reported, and one that does not hold any more is withdrawn.
+    Nothing of the run is changed, not a bit. Findings go to the terminal through Python's
+    ``logging`` (the logger ``lightning_stab``), to TensorBoard (``diagnosis/<id>``) and to
+    ``findings.json`` in the run's folder, and survive a restart.
 
     The ids:
     {ids}.
@@ -78,11 +80,16 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             ``plateau.nothing_learnt``; see ``docs/training_doctor.md``.
         every_n_steps: optimizer steps between two that are sampled, >= 1. Of the first 500 steps
             every 50th is sampled at least, for most faults show early.
-        print_findings: print each finding to the terminal when it is found.
+        print_findings: log each finding when it is found: an error as an error, a warning as a
+            warning, other findings as information, which is hidden unless the logger is set to it.
+        log_facts: send the facts of each check to the loggers as scalars, ``diagnosis_facts/...``;
+            TensorBoard gets them packed in any case.
         treat: deprecated, leave it out: the doctor names and advises, it does not treat.
 
     Attributes:
-        findings: everything found, in the order in which it was found. It outlives the fit.
+        findings: what was found and stands, in the order in which it was found. It outlives the
+            fit.
+        withdrawn: what was found and taken back.
 
     Raises:
         InvalidArgumentError: for an unknown id or threshold, or ``treat=True``.
@@ -103,6 +110,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         *,
         every_n_steps: int = 200,
         print_findings: bool = True,
+        log_facts: bool = False,
         treat: bool | None = None,
     ) -> None:
         if treat:
@@ -128,8 +136,13 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     @property
     def findings(self) -> list[Finding]:
-        """Everything found, in the order in which it was found."""
+        """What was found and stands, in the order in which it was found."""
         return self._engine.findings
+
+    @property
+    def withdrawn(self) -> list[Finding]:
+        """What was found and taken back, because it held no longer."""
+        return self._engine.withdrawn
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -239,6 +252,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
     ) -> None:
         """Diagnose what led to the failure, and take the hooks off."""
         if self._state.module is not None:
+            self._state.note_failure(exception)
             self._finish(trainer, pl_module, alone=True)
         super().teardown(trainer, pl_module, "fit")
 
@@ -273,21 +287,24 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         facts = self._state.facts(trainer, moment)
         new = self._engine.update(facts)
         if moment == SAMPLED_STEP:
-            report.log_facts(trainer, facts)
-        if not new:
+            report.log_facts(trainer, facts, as_scalars=self.options.log_facts)
+        if new:
+            new = [advise_beside(callbacks_of(trainer), finding) for finding in new]
+            self._engine.findings[-len(new) :] = new
+        changed = [*new, *self._engine.changed]
+        if not changed:
             return
-        new = [advise_beside(callbacks_of(trainer), finding) for finding in new]
-        self._engine.findings[-len(new) :] = new
-        report.log_findings(trainer, new)
+        report.log_findings(trainer, changed)
         self._write(trainer)
         if self.options.print_findings:
-            report.print_findings(trainer, new)
+            report.print_findings(trainer, changed)
 
     def _write(self, trainer: Trainer) -> None:
         if self._folder is not None and trainer.is_global_zero:
             place = {"step": trainer.global_step, "epoch": trainer.current_epoch}
             unseen = {"unseen": list(self.unseen)} if self.unseen else {}
-            written = {**place, **unseen}
+            taken = {"withdrawn": [f.to_dict() for f in self.withdrawn]} if self.withdrawn else {}
+            written = {**place, **unseen, **taken}
             if not report.write_findings(trainer, self._folder, self.findings, written):
                 self._folder = None  # said once, and not tried again in this run
 

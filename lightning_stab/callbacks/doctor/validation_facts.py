@@ -1,4 +1,4 @@
-"""What validation shows: its losses and metrics, and whether its rows are like those of training."""
+"""What validation shows: losses, metrics, and whether its rows are like those of training."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ValidationHistory(FactSource):
             gain = losses[0] - best
             facts["validation_rise"] = (losses[-1] - best) / gain if gain > 0 else math.nan
             # a validation loss of another kind than the training loss cannot be compared with it
-            baseline = self._training.batches.baseline
+            baseline = self._training.baseline
             alike = 0.2 < losses[0] / baseline < 5 if baseline > 0 else False
             learnt = facts["validation_learnt"] = 1 - best / baseline if alike else math.nan
             facts["generalization_gap"] = 1 - learnt - self._training.unexplained

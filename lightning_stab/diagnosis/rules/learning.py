@@ -32,6 +32,13 @@ LEARNING_FAULTS = (
             "The loss has risen to {loss_ratio} times its start.",
             *_LOWER_RATE,
         ),
+        error(
+            "loss_ratio > enormous_rise and unexplained > worse_than_constant and moving"
+            " and ordinary_values and start_loss_ratio not> large_start_loss",
+            "The loss has risen to {loss_ratio} times its start.",
+            *_LOWER_RATE,
+            persistence=1,
+        ),
         warning(
             "early_update_ratio > large_update and some_steps and learnt not> little_learnt"
             " and ordinary_data and not_falling",
@@ -167,8 +174,7 @@ LEARNING_FAULTS = (
             " (`BCEWithLogitsLoss` for two classes).",
         ),
         warning(
-            "exclusive_labels > flag_set and learnt not> little_learnt and a_while"
-            " and not_falling",
+            "exclusive_labels > flag_set and learnt not> little_learnt and a_while and not_falling",
             "Each row has exactly one label, but each class gets a sigmoid of its own,"
             " and little is learnt.",
             "Use `torch.nn.CrossEntropyLoss` on the logits: exactly one class is right.",
@@ -224,8 +230,7 @@ LEARNING_FAULTS = (
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
         ),
         warning(
-            "validation_learnt < nothing_learnt and long_enough"
-            " and ordinary_inputs",
+            "validation_learnt < nothing_learnt and long_enough and ordinary_inputs",
             "After {epoch:.1f} epochs the validation loss has never been better"
             " than that of a constant prediction.",
             *_CHECK_DATA,

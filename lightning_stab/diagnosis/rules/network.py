@@ -92,8 +92,7 @@ NETWORK_FAULTS = (
             source=_DEPTH_SOURCE,
         ),
         warning(
-            "gradient_time_log10 < vanishing_time and a_while"
-            " and learnt not> little_learnt",
+            "gradient_time_log10 < vanishing_time and a_while and learnt not> little_learnt",
             "Over the time steps of a recurrent layer the gradient shrinks by"
             " 10^{gradient_time_log10:a.1f}:"
             " what stands at the beginning of a sequence is not learnt.",

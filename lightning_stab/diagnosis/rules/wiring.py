@@ -77,7 +77,7 @@ WIRING_FAULTS = (
         ),
         error(
             "softmax_of_one > flag_set",
-            "A softmax over a single unit is always 1: the network predicts the same for every row.",
+            "A softmax over a single unit is always 1: every row gets the same prediction.",
             "Use a sigmoid for a single unit, best inside the loss: `BCEWithLogitsLoss`.",
             persistence=1,
         ),
@@ -105,8 +105,8 @@ WIRING_FAULTS = (
     Fault("shape-mismatch", 1, "predictions and targets meet in shapes that broadcast").found_by(
         error(
             "broadcast > flag_set",
-            "Predictions and targets meet in the shapes [N] and [N, 1]: every prediction is compared"
-            " with every target.",
+            "Predictions and targets meet in the shapes [N] and [N, 1]: every prediction is"
+            " compared with every target.",
             "Give both one shape: `prediction.squeeze(-1)` or `target.unsqueeze(-1)`.",
             persistence=1,
         ),
@@ -179,12 +179,13 @@ WIRING_FAULTS = (
             _NORMALISE,
         ),
         error(
-            "input_size > large_input and loss_ratio > risen_loss"
+            "input_size > large_input and loss_ratio > enormous_rise"
             " and unexplained > worse_than_constant",
             "Features enter the network at a size of {input_size},"
             " and the loss has risen to {loss_ratio} times its start.",
             _STANDARDISE,
             _NORMALISE,
+            persistence=1,
         ),
         warning(
             "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling",
