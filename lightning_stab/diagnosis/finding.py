@@ -64,8 +64,8 @@ class Finding:
     source: str = field(default="", compare=False)
     since: int = field(default=0, compare=False)
     seen: int = field(default=1, compare=False)
-    state: str = "raised"
-    withdrawn_at: int | None = None
+    state: str = field(default="raised", compare=False)
+    withdrawn_at: int | None = field(default=None, compare=False)
 
     @property
     def is_alarm(self) -> bool:

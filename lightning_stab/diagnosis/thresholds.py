@@ -84,7 +84,7 @@ THRESHOLDS = MappingProxyType(
         # validation
         "fallen_metric": 0.15,
         "unlike": 1.5,  # standard deviations between validation and training rows
-        "wide_gap": 0.2,
+        "wide_gap": 0.4,
         "risen_validation_loss": 0.2,
         # time
         "early": 0.3,  # epochs
@@ -103,6 +103,7 @@ GUARDS = MappingProxyType(
         "not_falling": "falling not> clear_trend",  # a slow start is no fault
         "moving": "reach not< short_reach and highest_rate not< no_rate",
         "with_gradient": "zero_gradient not> flag_set",
+        "ordinary_flow": "most_dead not> dead_layer and gradient_depth_log10 not< vanishing_depth",
         "meant_to_learn": "on_purpose not> flag_set",
         "ordinary_steps": (
             "early_update_ratio not> large_update and highest_rise not> sudden_rise"

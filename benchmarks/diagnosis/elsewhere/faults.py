@@ -78,6 +78,13 @@ def _shorter(rng: random.Random, s: Settings) -> Settings:
     return {"epochs": max(1, s["epochs"] // rng.choice((15, 25)))}
 
 
+def _few_rows(s: Settings) -> Settings:
+    """Return 16 rows, with about as many steps as before."""
+    batch = min(s["batch"], 16)
+    steps = s["epochs"] * -(-s["rows"] // s["batch"])
+    return {"rows": 16, "batch": batch, "epochs": min(200, max(1, steps * batch // 16))}
+
+
 def _is_long(s: Settings) -> bool:
     return bool(s["epochs"] >= 15)
 
@@ -163,6 +170,7 @@ FAULTS = (
         (OUTPUT,),
         _fixed(output="sigmoid", loss="cross_entropy"),
         _task("classes"),
+        structural=True,
     ),
     Change(
         "relu_output",
@@ -306,7 +314,7 @@ FAULTS = (
         "few_rows",
         "16 rows",
         ("overfitting",),
-        lambda rng, s: {"rows": 16, "batch": min(s["batch"], 16)},
+        lambda rng, s: _few_rows(s),
     ),
     Change(
         "nan_rows", "NaN in 2 % of the rows", ("non-finite",), _fixed(bad_rows="nan"), _is_numeric

@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lightning_stab.callbacks._trainer.lightning_classes import inherits
 from lightning_stab.callbacks._trainer.logging import (
     log_json,
     log_scalars,
@@ -55,11 +56,10 @@ def text_of(finding: Finding) -> str:
 
 
 def clear_line(trainer: Trainer) -> None:
-    """End the line of a progress bar, so that a text begins on a line of its own."""
+    """End the line on which tqdm draws its bar; rich puts what is printed above its own."""
     bar = getattr(trainer, "progress_bar_callback", None)
-    if bar is None or not getattr(bar, "is_enabled", True):
-        return
-    if sys.stderr.isatty() or sys.stdout.isatty():
+    is_shown = inherits(bar, "TQDMProgressBar") and getattr(bar, "is_enabled", True)
+    if is_shown and sys.stdout.isatty() and sys.stderr.isatty():
         sys.stdout.flush()
         sys.stderr.write("\n")
 

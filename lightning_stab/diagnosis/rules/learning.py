@@ -101,7 +101,8 @@ LEARNING_FAULTS = (
         warning(
             "reach < short_reach and learnt not> little_learnt and a_while"
             " and warming_up < flag_set and with_gradient and highest_rise not> sudden_rise"
-            " and ordinary_values and input_size not< small_input and meant_to_learn",
+            " and ordinary_values and input_size not< small_input and meant_to_learn"
+            " and ordinary_flow",
             "In the whole run the weights can change by no more than {reach:.1%} of their size,"
             " and the loss has come down by {improvement:.1%} since the start.",
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
@@ -111,7 +112,7 @@ LEARNING_FAULTS = (
             "reach < limited_reach and straightness > straight and learnt not> little_learnt"
             " and long_enough and warming_up < flag_set and with_gradient"
             " and highest_rise not> sudden_rise and ordinary_values and meant_to_learn"
-            " and input_size not< small_input and recent_fall < notable_fall",
+            " and input_size not< small_input and recent_fall < notable_fall and ordinary_flow",
             "The steps all go the same way ({straightness:.0%} of their length is covered), but in"
             " the whole run they change the weights by no more than {reach:.0%} of their size.",
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
@@ -121,7 +122,7 @@ LEARNING_FAULTS = (
             "update_ratio < small_update and improvement < small_improvement"
             " and a_while and warming_up < flag_set and with_gradient and early_update_ratio"
             " not> notable_update and highest_rise not> sudden_rise and ordinary_values"
-            " and rate_left not< nearly_gone",
+            " and rate_left not< nearly_gone and ordinary_flow",
             "A step changes the weights by {update_ratio:.1e} of their size,"
             " and the loss has come down by {improvement:.1%} since the start.",
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
@@ -167,7 +168,8 @@ LEARNING_FAULTS = (
     ),
     Fault("loss-function", 8, "the loss does not suit what the network predicts").found_by(
         warning(
-            "error_of_probabilities > flag_set and learnt not> half_learnt and a_while",
+            "error_of_probabilities > flag_set and learnt not> little_learnt and a_while"
+            " and not_falling",
             "A squared or absolute error compares probabilities with classes, and learns little:"
             " its gradient vanishes where a prediction is sure and wrong.",
             "Use `torch.nn.CrossEntropyLoss` on logits, without a softmax before it"
@@ -271,7 +273,7 @@ LEARNING_FAULTS = (
     ),
     Fault("validation-data", 8, "validation rows that are unlike the training rows").found_by(
         warning(
-            "validation_shift > unlike and validation_learnt not> half_learnt and some_steps"
+            "validation_shift > unlike and validation_learnt not> half_learnt and a_while"
             " and meant_to_learn and input_peak not> outlying",
             "The validation rows lie {validation_shift:.1f} standard deviations away from the"
             " training rows.",
