@@ -175,15 +175,15 @@ class DoctorState:
             "rate_left": self._rate / self._highest_rate if self._highest_rate > 0 else math.nan,
             "progress": steps / planned if 0 < planned < math.inf else math.nan,
         }
-        deliberate = trainer.overfit_batches or trainer.fast_dev_run
-        known["on_purpose"] = float(bool(deliberate))
+        options = (getattr(trainer, name, 0) for name in ("overfit_batches", "fast_dev_run"))
+        known["on_purpose"] = float(any(options))
         known["highest_rate"] = self._highest_rate
         known["samples"] = float(self._num_batches * self._losses.rows)
         planned = planned if 0 < planned < math.inf else math.nan
         known["reach"] = self.steps.largest_ratio * planned
         for source in self._sources.values():
             known |= source.facts()
-        return Facts(**known, **self._failure)
+        return Facts(**{**known, **self._failure})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values."""

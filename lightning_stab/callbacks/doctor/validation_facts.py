@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ class RowMoments(FactSource):
         """Return the moments of each batch."""
         pending, self._pending = self._pending, []
         return [
-            DeviceScalars(sums.flatten(), lambda v, k=kind, n=rows: self._update(k, n, v))
+            DeviceScalars(sums.flatten(), partial(self._update, kind, rows))
             for kind, sums, rows in pending
         ]
 
