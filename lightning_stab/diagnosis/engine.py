@@ -147,7 +147,8 @@ class Engine:
         thresholds = self._thresholds_of(rule)
         for condition in rule.conditions:
             value, limit = getattr(facts, condition.fact), thresholds[condition.threshold]
-            if condition.fact in PASSING:
+            is_over = condition.fact == "progress" and condition.sign == ">" and value <= limit
+            if condition.fact in PASSING and not is_over:  # a run may be continued beyond its end
                 continue
             if condition.fact in BY_LAYER:
                 if value and not any(condition.holds(v, limit) for v in value.values()):

@@ -104,7 +104,7 @@ LEARNING_FAULTS = (
             " and ordinary_values and input_size not< small_input and meant_to_learn"
             " and ordinary_flow",
             "In the whole run the weights can change by no more than {reach:.1%} of their size,"
-            " and the loss has come down by {improvement:.1%} since the start.",
+            " and little is learnt.",
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
             "Or use Adam, whose steps do not shrink with the gradient.",
         ),
@@ -255,7 +255,7 @@ LEARNING_FAULTS = (
     Fault("too-short", 9, "the run ends while the loss still falls").found_by(
         warning(
             "progress > whole_run and falling > clear_trend and recent_fall > notable_fall"
-            " and learnt not> half_learnt and step < short_run and warming_up not> flag_set"
+            " and learnt not> half_learnt and step not> short_run and warming_up not> flag_set"
             " and meant_to_learn and ordinary_values",
             "The run ends after {step} steps while the loss is still falling: by"
             " {recent_fall:.1%} of what a constant prediction loses, over its latest part.",
@@ -263,7 +263,7 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
         warning(
-            "progress > whole_run and step < tens_of_steps and learnt not> half_learnt"
+            "progress > whole_run and step not> tens_of_steps and learnt not> half_learnt"
             " and loss_ratio not> risen_at_all and warming_up not> flag_set and meant_to_learn"
             " and ordinary_values",
             "The run ends after {step} steps: too few for the loss to come down.",
