@@ -62,6 +62,7 @@ class Facts:
             targets that are 0 or 1, else 0.
         broadcast: 1 where predictions and targets meet in the shapes [N] and [N, 1], else 0.
         constant_targets: 1 where all targets seen are the same, else 0; unknown for few.
+        constant_rows: the same of the targets in the batches, where the loss function is not known.
         impossible_targets: the fraction of a binary cross-entropy's targets outside [0, 1].
         class_out_of_range: 1 where the run failed because a target is no class of the outputs.
         batch_variety: how far the targets differ within a batch, over how far they differ overall:
@@ -175,6 +176,7 @@ class Facts:
     error_of_probabilities: float = UNKNOWN
     broadcast: float = UNKNOWN
     constant_targets: float = UNKNOWN
+    constant_rows: float = UNKNOWN
     impossible_targets: float = UNKNOWN
     class_out_of_range: float = UNKNOWN
     batch_variety: float = UNKNOWN

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_training_step
 from lightning_stab.callbacks.doctor.fact_source import FactSource
+from lightning_stab.callbacks.doctor.loss_functions import Targets
 from lightning_stab.functional.random_states import preserve_random_states
 
 MEAN_OF = 3  # losses in a row
@@ -35,6 +36,8 @@ class ShuffledPairs(FactSource):
         self._losses: list[float] = []
         self._pending: list[Tensor] = []
         self._before: Tensor | None = None  # the targets of the batch before
+        self._targets = Targets()
+        self._constant: Tensor | None = None  # 1 where all targets so far are the same
         self._is_possible = True
 
     @property
@@ -65,7 +68,14 @@ class ShuffledPairs(FactSource):
     def pending(self) -> list[DeviceScalars]:
         """Return the losses, still on the device."""
         pending, self._pending = self._pending, []
-        return [DeviceScalars(loss.double().reshape(1), self._update) for loss in pending]
+        waiting = [DeviceScalars(loss.double().reshape(1), self._update) for loss in pending]
+        if self._constant is not None:
+            waiting.append(DeviceScalars(self._constant.reshape(1), self._note_constant))
+            self._constant = None
+        return waiting
+
+    def _note_constant(self, values: list[float]) -> None:
+        self._known["constant_rows"] = values[0]
 
     def _update(self, values: list[float]) -> None:
         self._losses += [value for value in values if math.isfinite(value)]
@@ -76,6 +86,7 @@ class ShuffledPairs(FactSource):
         if place is None:
             return None
         targets = batch[place]
+        self._constant = self._targets.are_constant(targets)
         before, self._before = self._before, targets
         if len(targets) > 1:
             other = targets.roll(len(targets) // 2, 0)

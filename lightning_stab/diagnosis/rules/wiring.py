@@ -130,6 +130,13 @@ WIRING_FAULTS = (
             "All targets that the loss has seen are the same ({samples:.0f} rows).",
             "Look at the labels: a filter, a join or an encoding has left one value.",
         ),
+        warning(
+            "constant_rows > flag_set and improvement > half_learnt and epoch > one_epoch"
+            " and samples not< early_samples and meant_to_learn",
+            "The targets of all batches seen are the same, and the loss has come down by"
+            " {improvement:.0%}: that is no knowledge.",
+            "Look at the labels: a filter, a join or an encoding has left one value.",
+        ),
     ),
     Fault("unused-parameters", 1, "trainable parameters without optimizer or gradient").found_by(
         error(
