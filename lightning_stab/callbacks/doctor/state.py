@@ -139,7 +139,7 @@ class DoctorState:
 
     def end_validation(self, trainer: Trainer) -> bool:
         """Take in validation metrics; say whether there were any."""
-        to_host(self._losses.pending())
+        to_host([*self._losses.pending(), *self.rows.pending()])
         return self.validation.add(trainer.callback_metrics)
 
     def end_fit(self, module: LightningModule, *, alone: bool) -> None:

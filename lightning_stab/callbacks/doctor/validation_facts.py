@@ -22,7 +22,8 @@ ERRORS = ("error", "mae", "mape", "smape", "mse", "msle", "rmse", "wer", "cer")
 STUCK_VALIDATIONS = 4  # with one and the same metric
 FEATURES = 64  # whose means are compared, evenly spread
 LEAST_ROWS = 32  # in training and in validation, before their rows are compared
-BATCHES = 2  # of a validation, whose rows are looked at
+BATCHES = 2  # of a validation, whose rows are looked at,
+ENOUGH_ROWS = 2000  # until so many were seen
 
 
 class ValidationHistory(FactSource):
@@ -102,6 +103,8 @@ class RowMoments(FactSource):
 
     def add(self, kind: str, batch: Any) -> None:
         """Note the first tensor of numbers in a batch."""
+        if self._moments.get(kind, [0])[0] >= ENOUGH_ROWS:
+            return
         leaves = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
         first = next((x for x in leaves if x.layout is torch.strided), None)
         if first is None or not first.is_floating_point() or first.dim() < 2 or not len(first):
