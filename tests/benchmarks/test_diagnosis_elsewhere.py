@@ -1,4 +1,4 @@
-"""The programs drawn at random: the parts are apart, labels come from outcomes, counts are right."""
+"""The programs drawn at random: parts are apart, labels come from outcomes, counts are right."""
 
 import json
 

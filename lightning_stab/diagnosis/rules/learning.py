@@ -99,6 +99,16 @@ LEARNING_FAULTS = (
             "Give the optimizer a learning rate, and look for a schedule that returns 0.",
         ),
         warning(
+            "update_ratio < small_update and improvement < small_improvement"
+            " and a_while and warming_up < flag_set and with_gradient and early_update_ratio"
+            " not> notable_update and highest_rise not> sudden_rise and ordinary_values"
+            " and rate_left not< nearly_gone and ordinary_flow",
+            "A step changes the weights by {update_ratio:.1e} of their size,"
+            " and the loss has come down by {improvement:.1%} since the start.",
+            "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
+            "Or use Adam, whose steps do not shrink with the gradient.",
+        ),
+        warning(
             "reach < short_reach and learnt not> little_learnt and a_while"
             " and warming_up < flag_set and with_gradient and highest_rise not> sudden_rise"
             " and ordinary_values and input_size not< small_input and meant_to_learn"
@@ -115,16 +125,6 @@ LEARNING_FAULTS = (
             " and input_size not< small_input and recent_fall < notable_fall and ordinary_flow",
             "The steps all go the same way ({straightness:.0%} of their length is covered), but in"
             " the whole run they change the weights by no more than {reach:.0%} of their size.",
-            "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
-            "Or use Adam, whose steps do not shrink with the gradient.",
-        ),
-        warning(
-            "update_ratio < small_update and improvement < small_improvement"
-            " and a_while and warming_up < flag_set and with_gradient and early_update_ratio"
-            " not> notable_update and highest_rise not> sudden_rise and ordinary_values"
-            " and rate_left not< nearly_gone and ordinary_flow",
-            "A step changes the weights by {update_ratio:.1e} of their size,"
-            " and the loss has come down by {improvement:.1%} since the start.",
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
             "Or use Adam, whose steps do not shrink with the gradient.",
         ),
