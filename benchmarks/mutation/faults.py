@@ -37,6 +37,7 @@ class PlantedFault:
     Attributes:
         path: the file.
         line: where it is, from 1.
+        code: the text of that line, without its indentation.
         kind: what was changed.
         before: the changed expression or statement as it was.
         after: as it is now.
@@ -45,6 +46,7 @@ class PlantedFault:
 
     path: Path
     line: int
+    code: str
     kind: str
     before: str
     after: str
@@ -62,13 +64,31 @@ class Site:
 
     def plant(self) -> PlantedFault:
         """Return the fault."""
-        tree = ast.parse(self.path.read_text())
+        text = self.path.read_text()
+        tree = ast.parse(text)
         node = _nodes(tree)[self.place]
         line, before = node.lineno, ast.unparse(node)
+        code = text.splitlines()[line - 1].strip()
+        is_block = isinstance(node, (ast.If, ast.While))
+        place = _place(node.test if is_block else node)
         self.change(node)
-        after = ast.unparse(node)
-        source = ast.unparse(ast.fix_missing_locations(tree))
-        return PlantedFault(self.path, line, self.kind, before, after, source)
+        source = _replaced(text, place, node.test if is_block else node)
+        return PlantedFault(self.path, line, code, self.kind, before, ast.unparse(node), source)
+
+
+def _replaced(text: str, place: tuple[int, int, int, int], node: ast.stmt | ast.expr) -> str:
+    """Return a file's text with one node written anew; all else, comments too, stays as it is."""
+    line, column, end_line, end_column = place
+    lines = text.encode().splitlines(keepends=True)
+    start = sum(map(len, lines[: line - 1])) + column
+    end = sum(map(len, lines[: end_line - 1])) + end_column
+    new = ast.unparse(node)
+    new = f"({new})" if isinstance(node, ast.expr) else new
+    return (text.encode()[:start] + new.encode() + text.encode()[end:]).decode()
+
+
+def _place(node: Any) -> tuple[int, int, int, int]:
+    return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
 
 
 def sites_of(path: Path) -> Iterator[Site]:
@@ -126,8 +146,12 @@ def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, Callable[[Any], N
         yield "condition", _negate
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         yield "call left out", _empty
-    if isinstance(node, ast.Return) and node.value is not None:
+    if isinstance(node, ast.Return) and not _is_none(node.value):
         yield "return value left out", _return_nothing
+
+
+def _is_none(node: ast.expr | None) -> bool:
+    return node is None or (isinstance(node, ast.Constant) and node.value is None)
 
 
 def _turn(node: ast.Compare) -> None:

@@ -28,7 +28,7 @@ def planted(tmp_path):
 def test_each_fault_is_one_change_of_the_text(planted):
     plain = ast.unparse(ast.parse(TEXT)).splitlines()
     for fault in planted:
-        changed = fault.source.splitlines()
+        changed = ast.unparse(ast.parse(fault.source)).splitlines()
         assert len(changed) == len(plain)
         assert sum(a != b for a, b in zip(plain, changed, strict=True)) == 1
 
