@@ -96,7 +96,8 @@ def sites_of(path: Path) -> Iterator[Site]:
 
     A comparison is turned, an operator exchanged, a number, truth value or default changed, a
     condition negated, a call whose result is not used left out, or a return value left out.
-    Docstrings, annotations, messages of errors and what only a type checker runs stay.
+    Docstrings, annotations, messages of errors and what only a type checker runs stay; so does the
+    `strict` of a `zip`, by which the code checks itself.
     """
     for place, node in enumerate(_nodes(ast.parse(path.read_text()))):
         for kind, change in _changes(node):
@@ -112,6 +113,8 @@ def _nodes(tree: ast.Module) -> list[ast.stmt | ast.expr]:
 
 def _collect(node: ast.AST, found: list[ast.stmt | ast.expr]) -> None:
     if isinstance(node, (ast.Raise, ast.JoinedStr)) or _is_for_types(node) or _is_text(node):
+        return
+    if isinstance(node, ast.keyword) and node.arg == "strict":
         return
     if isinstance(node, (ast.stmt, ast.expr)):
         found.append(node)
@@ -146,12 +149,13 @@ def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, Callable[[Any], N
         yield "condition", _negate
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         yield "call left out", _empty
-    if isinstance(node, ast.Return) and not _is_none(node.value):
+    if isinstance(node, ast.Return) and not _is_empty(node.value):
         yield "return value left out", _return_nothing
 
 
-def _is_none(node: ast.expr | None) -> bool:
-    return node is None or (isinstance(node, ast.Constant) and node.value is None)
+def _is_empty(node: ast.expr | None) -> bool:
+    """Say whether None in its place is the same, or for a truth value all but the same."""
+    return node is None or (isinstance(node, ast.Constant) and str(node.value) in ("None", "False"))
 
 
 def _turn(node: ast.Compare) -> None:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import ast
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
@@ -34,7 +35,7 @@ PACKAGE = "lightning_stab"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 # tests that hold a part of the package from outside its own folder, whoever imports it
 ELSEWHERE = {
-    "callbacks": ("tests/callbacks/test_*.py", "tests/contract/test_*.py"),
+    "callbacks": ("tests/callbacks/test_*.py", "tests/contract/test_*.py", "tests/test_b*.py"),
     "diagnosis": ("tests/docs/test_*.py",),
 }
 SECONDS = 1200  # a fault that makes a loop endless counts as noticed
@@ -79,17 +80,26 @@ def rounds_for(path: Path) -> list[list[str]]:
     own = _tests_of(path)
     beside = {test for user in _users(path) for test in _tests_of(user)}
     for pattern in ELSEWHERE.get(inside.parts[0], ()):
-        beside.update(test.relative_to(ROOT).as_posix() for test in ROOT.glob(pattern))
-    others = sorted(beside - set(own))
-    return [[*own, f"{PACKAGE}/{inside.as_posix()}"], *([others] if others else []), ["tests"]]
+        beside.update(test for test in ROOT.glob(pattern))
+    rounds = [_nearest_first(tests, path) for tests in (own, beside - own) if tests]
+    rounds[0].append(f"{PACKAGE}/{inside.as_posix()}")
+    return [*rounds, ["tests"]]
 
 
-def _tests_of(path: Path) -> list[str]:
-    """Return the folder that tests a file; of one at the top, the files of the tests at the top."""
+def _tests_of(path: Path) -> set[Path]:
+    """Return the files that test a file: those of its folder; of one at the top those at the top."""
     inside = path.relative_to(ROOT / PACKAGE)
     near = next(f for f in (ROOT / "tests" / parent for parent in inside.parents) if f.is_dir())
-    tests = sorted(near.glob("test_*.py")) if near == ROOT / "tests" else [near]
-    return [test.relative_to(ROOT).as_posix() for test in tests]
+    return set(near.glob("test_*.py") if near == ROOT / "tests" else near.rglob("test_*.py"))
+
+
+def _nearest_first(tests: Iterable[Path], path: Path) -> list[str]:
+    """Order tests by how often they name what a file defines: the first failure ends a round."""
+    tree = ast.parse(path.read_text())
+    names = {n.name for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef))}
+    word = re.compile(rf"\b({'|'.join([path.stem, *names])})\b")
+    ordered = sorted(tests, key=lambda test: (-len(word.findall(test.read_text())), test))
+    return [test.relative_to(ROOT).as_posix() for test in ordered]
 
 
 def _users(path: Path) -> set[Path]:
