@@ -59,6 +59,7 @@ class Site:
 
     path: Path
     place: int
+    line: int
     kind: str
     change: Callable[[Any], None]
 
@@ -67,13 +68,14 @@ class Site:
         text = self.path.read_text()
         tree = ast.parse(text)
         node = _nodes(tree)[self.place]
-        line, before = node.lineno, ast.unparse(node)
-        code = text.splitlines()[line - 1].strip()
+        before, code = ast.unparse(node), text.splitlines()[self.line - 1].strip()
         is_block = isinstance(node, (ast.If, ast.While))
         place = _place(node.test if is_block else node)
         self.change(node)
         source = _replaced(text, place, node.test if is_block else node)
-        return PlantedFault(self.path, line, code, self.kind, before, ast.unparse(node), source)
+        return PlantedFault(
+            self.path, self.line, code, self.kind, before, ast.unparse(node), source
+        )
 
 
 def _replaced(text: str, place: tuple[int, int, int, int], node: ast.stmt | ast.expr) -> str:
@@ -101,7 +103,7 @@ def sites_of(path: Path) -> Iterator[Site]:
     """
     for place, node in enumerate(_nodes(ast.parse(path.read_text()))):
         for kind, change in _changes(node):
-            yield Site(path, place, kind, change)
+            yield Site(path, place, node.lineno, kind, change)
 
 
 def _nodes(tree: ast.Module) -> list[ast.stmt | ast.expr]:

@@ -3,10 +3,10 @@
     python -m benchmarks.mutation.run --number 120 --seed 1 --json out.json
 
 Each fault is planted in a copy of the project, and the gate's tests run there until the first one
-fails: first those of the file's own folder, then those of what imports it, then all. `--near` leaves
-the third round out. A fault that changes nothing that can be seen counts as missed until a reader
-marks it in `equivalent.toml`, with the reason; such faults are left out. A stopped run goes on with
-what the JSON lacks.
+fails: first those of the file's own folder, then those of what imports it, then all. `--near`
+leaves the third round out. A fault that changes nothing that can be seen counts as missed until a
+reader marks it in `equivalent.toml`, with the reason; such faults are left out. A stopped run goes
+on with what the JSON lacks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 # tests that hold a part of the package from outside its own folder, whoever imports it
 ELSEWHERE = {
     "callbacks": ("tests/callbacks/test_*.py", "tests/contract/test_*.py", "tests/test_b*.py"),
+    "data": ("tests/docs/test_defaults.py",),
     "diagnosis": ("tests/docs/test_*.py",),
+    "functional/gradcheck": ("tests/callbacks/gradcheck/test_*.py",),
+    "functional/initialization": ("tests/callbacks/initialization/test_*.py",),
+    "models": ("tests/docs/test_defaults.py",),
 }
 SECONDS = 1200  # a fault that makes a loop endless counts as noticed
 
@@ -73,21 +77,22 @@ def is_fault(fault: PlantedFault, entry: dict[str, str]) -> bool:
 def rounds_for(path: Path) -> list[list[str]]:
     """Return what to run, the likeliest to notice first: each round is what pytest is given.
 
-    The tests of the file's folder and its doctests; the tests of the files that import it, and those
-    that hold its part of the package from outside; all tests.
+    The tests of the file's folder and its doctests; the tests of the files that import it, and
+    those that hold its part of the package from outside; all tests.
     """
     inside = path.relative_to(ROOT / PACKAGE)
     own = _tests_of(path)
     beside = {test for user in _users(path) for test in _tests_of(user)}
-    for pattern in ELSEWHERE.get(inside.parts[0], ()):
-        beside.update(test for test in ROOT.glob(pattern))
+    for part, patterns in ELSEWHERE.items():
+        if inside.is_relative_to(part):
+            beside.update(test for pattern in patterns for test in ROOT.glob(pattern))
     rounds = [_nearest_first(tests, path) for tests in (own, beside - own) if tests]
     rounds[0].append(f"{PACKAGE}/{inside.as_posix()}")
     return [*rounds, ["tests"]]
 
 
 def _tests_of(path: Path) -> set[Path]:
-    """Return the files that test a file: those of its folder; of one at the top those at the top."""
+    """Return the files that test a file: those of its folder, or those at the top of the tests."""
     inside = path.relative_to(ROOT / PACKAGE)
     near = next(f for f in (ROOT / "tests" / parent for parent in inside.parents) if f.is_dir())
     return set(near.glob("test_*.py") if near == ROOT / "tests" else near.rglob("test_*.py"))

@@ -7,7 +7,7 @@ from helpers.lightning_twins import RecordingLogger
 from helpers.quiet import QUIET
 
 from lightning_stab.callbacks._trainer.exceptions import call_after_exception
-from lightning_stab.callbacks._trainer.logging import require_metrics, log_scalars
+from lightning_stab.callbacks._trainer.logging import log_scalars, require_metrics
 from lightning_stab.errors import ConflictError
 
 

@@ -80,6 +80,34 @@ def test_gradients_repeat_up_to_a_part_of_their_own_size(scale, factor, repeats)
         assert point.unrepeatable["0"] == pytest.approx(2 * factor, rel=0.01)
 
 
+class Square(Function):
+    """The square, whose gradient is right for a factor of 2."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.save_for_backward(x)
+        ctx.factor = factor
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.factor * gradient * ctx.saved_tensors[0], None
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(2.0, "ok"), (2.1, "wrong")])
+def test_weights_that_a_step_projects_are_checked_where_they_are_then(factor, verdict):
+    module = parameters(torch.linspace(-3.0, 3.0, 12))
+
+    def program(on_loss):
+        with torch.no_grad():
+            module[0].clamp_(-1.0, 1.0)
+        on_loss((Square.apply(module[0], factor) * torch.arange(12.0)).sum())
+
+    report = check_problem(Problem(module, program))
+    assert [record.verdict for record in report.parameters] == [verdict], str(report)
+    assert float(module[0].detach().abs().max()) <= 1.0 + 1e-12
+
+
 class Target(nn.Module):
     """Comes near to a slow copy of its own weights, which it writes in its step."""
 
