@@ -6,6 +6,7 @@ from torch import nn
 from torch.autograd import Function
 
 from lightning_stab.functional.gradcheck import Problem, check_problem
+from lightning_stab.functional.gradcheck.check import CheckSettings
 from lightning_stab.functional.gradcheck.lines import MOVES, find_point
 
 SIZE = 4000
@@ -137,3 +138,34 @@ def test_a_buffer_that_is_written_from_the_weights_is_a_constant(write):
     module = Target(WRITES[write])
     report = check_problem(Problem(module, lambda on_loss: on_loss(module.loss())))
     assert [record.verdict for record in report.parameters] == ["ok"], str(report)
+
+
+def test_of_parameters_without_a_gradient_there_are_no_numbers():
+    module = parameters(torch.ones(3), torch.ones(3), torch.ones(3))
+
+    def program(on_loss):
+        on_loss((module[0].sin() * module[1].detach()).sum())
+
+    report = check_problem(Problem(module, program))
+    assert [r.verdict for r in report.parameters] == ["ok", "stop-gradient", "unused"]
+    for record in report.parameters[1:]:
+        assert record.relative_error == record.analytic == record.numeric == record.step == 0
+        assert (record.coordinate, record.function, record.loss, record.note) == (None, None, 0, "")
+    first = report.parameters[0]
+    assert first.analytic == pytest.approx(first.numeric, rel=1e-6)
+    assert min(abs(first.numeric), first.step) > 0
+    assert not report.skipped
+    assert min(report.num_forwards, report.num_backwards, report.seconds) > 0
+
+
+def test_a_right_gradient_is_checked_along_as_many_directions_as_asked():
+    def forwards(number):
+        module = parameters(torch.ones(3))
+        problem = Problem(module, lambda on_loss: on_loss(module[0].sin().sum()))
+        report = check_problem(problem, CheckSettings(num_directions=number))
+        assert report.passed
+        return report.num_forwards
+
+    one, two, five = map(forwards, (1, 2, 5))
+    assert two > one
+    assert five - two >= 3 * (two - one)
