@@ -38,6 +38,14 @@ COMMANDS = {  # what each does, and an example
         "Watch a short fit that saves nothing, and say what is wrong.",
         "diagnose --config my.yaml --steps 500",
     ),
+    "report": (
+        "Make a page of a run from its logs: what is wrong, where, since when.",
+        "report runs/version_0",
+    ),
+    "compare": (
+        "Make a page of several runs: what was set differently, and what tells them apart.",
+        "compare runs/version_0 runs/version_1",
+    ),
 }
 HELP = """\
 usage: lightning-stab COMMAND [options]

@@ -31,6 +31,7 @@ ROOMS = {  # which other rooms a room of callbacks/ may import
     "stopping": set(),
     "initialization": set(),
     "gradcheck": set(),
+    "report": set(),
     "decay": {"stopping", "guard"},
     "doctor": {"gradients", "activations", "clipping"},
 }
