@@ -1,8 +1,8 @@
 """What Python's entry points name: it costs nothing until there is something to do.
 
-The script ``lightning-stab`` answers at once what needs no torch, and hands on the rest. The
-callbacks of the variable ``LIGHTNING_STAB`` are made only where it is set. Importing anything of ``lightning_stab`` loads torch and Lightning, which takes seconds. Neither the
-version, nor the list of commands, nor a misspelt command shall wait for that.
+Importing anything of ``lightning_stab`` loads torch and Lightning, which takes seconds. The script
+``lightning-stab`` answers at once what needs neither: the version, the list of commands, a misspelt
+command. The callbacks of the variable ``LIGHTNING_STAB`` are made only where it is set.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     LIGHTNING_STAB="monitor,clip(threshold=0.5),guard(on_nonfinite=skip)" python train.py
     LIGHTNING_STAB=stab.yaml python train.py          # clip: {threshold: 0.5}, and so on
 
-Lightning asks the entry points of ``callbacks_factory`` for callbacks in every Trainer that is made.
+Lightning asks the entry points of ``callbacks_factory`` for callbacks for every new Trainer.
 """
 
 from __future__ import annotations
@@ -95,9 +95,11 @@ def from_environment(text: str) -> list[Any]:
         if name not in {*CLASSES, "recommended"}:
             names = ", ".join([*CLASSES, "recommended"])
             hint = did_you_mean(name, [*CLASSES, "recommended"])
-            raise InvalidArgumentError(f"`{VARIABLE}` must name some of {names}, got {name!r}.{hint}")
-    if "recommended" in wanted:
-        wanted = {**dict.fromkeys(RECOMMENDED, {}), **wanted}
+            raise InvalidArgumentError(
+                f"`{VARIABLE}` must name some of {names}, got {name!r}.{hint}"
+            )
+    for name in RECOMMENDED if "recommended" in wanted else ():
+        wanted.setdefault(name, {})
     made = [_make(name, wanted[name]) for name in CLASSES if name in wanted]
     return [Attachment(made)] if made else []
 
