@@ -120,9 +120,10 @@ def test_unset_it_loads_nothing():
 
 def test_callbacks_are_attached_once_and_those_that_are_there_stay(monkeypatch):
     monkeypatch.setenv(VARIABLE, "monitor,clip,guard(on_nonfinite=skip)")
-    own = GradientClipping(threshold=3.0)
+    own, made = GradientClipping(threshold=3.0), attach()
+    monkeypatch.delenv(VARIABLE)  # where the package is installed, Lightning would ask again
     module = Net()
-    trainer = fit([own, *attach()], module)
+    trainer = fit([own, *made], module)
     fit([], module, trainer=trainer)
     there = names(trainer.callbacks)
     assert there.count("GradientMonitor") == there.count("StepGuard") == 1
@@ -132,7 +133,9 @@ def test_callbacks_are_attached_once_and_those_that_are_there_stay(monkeypatch):
 
 def test_what_is_attached_works_like_what_is_given(monkeypatch):
     monkeypatch.setenv(VARIABLE, "clip(threshold=0.01)")
-    attached, given, bare = fit(attach()), fit([GradientClipping(threshold=0.01)]), fit([])
+    made = attach()
+    monkeypatch.delenv(VARIABLE)  # where the package is installed, Lightning would ask again
+    attached, given, bare = fit(made), fit([GradientClipping(threshold=0.01)]), fit([])
     ends = [end_of(trainer) for trainer in (attached, given, bare)]
     assert same(ends[0], ends[1])
     assert not same(ends[0], ends[2])

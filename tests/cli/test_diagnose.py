@@ -214,7 +214,7 @@ def test_what_several_optimizers_hide_is_said(diagnosed):
     [
         (["--steps=0"], "`steps` must be an integer >= 1, got 0"),
         (["--steps=many"], "steps"),
-        (["--nothing"], "unrecognized arguments: --nothing"),
+        (["--nothing"], "there is no option `--nothing`"),
         (["--model=null"], "`model` must be a module, got null"),
         (
             ["--trainer.callbacks=[]", "--trainer.limit_train_batches=0"],
