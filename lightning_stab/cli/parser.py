@@ -50,8 +50,8 @@ ALL: dict[str, dict[str, Any]] = {
 }
 
 OTHER_COMMANDS = (
-    "Beside these there are `check` (is any gradient wrong?) and `diagnose` (what is wrong with"
-    " this training?), which take the options of `fit` and save nothing."
+    "Beside these there are `check` (is any gradient wrong?), `diagnose` (what is wrong with this"
+    " training?) and `prescribe` (which cure makes it better?), which take the options of `fit`."
 )
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
