@@ -13,7 +13,7 @@ from lightning_stab.callbacks.gradcheck.check_gradients import check_gradients
 from lightning_stab.callbacks.initialization.initialize import initialize
 
 __all__ = ["__version__", "check_gradients", "initialize"]
-__all__ += ["prescribe", *callbacks.__all__]
+__all__ += ["prescribe", *callbacks.__all__]  # noqa: F405  # loaded below
 
 
 def __getattr__(name: str) -> Any:

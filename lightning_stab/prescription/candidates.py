@@ -45,7 +45,6 @@ NEEDS: Mapping[str, Callable[[Survey, Program], bool]] = {
     "squared error module": lambda s, p: "MSELoss" in s.losses,
     "a metric that is not the loss": lambda s, p: "loss" not in p.metric.lower(),
     "epochs": lambda s, p: s.max_epochs > 0,
-    "no schedule to blame": lambda s, p: True,
 }
 WANTED = {  # what is said where a need is not met
     "output activation": "one activation module after the last weight layer",
@@ -102,7 +101,7 @@ def _pairs(findings: Sequence[Finding], ids: Sequence[str] | None) -> list[tuple
     pairs: dict[str, tuple[Cure, str]] = {}
     if ids is not None:
         for id_ in ids:
-            answered = [f.id for f in findings if BY_ID[id_].answers_to(f)]
+            answered = [f.id for f in findings if BY_ID[id_] in cures_for(f)]
             pairs[id_] = (BY_ID[id_], next(iter([*answered, *(f.id for f in findings)]), ""))
         return list(pairs.values())
     for finding in findings:

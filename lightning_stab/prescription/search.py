@@ -180,7 +180,9 @@ class Search:
         for value in values:
             places = (i for i, v in enumerate(better) if self.program.is_better(value, v))
             better.insert(next(places, len(better)), value)
-        before = self.watched.at(place)
+        # a program that fails late is no measure of what is good before
+        before, last = self.watched.at(place), self.watched.metric
+        before = last if self.program.is_better(before, last) else before
         bar = better[max(1, (len(better) + 1) // KEPT) - 1] if better else before
         return before if self.program.is_better(before, bar) else bar
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -256,7 +257,9 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             report.log_facts(trainer, facts)
         if not new:
             return
-        new = [advise_beside(callbacks_of(trainer), finding) for finding in new]
+        norm, planned = self._state.steps.first_norm, trainer.estimated_stepping_batches
+        steps = int(planned) if math.isfinite(planned) else 0
+        new = [advise_beside(callbacks_of(trainer), f, facts, norm, steps) for f in new]
         self._engine.findings[-len(new) :] = new
         report.log_findings(trainer, new)
         self._write(trainer)
