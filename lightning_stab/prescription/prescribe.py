@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 
 from lightning_stab.arguments import integer, one_of, real
@@ -162,7 +163,7 @@ def _program(
 ) -> Program:
     """Return the program; refuse one that cannot be tried."""
     for name, make in (("make_module", make_module), ("make_data", make_data)):
-        if not callable(make):
+        if not callable(make) or isinstance(make, torch.nn.Module):
             raise InvalidArgumentError(
                 f"`{name}` must be a function that builds it afresh, got {type(make).__name__}."
                 f" Give `lambda: {type(make).__name__}(...)`."

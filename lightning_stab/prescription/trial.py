@@ -208,11 +208,13 @@ def run_trial(program: Program, trial: Trial) -> Run:
         StabError: where the suite refuses the program as it is.
         Exception: a fault of the program's own before anything was measured.
     """
-    if trial.candidate is None:
-        return _run(program, trial)
     try:
         return _run(program, trial)
+    except KeyboardInterrupt:  # outside the fit, where no Trainer catches it
+        return Run((), 0, 0, ended=INTERRUPTED)
     except Exception as error:  # a cure may fail on a program in any way
+        if trial.candidate is None:
+            raise
         own = isinstance(error, StabError)
         return Run((), 0, 0, ended=str(error) if own else f"{type(error).__name__}: {error}")
 

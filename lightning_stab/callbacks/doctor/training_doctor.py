@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, options_from, real, strings
@@ -41,8 +40,8 @@ class DoctorOptions:
     def __post_init__(self) -> None:
         if isinstance(self.ignore, bool):
             raise InvalidArgumentError(
-                f"`ignore` must be a list of strings, got {self.ignore!r}. It comes first now:"
-                " leave `treat` out."
+                f"`ignore` must be a list of strings, got {self.ignore!r}. Leave it out to ignore"
+                " nothing."
             )
         object.__setattr__(self, "ignore", strings("ignore", self.ignore))
         for pattern in self.ignore:
@@ -79,13 +78,12 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         every_n_steps: optimizer steps between two that are sampled, >= 1. Of the first 500 steps
             every 50th is sampled at least, for most faults show early.
         print_findings: print each finding to the terminal when it is found.
-        treat: deprecated, leave it out: the doctor names and advises, it does not treat.
 
     Attributes:
         findings: everything found, in the order in which it was found. It outlives the fit.
 
     Raises:
-        InvalidArgumentError: for an unknown id or threshold, or ``treat=True``.
+        InvalidArgumentError: for an unknown id or threshold.
         ConflictError: before the first step, under strategies that hide gradients.
 
     Example:
@@ -103,19 +101,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         *,
         every_n_steps: int = 200,
         print_findings: bool = True,
-        treat: bool | None = None,
     ) -> None:
-        if treat:
-            raise InvalidArgumentError(
-                f"`treat` must be False, got {treat!r}: the doctor names what is wrong and what to"
-                " do, and does not treat. Leave it out, and follow the findings' `advice`."
-            )
-        if treat is not None:
-            rank_zero_warn(
-                "`TrainingDoctor(treat=)` has no effect and will be refused in a later version:"
-                " leave it out.",
-                category=FutureWarning,
-            )
         self.options = options_from(DoctorOptions, locals())
         self._is_loaded = False
         self._folder: str | None = None
