@@ -108,7 +108,7 @@ def _search(
     search = Search(program, engine, jobs, seeds, max_cost, report)
     try:
         watched = search.watch()
-    except Interrupted as error:
+    except (Interrupted, KeyboardInterrupt) as error:
         raise ConflictError(
             "The watched run was interrupted, so that there is nothing to judge by. Start again."
         ) from error
@@ -119,7 +119,7 @@ def _search(
     try:
         if ready:
             search.try_all(ready)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):  # the latter while other processes run
         interrupted = True
     return _prescription(search, candidates, interrupted=interrupted)
 

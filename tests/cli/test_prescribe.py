@@ -44,9 +44,8 @@ def prescribed(folder, capsys):
 
 
 def test_the_overlay_that_it_writes_composes_with_fit(prescribed, folder):
-    code, said = prescribed(
-        "--metric=val_loss", "--seeds", "1", "--max_cost=2", "--cures=[initialization]"
-    )
+    words = ["--metric=val_loss", "--seeds", "1", "--max_cost=2", "--cures=[initialization]"]
+    code, said = prescribed(*words)
     assert code == 0
     assert sorted(p.name for p in folder.iterdir() if p.name != "__pycache__") == [
         *("cure.yaml", "my.yaml", "theirs.py"),
@@ -54,9 +53,8 @@ def test_the_overlay_that_it_writes_composes_with_fit(prescribed, folder):
     assert "`initialization` cures bad-initialization: val_loss is 0." in said.out
     assert said.out.rstrip().endswith("lightning-stab fit --config my.yaml --config cure.yaml")
     overlay = yaml.safe_load((folder / "cure.yaml").read_text())
-    assert (
-        overlay["trainer"]["callbacks+"][0]["class_path"] == "lightning_stab.WeightInitialization"
-    )
+    added = overlay["trainer"]["callbacks+"][0]
+    assert added["class_path"] == "lightning_stab.WeightInitialization"
     fitted = run(["fit", "--config", "my.yaml", "--config", "cure.yaml"])
     assert float(fitted.trainer.callback_metrics["val_loss"]) < 0.3
     names = [type(callback).__name__ for callback in fitted.trainer.callbacks]

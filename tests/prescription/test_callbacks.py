@@ -92,7 +92,7 @@ def test_the_norm_fits_the_layer(layer, norm, kind):
 
 def test_what_has_a_norm_is_shared_or_ends_the_net_has_none_put_before_it():
     module = Net(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid())
-    with pytest.raises(ConflictError, match="needs activation modules .* Net has none"):
+    with pytest.raises(ConflictError, match=r"needs activation modules .* Net has none"):
         NormBeforeActivations().setup(Trainer(**QUIET), module, "test")
     with pytest.raises(InvalidArgumentError, match="`norm` must be one of 'batch', 'layer'"):
         NormBeforeActivations("group")
@@ -130,7 +130,7 @@ def test_modules_are_replaced_by_class_and_by_name():
     fitted(module, callback)  # what has been replaced stays
     with pytest.raises(ConflictError, match="must name modules or classes of Net, got 'GELU'"):
         fitted(module, ReplaceModules({"GELU": "SiLU"}))
-    with pytest.raises(InvalidArgumentError, match="must be a class of torch.nn .* got 'Leaky'"):
+    with pytest.raises(InvalidArgumentError, match=r"must be a class of torch.nn .* got 'Leaky'"):
         ReplaceModules({"ReLU": "Leaky"})
 
 

@@ -305,7 +305,6 @@ CURES = (
         tried_for=("learning-rate-too-low:update_ratio", "plateau"),
         trainer={"max_epochs": "{longer_epochs}"},
         needs=("epochs",),
-        source="the most frequent fault of published programs, see docs/prescribe.md",
     ),
     Cure(
         "inspect-data",

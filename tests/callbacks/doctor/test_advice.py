@@ -53,7 +53,7 @@ def test_some_advice_is_always_left_and_nothing_that_is_there_is_to_be_added(rul
 
 def test_numbers_are_estimated_from_the_run():
     lines = advised("learning-rate-too-high", "early_update_ratio")
-    assert lines[0] == "Lower the learning rate from 0.5 to 0.03, and start again."
+    assert lines[0] == "Lower the learning rate from 0.5 to 0.02, and start again."
     assert '`GradientClipping(rule="norm", threshold=0.7)`' in lines[1]
     lines = advised("learning-rate-too-low", "update_ratio")
     assert lines[0] == "Raise the learning rate from 0.5 to 2000."
@@ -107,9 +107,8 @@ def test_the_table_names_what_exists():
             id_, _, fact = name.partition(":")
             assert id_ in IDS
             assert not fact or fact in FACTS
-            assert any(
-                r.id == id_ and (not fact or fact in {c.fact for c in r.conditions}) for r in RULES
-            )
+            facts = [{c.fact for c in rule.conditions} for rule in RULES if rule.id == id_]
+            assert not fact or any(fact in each for each in facts)
         assert set(cure.needs) <= set(NEEDS)
     assert set(WANTED) <= set(NEEDS)
     assert {"WeightInitialization", "OptimizerSettings", "StandardizeInputs"} <= set(NAMES)
