@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -33,8 +34,8 @@ class SkipSequential(nn.Sequential):
     """A sequence whose every few weight layers add what entered them, where shapes agree."""
 
     def __init__(self, layers: nn.Sequential, every: int) -> None:
-        super().__init__()
-        self._modules.update(layers._modules)
+        every_part = layers.named_modules(remove_duplicate=False)
+        super().__init__(OrderedDict((n, m) for n, m in every_part if n and "." not in n))
         self.every = every
 
     def forward(self, input: Tensor) -> Tensor:
