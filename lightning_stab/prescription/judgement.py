@@ -93,11 +93,13 @@ def compare(
         for run, before in zip(runs, untreated, strict=False)
     )
     noise = noise_of(program, untreated)
+    # of a cure that has been tried with one seed as yet, all that is known of the others counts
+    before = mean([run.metric for run in untreated] if whole else [u for _, u in pairs])
     return Comparison(
         candidate=candidate,
         pairs=pairs,
         noise=noise,
-        outcome=_outcome(program, candidate, runs, pairs, noise, watched),
+        outcome=_outcome(program, candidate, runs, pairs, before, noise, watched),
         steps=sum(run.steps for run in runs),
         cost=sum(run.batches for run in runs) / watched.batches,
         is_whole=whole,
@@ -115,12 +117,13 @@ def _outcome(
     candidate: Candidate,
     runs: Sequence[Run],
     pairs: Sequence[tuple[float, float]],
+    before: float,
     noise: float,
     watched: Run,
 ) -> str:
     if not any(run.batches for run in runs):
         return NOT_TRIED
-    treated, before = mean([t for t, _ in pairs]), mean([u for _, u in pairs])
+    treated = mean([t for t, _ in pairs])
     sign = -1 if program.mode == "min" else 1
     if not math.isfinite(before) or not math.isfinite(treated):
         better = program.is_better(treated, before)

@@ -132,6 +132,7 @@ def leave(module, data, trainer_kwargs):
     return module, data, trainer_kwargs
 
 
+@pytest.mark.nightly
 def test_a_function_of_the_users_is_tried_first():
     found = prescribed(cures=[leave, draw, "clip"], max_cost=4.0)
     assert next(c.id for c in found.cures) == "draw"
@@ -144,7 +145,7 @@ def test_a_function_of_the_users_is_tried_first():
     assert any(p.any() for p in found.build()[0].parameters())
 
 
-@pytest.mark.parametrize("max_cost", [3.0, 3.5])
+@pytest.mark.parametrize("max_cost", [3.0, pytest.param(3.5, marks=pytest.mark.nightly)])
 def test_the_budget_is_kept(max_cost):
     found = prescribed(cures=[leave, "clip", "lower-learning-rate", draw], max_cost=max_cost)
     assert 0 < found.cost <= max_cost
@@ -152,6 +153,7 @@ def test_the_budget_is_kept(max_cost):
     assert any(c.reason == "Others came first." for c in found.cures)
 
 
+@pytest.mark.nightly
 def test_losers_are_stopped_early():
     found = prescribed(cures=[draw, leave, "clip"], max_cost=5.0)
     costs = {c.id: c.cost for c in found.cures}

@@ -318,10 +318,9 @@ BY_ID: Mapping[str, Cure] = MappingProxyType({cure.id: cure for cure in CURES})
 
 
 def cures_for(finding: Finding) -> list[Cure]:
-    """Return the rows to be tried for a finding: those that are advised first."""
+    """Return the rows to be tried for a finding, in the order of the table."""
     names = names_of(finding)
-    first = [cure for cure in CURES if names & set(cure.answers)]
-    return first + [c for c in CURES if names & set(c.tried_for) and c not in first]
+    return [cure for cure in CURES if names & {*cure.answers, *cure.tried_for}]
 
 
 def names_of(finding: Finding) -> set[str]:
