@@ -29,10 +29,17 @@ def test_faults_of_the_data_and_of_the_wiring_are_left_out():
 
 def test_the_summary_counts():
     row = {
-        **{"name": "mlp_digits/rate_1", "names": ["learning-rate-too-high"]},
-        **{"found": ["learning-rate-too-high"], "best": "lower-learning-rate", "cost": 3.0},
-        **{"untreated": 0.1, "treated": 0.95, "replay": 0.95, "noise": 0.01},
-        **{"advice": 0.2, "rates": 0.9},
+        "name": "mlp_digits/rate_1",
+        "names": ["learning-rate-too-high"],
+        "found": ["learning-rate-too-high"],
+        "best": "lower-learning-rate",
+        "cost": 3.0,
+        "untreated": 0.1,
+        "treated": 0.95,
+        "replay": 0.95,
+        "noise": 0.01,
+        "advice": 0.2,
+        "rates": 0.9,
     }
     text = summary([row, {**row, "treated": 0.5}])
     assert "within 5 points of the healthy twin: 1 of 2" in text
