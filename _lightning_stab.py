@@ -38,6 +38,10 @@ COMMANDS = {  # what each does, and an example
         "Watch a short fit that saves nothing, and say what is wrong.",
         "diagnose --config my.yaml --steps 500",
     ),
+    "prescribe": (
+        "Try cures against the program as it is, and hand over the one that is proven as YAML.",
+        "prescribe --config my.yaml",
+    ),
     "report": (
         "Make a page of a run from its logs: what is wrong, where, since when.",
         "report runs/version_0",

@@ -267,6 +267,11 @@ class StepFacts(FactSource):
                 facts["gradient_growth_log10"] = math.log10(self._norms[-1] / start)
         return facts
 
+    @property
+    def first_norm(self) -> float:
+        """The median norm of the first gradients, NaN before there is one."""
+        return median(self._norms[:FIRST_NORMS]) if self._norms else math.nan
+
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values; a key has the name that earlier versions gave it."""
         return {**super().state_dict(), "looks": dict(self._steps)}

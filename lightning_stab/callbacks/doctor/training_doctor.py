@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, one_of, options_from, real, strings
@@ -44,8 +44,8 @@ class DoctorOptions:
     def __post_init__(self) -> None:
         if isinstance(self.ignore, bool):
             raise InvalidArgumentError(
-                f"`ignore` must be a list of strings, got {self.ignore!r}. It comes first now:"
-                " leave `treat` out."
+                f"`ignore` must be a list of strings, got {self.ignore!r}. Leave it out to ignore"
+                " nothing."
             )
         object.__setattr__(self, "ignore", strings("ignore", self.ignore))
         for pattern in self.ignore:
@@ -86,7 +86,6 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             warning, other findings as information, which is hidden unless the logger is set to it.
         log_facts: send the facts of each check to the loggers as scalars, ``diagnosis_facts/...``;
             TensorBoard gets them packed in any case.
-        treat: deprecated, leave it out: the doctor names and advises, it does not treat.
 
     Attributes:
         findings: what was found and stands, in the order in which it was found. It outlives the
@@ -94,7 +93,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         withdrawn: what was found and taken back.
 
     Raises:
-        InvalidArgumentError: for an unknown id or threshold, or ``treat=True``.
+        InvalidArgumentError: for an unknown id or threshold.
         ConflictError: before the first step, under strategies that hide gradients.
 
     Example:
@@ -113,19 +112,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         every_n_steps: int = 200,
         print_findings: bool = True,
         log_facts: bool = False,
-        treat: bool | None = None,
     ) -> None:
-        if treat:
-            raise InvalidArgumentError(
-                f"`treat` must be False, got {treat!r}: the doctor names what is wrong and what to"
-                " do, and does not treat. Leave it out, and follow the findings' `advice`."
-            )
-        if treat is not None:
-            rank_zero_warn(
-                "`TrainingDoctor(treat=)` has no effect and will be refused in a later version:"
-                " leave it out.",
-                category=FutureWarning,
-            )
         self.options = options_from(DoctorOptions, locals())
         self._is_loaded = False
         self._before_end: dict[str, Any] = {}
@@ -300,7 +287,10 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         if moment == SAMPLED_STEP:
             report.log_facts(trainer, facts, as_scalars=self.options.log_facts)
         if new:
-            new = [advise_beside(callbacks_of(trainer), finding) for finding in new]
+            norm, planned = self._state.steps.first_norm, trainer.estimated_stepping_batches
+            steps = int(planned) if math.isfinite(planned) else 0
+            there = callbacks_of(trainer)
+            new = [advise_beside(there, f, facts, norm, steps) for f in new]
             self._engine.findings[-len(new) :] = new
         changed = [*new, *self._engine.changed]
         if not changed:

@@ -52,8 +52,7 @@ class Faulty(Program):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"treat": True}, r"`treat` must be False, got True: .*Leave it out"),
-        ({"ignore": False}, r"`ignore` must be a list of strings, got False.*leave `treat` out"),
+        ({"ignore": False}, r"`ignore` must be a list of strings, got False.*Leave it out"),
         ({"ignore": ["dead-unit"]}, r"`ignore` must be one of .*Did you mean 'dead-units'\?"),
         ({"ignore": ["dead:net.*"]}, r"`ignore` must be one of .*, got 'dead'"),
         ({"ignore": "plateau"}, r"`ignore` must be a list of strings, got 'plateau'"),
@@ -73,11 +72,9 @@ def test_a_wrong_argument_is_refused_in_one_sentence(arguments, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_treat_has_no_effect_and_is_deprecated():
-    with pytest.warns(FutureWarning, match=r"`TrainingDoctor\(treat=\)` has no effect"):
-        watcher = TrainingDoctor(treat=False, ignore=["plateau"])
-    assert repr(watcher) == "TrainingDoctor(ignore=('plateau',))"
-    assert not hasattr(watcher, "treat")
+def test_it_does_not_treat():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'treat'"):
+        TrainingDoctor(treat=False)
 
 
 def test_old_names_of_thresholds_are_taken():
