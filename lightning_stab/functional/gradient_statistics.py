@@ -77,6 +77,10 @@ def cosine(
     inner = torch.stack([p.to(products[0].device) for p in products]).sum()
     if norms is None:
         norms = total_norm(tensor_norms(first)) * total_norm(tensor_norms(second))
+    return _over_norms(inner, norms)
+
+
+def _over_norms(inner: Tensor, norms: Tensor) -> Tensor:
     return torch.where(norms > 0, inner / norms.clamp(min=torch.finfo(norms.dtype).tiny), 0.0)
 
 
@@ -105,7 +109,7 @@ def sampled_cosine(
     packed = torch.stack([each.to(sums[0]) for each in sums])
     inner, one, other = _over_ranks(packed, second).sum(0)
     norms = (one * other).sqrt()
-    return torch.where(norms > 0, inner / norms.clamp(min=torch.finfo(norms.dtype).tiny), 0.0)
+    return _over_norms(inner, norms)
 
 
 def copy_entries(tensors: Sequence[Tensor], sample: Sample = None) -> list[Tensor]:

@@ -80,6 +80,7 @@ def bare():
     return reads([])
 
 
+@pytest.mark.filterwarnings("ignore:`StabilityReport` writes no page")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_quiet_step_reads_nothing(way, bare):
     assert reads(WAYS[way]()) - bare == {}

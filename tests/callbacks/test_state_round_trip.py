@@ -43,7 +43,8 @@ def states():
 
 
 def test_every_callback_is_here():
-    assert set(MADE) == {n for n in callbacks.__all__ if isinstance(getattr(callbacks, n), type)}
+    kinds = {n for n in callbacks.__all__ if isinstance(getattr(callbacks, n), type)}
+    assert set(MADE) == kinds - {"StabilityReport"}  # which keeps no state
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -215,6 +215,7 @@ def rows_of(batch: Any) -> int:
     """Return the rows of a batch: the length of its first tensor, 0 where there is none.
 
     Example:
+        >>> import torch
         >>> rows_of({"x": torch.zeros(4, 2)})
         4
     """

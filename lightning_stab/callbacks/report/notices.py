@@ -44,7 +44,7 @@ class Notices:
 
     def __init__(self, on_finding: Notice | None, on_event: Notice | None) -> None:
         self._on_finding, self._on_event = on_finding, on_event
-        self._seen: dict[tuple[str, int, str], int] = {}
+        self._seen: dict[tuple[str, int], int] = {}
         self._counts: dict[str, float] = {}
 
     def begin(self, trainer: Trainer) -> None:
@@ -92,5 +92,5 @@ def _counters(trainer: Trainer) -> list[tuple[str, Any]]:
     return [(name, guard) for guard in guards[:1] for name in ("num_skipped", "num_rewound")]
 
 
-def _key(finding: Any) -> tuple[str, int, str]:
-    return finding.id, finding.step, str(getattr(finding, "state", ""))
+def _key(finding: Any) -> tuple[str, int]:
+    return finding.id, finding.step

@@ -11,9 +11,10 @@ from torch.nn import functional
 from lightning_stab import StepGuard
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks
-from lightning_stab.callbacks.doctor.loss_facts import LossHistory, ValidationHistory
+from lightning_stab.callbacks.doctor.loss_facts import LossHistory
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
 from lightning_stab.callbacks.doctor.report import FACTS
+from lightning_stab.callbacks.doctor.validation_facts import ValidationHistory
 
 BASELINE, BLIND = 2.0, 4.0
 
@@ -121,6 +122,7 @@ def test_the_facts_of_validation_in_numbers():
             "validation_learnt": 1 - 1.0 / BASELINE,
             "generalization_gap": 1 - 0.5 - 0.4 / BASELINE,
             "epochs_since_best": 1.0,
+            "validation_stuck": 0.0,
         }
     )
 
@@ -212,7 +214,7 @@ def test_the_largest_value_of_a_batch_counts_over_the_usual_one_from_twenty_batc
 
 
 def test_a_step_that_is_not_taken_is_no_step_of_size_zero():
-    watcher = doctor(1)
+    watcher = doctor(1, log_facts=True)
     trainer = fit(Program(mlp()), [watcher, StepGuard("skip")], batches(8, poison=[3]))
     ratios = [v for _, values in sorted(trainer.logger.steps.items())
               for n, v in values.items() if n == f"{FACTS}/update_ratio"]  # fmt: skip

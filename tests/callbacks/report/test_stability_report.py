@@ -104,7 +104,7 @@ def tensorboard(tmp_path):
 
 def test_the_page_is_there_after_a_fit(tmp_path):
     report = StabilityReport()
-    fit(tensorboard(tmp_path), GradientMonitor(), TrainingDoctor(), report)
+    fit(tensorboard(tmp_path), GradientMonitor(), TrainingDoctor(ignore=["too-short"]), report)
     page = (tmp_path / "run" / "report.html").read_text()
     assert report.path == str(tmp_path / "run" / "report.html")
     assert 'id="verdict" class="ok"' in page
@@ -223,7 +223,7 @@ def test_the_summary_says_what_was_done_once_and_can_be_switched_off(tmp_path, c
 
 
 def test_tensorboard_gets_a_layout_the_outcome_and_few_tags(tmp_path):
-    fit(tensorboard(tmp_path), StabilityReport(), TrainingDoctor())
+    fit(tensorboard(tmp_path), StabilityReport(), TrainingDoctor(ignore=["too-short"]))
     scalars, tags = events(tmp_path / "run")
     own = {tag for tag in scalars if tag.startswith(("stability_report", "outcome"))}
     assert own <= {"outcome/healthy", "outcome/train_loss"}
