@@ -246,7 +246,7 @@ def test_the_demo_sums_up_what_happened(demo):
     assert rows["StepGuard"] == "found no bad step"
     assert rows["LearningRateDecay"].startswith("learning rate from 0.001 to 0.000")
     assert "3 checks" in rows["BestWeightsEarlyStopping"]
-    assert rows["TrainingDoctor"].startswith("warning: too-short")  # three epochs are too few
+    assert rows["TrainingDoctor"] == "warning: too-short at step 60"  # of three epochs
 
 
 def test_the_demos_figures_are_those_of_the_run(demo):

@@ -79,7 +79,7 @@ class Site:
 
 
 def _replaced(text: str, place: tuple[int, int, int, int], node: ast.stmt | ast.expr) -> str:
-    """Return a file's text with one node written anew; all else, comments too, stays as it is."""
+    """Return a file's text with one node rewritten; all else, comments too, stays as it is."""
     line, column, end_line, end_column = place
     lines = text.encode().splitlines(keepends=True)
     start = sum(map(len, lines[: line - 1])) + column

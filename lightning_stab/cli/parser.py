@@ -66,13 +66,15 @@ ALL: dict[str, dict[str, Any]] = {
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
-def default_settings(model: str = MODEL, data: str | None = DATA) -> dict[str, Any]:
+def default_settings(
+    model: str = MODEL, data: str | None = DATA, *, is_logged: bool = True
+) -> dict[str, Any]:
     """Return the defaults that suit a model and a data module, by parser key.
 
     The suite's own module gets the whole suite. A module of the user's own is monitored and never
     changed: its weights may be pretrained, and it may have its own learning rate and its own end.
     A class of the user's choice gets no default arguments: those of another class would become
-    its own wherever the names agree.
+    its own wherever the names agree. Where the run has no logger there is no page to write.
 
     Example:
         >>> default_settings()["model"]
@@ -86,6 +88,7 @@ def default_settings(model: str = MODEL, data: str | None = DATA) -> dict[str, A
         "trainer.callbacks": [
             {"class_path": f"lightning_stab.{name}", "init_args": dict(arguments)}
             for name, arguments in (ALL if own else MONITORING).items()
+            if is_logged or name != "StabilityReport"
         ],
         "model": {"class_path": MODEL} if model == MODEL else None,
         "data": {"class_path": DATA} if own and data == DATA else None,
@@ -175,17 +178,16 @@ class StabCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse twice: first to know whose classes are meant, then with the defaults for them."""
         words = without_treat(sys.argv[1:] if args is None else args)
-        chosen = self._parse_classes(parser, words)
-        if chosen is not None:
-            settings = default_settings(*chosen)
+        settings = self._parse_classes(parser, words)
+        if settings is not None:
             for each in self._parsers:
                 each.set_defaults(settings)
         self.config = parser.parse_args(words)
 
     def _parse_classes(
         self, parser: LightningArgumentParser, words: list[str]
-    ) -> tuple[str, str | None] | None:
-        """Return the class paths of model and data, or None where the second parse must answer."""
+    ) -> dict[str, Any] | None:
+        """Return the defaults for what is chosen, or None where the second parse must answer."""
         if any(w == "-h" or w.split("=")[0].endswith(("help", "completion")) for w in words):
             return None
         parsers = [parser, *self._parsers]
@@ -203,7 +205,8 @@ class StabCLI(LightningCLI):
             value.get("class_path") if isinstance(value, (Namespace, dict)) else None
             for value in (chosen.get("model"), chosen.get("data"))
         )
-        return (model, data) if model else None
+        is_logged = chosen["trainer"]["logger"] is not False
+        return default_settings(model, data, is_logged=is_logged) if model else None
 
     def after_instantiate_classes(self) -> None:
         """Refuse what cannot run, then claim the folder of the logs."""

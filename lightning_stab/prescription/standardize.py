@@ -169,7 +169,7 @@ class StandardizeTargets(Callback, options=StandardizeOptions):
     In ``setup`` the output layer gets two buffers, mean and standard deviation of the targets, by
     which its result is brought to their scale; at the start of a fit they are measured on at most
     10,000 rows of the training data. Loss and metrics stay in the targets' units; the layers learn
-    as from a squared error of standardised targets, whatever the unit.
+    as from a squared error of standardised targets in any unit.
 
     Args:
         layer: the output layer's name; by default the weight layer that is declared last.

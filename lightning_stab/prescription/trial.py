@@ -159,7 +159,7 @@ STOPPED = "stopped"  # because another run was better at the same time
 class _Judge(Callback):
     """Follows the metric, ends a run that falls behind, and keeps the batches in order.
 
-    The generators are seeded anew at every epoch, so that a cure that draws random numbers does
+    The generators are seeded again at every epoch, so that a cure that draws random numbers does
     not change the order of the data.
     """
 

@@ -13,7 +13,7 @@ from lightning_stab.reporting.curves import better, learning_curves
 from lightning_stab.reporting.run import SEVERITIES, Run
 from lightning_stab.reporting.text import layers, name, number, sentence, title
 
-CERTAIN = ("non-finite", "diverged")  # curve checks that hold whatever the doctor says
+CERTAIN = ("non-finite", "diverged")  # curve checks that hold also where the doctor says otherwise
 ALARMS = ("warning", "error")
 
 

@@ -182,12 +182,7 @@ def chart(
         "name": axis_name,
         "lines": [_data(line) for line in drawn],
     }
-    y_ticks = "".join(
-        f'<span style="top:{HEIGHT * (1 - p):.1f}px">{text}</span>' for p, text in axis.ticks()
-    )
-    x_ticks = "".join(
-        f'<span style="left:{100 * p:.2f}%">{text}</span>' for p, text in steps.ticks(6)
-    )
+    y_ticks, x_ticks = _numbers(steps, axis)
     heading = f"<b>{escape(title)}</b>" + (f" <small>{escape(note)}</small>" if note else "")
     return (
         f'<figure class="chart" data-chart="{escape(json.dumps(about, separators=(",", ":")))}">'
@@ -197,6 +192,16 @@ def chart(
         f'</div><div class="labels">{_labels(drawn, axis, threshold, band)}</div>'
         f'<div class="x">{x_ticks}<em>{escape(axis_name)}</em></div></div></figure>'
     )
+
+
+def _numbers(steps: Axis, axis: Axis) -> tuple[str, str]:
+    y_places = [(f"top:{HEIGHT * (1 - place):.1f}px", text) for place, text in axis.ticks()]
+    x_places = [(f"left:{100 * place:.2f}%", text) for place, text in steps.ticks(6)]
+    up, along = (
+        "".join(f'<span style="{place}">{text}</span>' for place, text in places)
+        for places in (y_places, x_places)
+    )
+    return up, along
 
 
 def _grid(axis: Axis) -> str:

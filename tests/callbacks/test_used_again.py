@@ -58,10 +58,14 @@ def seeded(error=None):
     return Net(error)
 
 
+WAITS = ("early", "early_steps", "early_samples", "one_epoch", "tens_of_steps", "some_epochs")
+AT_ONCE = dict.fromkeys((*WAITS, "many_steps", "hundreds_of_samples"), 0.0)
 CALLBACKS = {
     "initialization": lambda: WeightInitialization(verbose=False),
     "activations": lambda: ActivationMonitor(every_n_steps=1, window=2),
-    "doctor": lambda: TrainingDoctor(every_n_steps=1, print_findings=False),
+    "doctor": lambda: TrainingDoctor(
+        every_n_steps=1, print_findings=False, log_facts=True, thresholds=AT_ONCE
+    ),
 }
 ENDS = {"exception": ValueError("broken"), "interrupt": KeyboardInterrupt(), "none": None}
 
@@ -87,6 +91,8 @@ def test_the_next_trainer_and_module_find_it_as_new(name, end, tmp_path):
         assert not torch.equal(modules[0].net[0].weight, seeded().net[0].weight)
     if name == "doctor":
         assert used.findings == new.findings
+        assert used.findings
+        assert taken[0]
     assert not hooks_of(modules[0])
 
 

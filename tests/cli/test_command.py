@@ -355,6 +355,14 @@ def test_the_help_of_a_command_begins_with_the_suites_part(capsys, command):
     assert "--trainer.max_epochs" in options
 
 
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_page_is_written_by_default_where_there_is_a_logger(folder, logged):
+    cli = run(["fit", *TINY, *SMALL, *([] if logged else ["--trainer.logger=false"])])
+    names = [type(callback).__name__ for callback in cli.trainer.callbacks]
+    assert ("StabilityReport" in names) == logged
+    assert len(list(Path(folder).rglob("report.html"))) == logged
+
+
 def test_a_failed_start_leaves_no_empty_folder(folder, capsys):
     refused(capsys, "fit", *TINY, *SMALL, "--trainer.gradient_clip_val=1")
     assert not list(Path(folder, "runs").iterdir())

@@ -221,7 +221,7 @@ def test_what_several_optimizers_hide_is_said(diagnosed):
             "There must be steps to watch",
         ),
         (["--trainer.strategy=ddp_spawn"], "`strategy` must not start processes"),
-        (["--trainer.callbacks=TrainingDoctor", "--trainer.callbacks.treat=true"], "treat"),
+        (["--trainer.callbacks=TrainingDoctor", "--trainer.callbacks.treat=true"], "`treat`"),
     ],
 )
 def test_bad_words_are_one_sentence(diagnosed, words, sentence):

@@ -1,4 +1,4 @@
-"""Which fault is the cause of which: laws that hold for every rule, whatever its numbers."""
+"""Which fault is the cause of which: laws that hold for every rule and any numbers."""
 
 from itertools import pairwise
 

@@ -271,23 +271,16 @@ def test_unit_norms_of_vectors_scalars_and_filters():
     assert unit_norms(torch.full((1, 4), 300.0, dtype=torch.float16)).item() == 600.0
 
 
-def test_sharded_units_are_clipped_and_counted_like_whole_ones(tmp_path):
-    from torch.distributed.device_mesh import init_device_mesh
+def test_sharded_units_are_clipped_and_counted_like_whole_ones(mesh):
     from torch.distributed.tensor import Shard, distribute_tensor
 
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        mesh = init_device_mesh("cpu", (1,))
-        gradient, weight = torch.randn(4, 3), torch.randn(4, 3)
-        plain = gradient.clone()
-        split = [distribute_tensor(t.clone(), mesh, [Shard(0)]) for t in (gradient, weight)]
-        expected = clip_adaptively_([plain], [weight])
-        count, units = clip_adaptively_(split[:1], split[1:])
-        assert (int(full_tensor(count)), units) == (int(expected[0]), expected[1])
-        torch.testing.assert_close(full_tensor(split[0]), plain)
-        count, units = clip_adaptively_([split[0], gradient], [split[1], weight])
-        assert units == 8
-        assert 4 <= int(count) <= 8
-    finally:
-        torch.distributed.destroy_process_group()
+    gradient, weight = torch.randn(4, 3), torch.randn(4, 3)
+    plain = gradient.clone()
+    split = [distribute_tensor(t.clone(), mesh, [Shard(0)]) for t in (gradient, weight)]
+    expected = clip_adaptively_([plain], [weight])
+    count, units = clip_adaptively_(split[:1], split[1:])
+    assert (int(full_tensor(count)), units) == (int(expected[0]), expected[1])
+    torch.testing.assert_close(full_tensor(split[0]), plain)
+    count, units = clip_adaptively_([split[0], gradient], [split[1], weight])
+    assert units == 8
+    assert 4 <= int(count) <= 8

@@ -18,6 +18,7 @@ from lightning_stab.functional.gradient_statistics import (
     log_ratio,
     noise_and_signal,
     ratios,
+    sampled_cosine,
 )
 
 SEEDS = st.integers(0, 1000)
@@ -222,3 +223,16 @@ def test_the_cosine_of_nothing_is_zero_and_of_what_is_not_finite_too(norms):
     assert cosine(zero, zero, norms) == 0
     broken = [torch.tensor([1.0, math.nan])]
     assert cosine(broken, [torch.ones(2)]) == 0
+
+
+def test_samples_of_sharded_tensors_say_what_those_of_whole_ones_say(mesh):
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    first, second = [torch.randn(4, 3), torch.randn(7)], [torch.randn(4, 3), torch.randn(7)]
+    sample = [6, 3]
+    shards = [[distribute_tensor(ts[0], mesh, [Shard(0)]), ts[1]] for ts in (first, second)]
+    results = []
+    for before, after in ((first, second), shards):
+        kept = copy_entries(before, sample)
+        results.append([sampled_cosine(kept, after, sample), *change_and_size(kept, after, sample)])
+    torch.testing.assert_close(results[0], results[1])

@@ -169,17 +169,6 @@ def test_a_whole_tensor_is_its_own_shard():
     assert plain_values(tensor) is tensor
 
 
-@pytest.fixture
-def mesh(tmp_path):
-    """A device mesh of this process alone."""
-    from torch.distributed.device_mesh import init_device_mesh
-
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.parametrize("order", [2.0, math.inf])
 def test_sharded_tensors_have_the_norm_of_the_whole(mesh, order):
     from torch.distributed.tensor import Shard, distribute_tensor

@@ -1,4 +1,4 @@
-"""The run as one page, whatever way it ends; dashboards, figures and notices while it runs."""
+"""The run as one page, however it ends; dashboards, figures and notices while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`StabilityReport` in real fits: the page comes whatever way a run ends, and changes nothing."""
+"""`StabilityReport` in real fits: the page comes however a run ends, and changes nothing."""
 
 import json
 import logging
