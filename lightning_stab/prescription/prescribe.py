@@ -78,9 +78,9 @@ def prescribe(
         >>> from lightning_stab.data import DigitsDataModule
         >>> from lightning_stab.models import MLPClassifier
         >>> p = prescribe(
-        ...     lambda: MLPClassifier(depth=2, width=8, batch_norm=False),
-        ...     lambda: DigitsDataModule(batch_size=256),
-        ...     trainer_kwargs={"max_epochs": 1, "accelerator": "cpu"},
+        ...     lambda: MLPClassifier(depth=1, width=32),
+        ...     lambda: DigitsDataModule(batch_size=32),
+        ...     trainer_kwargs={"max_epochs": 4, "accelerator": "cpu"},
         ... )
         >>> p.best is None, p.is_healthy
         (True, True)

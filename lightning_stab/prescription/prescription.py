@@ -142,13 +142,10 @@ class Prescription:
         ended = "The search was interrupted. " if self.interrupted else ""
         if self.best is None:
             tried = sum(cure.outcome != NOT_TRIED for cure in self.cures)
-            ways = (
-                f"none of {tried} cures that were tried" if tried else "no cure could be tried that"
-            )
-            return (
-                f"{ended}Not cured ({found}): {ways} beat the program as it is by more than its"
-                f" noise ({self.metric} {_number(self.metric_untreated)})."
-            )
+            beat = f"beat the program as it is by more than its noise ({self.metric}"
+            ways = "no cure could be tried that" if not tried else f"none of {tried} cures tried"
+            ways = "the one cure tried did not" if tried == 1 else ways
+            return f"{ended}Not cured ({found}): {ways} {beat} {_number(self.metric_untreated)})."
         best = self.best
         verb = "cures" if best.outcome == "cured" else "helps with"
         seeds = f"{best.seeds} seeds" if best.seeds > 1 else "1 seed"

@@ -97,7 +97,7 @@ def test_where_nothing_helps_it_says_so():
     assert found.exit_code == 1
     assert found.overlay is None
     assert [c.outcome for c in found.cures] == ["no better"]
-    assert "Not cured (bad-initialization): none of 1 cures" in found.sentence
+    assert "Not cured (bad-initialization): the one cure tried did not beat" in found.sentence
     assert found.cost <= 1.0
 
 

@@ -302,7 +302,7 @@ CURES = (
     Cure(
         "longer-run",
         "Train for {longer_epochs} epochs instead of {epochs}.",
-        tried_for=("learning-rate-too-low:update_ratio", "plateau"),
+        tried_for=("too-short", "learning-rate-too-low:update_ratio", "plateau"),
         trainer={"max_epochs": "{longer_epochs}"},
         needs=("epochs",),
     ),
