@@ -17,27 +17,12 @@ from benchmarks.diagnosis.corpus.check import (
     wrong_counts,
     wrong_structure,
 )
+from benchmarks.diagnosis.elsewhere.faults import FAULTS
+from benchmarks.diagnosis.elsewhere.programs import programs as elsewhere_programs
+from lightning_stab.diagnosis import IDS, RULES
 
 pytestmark = pytest.mark.nightly
 BY_NAME = {program.name: program for program in PROGRAMS}
-IDS = [
-    "vanishing-gradient",
-    "exploding-gradient",
-    "dead-units",
-    "saturated-units",
-    "bad-initialization",
-    "learning-rate-too-high",
-    "learning-rate-too-low",
-    "loss-spike",
-    "non-finite",
-    "oscillating-loss",
-    "plateau",
-    "overfitting",
-    "input-scale",
-    "target-scale",
-    "output-activation",
-    "unused-parameters",
-]
 SAMPLE = (
     "mlp_digits/base",
     "mlp_digits/constant",
@@ -71,9 +56,13 @@ def test_the_corpus_keeps_its_rules():
 
 def test_only_known_ids_name_a_fault_and_every_one_leads_in_both_halves():
     assert {name for p in PROGRAMS for name in p.names} <= set(IDS)
+    drawn = {fault.name: fault.ids[0] for fault in FAULTS if fault.ids}
+    alarms = {rule.id for rule in RULES if rule.severity != "info"}
+    assert alarms <= set(IDS)
     for half in HALVES:
         leads = Counter(p.names[0] for p in PROGRAMS if p.half == half and p.sick)
-        assert set(leads) == set(IDS)
+        elsewhere = {drawn[p.change] for p in elsewhere_programs(half) if p.change in drawn}
+        assert set(leads) | elsewhere == alarms
         assert min(leads.values()) >= 2
     assert len({p.architecture for p in PROGRAMS}) >= 16
 

@@ -16,7 +16,7 @@ NAN = float("nan")
 # What does more between ranks than the defaults.
 BUSY = {
     "ActivationMonitor": {"every_n_steps": 1},
-    "BestWeightsEarlyStopping": {"monitor": "loss", "check_every_n_steps": 1, "patience": 2},
+    "BestWeightsEarlyStopping": {"monitor": "loss", "check_every_n_steps": 1, "patience": 20},
     "GradientCheck": {"on_fail": "warn"},
     "GradientClipping": {"rule": "history"},
     "GradientMonitor": {"every_n_steps": 1},

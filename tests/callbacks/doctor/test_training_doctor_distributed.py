@@ -86,7 +86,7 @@ def data_parallel():
     def make():
         return Program(mlp(3))
 
-    torn = Torn(print_findings=False, every_n_steps=2)
+    torn = Torn(print_findings=False, every_n_steps=2, ignore=["too-short"])
     watch("plain", make, data=healthy())
     watch("watched", make, doctor(2), data=healthy())
     watch("zero", Zero, doctor(2), data=healthy(), logger=CSVLogger("zero"))
