@@ -3,11 +3,22 @@
 Importing it makes the callbacks' short names known to LightningCLI.
 """
 
+from importlib import import_module
+from typing import Any
+
 from lightning_stab import callbacks
 from lightning_stab._version import __version__
+from lightning_stab.attach import recommended
 from lightning_stab.callbacks import *  # noqa: F403  # their one list is in `callbacks`
 from lightning_stab.callbacks.gradcheck.check_gradients import check_gradients
 from lightning_stab.callbacks.initialization.initialize import initialize
 
-__all__ = ["__version__", "check_gradients", "initialize"]
-__all__ += callbacks.__all__
+__all__ = ["__version__", "check_gradients", "initialize", "recommended"]
+__all__ += ["prescribe", *callbacks.__all__]  # noqa: F405  # loaded below
+
+
+def __getattr__(name: str) -> Any:
+    """Load `prescribe` when it is asked for."""
+    if name == "prescribe":
+        return import_module("lightning_stab.prescription").prescribe
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ FLOORS = (  # first components below the package, lowest first; an import may on
     {"functional"},
     {"diagnosis", "reporting"},
     {"callbacks", "models", "data"},
+    {"attach"},
     {"__init__"},
     {"prescription"},
     {"cli"},
@@ -31,12 +32,13 @@ ROOMS = {  # which other rooms a room of callbacks/ may import
     "stopping": set(),
     "initialization": set(),
     "gradcheck": set(),
+    "report": set(),
     "decay": {"stopping", "guard"},
     "doctor": {"gradients", "activations", "clipping"},
 }
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 ALLOWED_IN_FUNCTIONAL = {"torch", PACKAGE}
-MOST_FILES, MOST_LINES = 145, 20_300
+MOST_FILES, MOST_LINES = 190, 28_000
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 45
 
 

@@ -17,7 +17,7 @@ import lightning_stab.models
 
 PACKAGE = Path(lightning_stab.__file__).parent
 EMPTY = inspect.Parameter.empty
-FUNCTIONS = {"check_gradients", "initialize", "recommended"}
+FUNCTIONS = {"check_gradients", "initialize", "prescribe", "recommended"}
 SIGNATURES = {  # argument -> default, in the order in which users may give them
     "WeightInitialization": {"scheme": "auto", "gain": None},
     "GradientMonitor": {"every_n_steps": 50, "dense_steps": 10},
@@ -31,6 +31,7 @@ SIGNATURES = {  # argument -> default, in the order in which users may give them
     "MLPClassifier": {"in_features": 64, "num_classes": 10},
     "check_gradients": {"module": EMPTY, "batch": EMPTY, "loss_fn": None},
     "initialize": {"module": EMPTY, "batch": None},
+    "prescribe": {"make_module": EMPTY, "make_data": EMPTY, "metric": "val_loss", "mode": "min"},
 }
 MODEL_ARGUMENTS = {"depth", "width", "activation", "batch_norm"}
 OWN = [

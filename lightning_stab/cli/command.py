@@ -1,9 +1,10 @@
-"""The command ``lightning-stab``: LightningCLI with the suite's defaults, ``check``, ``diagnose``.
+"""The command ``lightning-stab``: LightningCLI with the suite's defaults, and three more.
 
 ``fit``, ``validate``, ``test`` and ``predict`` take any module and any data module by class path
 (``fit --model my_package.MyModule --data my_package.MyData``), and the suite's own classes,
-callbacks and Lightning's by their short names. ``check`` and ``diagnose`` take the same and save
-nothing.
+callbacks and Lightning's by their short names. ``check``, ``diagnose`` and ``prescribe`` take
+the same and save nothing but the cure that was found. ``report`` and ``compare`` make pages of the
+logs of runs.
 """
 
 from __future__ import annotations
@@ -16,10 +17,19 @@ from jsonargparse import set_parsing_settings
 
 from _lightning_stab import answer
 from lightning_stab.cli.check import check
+from lightning_stab.cli.compare import compare
 from lightning_stab.cli.diagnose import diagnose
 from lightning_stab.cli.parser import StabArgumentParser, StabCLI, own_error
+from lightning_stab.cli.prescribe import prescribe
+from lightning_stab.cli.report import report
 
-OTHER_COMMANDS = {"check": check, "diagnose": diagnose}
+OTHER_COMMANDS = {
+    "check": check,
+    "compare": compare,
+    "diagnose": diagnose,
+    "prescribe": prescribe,
+    "report": report,
+}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -45,7 +55,7 @@ def run(args: list[str] | None = None) -> StabCLI:
 
     Raises:
         SystemExit: with code 2, if an argument is wrong or the suite refused to go on; and after
-            ``check`` and ``diagnose``, with their exit code.
+            ``check``, ``diagnose`` and ``prescribe``, with their exit code.
     """
     # Like `python -m`, so that the user's own classes are found; last, so that they hide nothing.
     if os.getcwd() not in sys.path:

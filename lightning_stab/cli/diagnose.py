@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from lightning_stab import TrainingDoctor
+from lightning_stab import StabilityReport, TrainingDoctor
 from lightning_stab.arguments import integer
 from lightning_stab.cli.diagnosis_report import Diagnosis, diagnosis, show
 from lightning_stab.cli.parser import UnsavedCLI, own_error
@@ -25,7 +25,7 @@ from lightning_stab.errors import ConflictError, GradientCheckError, UnstableSte
 EVERY_N_STEPS = 10  # optimizer steps between two that the doctor samples
 VALIDATION_BATCHES = 50  # of each validation, at most
 # they write files, print, or end the run; everything else may change the training and stays
-LEFT_OUT = (Checkpoint, EarlyStopping, ProgressBar, ModelSummary)
+LEFT_OUT = (Checkpoint, EarlyStopping, ProgressBar, ModelSummary, StabilityReport)
 ENDS = (UnstableStepError, GradientCheckError)  # by which the suite ends a fit
 
 

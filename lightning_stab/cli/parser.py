@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,6 +48,7 @@ MONITORING: dict[str, dict[str, Any]] = {
     "GradientMonitor": {},
     "StepGuard": {},
     "TrainingDoctor": {},
+    "StabilityReport": {},
 }
 ALL: dict[str, dict[str, Any]] = {
     "WeightInitialization": {},
@@ -57,6 +60,7 @@ ALL: dict[str, dict[str, Any]] = {
     "LearningRateDecay": {},
     "BestWeightsEarlyStopping": {"monitor": "val_loss"},
     "TrainingDoctor": {},
+    "StabilityReport": {},
 }
 
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
@@ -170,7 +174,7 @@ class StabCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse twice: first to know whose classes are meant, then with the defaults for them."""
-        words = sys.argv[1:] if args is None else list(args)
+        words = without_treat(sys.argv[1:] if args is None else args)
         chosen = self._parse_classes(parser, words)
         if chosen is not None:
             settings = default_settings(*chosen)
@@ -255,6 +259,24 @@ class UnsavedCLI(StabCLI):
         parser.add_argument("--json", action="store_true", help="print json instead of a table")
         bound: set[str | int] = {"model", "train_dataloaders", "val_dataloaders", "datamodule"}
         self.from_fit = list(parser.add_method_arguments(Trainer, "fit", skip=bound))
+
+
+def without_treat(words: Sequence[str]) -> list[str]:
+    """Return words of a command line whose configuration files do not name `treat` any more.
+
+    It was an argument of `TrainingDoctor` that had to be false; earlier versions saved it.
+    """
+    kept = list(words)
+    for place, word in enumerate(kept):
+        name, equals, value = word.partition("=")
+        at = place if equals else place + 1
+        path = Path(value if equals else kept[at] if at < len(kept) else "")
+        if name not in ("--config", "-c") or not path.name or not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8")
+        if (fitting := re.sub(r"^ *treat: false\n", "", text, flags=re.MULTILINE)) != text:
+            kept[at] = f"{name}={fitting}" if equals else fitting
+    return kept
 
 
 def own_error(error: BaseException | None) -> StabError | None:

@@ -87,7 +87,7 @@ def test_a_config_says_what_is_checked(their_folder, capsys):
     ("words", "sentence"),
     [
         (["--batches=0"], "`batches` must be an integer >= 1, got 0"),
-        (["--nothing"], "unrecognized arguments: --nothing"),
+        (["--nothing"], "there is no option `--nothing`"),
     ],
 )
 def test_bad_words_are_one_sentence(their_folder, capsys, words, sentence):

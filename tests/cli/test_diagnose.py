@@ -137,7 +137,8 @@ def test_nothing_found_is_one_plain_sentence(diagnosed):
 
 
 def test_a_doctor_in_the_configuration_gives_its_settings(folder, diagnosed):
-    doctor = {"ignore": ["overfitting"], "thresholds": {"some_epochs": 0.1}}
+    times = ("some_epochs", "early_steps", "tens_of_steps", "many_steps", "enough_steps")
+    doctor = {"ignore": ["overfitting"], "thresholds": dict.fromkeys(times, 0.1)}
     callbacks = [
         {"class_path": "TrainingDoctor", "init_args": doctor},
         {"class_path": "lightning.pytorch.callbacks.RichProgressBar"},
@@ -213,14 +214,14 @@ def test_what_several_optimizers_hide_is_said(diagnosed):
     [
         (["--steps=0"], "`steps` must be an integer >= 1, got 0"),
         (["--steps=many"], "steps"),
-        (["--nothing"], "unrecognized arguments: --nothing"),
+        (["--nothing"], "there is no option `--nothing`"),
         (["--model=null"], "`model` must be a module, got null"),
         (
             ["--trainer.callbacks=[]", "--trainer.limit_train_batches=0"],
             "There must be steps to watch",
         ),
         (["--trainer.strategy=ddp_spawn"], "`strategy` must not start processes"),
-        (["--trainer.callbacks=TrainingDoctor", "--trainer.callbacks.treat=true"], "`treat`"),
+        (["--trainer.callbacks=TrainingDoctor", "--trainer.callbacks.treat=true"], "treat"),
     ],
 )
 def test_bad_words_are_one_sentence(diagnosed, words, sentence):

@@ -1,57 +1,39 @@
-"""Advice for the run at hand: a callback that is there already is not to be added."""
+"""Advice for the run at hand: from the table of cures, beside the callbacks that are there."""
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from lightning_stab.callbacks._trainer.lightning_classes import inherits
-from lightning_stab.diagnosis import Finding
+from lightning_stab.diagnosis import Facts, Finding
+from lightning_stab.diagnosis.cures import CURES, advice_for, estimates
 
-_CALL = re.compile(r"`(StepGuard|GradientClipping|WeightInitialization)\(([^`]*)\)`")
-_SETTING = re.compile(r'(\w+)="?(\w+)"?')
-_ALTERNATIVE = re.compile(r"^(?:, or |.* and (?=`|a lower))")
+NAMES = sorted({path.rpartition(".")[2] for cure in CURES for path, _ in cure.callbacks})
 
 
-def advise_beside(callbacks: Iterable[Any], finding: Finding) -> Finding:
-    """Return a finding whose advice names the settings of callbacks that are there.
+def advise_beside(
+    callbacks: Iterable[Any],
+    finding: Finding,
+    facts: Facts | None = None,
+    gradient_norm: float = math.nan,
+    steps: int = 0,
+) -> Finding:
+    """Return a finding with advice that fits the run.
+
+    Its lines are those of the table of cures, with numbers estimated from the run; what a callback
+    does that is there already is not advised, or only what is to be set in it. A finding that the
+    table does not answer keeps the lines of its rule.
 
     Args:
         callbacks: those of the Trainer.
-        finding: what was found, with advice for a run without them.
+        finding: what was found.
+        facts: of the run.
+        gradient_norm: the usual norm of its first gradients.
+        steps: optimizer steps of the whole run.
     """
-    there = list(callbacks)
-    lines = (_fit_line(there, line) for line in finding.advice)
-    return replace(finding, advice=tuple(line for line in lines if line))
-
-
-def _fit_line(callbacks: list[Any], line: str) -> str:
-    """Return one line of advice, nothing where all that it advises is there."""
-    for match in reversed(list(_CALL.finditer(line))):
-        name, settings = match.groups()
-        present = next((c for c in callbacks if inherits(c, name)), None)
-        if present is None:
-            continue
-        before, after = line[: match.start()], line[match.end() :]
-        if name == "GradientClipping":
-            line = f"{before}a lower `threshold` in the `GradientClipping` that is there{after}"
-        elif name == "StepGuard" and not _has(present, settings):
-            line = f"{before}`{settings}` in the `StepGuard` that is there{after}"
-        elif before == "Add ":
-            rest, found = _ALTERNATIVE.subn("", after)
-            line = (
-                f"Add {rest}" if rest.startswith(("`", "a lower")) else rest[:1].upper() + rest[1:]
-            )
-            line = line if found else ""
-        elif name == "StepGuard" and before.endswith(" and "):
-            line = before.removesuffix(" and ") + after
-    line = re.sub(r"^Add (?=a lower)", "Use ", line)
-    return re.sub(r"^Add (?=`\w+=)", "Set ", line)
-
-
-def _has(callback: Any, settings: str) -> bool:
-    """Say whether a callback has these settings, or a policy that goes further."""
-    pairs = _SETTING.findall(settings)
-    return all(str(getattr(callback, name)) in (value, "rewind") for name, value in pairs)
+    there = {name: vars(c.options) for c in callbacks if (name := inherits(c, *NAMES))}
+    values = estimates(facts or Facts(), gradient_norm, steps)
+    return replace(finding, advice=advice_for(finding, values, there))

@@ -1,0 +1,23 @@
+"""Cures that are tried before they are prescribed."""
+
+from lightning_stab.prescription.optimizer_settings import OptimizerSettings
+from lightning_stab.prescription.prescribe import prescribe
+from lightning_stab.prescription.prescription import CureRecord, Prescription
+from lightning_stab.prescription.standardize import StandardizeInputs, StandardizeTargets
+from lightning_stab.prescription.surgery import (
+    NormBeforeActivations,
+    ReplaceModules,
+    SkipConnections,
+)
+
+__all__ = [
+    "CureRecord",
+    "NormBeforeActivations",
+    "OptimizerSettings",
+    "Prescription",
+    "ReplaceModules",
+    "SkipConnections",
+    "StandardizeInputs",
+    "StandardizeTargets",
+    "prescribe",
+]

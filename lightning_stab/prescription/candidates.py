@@ -1,0 +1,193 @@
+"""From findings to candidates: which rows of the table can be tried here, and with what numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lightning_stab.arguments import one_of
+from lightning_stab.diagnosis import Finding
+from lightning_stab.diagnosis.cures import (
+    BY_ID,
+    USUAL_DECAY,
+    USUAL_MOMENTUM,
+    Cure,
+    cures_for,
+    estimates,
+    filled,
+    rounded,
+)
+from lightning_stab.prescription.candidate import Candidate
+from lightning_stab.prescription.survey import Survey
+from lightning_stab.prescription.trial import Program, Run
+
+Choice = str | Callable[..., Any]
+LONGER = 2  # times as many epochs
+BATCHES = 4  # as many batches in a step
+GRID = (1.0, 0.2, 5.0, 0.04, 25.0)  # of learning rates around the estimate, in that order
+SEARCHED = ("lower-learning-rate", "higher-learning-rate")
+
+NEEDS: Mapping[str, Callable[[Survey, Program], bool]] = {
+    "output activation": lambda s, p: bool(s.output_activation[0]),
+    "standardizable inputs": lambda s, p: s.takes_inputs,
+    "real targets": lambda s, p: s.real_targets,
+    "high momentum": lambda s, p: s.momentum > 0.95,
+    "high weight decay": lambda s, p: s.weight_decay > 0.2,
+    "learning rate": lambda s, p: s.learning_rate > 0,
+    "schedule": lambda s, p: s.has_schedule,
+    "no schedule": lambda s, p: not s.has_schedule and "LearningRateDecay" not in s.callbacks,
+    "relu modules": lambda s, p: "ReLU" in s.hidden_classes,
+    "batch norm": lambda s, p: "batch" in s.norms,
+    "layer norm": lambda s, p: "layer" in s.norms,
+    "long sequence": lambda s, p: s.long_sequences > 0,
+    "squared error module": lambda s, p: "MSELoss" in s.losses,
+    "a metric that is not the loss": lambda s, p: "loss" not in p.metric.lower(),
+    "epochs": lambda s, p: s.max_epochs > 0,
+}
+WANTED = {  # what is said where a need is not met
+    "output activation": "one activation module after the last weight layer",
+    "standardizable inputs": "a first layer that is linear or a convolution",
+    "real targets": "batches whose second part holds real numbers",
+    "relu modules": "`nn.ReLU` modules",
+    "batch norm": "activation modules, each called once, behind layers of known width",
+    "layer norm": "activation modules, each called once, behind layers of known width",
+    "long sequence": "an `nn.Sequential` of at least four weight layers",
+    "squared error module": "an `nn.MSELoss` module",
+    "a metric that is not the loss": "a metric that is not the loss itself",
+}
+# what such a program simply does not have; nothing is said of it
+SILENT = (
+    "high momentum",
+    "high weight decay",
+    "schedule",
+    "no schedule",
+    "learning rate",
+    "epochs",
+)
+
+
+def candidates_for(
+    program: Program, watched: Run, choices: Sequence[Choice] | None
+) -> list[Candidate]:
+    """Return what may cure the watched run, the best first, with what cannot be tried at the end.
+
+    Args:
+        program: what is trained.
+        watched: its run as it is.
+        choices: ids of rows, in the order in which they are tried, and functions of the user's
+            own; None for every row that answers a finding.
+    """
+    findings = [finding for finding in watched.findings if finding.is_alarm]
+    given = choices or ()
+    own = [_own(change, findings) for change in given if not isinstance(change, str)]
+    ids = (
+        None
+        if choices is None
+        else [one_of("cures", c, BY_ID) for c in given if isinstance(c, str)]
+    )
+    pairs = _pairs(findings, ids)
+    values = _values(program, watched)
+    known = [
+        c for cure, finding in pairs for c in _made(cure, finding, watched.survey, program, values)
+    ]
+    kept = [*own, *known]
+    return [c for c in kept if not c.untried] + [c for c in kept if c.untried]
+
+
+def _pairs(findings: Sequence[Finding], ids: Sequence[str] | None) -> list[tuple[Cure, str]]:
+    """Return each row once, with the finding that it answers; the first finding's rows first."""
+    pairs: dict[str, tuple[Cure, str]] = {}
+    if ids is not None:
+        for id_ in ids:
+            answered = [f.id for f in findings if BY_ID[id_] in cures_for(f)]
+            pairs[id_] = (BY_ID[id_], next(iter([*answered, *(f.id for f in findings)]), ""))
+        return list(pairs.values())
+    for finding in findings:
+        for cure in cures_for(finding):
+            pairs.setdefault(cure.id, (cure, finding.id))
+    return list(pairs.values())
+
+
+def _values(program: Program, watched: Run) -> dict[str, Any]:
+    survey = watched.survey
+    facts = watched.facts
+    if survey.learning_rate > 0:  # that before schedules, which the cures set
+        facts = replace(facts, learning_rate=survey.learning_rate)
+    return {
+        **estimates(facts, watched.gradient_norm, survey.steps),
+        "momentum": survey.momentum,
+        "weight_decay": survey.weight_decay,
+        "usual_momentum": USUAL_MOMENTUM,
+        "usual_decay": USUAL_DECAY if survey.optimizer == "AdamW" else 0.0,
+        "output_name": survey.output_activation[0],
+        "output_class": survey.output_activation[1],
+        "first_layer": survey.first_layer,
+        "last_layer": survey.last_layer,
+        "accumulate": BATCHES * survey.accumulate,
+        "epochs": survey.max_epochs,
+        "longer_epochs": LONGER * survey.max_epochs,
+        "metric": program.metric,
+        "mode": program.mode,
+    }
+
+
+def _made(
+    cure: Cure, for_finding: str, survey: Survey, program: Program, values: Mapping[str, Any]
+) -> list[Candidate]:
+    """Return a row's candidates: several where a number is searched, none where it says nothing."""
+    missing = [need for need in cure.needs if not NEEDS[need](survey, program)]
+    if any(need in SILENT for need in missing):
+        return []
+    there = [path.rpartition(".")[2] for path, _ in cure.callbacks]
+    present = [name for name in there if name in survey.callbacks]
+    untried = ""
+    if not cure.is_automatic:
+        untried = "It needs a change of code or data."
+    elif missing:
+        untried = f"It needs {WANTED[missing[0]]}."
+    elif present:
+        untried = f"`{present[0]}` is there already: change its arguments by hand."
+    if cure.id in SEARCHED and not untried:
+        return _searched(cure, for_finding, values)
+    return [_candidate(cure, for_finding, values, untried)]
+
+
+def _candidate(
+    cure: Cure, for_finding: str, values: Mapping[str, Any], untried: str = ""
+) -> Candidate:
+    shown = {n: f"{v:g}" if isinstance(v, float) else v for n, v in values.items()}
+    return Candidate(
+        id=cure.id,
+        for_finding=for_finding,
+        what=cure.what.format_map(shown),
+        callbacks=() if untried else tuple((p, filled(a, values)) for p, a in cure.callbacks),
+        trainer={} if untried else filled(cure.trainer, values),
+        code=cure.code,
+        untried=untried,
+        length=float(LONGER) if cure.id == "longer-run" else 1.0,
+    )
+
+
+def _searched(cure: Cure, for_finding: str, values: Mapping[str, Any]) -> list[Candidate]:
+    """Return a row once for each learning rate of a grid on the right side of the present one."""
+    name = "lower_rate" if cure.id == SEARCHED[0] else "higher_rate"
+    now, estimate = values["learning_rate"], values[name]
+    if not math.isfinite(estimate):
+        return []
+    rates = [rounded(estimate * factor) for factor in GRID]
+    right = [r for r in rates if (r < now if name == "lower_rate" else r > now)]
+    return [_candidate(cure, for_finding, {**values, name: rate}) for rate in dict.fromkeys(right)]
+
+
+def _own(change: Callable[..., Any], findings: Sequence[Finding]) -> Candidate:
+    name = getattr(change, "__name__", type(change).__name__)
+    lines = (getattr(change, "__doc__", None) or "").strip().splitlines()
+    return Candidate(
+        id=name,
+        for_finding=findings[0].id if findings else "",
+        what=lines[0] if lines else f"Apply `{name}`.",
+        code=(f"{name}(module, data, trainer_kwargs)",),
+        change=change,
+    )

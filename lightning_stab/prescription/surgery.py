@@ -1,0 +1,257 @@
+"""Callbacks that change a module before its optimizers are made; parameter names survive."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from lightning_stab.arguments import integer, one_of, options_from
+from lightning_stab.callbacks._trainer.lightning_classes import Callback
+from lightning_stab.errors import ConflictError, InvalidArgumentError
+from lightning_stab.functional.activation_kinds import activation_of_class
+from lightning_stab.functional.layer_kinds import (
+    CONVOLUTIONS,
+    TRANSPOSED_CONVOLUTIONS,
+    WEIGHT_LAYERS,
+    is_norm,
+)
+
+NORMS = ("batch", "layer")
+LEAST_LAYERS = 4  # of a sequence around which skip connections are worth while
+
+
+class NormedActivation(nn.Sequential):
+    """A norm and the activation that it was put before."""
+
+
+class SkipSequential(nn.Sequential):
+    """A sequence whose every few weight layers add what entered them, where shapes agree."""
+
+    def __init__(self, layers: nn.Sequential, every: int) -> None:
+        every_part = layers.named_modules(remove_duplicate=False)
+        super().__init__(OrderedDict((n, m) for n, m in every_part if n and "." not in n))
+        self.every = every
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the result of the last layer."""
+        kept: Tensor | None = None
+        seen = 0
+        for layer in self:
+            if isinstance(layer, WEIGHT_LAYERS):
+                if seen % self.every == 0:
+                    if kept is not None and kept.shape == input.shape:
+                        input = input + kept
+                    kept = input
+                seen += 1
+            input = layer(input)
+        return input
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormOptions:
+    """The arguments of `NormBeforeActivations`, checked."""
+
+    norm: str = "batch"
+
+    def __post_init__(self) -> None:
+        one_of("norm", self.norm, NORMS)
+
+
+class NormBeforeActivations(Callback, options=NormOptions):
+    """Put a normalisation layer before each hidden activation, in ``setup``.
+
+    An activation module becomes ``Sequential(norm, activation)``, so that no parameter that was
+    there changes its name. The width is that of the weight layer declared before it. What has a
+    norm already, what is shared, and what stands after the last weight layer is left.
+
+    Args:
+        norm: ``batch``, or ``layer`` (``GroupNorm(1, channels)`` after a convolution).
+
+    Raises:
+        ConflictError: in ``setup``, if there is no activation module to put one before.
+
+    Example:
+        >>> NormBeforeActivations("layer")
+        NormBeforeActivations(norm='layer')
+
+    Source: Ioffe & Szegedy 2015; Ba, Kiros & Hinton 2016.
+    """
+
+    def __init__(self, norm: str = "batch") -> None:
+        self.options = options_from(NormOptions, locals())
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Change the module, once."""
+        super().setup(trainer, pl_module, stage)
+        if any(isinstance(part, NormedActivation) for part in pl_module.modules()):
+            return
+        places = list(hidden_activations(pl_module))
+        if not places:
+            raise ConflictError(
+                "`NormBeforeActivations` needs activation modules with a weight layer before them,"
+                f" and {type(pl_module).__name__} has none. Put the norms into its `forward`."
+            )
+        for name, layer in places:
+            norm = norm_for(layer, self.options.norm)
+            pl_module.set_submodule(
+                name,
+                NormedActivation(norm, pl_module.get_submodule(name)).train(pl_module.training),
+            )
+
+
+def hidden_activations(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the activation modules between two weight layers, and the layer before each.
+
+    By the order of declaration. One that already follows a norm is left out.
+    """
+    before: nn.Module | None = None
+    waiting: list[tuple[str, nn.Module]] = []
+    for name, part in module.named_modules():
+        if isinstance(part, WEIGHT_LAYERS):
+            yield from waiting
+            before, waiting = part, []
+        elif is_norm(part):
+            before = None
+        elif before is not None and is_activation(part):
+            waiting.append((name, before))
+            before = None
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Return whether a module is an activation of the catalogue, without weights of its own."""
+    row = activation_of_class(type(module).__name__, exactly=True)
+    return row is not None and not any(True for _ in module.parameters())
+
+
+def norm_for(layer: Any, norm: str) -> nn.Module:
+    """Return the norm for what a weight layer gives."""
+    if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)):
+        channels, dimensions = layer.out_channels, len(layer.kernel_size)
+        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+        return nn.GroupNorm(1, channels) if norm == "layer" else kinds[dimensions - 1](channels)
+    width = layer.out_features
+    return nn.LayerNorm(width) if norm == "layer" else nn.BatchNorm1d(width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipOptions:
+    """The arguments of `SkipConnections`, checked."""
+
+    every: int = 2
+
+    def __post_init__(self) -> None:
+        integer("every", self.every, minimum=1)
+
+
+class SkipConnections(Callback, options=SkipOptions):
+    """Put a skip connection around every few weight layers of each long ``nn.Sequential``.
+
+    In ``setup``. The layers keep their names. Where what leaves a group of layers has another shape
+    than what entered it, nothing is added.
+
+    Args:
+        every: weight layers in a group, >= 1.
+
+    Raises:
+        ConflictError: in ``setup``, if no ``nn.Sequential`` has at least 4 weight layers.
+
+    Example:
+        >>> SkipConnections(every=3)
+        SkipConnections(every=3)
+
+    Source: He et al. 2016.
+    """
+
+    def __init__(self, every: int = 2) -> None:
+        self.options = options_from(SkipOptions, locals())
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Change the module, once."""
+        super().setup(trainer, pl_module, stage)
+        if any(isinstance(part, SkipSequential) for part in pl_module.modules()):
+            return
+        places = long_sequences(pl_module)
+        if not places:
+            raise ConflictError(
+                f"`SkipConnections` needs an `nn.Sequential` of at least {LEAST_LAYERS} weight"
+                f" layers, and {type(pl_module).__name__} has none. Add `x` in its `forward`."
+            )
+        for name in places:
+            sequence = pl_module.get_submodule(name)
+            assert isinstance(sequence, nn.Sequential)
+            pl_module.set_submodule(name, SkipSequential(sequence, self.options.every))
+
+
+def long_sequences(module: nn.Module) -> list[str]:
+    """Return the names of plain sequences with many weight layers of their own."""
+    return [
+        name
+        for name, part in module.named_modules()
+        if type(part) is nn.Sequential
+        and sum(isinstance(layer, WEIGHT_LAYERS) for layer in part) >= LEAST_LAYERS
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaceOptions:
+    """The arguments of `ReplaceModules`, checked."""
+
+    by: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for place, name in self.by.items():
+            class_named(place, name)
+
+
+class ReplaceModules(Callback, options=ReplaceOptions):
+    """Replace modules without weights by others, in ``setup``: an activation, a loss.
+
+    Args:
+        by: the name of the new class for the name of a module (``net.5``) or the name of a class
+            (``ReLU``); without a dot it is one of ``torch.nn``. It is made without arguments.
+
+    Raises:
+        InvalidArgumentError: for a class that does not exist.
+        ConflictError: in ``setup``, if there is nothing of that name.
+
+    Example:
+        >>> ReplaceModules({"ReLU": "LeakyReLU", "net.5": "Identity"})
+        ReplaceModules(by={'ReLU': 'LeakyReLU', 'net.5': 'Identity'})
+    """
+
+    def __init__(self, by: Mapping[str, str]) -> None:
+        self.options = options_from(ReplaceOptions, locals())
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Change the module; what has been replaced stays."""
+        super().setup(trainer, pl_module, stage)
+        for place, name in self.options.by.items():
+            kind = class_named(place, name)
+            parts = dict(pl_module.named_modules(remove_duplicate=False))
+            found = [n for n, part in parts.items() if place in (n, type(part).__name__)]
+            if not found and not any(type(part) is kind for part in parts.values()):
+                raise ConflictError(
+                    f"`by` of `ReplaceModules` must name modules or classes of"
+                    f" {type(pl_module).__name__}, got {place!r}."
+                )
+            for each in found:
+                if type(parts[each]) is not kind:
+                    pl_module.set_submodule(each, kind())
+
+
+def class_named(place: str, name: str) -> type[nn.Module]:
+    """Return the class, of ``torch.nn`` where its name has no dot."""
+    path, _, last = name.rpartition(".")
+    try:
+        kind: type[nn.Module] = getattr(import_module(path) if path else nn, last)
+    except (ImportError, AttributeError) as error:
+        raise InvalidArgumentError(
+            f"`by[{place!r}]` must be a class of torch.nn or the path of one, got {name!r}."
+        ) from error
+    return kind

@@ -1,0 +1,208 @@
+"""What a program is made of, as far as cures need to know: seen in the watched run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
+from lightning_stab.functional.layer_kinds import (
+    CONVOLUTIONS,
+    TRANSPOSED_CONVOLUTIONS,
+    WEIGHT_LAYERS,
+)
+from lightning_stab.prescription.optimizer_settings import first_rate
+from lightning_stab.prescription.surgery import hidden_activations, is_activation, long_sequences
+
+OUTPUT_ONLY = ("Softmax", "LogSoftmax", "Softmin")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Plain values, so that they may come from another process.
+
+    Attributes:
+        norms: which norms of `NormBeforeActivations` fit: all, ``layer`` alone, or none.
+        long_sequences: how many sequences `SkipConnections` would change.
+        hidden_classes: the classes of activation modules.
+        output_activation: the name and class of the module after the last weight layer.
+        losses: the classes of loss modules.
+        first_layer: the weight layer that is called first; empty where it is the first declared.
+        last_layer: the same of the last.
+        takes_inputs: whether that first layer is of a kind that can standardise its inputs.
+        real_targets: whether the second part of a batch holds real numbers.
+        learning_rate: of the first group, before schedules.
+        momentum: of the first group, the first of ``betas`` for Adam.
+        weight_decay: of the first group.
+        optimizer: its class.
+        has_schedule: whether the module has a scheduler.
+        callbacks: the Trainer's, by class, with their options.
+        batch_fingerprint: a number that tells the first batch from others.
+        max_epochs: of the run; 0 if it has no end by epochs.
+        accumulate: batches in a step.
+        steps: optimizer steps that were planned.
+    """
+
+    norms: tuple[str, ...] = ()
+    long_sequences: int = 0
+    hidden_classes: tuple[str, ...] = ()
+    output_activation: tuple[str, str] = ("", "")
+    losses: tuple[str, ...] = ()
+    first_layer: str = ""
+    last_layer: str = ""
+    takes_inputs: bool = False
+    real_targets: bool = False
+    learning_rate: float = math.nan
+    momentum: float = math.nan
+    weight_decay: float = math.nan
+    optimizer: str = ""
+    has_schedule: bool = False
+    callbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    batch_fingerprint: float = 0.0
+    max_epochs: int = 0
+    accumulate: int = 1
+    steps: int = 0
+
+
+class Surveyor(Callback):
+    """Looks at module, optimizers and first batch; changes nothing."""
+
+    def __init__(self) -> None:
+        self.survey: Survey | None = None
+        self._calls: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+        self._handles: list[RemovableHandle] = []
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Put hooks on for the first batch, and note what the Trainer has."""
+        if self.survey is not None:
+            return
+        self.survey = _survey(trainer, batch)
+        for name, part in pl_module.named_modules():
+            if not any(True for _ in part.children()):
+                self._handles.append(part.register_forward_hook(self._note(name)))
+
+    def _note(self, name: str) -> Any:
+        def hook(part: nn.Module, inputs: Any, output: Any) -> None:
+            shape = tuple(inputs[0].shape) if inputs and isinstance(inputs[0], Tensor) else ()
+            self._calls.append((name, part, shape))
+
+        return hook
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Read what the forward pass has shown, and take the hooks off."""
+        self._finish(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Do so here where a module steps by itself."""
+        self._finish(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Take the hooks off."""
+        self._finish(pl_module)
+
+    def _finish(self, module: LightningModule) -> None:
+        if not self._handles or self.survey is None:
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        known = {**vars(self.survey), **_structure(module, self._calls)}
+        self.survey = Survey(**known)
+        self._calls.clear()
+
+
+def _survey(trainer: Trainer, batch: Any) -> Survey:
+    group = trainer.optimizers[0].param_groups[0] if trainer.optimizers else {}
+    pair = batch if isinstance(batch, (list, tuple)) and len(batch) > 1 else (None, None)
+    momentum = group["betas"][0] if "betas" in group else group.get("momentum", math.nan)
+    options = {
+        type(each).__name__: dict(vars(getattr(each, "options", object)))
+        for each in callbacks_of(trainer)
+    }
+    steps = trainer.estimated_stepping_batches
+    return Survey(
+        real_targets=isinstance(pair[1], Tensor) and pair[1].is_floating_point(),
+        learning_rate=first_rate(trainer) if group else math.nan,
+        momentum=float(momentum),
+        weight_decay=float(group.get("weight_decay", math.nan)),
+        optimizer=type(trainer.optimizers[0]).__name__ if group else "",
+        has_schedule=bool(trainer.lr_scheduler_configs),
+        callbacks={n: {k: v for k, v in o.items() if k[:2] != "__"} for n, o in options.items()},
+        batch_fingerprint=fingerprint(batch),
+        max_epochs=max(0, trainer.max_epochs or 0) if trainer.max_steps < 0 else 0,
+        accumulate=trainer.accumulate_grad_batches,
+        steps=int(steps) if math.isfinite(steps) else 0,
+    )
+
+
+def fingerprint(batch: Any) -> float:
+    """Return a number that tells a batch from one with other samples or another order."""
+    from torch.utils._pytree import tree_leaves
+
+    total = 0.0
+    for tensor in tree_leaves(batch):
+        if isinstance(tensor, Tensor) and tensor.numel():
+            flat = torch.nan_to_num(tensor.detach().reshape(-1).to("cpu", torch.float64))
+            total += float(flat @ torch.linspace(1, 2, len(flat), dtype=torch.float64))
+    return total
+
+
+def _structure(
+    module: LightningModule, calls: list[tuple[str, nn.Module, tuple[int, ...]]]
+) -> dict[str, Any]:
+    weights = [(name, part) for name, part, _ in calls if isinstance(part, WEIGHT_LAYERS)]
+    declared = [name for name, part in module.named_modules() if isinstance(part, WEIGHT_LAYERS)]
+    last_weight = max(
+        (i for i, (_, part, _) in enumerate(calls) if isinstance(part, WEIGHT_LAYERS)), default=0
+    )
+    after = [
+        (name, type(part).__name__)
+        for name, part, _ in calls[last_weight + 1 :]
+        if type(part).__name__ in OUTPUT_ONLY or is_activation(part)
+    ]
+    first, last = (weights[0], weights[-1]) if weights else (("", nn.Identity()),) * 2
+    linear = (nn.Linear, *CONVOLUTIONS)
+    return {
+        "norms": _norms(module, calls),
+        "long_sequences": len(long_sequences(module)),
+        "hidden_classes": tuple(
+            {type(part).__name__ for _, part, _ in calls if is_activation(part)}
+        ),
+        "output_activation": after[0] if len(after) == 1 else ("", ""),
+        "losses": tuple(
+            {type(p).__name__ for p in module.modules() if type(p).__name__.endswith("Loss")}
+        ),
+        "first_layer": "" if declared[:1] == [first[0]] else first[0],
+        "last_layer": "" if declared[-1:] == [last[0]] else last[0],
+        "takes_inputs": type(first[1]) in linear,
+    }
+
+
+def _norms(
+    module: LightningModule, calls: list[tuple[str, nn.Module, tuple[int, ...]]]
+) -> tuple[str, ...]:
+    """Return the norms that fit what really reaches each hidden activation."""
+    layers = dict(hidden_activations(module))
+    shapes = [(name, shape) for name, _, shape in calls if name in layers]
+    if len(layers) < 2 or sorted(name for name, _ in shapes) != sorted(layers):
+        return ()  # one is called several times, or never
+    by_batch = True
+    for name, shape in shapes:
+        layer: Any = layers[name]
+        is_convolution = isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS))
+        width = layer.out_channels if is_convolution else layer.out_features
+        if len(shape) < 2 or shape[1 if is_convolution else -1] != width:
+            return ()
+        by_batch = by_batch and (is_convolution or len(shape) == 2)
+    return ("batch", "layer") if by_batch else ("layer",)
