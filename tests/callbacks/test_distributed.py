@@ -88,6 +88,13 @@ def data_parallel():
     run("budget", StepGuard("skip", max_consecutive=3), data=shards(poison=range(3, 12)))
 
 
+needs_sharding_on_a_cpu = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"),
+    reason="`fully_shard` of this torch (2.6) does not run on a CPU",
+)
+
+
+@needs_sharding_on_a_cpu
 def test_fully_sharded_parameters_have_the_true_global_norm(tmp_path):
     facts = facts_alike(fully_sharded, tmp_path)
     assert facts["monitored"]["weights"] == facts["plain"]["weights"]
@@ -160,6 +167,7 @@ def fully_sharded():
     run("history", GradientClipping("history", method="percentile", every_n_steps=1))
 
 
+@needs_sharding_on_a_cpu
 def test_fully_sharded_windows_accumulate_and_their_noise_scale_is_finite(tmp_path):
     facts = facts_alike(accumulated, tmp_path)
     assert facts["watched"]["weights"] == facts["plain"]["weights"]
