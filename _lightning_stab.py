@@ -1,11 +1,13 @@
-"""The script ``lightning-stab``: answers at once what needs no torch, and hands on the rest.
+"""What Python's entry points name: it costs nothing until there is something to do.
 
-Importing anything of ``lightning_stab`` loads torch and Lightning, which takes seconds. Neither the
-version, nor the list of commands, nor a misspelt command shall wait for that.
+Importing anything of ``lightning_stab`` loads torch and Lightning, which takes seconds. The script
+``lightning-stab`` answers at once what needs neither: the version, the list of commands, a misspelt
+command. The callbacks of the variable ``LIGHTNING_STAB`` are made only where it is set.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -35,6 +37,14 @@ COMMANDS = {  # what each does, and an example
     "diagnose": (
         "Watch a short fit that saves nothing, and say what is wrong.",
         "diagnose --config my.yaml --steps 500",
+    ),
+    "report": (
+        "Make a page of a run from its logs: what is wrong, where, since when.",
+        "report runs/version_0",
+    ),
+    "compare": (
+        "Make a page of several runs: what was set differently, and what tells them apart.",
+        "compare runs/version_0 runs/version_1",
     ),
 }
 HELP = """\
@@ -67,6 +77,16 @@ def main() -> None:
     from lightning_stab.cli import main as run
 
     run(words)
+
+
+def attach() -> list[object]:
+    """Return the callbacks that ``LIGHTNING_STAB`` names, for every Trainer that is made."""
+    text = os.environ.get("LIGHTNING_STAB", "").strip()
+    if not text:
+        return []
+    from lightning_stab.attach import from_environment
+
+    return from_environment(text)
 
 
 def answer(words: Sequence[str]) -> int | None:

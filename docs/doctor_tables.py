@@ -64,7 +64,7 @@ def thresholds() -> str:
                 if c.threshold == name:
                     uses.setdefault((c.fact, c.sign), []).append(f"`{rule.id}`")
         what = "; ".join(
-            f"{'not ' if sign == 'not>' else ''}`{fact}` {'below' if sign == '<' else 'above'} it:"
+            f"{'not ' if 'not' in sign else ''}`{fact}` {'below' if '<' in sign else 'above'} it:"
             f" {', '.join(dict.fromkeys(found))}"
             for (fact, sign), found in uses.items()
         )
@@ -92,8 +92,8 @@ def condition(c: Condition) -> str:
 
 
 def compared(fact: str, sign: str) -> str:
-    """Return a fact and how it is compared; ``not>`` is true for an unknown value too."""
-    return f"not `{fact}` >" if sign == "not>" else f"`{fact}` {sign}"
+    """Return a fact and how it is compared; with ``not``, which is true for the unknown too."""
+    return f"not `{fact}` {sign[3:]}" if sign.startswith("not") else f"`{fact}` {sign}"
 
 
 def plain(advice: str) -> str:

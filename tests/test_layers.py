@@ -14,6 +14,7 @@ FLOORS = (  # first components below the package, lowest first; an import may on
     {"functional"},
     {"diagnosis", "reporting"},
     {"callbacks", "models", "data"},
+    {"attach"},
     {"__init__"},
     {"prescription"},
     {"cli"},
@@ -31,6 +32,7 @@ ROOMS = {  # which other rooms a room of callbacks/ may import
     "stopping": set(),
     "initialization": set(),
     "gradcheck": set(),
+    "report": set(),
     "decay": {"stopping", "guard"},
     "doctor": {"gradients", "activations", "clipping"},
 }

@@ -243,6 +243,7 @@ def calls_of(
     _take(clock, last - first)
     clock.stop = True
     clock.go.release()
+    clock.done.acquire()
     if clock.error:
         raise RuntimeError(clock.error)
     return entered[0]

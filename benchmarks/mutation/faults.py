@@ -37,6 +37,7 @@ class PlantedFault:
     Attributes:
         path: the file.
         line: where it is, from 1.
+        code: the text of that line, without its indentation.
         kind: what was changed.
         before: the changed expression or statement as it was.
         after: as it is now.
@@ -45,6 +46,7 @@ class PlantedFault:
 
     path: Path
     line: int
+    code: str
     kind: str
     before: str
     after: str
@@ -57,18 +59,38 @@ class Site:
 
     path: Path
     place: int
+    line: int
     kind: str
     change: Callable[[Any], None]
 
     def plant(self) -> PlantedFault:
         """Return the fault."""
-        tree = ast.parse(self.path.read_text())
+        text = self.path.read_text()
+        tree = ast.parse(text)
         node = _nodes(tree)[self.place]
-        line, before = node.lineno, ast.unparse(node)
+        before, code = ast.unparse(node), text.splitlines()[self.line - 1].strip()
+        is_block = isinstance(node, (ast.If, ast.While))
+        place = _place(node.test if is_block else node)
         self.change(node)
-        after = ast.unparse(node)
-        source = ast.unparse(ast.fix_missing_locations(tree))
-        return PlantedFault(self.path, line, self.kind, before, after, source)
+        source = _replaced(text, place, node.test if is_block else node)
+        return PlantedFault(
+            self.path, self.line, code, self.kind, before, ast.unparse(node), source
+        )
+
+
+def _replaced(text: str, place: tuple[int, int, int, int], node: ast.stmt | ast.expr) -> str:
+    """Return a file's text with one node written anew; all else, comments too, stays as it is."""
+    line, column, end_line, end_column = place
+    lines = text.encode().splitlines(keepends=True)
+    start = sum(map(len, lines[: line - 1])) + column
+    end = sum(map(len, lines[: end_line - 1])) + end_column
+    new = ast.unparse(node)
+    new = f"({new})" if isinstance(node, ast.expr) else new
+    return (text.encode()[:start] + new.encode() + text.encode()[end:]).decode()
+
+
+def _place(node: Any) -> tuple[int, int, int, int]:
+    return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
 
 
 def sites_of(path: Path) -> Iterator[Site]:
@@ -76,11 +98,12 @@ def sites_of(path: Path) -> Iterator[Site]:
 
     A comparison is turned, an operator exchanged, a number, truth value or default changed, a
     condition negated, a call whose result is not used left out, or a return value left out.
-    Docstrings, annotations, messages of errors and what only a type checker runs stay.
+    Docstrings, annotations, messages of errors and what only a type checker runs stay; so does the
+    `strict` of a `zip`, by which the code checks itself.
     """
     for place, node in enumerate(_nodes(ast.parse(path.read_text()))):
         for kind, change in _changes(node):
-            yield Site(path, place, kind, change)
+            yield Site(path, place, node.lineno, kind, change)
 
 
 def _nodes(tree: ast.Module) -> list[ast.stmt | ast.expr]:
@@ -92,6 +115,8 @@ def _nodes(tree: ast.Module) -> list[ast.stmt | ast.expr]:
 
 def _collect(node: ast.AST, found: list[ast.stmt | ast.expr]) -> None:
     if isinstance(node, (ast.Raise, ast.JoinedStr)) or _is_for_types(node) or _is_text(node):
+        return
+    if isinstance(node, ast.keyword) and node.arg == "strict":
         return
     if isinstance(node, (ast.stmt, ast.expr)):
         found.append(node)
@@ -126,8 +151,13 @@ def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, Callable[[Any], N
         yield "condition", _negate
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         yield "call left out", _empty
-    if isinstance(node, ast.Return) and node.value is not None:
+    if isinstance(node, ast.Return) and not _is_empty(node.value):
         yield "return value left out", _return_nothing
+
+
+def _is_empty(node: ast.expr | None) -> bool:
+    """Say whether None in its place is the same, or for a truth value all but the same."""
+    return node is None or (isinstance(node, ast.Constant) and str(node.value) in ("None", "False"))
 
 
 def _turn(node: ast.Compare) -> None:

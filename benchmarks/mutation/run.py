@@ -3,21 +3,26 @@
     python -m benchmarks.mutation.run --number 120 --seed 1 --json out.json
 
 Each fault is planted in a copy of the project, and the gate's tests run there until the first one
-fails: first those of the file's own folder, then all others. A fault that changes nothing that can
-be seen counts as missed until a reader marks it: `--equivalent` names a file with lines
-`path:line:kind`, which are left out. A stopped run goes on with what the JSON lacks.
+fails: first those of the file's own folder, then those of what imports it, then all. `--near`
+leaves the third round out. A fault that changes nothing that can be seen counts as missed until a
+reader marks it in `equivalent.toml`, with the reason; such faults are left out. A stopped run goes
+on with what the JSON lacks.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -27,6 +32,16 @@ from benchmarks.mutation.faults import PlantedFault, sites_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "lightning_stab"
+EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+# tests that hold a part of the package from outside its own folder, whoever imports it
+ELSEWHERE = {
+    "callbacks": ("tests/callbacks/test_*.py", "tests/contract/test_*.py", "tests/test_b*.py"),
+    "data": ("tests/docs/test_defaults.py",),
+    "diagnosis": ("tests/docs/test_*.py",),
+    "functional/gradcheck": ("tests/callbacks/gradcheck/test_*.py",),
+    "functional/initialization": ("tests/callbacks/initialization/test_*.py",),
+    "models": ("tests/docs/test_defaults.py",),
+}
 SECONDS = 1200  # a fault that makes a loop endless counts as noticed
 
 
@@ -41,18 +56,73 @@ def name_of(fault: PlantedFault) -> str:
     return f"{fault.path.relative_to(ROOT).as_posix()}:{fault.line}:{fault.kind}:{fault.after}"
 
 
+def equivalent_faults(path: Path = EQUIVALENT) -> list[dict[str, str]]:
+    """Return the marked faults, each with its path, kind, line of code, change and reason."""
+    entries: list[dict[str, str]] = tomllib.loads(path.read_text())["fault"]
+    return entries
+
+
+def is_marked(fault: PlantedFault, marked: Sequence[dict[str, str]]) -> bool:
+    """Say whether a fault is one of those; line numbers age, so the text of its line tells."""
+    return any(is_fault(fault, entry) for entry in marked)
+
+
+def is_fault(fault: PlantedFault, entry: dict[str, str]) -> bool:
+    """Say whether an entry names this fault; ``now`` may be the first line of a long change."""
+    own = (fault.path.relative_to(ROOT).as_posix(), fault.kind, fault.code)
+    named = (entry["path"], entry["kind"], entry["code"])
+    return own == named and fault.after.splitlines()[0] == entry["now"]
+
+
 def rounds_for(path: Path) -> list[list[str]]:
-    """Return what to run, the likeliest to notice first: the tests of its folder, then all."""
+    """Return what to run, the likeliest to notice first: each round is what pytest is given.
+
+    The tests of the file's folder and its doctests; the tests of the files that import it, and
+    those that hold its part of the package from outside; all tests.
+    """
     inside = path.relative_to(ROOT / PACKAGE)
-    folders = [ROOT / "tests" / parent for parent in inside.parents]
-    near = next(folder for folder in folders if folder.is_dir())
-    own = [str(near.relative_to(ROOT)), f"{PACKAGE}/{inside.as_posix()}"]
-    return [own, ["tests"]] if near != ROOT / "tests" else [["tests"]]
+    own = _tests_of(path)
+    beside = {test for user in _users(path) for test in _tests_of(user)}
+    for part, patterns in ELSEWHERE.items():
+        if inside.is_relative_to(part):
+            beside.update(test for pattern in patterns for test in ROOT.glob(pattern))
+    rounds = [_nearest_first(tests, path) for tests in (own, beside - own) if tests]
+    rounds[0].append(f"{PACKAGE}/{inside.as_posix()}")
+    return [*rounds, ["tests"]]
+
+
+def _tests_of(path: Path) -> set[Path]:
+    """Return the files that test a file: those of its folder, or those at the top of the tests."""
+    inside = path.relative_to(ROOT / PACKAGE)
+    near = next(f for f in (ROOT / "tests" / parent for parent in inside.parents) if f.is_dir())
+    return set(near.glob("test_*.py") if near == ROOT / "tests" else near.rglob("test_*.py"))
+
+
+def _nearest_first(tests: Iterable[Path], path: Path) -> list[str]:
+    """Order tests by how often they name what a file defines: the first failure ends a round."""
+    tree = ast.parse(path.read_text())
+    names = {n.name for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef))}
+    word = re.compile(rf"\b({'|'.join([path.stem, *names])})\b")
+    ordered = sorted(tests, key=lambda test: (-len(word.findall(test.read_text())), test))
+    return [test.relative_to(ROOT).as_posix() for test in ordered]
+
+
+def _users(path: Path) -> set[Path]:
+    """Return the files of the package that import a file."""
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return {user for user in (ROOT / PACKAGE).rglob("*.py") if module in _imports(user)}
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    nodes = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom))
+    names = ((n.module, f"{n.module}.{each.name}") for n in nodes for each in n.names)
+    return frozenset(name for pair in names for name in pair if name)
 
 
 def notices(fault: PlantedFault, copy: Path, *, only_near: bool = False) -> str:
     """Plant a fault in a copy of the project; return the first test that fails, or nothing."""
-    rounds = rounds_for(fault.path)[: 1 if only_near else None]
+    rounds = rounds_for(fault.path)[: -1 if only_near else None]
     target = copy / fault.path.relative_to(ROOT)
     whole = target.read_text()
     target.write_text(fault.source)
@@ -127,13 +197,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--seed", type=int, default=0, help="of the sample: a fresh one each time")
     options.add_argument("--jobs", type=int, default=1, help="processes side by side")
     options.add_argument("--under", default=PACKAGE, help="the folder or part that is sampled")
-    options.add_argument("--near", action="store_true", help="only the tests of a file's folder")
-    options.add_argument("--equivalent", type=Path, help="faults that change nothing, to leave out")
+    options.add_argument("--near", action="store_true", help="not all tests: those nearby")
+    options.add_argument(
+        "--equivalent", type=Path, default=EQUIVALENT, help="faults that change nothing, left out"
+    )
     chosen = options.parse_args(argv)
     number, under = (2, f"{PACKAGE}/models") if chosen.small else (chosen.number, chosen.under)
-    same = chosen.equivalent.read_text().splitlines() if chosen.equivalent else []
-    faults = sample(number, chosen.seed, under)
-    faults = [f for f in faults if not any(name_of(f).startswith(line) for line in same if line)]
+    marked = equivalent_faults(chosen.equivalent)
+    faults = [f for f in sample(number, chosen.seed, under) if not is_marked(f, marked)]
     known = read_json(chosen.json, {}).get("first_failure", {})
     for found in results(faults, known, chosen.jobs, only_near=chosen.near or chosen.small):
         write_json(chosen.json, {"seed": chosen.seed, "first_failure": found})

@@ -8,6 +8,7 @@ from lightning_stab.callbacks.gradcheck.gradient_check import GradientCheck
 from lightning_stab.callbacks.gradients.gradient_monitor import GradientMonitor
 from lightning_stab.callbacks.guard.step_guard import StepGuard
 from lightning_stab.callbacks.initialization.weight_initialization import WeightInitialization
+from lightning_stab.callbacks.report.stability_report import StabilityReport
 from lightning_stab.callbacks.stopping.best_weights_early_stopping import BestWeightsEarlyStopping
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "GradientClipping",
     "GradientMonitor",
     "LearningRateDecay",
+    "StabilityReport",
     "StepGuard",
     "TrainingDoctor",
     "WeightInitialization",

@@ -3,7 +3,7 @@
 ``fit``, ``validate``, ``test`` and ``predict`` take any module and any data module by class path
 (``fit --model my_package.MyModule --data my_package.MyData``), and the suite's own classes,
 callbacks and Lightning's by their short names. ``check`` and ``diagnose`` take the same and save
-nothing.
+nothing. ``report`` and ``compare`` make pages of the logs of runs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,17 @@ from jsonargparse import set_parsing_settings
 
 from _lightning_stab import answer
 from lightning_stab.cli.check import check
+from lightning_stab.cli.compare import compare
 from lightning_stab.cli.diagnose import diagnose
 from lightning_stab.cli.parser import StabArgumentParser, StabCLI, own_error
+from lightning_stab.cli.report import report
 
-OTHER_COMMANDS = {"check": check, "diagnose": diagnose}
+OTHER_COMMANDS = {
+    "check": check,
+    "compare": compare,
+    "diagnose": diagnose,
+    "report": report,
+}
 
 
 def main(args: list[str] | None = None) -> None:

@@ -46,6 +46,7 @@ MONITORING: dict[str, dict[str, Any]] = {
     "GradientMonitor": {},
     "StepGuard": {},
     "TrainingDoctor": {},
+    "StabilityReport": {},
 }
 ALL: dict[str, dict[str, Any]] = {
     "WeightInitialization": {},
@@ -57,6 +58,7 @@ ALL: dict[str, dict[str, Any]] = {
     "LearningRateDecay": {},
     "BestWeightsEarlyStopping": {"monitor": "val_loss"},
     "TrainingDoctor": {},
+    "StabilityReport": {},
 }
 
 LOADERS = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}

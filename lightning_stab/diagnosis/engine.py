@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,6 +15,14 @@ from lightning_stab.diagnosis.rule import Rule, match
 from lightning_stab.diagnosis.rules import CAUSES, EXPLAINS, IDS, RULES
 from lightning_stab.diagnosis.thresholds import THRESHOLDS, current_names
 
+LAST_RANK_OF_FORM = 1  # faults up to this rank do not pass by themselves
+WITHDRAWN_AFTER = 2  # moments in a row at which an alarm does not hold
+CLEARLY = 0.15  # by so much more must be learnt to withdraw an alarm than to keep it silent
+# what passes with time, so that it withdraws nothing
+PASSING = frozenset(
+    {"epoch", "step", "samples", "progress", "warming_up", "rate_left", "falling", "recent_fall"}
+)
+
 
 class Engine:
     """Keeps what was found, and decides what is new.
@@ -22,6 +32,14 @@ class Engine:
     learning rate is advised. ``CAUSES`` is that order. A rule is reported once its conditions have
     held at ``persistence`` moments in a row; a fault is reported once, and again only if it has
     become more severe, or, for one that passes, after ``cool_down`` steps.
+
+    An alarm whose conditions fail at several moments in a row is withdrawn, unless it is about the
+    form of the program; the end of the run confirms those that hold.
+
+    Attributes:
+        findings: those that stand, in the order in which they were found.
+        withdrawn: those that were taken back.
+        changed: of the latest moment, the findings that were withdrawn or confirmed.
 
     Args:
         thresholds: numbers that replace the defaults, by name, or by ``id.name`` for one id.
@@ -52,7 +70,11 @@ class Engine:
         self.rules = tuple(rules)
         self.cool_down = cool_down
         self.findings: list[Finding] = []
+        self.withdrawn: list[Finding] = []
+        self.changed: list[Finding] = []
         self._streaks = [0] * len(self.rules)
+        self._since = [0] * len(self.rules)
+        self._absent: dict[str, int] = {}  # by id, moments in a row at which an alarm failed
         for rule in self.rules:
             one_of("rule.id", rule.id, IDS)
             for condition in rule.conditions:
@@ -64,6 +86,7 @@ class Engine:
         Args:
             facts: what was measured up to this moment.
         """
+        self._review(facts)
         triggered = []
         for index, rule in enumerate(self.rules):
             if not _applies(rule, facts.moment):
@@ -72,26 +95,89 @@ class Engine:
             self._streaks[index] = self._streaks[index] + 1 if found is not None else 0
             if found is None or rule.id in self.ignore:
                 continue
-            if self._streaks[index] >= rule.persistence:
-                triggered.append((rule, *found))
+            if self._streaks[index] == 1:
+                self._since[index] = facts.step
+            # what was taken back once has to persist for longer
+            factor = 2 if any(f.id == rule.id for f in self.withdrawn) else 1
+            if self._streaks[index] >= rule.persistence * factor:
+                triggered.append((rule, *found, index))
         triggered.sort(key=lambda each: (CAUSES[each[0].id], -SEVERITIES.index(each[0].severity)))
         new = []
-        for rule, layers, evidence in triggered:
+        for rule, layers, evidence, index in triggered:
             is_explained = any(f.is_alarm and rule.id in EXPLAINS[f.id] for f in self.findings)
             if not is_explained and not self._is_known(rule, facts):
-                new.append(_finding(rule, layers, evidence, facts))
+                finding = _finding(rule, layers, evidence, facts)
+                since, seen = self._since[index], self._streaks[index]
+                new.append(replace(finding, since=since, seen=seen))
                 self.findings.append(new[-1])
         return new
 
+    def _review(self, facts: Facts) -> None:
+        """Withdraw what no longer holds; at the end of the run, confirm what does."""
+        self.changed = []
+        for finding in list(self.findings):
+            rules = [r for r in self.rules if r.id == finding.id and r.severity != "info"]
+            asked = [r for r in rules if _applies(r, facts.moment)]
+            if not finding.is_alarm or not asked or facts.moment == "start":
+                continue
+            may_pass = CAUSES[finding.id] > LAST_RANK_OF_FORM
+            holds = len(asked) < len(rules) or any(self._may_hold(r, facts) for r in asked)
+            if holds or not may_pass:
+                self._absent[finding.id] = 0
+                if facts.moment == "end":
+                    self._exchange(finding, replace(finding, state="confirmed"))
+                continue
+            absent = self._absent[finding.id] = self._absent.get(finding.id, 0) + 1
+            if absent >= WITHDRAWN_AFTER or facts.moment == "end":
+                taken = replace(finding, state="withdrawn", withdrawn_at=facts.step)
+                self._exchange(finding, taken)
+
+    def _exchange(self, finding: Finding, other: Finding) -> None:
+        """Put the changed finding where it belongs."""
+        place = next(i for i, f in enumerate(self.findings) if f is finding)
+        if other.state == "withdrawn":
+            del self.findings[place]
+            self.withdrawn.append(other)
+        else:
+            self.findings[place] = other
+        self.changed.append(other)
+
+    def _may_hold(self, rule: Rule, facts: Facts) -> bool:
+        """Say whether a rule holds but for what passes with time and what is not known now."""
+        thresholds = self._thresholds_of(rule)
+        for condition in rule.conditions:
+            value, limit = getattr(facts, condition.fact), thresholds[condition.threshold]
+            is_over = condition.fact == "progress" and condition.sign == ">" and value <= limit
+            if condition.fact in PASSING and not is_over:  # a run may be continued beyond its end
+                continue
+            if condition.fact in BY_LAYER:
+                if value and not any(condition.holds(v, limit) for v in value.values()):
+                    return False
+            elif condition.fact == "learnt" and condition.sign == "not>":
+                if value > limit + CLEARLY:
+                    return False
+            elif not (math.isnan(value) or condition.holds(value, limit)):
+                return False
+        return True
+
     def state_dict(self) -> dict[str, Any]:
         """Return what was found, and for how long each rule has held, as plain values."""
-        return {"findings": [f.to_dict() for f in self.findings], "streaks": list(self._streaks)}
+        return {
+            "findings": [f.to_dict() for f in self.findings],
+            "streaks": list(self._streaks),
+            "withdrawn": [f.to_dict() for f in self.withdrawn],
+            "since": list(self._since),
+            "absent": dict(self._absent),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue; what other rules had counted is forgotten."""
         self.findings = [Finding.from_dict(plain) for plain in state["findings"]]
+        self.withdrawn = [Finding.from_dict(plain) for plain in state.get("withdrawn", ())]
+        self._absent = dict(state.get("absent", {}))
         if len(state["streaks"]) == len(self.rules):
             self._streaks = list(state["streaks"])
+            self._since = list(state.get("since", self._since))
 
     def _thresholds_of(self, rule: Rule) -> Mapping[str, float]:
         """Return the thresholds, with those that were given for this id alone."""

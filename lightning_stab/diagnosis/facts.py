@@ -32,10 +32,13 @@ class Facts:
             measured last. Rules about validation count validations, the others sampled steps.
         step: optimizer steps taken.
         epoch: epochs done, with fractions.
+        samples: rows of the batches seen, about.
         warming_up: 1 while the learning rate still rises, else 0.
         learning_rate: of the first parameter group.
         rate_left: the learning rate over its highest so far.
         progress: how much of the planned run is done.
+        on_purpose: 1 for a run that is not meant to train well: `overfit_batches`, `fast_dev_run`.
+        highest_rate: the highest learning rate so far.
         identical_units: by layer, the fraction of units whose incoming weights equal another's AND
             whose gradients do too, so that no step can tell them apart. In [0, 1], at the start.
         start_loss_ratio: the first loss over that of a blind prediction: equal probabilities, in a
@@ -49,6 +52,18 @@ class Facts:
         unreachable_targets: the fraction of a regression's targets that lie outside the range of
             the activation that makes its predictions (below 0 for ReLU, beyond 1 for tanh).
         rectified_logits: the fraction of zeros among logits that a ReLU makes for a cross-entropy.
+        softmax_of_one: 1 where the softmax before the loss runs over a single unit, else 0.
+        softmax_of_batch: 1 where it runs over the rows of the batch, else 0.
+        squashed_logits: 1 where a cross-entropy receives the output of a sigmoid or tanh, else 0.
+        exclusive_labels: 1 where each row of a binary cross-entropy has exactly one label of three
+            or more, else 0.
+        error_of_probabilities: 1 where a squared or absolute error compares probabilities with
+            targets that are 0 or 1, else 0.
+        broadcast: 1 where predictions and targets meet in the shapes [N] and [N, 1], else 0.
+        constant_targets: 1 where all targets seen are the same, else 0; unknown for few.
+        constant_rows: the same of the targets in the batches, where the loss function is not known.
+        impossible_targets: the fraction of a binary cross-entropy's targets outside [0, 1].
+        class_out_of_range: 1 where the run failed because a target is no class of the outputs.
         batch_variety: how far the targets differ within a batch, over how far they differ overall:
             near 0 where each batch holds one class.
         target_peak: the largest magnitude of any batch's second tensor, its targets, over the
@@ -60,6 +75,11 @@ class Facts:
         unoptimized: by parameter, 1 for a trainable one in no optimizer.
         without_gradient: by parameter of an optimizer, the fraction of sampled steps at which it
             had no gradient.
+        frozen_held: by parameter, 1 for a frozen one that an optimizer holds.
+        norm_values: how many values batch normalisation has for each channel, the least of all
+            layers; only those of fewer than 16 rows are counted.
+        dropout: the largest probability of a dropout layer in training.
+        weight_decay: the largest of the optimizer's groups.
         depth: linear and convolution layers in a row, the output layer among them.
         gradient_depth_start_log10: `gradient_depth_log10` before the first step.
         gradient_depth_log10: log10 of the gradient's RMS at the first over that at the last hidden
@@ -69,6 +89,7 @@ class Facts:
             of the first hidden layer's pre-activations.
         gradient_time_log10: log10 of the gradient's RMS at the first over that at the last time
             steps of a recurrent layer, the worst layer's.
+        zero_gradient: the fraction of the recent sampled steps at which every gradient was 0.
         gradient_growth_log10: log10 of the gradient's norm over its median in the first steps.
         most_dead: the largest fraction of units, in any layer, that were zero on the samples of the
             window so far.
@@ -81,25 +102,42 @@ class Facts:
             steps after warm-up.
         update_ratio: the median layer's ratio of update to weight: the median of the recent sampled
             steps.
+        travelled: how far the median layer's weights are from where they started, over their size.
+        reach: how far the largest step so far would carry them in the planned run, if all steps
+            went one way.
+        straightness: the distance covered between two sampled steps over the length of the path:
+            near 1 where each step goes the way of the one before, near 0 where they cancel.
         weight_growth: the norm of all weights over what it was at the start.
         loss_ratio: the recent loss over the first.
         early_rise: the largest of the first losses over the very first.
+        highest_rise: the largest level of the loss so far over its start, in medians of several.
         improvement: how far the loss has come down, relative to its start.
+        gain_noise: `improvement` in standard errors.
+        falling: how far the loss fell from the first to the second half of the latest losses, in
+            standard errors.
+        recent_fall: the same relative to what nothing learnt loses, the start where that is
+            unknown.
         recent_improvement: the same within the last epoch, relative to the loss's start.
         unexplained: the recent loss over that of the best constant prediction, 1 where nothing was
-            learnt. Known for cross-entropies, squared and absolute errors.
+            learnt. Known for torch's losses; for others the least loss of shuffled pairs of inputs
+            and targets stands for it.
         learnt: 1 - `unexplained` where that is known, else `improvement`: 0 where nothing was
             learnt, 1 for a perfect fit.
         spikes: losses in the latest interval far above the run's own recent past.
         spike_height: the largest rise of a spike over the median loss before it.
         spiky_epochs: how many epochs had spikes.
         relapse: how much of what the loss had come down at best it has lost again.
+        relapse_noise: the same loss in standard errors.
         oscillation: the loss's swings from step to step, relative to its start.
         nonfinite_losses: losses in the latest interval that are NaN or infinite.
         nonfinite_gradients: by parameter, 1 for one whose gradient had a NaN or an infinite entry
             when the run failed.
         nonfinite_weights: by parameter, 1 for one with a NaN or infinite entry.
         validation_nonfinite: 1 where the latest validation loss is NaN or infinite.
+        validation_shift: how far the validation rows' features lie from the training rows', in
+            standard deviations: the root mean square over the features.
+        validation_stuck: 1 where the validation metric has not moved while the validation loss
+            came down by half, else 0.
         validation_learnt: 1 - the best validation loss over that of the best constant prediction.
         generalization_gap: the best validation loss minus the recent training loss, over that of
             the best constant prediction.
@@ -113,10 +151,13 @@ class Facts:
     moment: str = ""
     step: int = 0
     epoch: float = 0.0
+    samples: float = UNKNOWN
     warming_up: float = UNKNOWN
     learning_rate: float = UNKNOWN
     rate_left: float = UNKNOWN
     progress: float = UNKNOWN
+    on_purpose: float = UNKNOWN
+    highest_rate: float = UNKNOWN
     identical_units: Mapping[str, float] = field(default_factory=dict)
     start_loss_ratio: float = UNKNOWN
     input_size: float = UNKNOWN
@@ -127,6 +168,16 @@ class Facts:
     doubled_sigmoid: float = UNKNOWN
     unreachable_targets: float = UNKNOWN
     rectified_logits: float = UNKNOWN
+    softmax_of_one: float = UNKNOWN
+    softmax_of_batch: float = UNKNOWN
+    squashed_logits: float = UNKNOWN
+    exclusive_labels: float = UNKNOWN
+    error_of_probabilities: float = UNKNOWN
+    broadcast: float = UNKNOWN
+    constant_targets: float = UNKNOWN
+    constant_rows: float = UNKNOWN
+    impossible_targets: float = UNKNOWN
+    class_out_of_range: float = UNKNOWN
     batch_variety: float = UNKNOWN
     target_peak: float = UNKNOWN
     input_peak: float = UNKNOWN
@@ -134,11 +185,16 @@ class Facts:
     stale_gradients: float = UNKNOWN
     unoptimized: Mapping[str, float] = field(default_factory=dict)
     without_gradient: Mapping[str, float] = field(default_factory=dict)
+    frozen_held: Mapping[str, float] = field(default_factory=dict)
+    norm_values: float = UNKNOWN
+    dropout: float = UNKNOWN
+    weight_decay: float = UNKNOWN
     depth: float = UNKNOWN
     gradient_depth_start_log10: float = UNKNOWN
     gradient_depth_log10: float = UNKNOWN
     activation_depth_log10: float = UNKNOWN
     gradient_time_log10: float = UNKNOWN
+    zero_gradient: float = UNKNOWN
     gradient_growth_log10: float = UNKNOWN
     most_dead: float = UNKNOWN
     dead_fraction: Mapping[str, float] = field(default_factory=dict)
@@ -148,10 +204,17 @@ class Facts:
     output_logits: float = UNKNOWN
     early_update_ratio: float = UNKNOWN
     update_ratio: float = UNKNOWN
+    travelled: float = UNKNOWN
+    reach: float = UNKNOWN
+    straightness: float = UNKNOWN
     weight_growth: float = UNKNOWN
     loss_ratio: float = UNKNOWN
     early_rise: float = UNKNOWN
+    highest_rise: float = UNKNOWN
     improvement: float = UNKNOWN
+    gain_noise: float = UNKNOWN
+    falling: float = UNKNOWN
+    recent_fall: float = UNKNOWN
     recent_improvement: float = UNKNOWN
     unexplained: float = UNKNOWN
     learnt: float = UNKNOWN
@@ -159,11 +222,14 @@ class Facts:
     spike_height: float = UNKNOWN
     spiky_epochs: float = UNKNOWN
     relapse: float = UNKNOWN
+    relapse_noise: float = UNKNOWN
     oscillation: float = UNKNOWN
     nonfinite_losses: float = UNKNOWN
     nonfinite_gradients: Mapping[str, float] = field(default_factory=dict)
     nonfinite_weights: Mapping[str, float] = field(default_factory=dict)
     validation_nonfinite: float = UNKNOWN
+    validation_shift: float = UNKNOWN
+    validation_stuck: float = UNKNOWN
     validation_learnt: float = UNKNOWN
     generalization_gap: float = UNKNOWN
     validation_fall: float = UNKNOWN

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 SEVERITIES = ("info", "warning", "error")  # in rising order
+STATES = ("raised", "confirmed", "withdrawn")  # of a finding, in the course of a run
 SHOWN_LAYERS = 3  # that a text names; of the others it says how many there are
 
 
@@ -41,6 +42,12 @@ class Finding:
         message: one sentence.
         advice: what to do, the best first.
         source: where the rule comes from.
+        since: optimizer steps taken when it was first seen; a finding has to persist.
+        seen: at how many checks in a row its conditions had held when it was found, or, at the end
+            of the run, have held.
+        state: ``raised``; ``confirmed`` where it still holds when the run ends; ``withdrawn`` where
+            it held no longer at several checks.
+        withdrawn_at: optimizer steps taken when it was withdrawn; None for one that stands.
 
     Example:
         >>> Finding("plateau", "info", 10, (), {}, "The loss stands still.", ()).is_alarm
@@ -55,6 +62,10 @@ class Finding:
     message: str
     advice: tuple[str, ...]
     source: str = field(default="", compare=False)
+    since: int = field(default=0, compare=False)
+    seen: int = field(default=1, compare=False)
+    state: str = field(default="raised", compare=False)
+    withdrawn_at: int | None = field(default=None, compare=False)
 
     @property
     def is_alarm(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_stab.arguments import one_of
 from lightning_stab.diagnosis.facts import BY_LAYER, Facts, check_fact
 from lightning_stab.diagnosis.finding import Evidence
-from lightning_stab.diagnosis.thresholds import GUARDS
+from lightning_stab.diagnosis.thresholds import GUARDS, TIMES
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -21,6 +21,8 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "not>": lambda value, limit: not value > limit,
     "not<": lambda value, limit: not value < limit,
 }
+
+NAMED = {**GUARDS, **TIMES}  # conditions by the names that rules give them
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def when(text: str) -> tuple[Condition, ...]:
     """Return the conditions that a text such as ``"depth > a and epoch < b"`` names.
 
     Args:
-        text: conditions and names of ``GUARDS``, joined by "and".
+        text: conditions and names of ``GUARDS`` and ``TIMES``, joined by "and".
 
     Example:
         >>> when("epoch > some_epochs")
@@ -64,7 +66,7 @@ def when(text: str) -> tuple[Condition, ...]:
     for part in text.split(" and "):
         words = part.split()
         if len(words) == 1:
-            conditions += when(GUARDS[one_of("guard", words[0], GUARDS)])
+            conditions += when(NAMED[one_of("guard", words[0], NAMED)])
         else:
             conditions.append(Condition(*words))
     return tuple(conditions)

@@ -17,10 +17,17 @@ THRESHOLDS = MappingProxyType(
         "large_start_loss": 6.0,  # times the loss of the best constant prediction
         "never_a_gradient": 0.99,  # of the sampled steps
         "enough_steps": 8.0,  # optimizer steps before "never" is said
+        "early_steps": 15.0,
+        "tens_of_steps": 40.0,
         "many_steps": 95.0,
+        "early_samples": 60.0,  # rows of the batches seen
+        "hundreds_of_samples": 150.0,
         "many_rectified": 0.2,  # of the logits
         "one_class_batches": 0.4,
         "many_unreachable": 0.05,  # of the targets
+        "many_impossible": 0.02,
+        "few_values": 3.5,  # that batch normalisation has for each channel
+        "strong_dropout": 0.85,
         # depth and time, log10 of a ratio
         "vanishing_depth": -3.0,
         "severe_vanishing_depth": -6.0,
@@ -41,10 +48,18 @@ THRESHOLDS = MappingProxyType(
         "notable_update": 0.05,
         "nearly_gone": 0.01,  # of the highest learning rate
         "small_update": 1e-4,
+        "no_rate": 1e-30,
+        "short_reach": 0.03,  # of the weights' size, in the whole run
+        "limited_reach": 0.2,
+        "straight": 0.5,  # distance over path
+        "risen_at_all": 1.05,
         "risen_loss": 3.0,
         "sudden_rise": 3.0,
+        "enormous_rise": 10.0,
         "worse_than_constant": 1.5,
         "small_improvement": 0.05,
+        "clear_trend": 4.0,  # standard errors
+        "notable_fall": 0.02,
         # loss
         "outlying": 30.0,
         "large_spike": 3.0,
@@ -68,12 +83,15 @@ THRESHOLDS = MappingProxyType(
         "small_prediction": 0.3,
         # validation
         "fallen_metric": 0.15,
-        "wide_gap": 0.2,
+        "unlike": 1.5,  # standard deviations between validation and training rows
+        "wide_gap": 0.4,
         "risen_validation_loss": 0.2,
         # time
         "early": 0.3,  # epochs
         "one_epoch": 0.95,
         "half_the_run": 0.5,
+        "whole_run": 0.99,
+        "short_run": 1000.0,  # optimizer steps
         "far_into_the_run": 0.4,
         "some_epochs": 2.95,
     }
@@ -82,14 +100,34 @@ THRESHOLDS = MappingProxyType(
 # conditions that rule out other causes, by the name under which rules ask for them together
 GUARDS = MappingProxyType(
     {
-        "ordinary_steps": "early_update_ratio not> large_update",
+        "not_falling": "falling not> clear_trend",  # a slow start is no fault
+        "moving": "reach not< short_reach and highest_rate not< no_rate",
+        "with_gradient": "zero_gradient not> flag_set",
+        "ordinary_flow": "most_dead not> dead_layer and gradient_depth_log10 not< vanishing_depth",
+        "meant_to_learn": "on_purpose not> flag_set",
+        "ordinary_steps": (
+            "early_update_ratio not> large_update and highest_rise not> sudden_rise"
+        ),
         "ordinary_inputs": "input_size not> large_input and input_size not< small_input",
         "ordinary_start": (
             "input_peak not> outlying and start_loss_ratio not> large_start_loss"
             " and input_size not> large_input"
         ),
         "ordinary_data": "ordinary_start and target_size not> large_target",
+        "ordinary_values": "input_peak not> outlying and input_size not> large_input",
         "kept_weights": "weight_growth not< shrunk_weights",
+    }
+)
+# how long a run has lasted, in epochs, steps and rows: epochs may have one step, batches one row
+TIMES = MappingProxyType(
+    {
+        "some_steps": "epoch > early and step > early_steps and samples not< early_samples",
+        "a_while": (
+            "epoch > one_epoch and step > tens_of_steps and samples not< hundreds_of_samples"
+        ),
+        "long_enough": (
+            "epoch > some_epochs and step > many_steps and samples not< hundreds_of_samples"
+        ),
     }
 )
 _RENAMED = {

@@ -97,4 +97,124 @@ def regression(
         [1.0, 5.0]
     """
     best = function(mean.expand_as(target), target, **options) * samples / max(samples - 1, 1)
-    return best, function(torch.zeros_like(target), target, **options)
+    blind = function(torch.zeros_like(target), target, **options)
+    return torch.minimum(best, blind), blind  # of an absolute error the mean may not be the best
+
+
+def weighted_cross_entropy(
+    function: Callable[..., Tensor],
+    logits: Tensor,
+    target: Tensor,
+    counts: Tensor,
+    options: Mapping[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """Return a cross-entropy's losses of the best constant and of the uniform prediction.
+
+    With weights ``w`` the best constant is ``w p / sum(w p)`` for the frequencies ``p``; the
+    function itself says what it loses, on these targets, so that any reduction is right.
+
+    Args:
+        function: ``cross_entropy`` or ``nll_loss`` of ``torch.nn.functional``.
+        logits: shape ``[N, C, ...]`` or ``[C]``, for its shape.
+        target: as the function takes it.
+        counts: how often each class was seen, shape ``[C]``.
+        options: further arguments of the function.
+
+    Example:
+        >>> target = torch.tensor([0, 1] * 50)
+        >>> weights = {"weight": torch.tensor([1.0, 3.0])}
+        >>> loss = torch.nn.functional.cross_entropy
+        >>> pair = weighted_cross_entropy(loss, torch.zeros(100, 2), target, torch.ones(2), weights)
+        >>> [round(x.item(), 2) for x in pair]
+        [0.56, 0.69]
+    """
+    weight = options.get("weight")
+    weighted = counts if weight is None else counts * weight.to(counts)
+    best = (weighted / weighted.sum().clamp(min=1e-30)).clamp(min=1e-12).log()
+    uniform = torch.full_like(best, 1 / len(best)).log()
+    shape = [-1 if d == (1 if logits.dim() > 1 else 0) else 1 for d in range(logits.dim())]
+    constants = (each.view(shape).expand_as(logits) for each in (best, uniform))
+    first, second = (function(each, target, **options) for each in constants)
+    return first, second
+
+
+def weighted_binary(
+    function: Callable[..., Tensor], target: Tensor, mean: Tensor, options: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Return a binary cross-entropy's losses of the best constant and of the even prediction.
+
+    Args:
+        function: one of ``torch.nn.functional`` that takes logits or probabilities.
+        target: in [0, 1], shape ``[N, ...]``.
+        mean: of each column of the targets.
+        options: further arguments of the function.
+
+    Example:
+        >>> loss = torch.nn.functional.binary_cross_entropy_with_logits
+        >>> target, weight = torch.tensor([0.0, 1.0]), {"pos_weight": torch.tensor(3.0)}
+        >>> [round(x.item(), 2) for x in weighted_binary(loss, target, torch.tensor(0.5), weight)]
+        [1.12, 1.39]
+    """
+    positive = options.get("pos_weight")
+    odds = mean * (1.0 if positive is None else positive)
+    chance = (odds / (odds + 1 - mean)).clamp(1e-6, 1 - 1e-6)
+    takes_chances = function is torch.nn.functional.binary_cross_entropy
+    constants = (
+        chance if takes_chances else chance.logit(),
+        torch.full_like(chance, 0.5 * takes_chances),
+    )
+    first, second = (function(c.expand_as(target), target, **options) for c in constants)
+    return first, second
+
+
+def divergence(
+    function: Callable[..., Tensor], target: Tensor, mean: Tensor, options: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Return a Kullback-Leibler divergence's losses of the mean target and of equal chances.
+
+    Args:
+        function: ``torch.nn.functional.kl_div``.
+        target: probabilities, or their logarithms with ``log_target``, shape ``[N, C]``.
+        mean: the mean probabilities, shape ``[C]``.
+        options: further arguments of the function.
+
+    Example:
+        >>> target, loss = torch.eye(2), torch.nn.functional.kl_div
+        >>> pair = divergence(loss, target, target.mean(0), {"reduction": "batchmean"})
+        >>> [round(x.item(), 2) for x in pair]
+        [0.69, 0.69]
+    """
+    best = mean.clamp(min=1e-12).log()
+    uniform = torch.full_like(best, 1 / best.shape[0]).log()
+    first, second = (function(c.expand_as(target), target, **options) for c in (best, uniform))
+    return first, second
+
+
+def margin(
+    function: Callable[..., Tensor],
+    scores: Tensor,
+    target: Tensor,
+    counts: Tensor,
+    options: Mapping[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """Return a multi-class margin loss of the better of two constants, and of equal scores.
+
+    The constants are equal scores and those that name the commonest class.
+
+    Args:
+        function: ``torch.nn.functional.multi_margin_loss``.
+        scores: shape ``[N, C]``.
+        target: classes ``[N]``.
+        counts: how often each class was seen, shape ``[C]``.
+        options: further arguments of the function.
+
+    Example:
+        >>> target, loss = torch.tensor([0, 0, 0, 1]), torch.nn.functional.multi_margin_loss
+        >>> pair = margin(loss, torch.zeros(4, 2), target, torch.tensor([3.0, 1.0]), {})
+        >>> [round(x.item(), 2) for x in pair]
+        [0.25, 0.5]
+    """
+    equal = function(torch.zeros_like(scores), target, **options)
+    commonest = torch.arange(len(counts), device=counts.device) == counts.argmax()
+    named = function(commonest.to(scores).expand_as(scores), target, **options)
+    return torch.minimum(equal, named), equal

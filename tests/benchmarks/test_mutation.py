@@ -6,7 +6,7 @@ import pytest
 from helpers.small_runs import numbers
 
 from benchmarks.mutation.faults import sites_of
-from benchmarks.mutation.run import rounds_for, sample
+from benchmarks.mutation.run import ROOT, equivalent_faults, is_fault, rounds_for, sample
 
 TEXT = '''"""A module."""
 def f(x: int = 3) -> bool:
@@ -28,7 +28,7 @@ def planted(tmp_path):
 def test_each_fault_is_one_change_of_the_text(planted):
     plain = ast.unparse(ast.parse(TEXT)).splitlines()
     for fault in planted:
-        changed = fault.source.splitlines()
+        changed = ast.unparse(ast.parse(fault.source)).splitlines()
         assert len(changed) == len(plain)
         assert sum(a != b for a, b in zip(plain, changed, strict=True)) == 1
 
@@ -50,10 +50,49 @@ def test_messages_docstrings_and_annotations_stay(planted):
 
 
 def test_a_sample_is_drawn_anew_by_its_seed_and_its_tests_exist():
-    first, again, other = sample(20, 1), sample(20, 1), sample(20, 2)
+    first, again, other = (sample(9, seed, "lightning_stab/models") for seed in (1, 1, 2))
     assert first == again != other
-    assert len(set(first)) == 20
-    assert all(rounds_for(fault.path)[-1] == ["tests"] for fault in first)
+    assert len(set(first)) == 9
+    for words in rounds_for(first[0].path):
+        assert all((ROOT / word).exists() for word in words)
+
+
+def test_what_would_be_the_same_is_not_planted(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "def f(a, b):\n    if zip(a, b, strict=True):\n        return False\n    return None\n"
+    )
+    assert {site.kind for site in sites_of(path)} == {"condition", "constant"}
+    assert all(f.before != f.after for f in (site.plant() for site in sites_of(path)))
+
+
+def test_the_comments_of_a_file_stay_where_they_are(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text("# ä\nx = 1 + (\n    2  # two\n)\n")
+    sources = {site.plant().source for site in sites_of(path)}
+    assert "# ä\nx = 1 + (\n    (4)  # two\n)\n" in sources
+    assert "# ä\nx = (1 - 2)\n" in sources
+
+
+def test_each_marked_fault_is_one_that_can_be_planted_and_has_its_reason():
+    entries = equivalent_faults()
+    assert entries
+    for entry in entries:
+        lines = (ROOT / entry["path"]).read_text().splitlines()
+        sites = [s for s in sites_of(ROOT / entry["path"]) if entry["code"] in lines[s.line - 1]]
+        planted = (site.plant() for site in sites if site.kind == entry["kind"])
+        assert sum(is_fault(fault, entry) for fault in planted) == 1, entry
+        assert entry["why"].endswith(".")
+
+
+def test_the_tests_of_what_imports_a_file_are_near_it():
+    own, beside, everything = rounds_for(ROOT / "lightning_stab/callbacks/_trainer/places.py")
+    assert own[0] == "tests/callbacks/_trainer/test_places.py"
+    assert own[-1] == "lightning_stab/callbacks/_trainer/places.py"
+    assert "tests/callbacks/guard/test_forensics.py" in beside
+    assert "tests/callbacks/test_regimes.py" in beside
+    assert not set(own) & set(beside)
+    assert everything == ["tests"]
 
 
 @pytest.mark.nightly

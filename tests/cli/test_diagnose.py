@@ -137,7 +137,8 @@ def test_nothing_found_is_one_plain_sentence(diagnosed):
 
 
 def test_a_doctor_in_the_configuration_gives_its_settings(folder, diagnosed):
-    doctor = {"ignore": ["overfitting"], "thresholds": {"some_epochs": 0.1}}
+    times = ("some_epochs", "early_steps", "tens_of_steps", "many_steps", "enough_steps")
+    doctor = {"ignore": ["overfitting"], "thresholds": dict.fromkeys(times, 0.1)}
     callbacks = [
         {"class_path": "TrainingDoctor", "init_args": doctor},
         {"class_path": "lightning.pytorch.callbacks.RichProgressBar"},

@@ -137,3 +137,25 @@ def test_too_few_images_to_split_are_told(tmp_path):
 def test_a_bad_fraction_gets_one_sentence():
     with pytest.raises(InvalidArgumentError, match="`val_fraction` must be > 0 and < 1, got 2"):
         MNISTDataModule(val_fraction=2)
+
+
+@pytest.mark.parametrize(("count", "fraction", "val"), [(2, 0.01, 1), (2, 0.74, 1), (20, 0.1, 2)])
+def test_each_part_keeps_at_least_one_image(tmp_path, count, fraction, val):
+    data = mnist(write_mnist(tmp_path, train=count), val_fraction=fraction)
+    assert (len(data.train), len(data.val)) == (count - val, val)
+
+
+def test_a_fraction_that_leaves_nothing_to_train_on_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="2 training images cannot be split"):
+        mnist(write_mnist(tmp_path, train=2), val_fraction=0.76)
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_each_stage_reads_what_its_loader_needs(tmp_path, stage):
+    data = MNISTDataModule(str(write_mnist(tmp_path)), batch_size=4)
+    data.setup(stage)
+    loaders = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
+    classes = torch.cat([y for _, y in getattr(data, f"{loaders[stage]}_dataloader")()])
+    part = {"fit": "train", "validate": "val"}.get(stage, "test")
+    assert len(classes) == len(getattr(data, part))
+    assert hasattr(data, "test") == (stage in ("test", "predict"))

@@ -35,7 +35,7 @@ from lightning_stab.diagnosis import (
 from lightning_stab.diagnosis.facts import BY_LAYER, MEANINGS, NAMES, OF_VALIDATION, SAMPLED_STEP
 from lightning_stab.diagnosis.rule import COMPARISONS, when
 from lightning_stab.diagnosis.rules import FAULTS
-from lightning_stab.diagnosis.thresholds import GUARDS
+from lightning_stab.diagnosis.thresholds import GUARDS, TIMES
 from lightning_stab.errors import InvalidArgumentError
 
 EVERY_RULE = pytest.mark.parametrize("rule", RULES, ids=rule_names())
@@ -49,7 +49,8 @@ CONTRACT = {
     "vanishing-gradient", "exploding-gradient", "dead-units", "saturated-units",
     "bad-initialization", "learning-rate-too-high", "learning-rate-too-low", "loss-spike",
     "non-finite", "oscillating-loss", "plateau", "overfitting", "input-scale", "target-scale",
-    "output-activation", "unused-parameters",
+    "output-activation", "unused-parameters", "labels", "shape-mismatch", "loss-function",
+    "batch-size", "over-regularized", "too-short", "validation-data", "metric",
 }  # fmt: skip
 
 
@@ -314,3 +315,15 @@ def test_every_fact_and_every_fault_says_what_it_is():
 def test_every_guard_is_of_conditions_that_cannot_fire():
     for text in GUARDS.values():
         assert all(map(is_guard, when(text)))
+
+
+def test_every_length_of_time_is_in_epochs_and_steps_and_rows():
+    """An epoch may have one step, and a batch one row."""
+    for text in TIMES.values():
+        assert [c.fact for c in when(text)] == ["epoch", "step", "samples"]
+
+
+def test_no_rule_but_one_of_form_waits_for_epochs_alone():
+    for rule in RULES:
+        facts = {c.fact for c in rule.conditions}
+        assert "epoch" not in facts or facts & {"step", "samples"}, rule

@@ -204,3 +204,21 @@ def test_a_cosine_takes_the_product_of_the_norms_if_it_is_known():
     known = cosine(first, second, torch.tensor(25.0))
     assert known.item() == pytest.approx(24 / 25)
     assert known.item() == pytest.approx(cosine(first, second).item())
+
+
+def test_gradients_of_several_lengths_are_refused():
+    one, two = [torch.ones(2)], [torch.ones(2), torch.ones(3)]
+    for call in (cosine, change_and_size):
+        for pair in ((one, two), (two, one)):
+            with pytest.raises(ValueError, match="argument 2 is"):
+                call(*pair)
+    with pytest.raises(ValueError, match="argument 2 is"):
+        by_layer(["a.weight"], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("norms", [None, torch.tensor(0.0)])
+def test_the_cosine_of_nothing_is_zero_and_of_what_is_not_finite_too(norms):
+    zero = [torch.zeros(3)]
+    assert cosine(zero, zero, norms) == 0
+    broken = [torch.tensor([1.0, math.nan])]
+    assert cosine(broken, [torch.ones(2)]) == 0

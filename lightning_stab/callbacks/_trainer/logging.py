@@ -6,6 +6,7 @@ TensorBoard event costs a few percent of it. So what a callback logs at one step
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -94,6 +95,32 @@ def log_text(trainer: Trainer, name: str, markdown: str, step: int | None = None
         writer.add_text(name, markdown, log_step(trainer) if step is None else step)
 
 
+def log_json(trainer: Trainer, name: str, content: Any, step: int | None = None) -> None:
+    """Send plain values to every TensorBoard logger as one string that none of its tabs shows."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        with reporting(trainer, _refused(logger)):
+            writer = summary_writer(logger)
+            if writer is None:
+                continue
+            from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+            from tensorboard.compat.proto.tensor_pb2 import TensorProto
+            from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
+            tensor = TensorProto(
+                dtype="DT_STRING",
+                string_val=[json.dumps(content).encode()],
+                tensor_shape=TensorShapeProto(),
+            )
+            plugin = SummaryMetadata.PluginData(plugin_name="lightning_stab")
+            value = Summary.Value(
+                tag=f"{_start_of(logger)}{name}",
+                metadata=SummaryMetadata(plugin_data=plugin),
+                tensor=tensor,
+            )
+            at = log_step(trainer) if step is None else step
+            writer._get_file_writer().add_summary(Summary(value=[value]), at)
+
+
 def tensorboard_writers(trainer: Trainer) -> Iterator[Any]:
     """Yield the ``SummaryWriter`` of each TensorBoard logger that really writes on this rank.
 
@@ -172,10 +199,15 @@ def _refused(logger: Any) -> str:
 def _write_packed(logger: Any, writer: Any, values: Mapping[str, float], step: int) -> None:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    prefix = getattr(logger, "_prefix", "")
-    start = f"{prefix}-" if prefix else ""
+    start = _start_of(logger)
     packed = [Summary.Value(tag=start + name, simple_value=v) for name, v in values.items()]
     writer._get_file_writer().add_summary(Summary(value=packed), step)
+
+
+def _start_of(logger: Any) -> str:
+    """Return what a logger puts before each tag."""
+    prefix = getattr(logger, "_prefix", "")
+    return f"{prefix}-" if prefix else ""
 
 
 def _as_tensors(values: Mapping[str, float]) -> dict[str, Any]:

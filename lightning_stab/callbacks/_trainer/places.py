@@ -16,6 +16,11 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_stab.callbacks._trainer.ranks import broadcast
+
+# whose `save_dir` is that of all runs
+SHARED = ("WandbLogger", "MLFlowLogger", "CometLogger", "NeptuneLogger")
+
 _said: WeakKeyDictionary[Trainer, set[str]] = WeakKeyDictionary()
 
 
@@ -42,9 +47,18 @@ def reporting(trainer: Trainer, failure: str) -> Iterator[None]:
 def log_folder(trainer: Trainer) -> str | None:
     """Return this run's log folder, or None without a logger. Call it on every rank.
 
+    For loggers whose folder all runs share (Weights & Biases, MLflow, Comet, Neptune) it is
+    ``save_dir/name/version``, where Lightning puts their checkpoints too.
     It may be remote: join names to it with ``/``, and write with `write_file`.
     """
-    return os.fspath(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
+    folder = trainer.log_dir if trainer.loggers else None
+    if not folder:
+        return None
+    logger = trainer.loggers[0]
+    is_shared = any(base.__name__ in SHARED for base in type(logger).__mro__)
+    parts = (logger.name, logger.version) if is_shared else ()
+    told = broadcast(trainer, [str(part) for part in parts if part not in (None, "")])
+    return "/".join([os.fspath(folder), *told])
 
 
 def write_file(trainer: Trainer, path: str, content: bytes) -> bool:

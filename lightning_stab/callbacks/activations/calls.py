@@ -177,7 +177,7 @@ class ActivationTracer:
 
     def _end_call(self, pending: PendingCall, output: Any) -> None:
         with torch.no_grad(), torch._C.DisableTorchFunction():
-            values = _usable(output) if self.full else None
+            values = _usable(output)
             if values is not None:
                 self.record.end_call(pending, values)
                 self._graph.add_activation(output, pending.site)

@@ -89,12 +89,12 @@ class ActivationRecord:
 
     def begin_call(
         self, base: str, kind: ActivationKind, layout: UnitLayout, inputs: Tensor, *, full: bool
-    ) -> PendingCall:
-        """Measure the input of a call; with ``full``, more than which units are alive."""
+    ) -> PendingCall | None:
+        """Measure the input of a call; only with ``full`` more than which units are alive."""
         site = self._site(base, kind, layout)
         unit = self.follow(site, inputs)
         if not full:
-            return PendingCall(site)
+            return None
         saturated = saturated_fraction(inputs, kind) if kind.can_saturate else None
         spread = mean_and_variance(inputs, unit)[1]
         return PendingCall(site, inputs.numel() // inputs.shape[unit], saturated, spread)

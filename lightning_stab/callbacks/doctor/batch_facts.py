@@ -18,6 +18,7 @@ from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.activations.probe import ActivationProbe
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_functions import Targets
+from lightning_stab.callbacks.doctor.pairs import ShuffledPairs
 from lightning_stab.callbacks.doctor.probe import DoctorProbe
 from lightning_stab.functional.gradient_statistics import log_ratio
 
@@ -28,7 +29,8 @@ TENSORS = 2  # of a batch: its inputs and its targets
 SAMPLED = 65536  # entries of each at most, spread evenly, so that every sample is among them
 REMEMBERED, LEAST = 500, 20  # batches whose largest values count
 WINDOW_SAMPLES = 1000.0  # on all of which a dead unit is zero
-WINDOW_STEPS = 4  # or that many sampled steps, whichever comes first
+WINDOW_STEPS = 4  # or that many sampled steps, whichever comes first,
+WINDOW_ROWS = 24.0  # of so many samples at least
 LEAST_STEPS = 2  # before anything is called dead
 
 
@@ -39,6 +41,7 @@ class BatchFacts(FactSource):
 
     def __init__(self) -> None:
         super().__init__()
+        self.pairs = ShuffledPairs()  # for losses whose baseline is not known otherwise
         self.loss: Tensor | None = None  # of the batch, where there is a single one
         self._probe: DoctorProbe | None = None
         self._targets = Targets()
@@ -114,7 +117,12 @@ class BatchFacts(FactSource):
     @property
     def baseline(self) -> float:
         """The loss of the best constant prediction: the mean over several, NaN if unknown."""
-        return self._mean(0)
+        return self._mean(0) if self.knows_baseline else self.pairs.baseline
+
+    @property
+    def knows_baseline(self) -> bool:
+        """Whether the loss functions say what a constant prediction loses."""
+        return math.isfinite(self._mean(0))
 
     @property
     def blind(self) -> float:
@@ -140,7 +148,8 @@ class UnitFacts(FactSource):
 
     def start(self, module: LightningModule) -> None:
         """Put the hooks on for a batch."""
-        if self._samples >= WINDOW_SAMPLES or self._steps >= WINDOW_STEPS:
+        is_full = self._steps >= WINDOW_STEPS and self._samples >= WINDOW_ROWS
+        if self._samples >= WINDOW_SAMPLES or is_full:
             self._steps, self._samples = 0, 0.0
         self._probe.install(module, forget=self._steps == 0)
         self._steps += 1
@@ -171,9 +180,10 @@ class UnitFacts(FactSource):
             for start in (0, count)
         )
         self._samples = min(values[2 * count :])
-        if self._steps >= LEAST_STEPS or self._samples >= WINDOW_SAMPLES:
+        is_enough = self._steps >= LEAST_STEPS and self._samples >= WINDOW_ROWS
+        if is_enough or self._samples >= WINDOW_SAMPLES:
             self._known["dead_fraction"] = dead
-        self._known["most_dead"] = max(dead.values(), default=math.nan)
+            self._known["most_dead"] = max(dead.values(), default=math.nan)
         self._known["saturated_fraction"] = saturated
         self._known.setdefault("saturated_at_start", saturated)
 

@@ -40,8 +40,10 @@ class FactSource:
         return {**plain, **facts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved memory; a fact that this version does not have is left out."""
+        """Continue from a saved memory; what only one of the versions knows is left out."""
         for key in self.SAVED:
+            if key not in state:  # of an earlier version
+                continue
             is_set = isinstance(getattr(self, f"_{key}"), set)
             setattr(self, f"_{key}", set(state[key]) if is_set else deepcopy(state[key]))
         self._known |= {name: dict(state[name]) for name in self.SAVED_FACTS}

@@ -1,12 +1,11 @@
-"""What became of the losses of a run, in training and in validation."""
+"""What became of the training losses of a run, each trend beside its own noise."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from statistics import median
-from typing import Any
+import sys
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -17,15 +16,14 @@ from lightning_stab.callbacks.doctor.fact_source import FactSource
 
 REMEMBERED = 2048  # losses; of a longer epoch its end counts
 EARLY_LOSSES = 20  # among which a sudden rise counts
-FIRST = 5  # losses whose median is the start
-LEAST_RECENT, MOST_RECENT = 10, 200  # losses whose median is the present
+FIRST, FIRST_ROWS = 5, 32  # losses whose level is the start: of so many rows at least
+LEAST_RECENT, LEAST_ROWS, MOST_RECENT = 10, 64, 200  # losses whose level is the present
+FEW_ROWS = 8  # of a batch, below which one loss is left to chance
 SPIKE_WINDOW = 50  # losses from which a spike stands out
 SPIKE_SWINGS = 10  # median deviations by which it does; a tenth of the first loss at least
-
-# parts of the names of metrics: of those that rise as they get better, losses, and other errors
-RISING = ("acc", "f1", "auc", "auroc", "precision", "recall", "r2", "bleu", "iou", "dice", "map")
-FALLING = ("loss", "nll", "perplexity")
-ERRORS = ("error", "mae", "mape", "smape", "mse", "msle", "rmse", "wer", "cer")
+HALVES = 4, 100  # losses of which each half of a trend has at least and at most
+BLOCKS = 5  # means whose median is the level of losses of few rows each
+NOTHING = 1e-12  # of a level: the least noise
 
 
 class LossHistory(FactSource):
@@ -35,13 +33,14 @@ class LossHistory(FactSource):
         batches: what says how large the loss of a constant prediction is.
     """
 
-    SAVED = ("recent", "first", "spiky", "best", "early")
+    SAVED = ("recent", "first", "spiky", "best", "early", "opening", "highest")
 
     def __init__(self, batches: BatchFacts) -> None:
         super().__init__()
         self.batches = batches
         self.epoch = 0.0  # epochs done, with fractions
         self.epoch_steps = MOST_RECENT
+        self.rows = FIRST_ROWS  # of a batch
         self._pending: list[Tensor] = []
         self._recent: list[float] = []
         self._first: list[float] = []
@@ -49,6 +48,8 @@ class LossHistory(FactSource):
         self._heights: list[float] = []
         self._spiky: set[int] = set()
         self._best = math.inf
+        self._opening: list[float] = []  # the first losses, that tell the noise of the start
+        self._highest = -math.inf  # level of a few losses in a row
         self._early = [0, -math.inf]  # how many of the first losses were seen, and their largest
 
     def add(self, loss: Tensor) -> None:
@@ -64,24 +65,34 @@ class LossHistory(FactSource):
     def _update(self, losses: list[float]) -> None:
         self._latest, self._heights = losses, []
         for loss in losses:
-            if not math.isfinite(loss):
-                continue
-            if len(self._first) < FIRST:
-                self._first.append(loss)
-            if self._early[0] < EARLY_LOSSES:
-                self._early = [self._early[0] + 1, max(self._early[1], loss)]
-            before = self._recent[-SPIKE_WINDOW:]
-            if len(before) >= LEAST_RECENT:
-                usual = median(before)
-                swing = max(median(abs(x - usual) for x in before), 0.1 * abs(self._first[0]))
-                if (loss - usual) / swing > SPIKE_SWINGS:
-                    self._heights.append((loss - usual) / max(abs(usual), swing))
-            self._recent.append(loss)
+            if math.isfinite(loss):
+                self._note_start(loss)
+                self._note_spike(loss)
+                self._recent.append(loss)
+                few = self._recent[-self._count(FIRST, FIRST_ROWS) :]
+                if len(few) >= FIRST:
+                    self._highest = max(self._highest, self._level(few))
         del self._recent[:-REMEMBERED]
         if self._heights:
             self._spiky.add(int(self.epoch))
         if len(self._recent) >= LEAST_RECENT:
             self._best = min(self._best, self._recent_level())
+
+    def _note_start(self, loss: float) -> None:
+        if len(self._first) < self._count(FIRST, FIRST_ROWS):
+            self._first.append(loss)
+        if len(self._opening) < max(EARLY_LOSSES, len(self._first)):
+            self._opening.append(loss)
+        if self._early[0] < EARLY_LOSSES:
+            self._early = [self._early[0] + 1, max(self._early[1], loss)]
+
+    def _note_spike(self, loss: float) -> None:
+        before = self._recent[-SPIKE_WINDOW:]
+        if len(before) >= LEAST_RECENT:
+            usual = median(before)
+            swing = max(median(abs(x - usual) for x in before), 0.1 * abs(self._first[0]))
+            if (loss - usual) / swing > SPIKE_SWINGS:
+                self._heights.append((loss - usual) / max(abs(usual), swing))
 
     def facts(self) -> dict[str, float]:
         """Return the facts of the loss."""
@@ -93,37 +104,96 @@ class LossHistory(FactSource):
         }
         if not self._first:
             return facts
-        start, now, first = self._start_level(), self._recent_level(), self._first[0]
-        gain, last = start - self._best, median(self._recent[-LEAST_RECENT:])
+        start, now = self._start_level(), self._recent_level()
+        first = self._first[0] if self.rows >= FEW_ROWS else start
         blind, unexplained = self.batches.blind, self.unexplained
         improvement = (start - now) / abs(start) if start else math.nan
+        is_alone = self.rows >= FEW_ROWS  # else a single loss says nothing
         return facts | {
-            "early_rise": self._early[1] / start if start > 0 else math.nan,
+            "early_rise": self._early[1] / start if start > 0 and is_alone else math.nan,
+            "highest_rise": self._highest / start if start > 0 else math.nan,
             "loss_ratio": now / start if start > 0 else math.nan,
             "improvement": improvement,
+            "gain_noise": self._gain_noise(start, now),
             "start_loss_ratio": first / blind if blind > 0 else math.nan,
             "unexplained": unexplained,
-            "relapse": (last - self._best) / gain if gain > 0.1 * abs(start) else math.nan,
             "learnt": improvement if math.isnan(unexplained) else 1 - unexplained,
+            **self._relapse(start),
+            **self._trend(start),
             **self._of_the_last_epoch(start, now),
         }
 
     @property
     def unexplained(self) -> float:
         """The recent loss over that of the best constant prediction, NaN if unknown."""
-        baseline = self.batches.baseline
+        baseline = self.baseline
         return self._recent_level() / baseline if self._recent and baseline > 0 else math.nan
 
+    @property
+    def baseline(self) -> float:
+        """The loss of a constant prediction; of an unknown loss the start's, if that is less."""
+        known = self.batches.baseline
+        if self.batches.knows_baseline or not self._first:
+            return known
+        return min(known, self._start_level())
+
     def _start_level(self) -> float:
-        """Return the median of the first losses, unless they had risen from the very first one."""
-        middle, first = median(self._first), self._first[0]
-        return first if middle > 1.5 * first > 0 else middle
+        """Return the level of the first losses, unless they had risen from the very first one."""
+        middle, first = self._level(self._first), self._first[0]
+        if self.rows >= FEW_ROWS:
+            return first if middle > 1.5 * first > 0 else middle
+        few = median(self._first[:FIRST])  # one loss alone would be left to chance
+        return few if middle > 3 * few > 0 else middle
 
     def _recent_level(self) -> float:
-        return median(self._recent[-self._window() :])
+        return self._level(self._recent[-self._window() :])
 
     def _window(self) -> int:
-        return min(max(self.epoch_steps, LEAST_RECENT), MOST_RECENT)
+        return min(max(self.epoch_steps, self._count(LEAST_RECENT, LEAST_ROWS)), MOST_RECENT)
+
+    def _count(self, least: int, rows: int) -> int:
+        """Return how many losses hold so many rows, at least some."""
+        return max(least, -(-rows // max(1, self.rows)))
+
+    def _level(self, losses: list[float]) -> float:
+        """Return the median; of losses of few rows, which are skewed, that of means of several."""
+        if self.rows >= FEW_ROWS or len(losses) < 2 * BLOCKS:
+            return median(losses)
+        size = len(losses) // BLOCKS
+        return median(fmean(losses[i * size : (i + 1) * size]) for i in range(BLOCKS))
+
+    def _gain_noise(self, start: float, now: float) -> float:
+        recent = self._recent[-self._window() :]
+        before = noise(self._opening) / math.sqrt(len(self._first))
+        after = noise(recent) / math.sqrt(len(recent))
+        return _in_errors(start - now, math.hypot(before, after), start)
+
+    def _relapse(self, start: float) -> dict[str, float]:
+        """Return how much of the best gain is lost, and whether that is more than noise."""
+        gain = start - self._best
+        if not gain > 0.1 * abs(start):
+            return {}
+        latest = self._recent[-self._count(LEAST_RECENT, LEAST_ROWS) :]
+        lost = self._level(latest) - self._best
+        spread = noise(self._recent[-2 * len(latest) :])
+        error = spread * math.sqrt(1 / len(latest) + 1 / self._window())
+        return {"relapse": lost / gain, "relapse_noise": _in_errors(lost, error, start)}
+
+    def _trend(self, start: float) -> dict[str, float]:
+        """Compare the two halves of the latest losses."""
+        least, most = HALVES
+        half = min(most, max(len(self._recent) // 4, min(len(self._recent) // 2, 25)))
+        if half < least:
+            return {}
+        before, after = self._recent[-2 * half : -half], self._recent[-half:]
+        fall = self._level(before) - self._level(after)
+        error = noise(self._recent[-2 * half :]) * math.sqrt(2 / half)
+        scale = self.baseline
+        scale = scale if scale > 0 else abs(start)
+        return {
+            "falling": _in_errors(fall, error, start),
+            "recent_fall": fall / scale if scale else math.nan,
+        }
 
     def _of_the_last_epoch(self, start: float, now: float) -> dict[str, float]:
         window, losses = self._window(), self._recent
@@ -139,72 +209,19 @@ class LossHistory(FactSource):
         }
 
 
-class ValidationHistory(FactSource):
-    """Every value of the validation loss and of one metric.
+def noise(losses: list[float]) -> float:
+    """Return the standard deviation from loss to loss, from which the trend is taken out.
 
-    Args:
-        training: the losses with which those of validation are compared.
+    Of normal noise, the mean difference of neighbours is 2 / sqrt(pi) standard deviations.
+
+    Example:
+        >>> round(noise([1.0, 2.0, 1.0, 2.0]), 3)
+        0.886
     """
-
-    SAVED = ("loss", "metric")
-
-    def __init__(self, training: LossHistory) -> None:
-        super().__init__()
-        self._training = training
-        self._loss: list[float] = []
-        self._metric: list[float] = []
-
-    def add(self, metrics: Mapping[str, Any]) -> bool:
-        """Take in the metrics whose names say validation and which kind; say whether any does."""
-        names = [n for n in metrics if _names_validation(n)]
-        loss = next((n for n in names if _has_word(n, FALLING)), None)
-        error = next((n for n in names if _has_word(n, ERRORS) and n != loss), None)
-        others = [n for n in names if not _has_word(n, (*FALLING, *ERRORS))]
-        metric = next((n for n in others if _has_word(n, RISING)), None)
-        if loss is not None:
-            self._loss.append(float(metrics[loss]))
-        if metric is not None:
-            self._metric.append(float(metrics[metric]))
-        elif error is not None:
-            self._metric.append(-float(metrics[error]))
-        return bool(loss or metric or error)
-
-    @property
-    def count(self) -> int:
-        """How many validations gave a loss, or how many a metric, if those are more."""
-        return max(len(self._loss), len(self._metric))
-
-    def facts(self) -> dict[str, float]:
-        """Return the facts of validation."""
-        facts = {}
-        if self._loss:  # a metric may be undefined, such as the area under a curve of one class
-            facts["validation_nonfinite"] = float(not math.isfinite(self._loss[-1]))
-        metric = [m for m in self._metric if math.isfinite(m)]
-        if len(metric) > 1:
-            best = max(metric)
-            size = best if best > 0 else abs(metric[0])  # errors come with a minus sign
-            facts["validation_fall"] = (best - metric[-1]) / size if size else math.nan
-        losses = [x for x in self._loss if math.isfinite(x)]
-        if len(losses) > 1:
-            best = min(losses)
-            gain = losses[0] - best
-            facts["validation_rise"] = (losses[-1] - best) / gain if gain > 0 else math.nan
-            # a validation loss of another kind than the training loss cannot be compared with it
-            baseline = self._training.batches.baseline
-            alike = 0.2 < losses[0] / baseline < 5 if baseline > 0 else False
-            learnt = facts["validation_learnt"] = 1 - best / baseline if alike else math.nan
-            facts["generalization_gap"] = 1 - learnt - self._training.unexplained
-            facts["epochs_since_best"] = float(len(losses) - 1 - losses.index(best))
-        return facts
+    steps = [abs(b - a) for a, b in itertools.pairwise(losses)]
+    return fmean(steps) * math.sqrt(math.pi) / 2 if steps else math.inf
 
 
-def _names_validation(name: str) -> bool:
-    before, found, after = name.lower().partition("val")
-    # `value_loss` is the loss of a critic, and `diagnosis/validation_rise` a fact of the doctor
-    starts_a_word = before.removesuffix("e")[-1:] in ("", "_", "-", ".", " ")
-    return bool(found) and starts_a_word and "/" not in before and not after.startswith("ue")
-
-
-def _has_word(name: str, words: tuple[str, ...]) -> bool:
-    parts = name.lower().replace("/", "_").replace("-", "_").split("_")
-    return any(part.startswith(word) for part in parts for word in words)
+def _in_errors(difference: float, error: float, scale: float) -> float:
+    """Return a difference of medians in standard errors, 1.25 times those of means."""
+    return difference / (1.25 * error + NOTHING * abs(scale) + sys.float_info.min)

@@ -22,6 +22,9 @@ REGRESSION = (
     functional.huber_loss,
 )
 SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
+LOG_SOFTMAX = (functional.log_softmax, torch.log_softmax, Tensor.log_softmax)
+DIFFERENCES = (torch.sub, Tensor.sub)  # the second is what `-` calls
+LEAST_CONSTANT = 16  # rows, all with one target, before that is said
 LEAST_SAMPLES, LEAST_OTHERS = 8, 3  # of a batch, below which its variety is left to chance
 UNWEIGHTED = {"weight": None, "pos_weight": None, "reduction": "mean"}
 Pair = tuple[Tensor, Tensor]
@@ -34,6 +37,8 @@ class Targets:
         self._counts: dict[int, Tensor] = {}
         self._means: dict[torch.Size, tuple[Tensor, int]] = {}
         self._moments: deque[Tensor] = deque(maxlen=50)
+        # by shape of a row: the first one, whether all equal it, and how many were seen
+        self._firsts: dict[torch.Size, tuple[Tensor, Tensor | None, int]] = {}
 
     def counts(self, new: Tensor) -> Tensor:
         """Return the class counts so far, with the new ones."""
@@ -48,6 +53,21 @@ class Targets:
         mean, square = torch.stack([m.to(target.device) for m in self._moments]).mean(0)
         variance: Tensor = square - mean.square()
         return variance
+
+    def are_constant(self, rows: Tensor) -> Tensor:
+        """Return 1 where these targets and all before them are one and the same, else 0.
+
+        Args:
+            rows: shape ``[N, ...]``, without what does not count; NaN is returned for few rows.
+        """
+        rows = rows.detach()
+        key = rows.shape[1:]
+        first, same, seen = self._firsts.get(key, (rows[:1], None, 0))
+        now = (rows == first.to(rows.device)).all()
+        same = now if same is None else same.to(rows.device) & now
+        seen += len(rows)
+        self._firsts[key] = (first, same, seen)
+        return same.float() if seen >= LEAST_CONSTANT else torch.full_like(same.float(), torch.nan)
 
     def mean(self, target: Tensor) -> tuple[Tensor, int]:
         """Return the mean of each column so far, with these rows, and how many rows it is of."""
@@ -76,17 +96,41 @@ class LossFunctions:
         """Note one call of a torch function."""
         if not isinstance(result, Tensor) or not torch.is_grad_enabled():
             return
-        made_by = "softmax" if function in SOFTMAX else FUNCTIONS.get(function, "")
-        if _range_of(made_by) is not None:
+        made_by = self._maker(function, args, kwargs)
+        if made_by:
             # held, so that nothing else is put into its memory meanwhile
             self._made_by[_memory(result)] = (made_by, result)
         elif function in _MEASURES and not result.dim():
-            call = _Call(function, args, kwargs)
-            if isinstance(call.input, Tensor) and isinstance(call.target, Tensor):
-                call.made_by = self._made_by.get(_memory(call.input), ("", result))[0]
-                with torch.no_grad():
-                    self.values.append(result.detach())
-                    self.baselines.append(_MEASURES[function](self, call))
+            self._see_loss(_Call(function, args, kwargs), result)
+        elif function in DIFFERENCES and _is_every_pair(args):
+            self._note("broadcast", torch.ones((), device=result.device))
+
+    def _maker(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Return which bounded activation a call is, nothing for other functions."""
+        if function not in SOFTMAX and function not in LOG_SOFTMAX:
+            made_by = FUNCTIONS.get(function, "")
+            return made_by if _range_of(made_by) is not None else ""
+        name = "softmax" if function in SOFTMAX else "log_softmax"
+        value = args[0] if args else kwargs.get("input")
+        dim = args[1] if len(args) > 1 else kwargs.get("dim")
+        if isinstance(value, Tensor) and value.dim() > 1 and isinstance(dim, int):
+            if value.shape[dim] == 1:
+                return f"{name} of one"
+            if dim % value.dim() == 0 and value.dim() == 2:
+                return f"{name} of batch"
+        return name
+
+    def _see_loss(self, call: _Call, result: Tensor) -> None:
+        """Note a loss, what it received, and what a constant prediction would lose."""
+        if not (isinstance(call.input, Tensor) and isinstance(call.target, Tensor)):
+            return
+        maker = self._made_by.get(_memory(call.input), ("", result))[0]
+        call.made_by = maker.partition(" ")[0]
+        with torch.no_grad():
+            self._note_flag("softmax_of_one", maker.endswith("of one"), result)
+            self._note_flag("softmax_of_batch", maker.endswith("of batch"), result)
+            self.values.append(result.detach())
+            self.baselines.append(_MEASURES[call.function](self, call))
 
     def baseline_of(self, loss: Tensor) -> Tensor:
         """Return the two baselines ``[2]`` of ``loss`` if the calls add up to it, else NaN."""
@@ -111,27 +155,67 @@ class LossFunctions:
         self._note("output_logits", (logits - logits.mean(dim, keepdim=True)).std())
         rectified = (logits == 0).float().mean() if call.made_by == "relu" else logits.new_zeros(())
         self._note("rectified_logits", rectified)
+        self._note_flag("squashed_logits", call.made_by in ("sigmoid", "tanh"), logits)
+        return self._classes(call)
+
+    def _classes(self, call: _Call) -> Pair | None:
+        """Note how often each class occurs; logits or their logarithms of probabilities."""
+        logits = call.input.detach()
         ignored = call.options.get("ignore_index", -100)
-        new = baselines.class_frequencies(call.input, call.target, ignored)
+        target = call.target.detach()
+        new = baselines.class_frequencies(logits, target, ignored)
         counts = self.targets.counts(new)
+        self._note_constant(counts)
         size = new.sum()  # so many samples have so much variety at most
         most = torch.minimum(baselines.cross_entropy(counts)[0], size.log() + (size - 1) / 2 / size)
         others = size * (1 - counts.max() / counts.sum())  # to be expected of the rarer classes
         self._note_variety(baselines.cross_entropy(new)[0] / most, (size, others))
-        smoothing = call.options.get("label_smoothing", 0.0)
-        return baselines.cross_entropy(counts, smoothing) if call.is_plain else None
+        if call.is_plain:
+            smoothing = call.options.get("label_smoothing", 0.0)
+            return baselines.cross_entropy(counts, smoothing)
+        return baselines.weighted_cross_entropy(call.function, logits, target, counts, call.options)
+
+    def _divergence(self, call: _Call) -> Pair | None:
+        target = call.target.detach().float()
+        chances = target.exp() if call.options.get("log_target") else target
+        if chances.dim() < 2:
+            return None
+        mean, _ = self.targets.mean(chances)
+        self._note("constant_targets", self.targets.are_constant(target))
+        return baselines.divergence(call.function, target, mean, call.options)
+
+    def _margin(self, call: _Call) -> Pair | None:
+        target = call.target.detach()
+        counts = self.targets.counts(baselines.class_frequencies(call.input, target))
+        self._note_constant(counts)
+        return baselines.margin(call.function, call.input.detach(), target, counts, call.options)
+
+    def _signs(self, call: _Call) -> Pair | None:
+        """Targets of -1 and 1, whose logistic loss is a cross-entropy."""
+        target = (call.target.detach().float() + 1) / 2
+        self._note("constant_targets", self.targets.are_constant(target))
+        return baselines.binary_cross_entropy(*self.targets.mean(target)) if call.is_plain else None
 
     def _with_logits(self, call: _Call) -> Pair | None:
         logits = few_rows(call.input.detach()).float()
-        doubled = float(call.made_by == "sigmoid")
-        self._note("doubled_sigmoid", torch.full((), doubled, device=logits.device))
+        self._note_flag("doubled_sigmoid", call.made_by == "sigmoid", logits)
         self._note("output_logits", logits.square().mean().sqrt())
         return self._probabilities(call)
 
     def _probabilities(self, call: _Call) -> Pair | None:
-        target = call.target.detach()
-        self._note_spread(target.float(), is_probability=True)
-        return baselines.binary_cross_entropy(*self.targets.mean(target)) if call.is_plain else None
+        target = call.target.detach().float()
+        self._note_spread(target, is_probability=True)
+        outside = (target < 0) | (target > 1)
+        self._note("impossible_targets", outside.float().mean())
+        if target.dim() == 2 and target.shape[1] > 2:
+            one_each = ((target == 1).sum(1) == 1).all() & ((target == 0) | (target == 1)).all()
+            self._note("exclusive_labels", one_each)
+        if target.dim():
+            self._note("constant_targets", self.targets.are_constant(target))
+        mean, rows = self.targets.mean(target)
+        if call.is_plain:
+            return baselines.binary_cross_entropy(mean, rows)
+        return baselines.weighted_binary(call.function, target, mean, call.options)
 
     def _regression(self, call: _Call) -> Pair | None:
         target, prediction = call.target.detach().float(), call.input.detach().float()
@@ -140,10 +224,17 @@ class LossFunctions:
         outside = (target < low - slack) | (target > high + slack)
         self._note("unreachable_targets", outside.float().mean())
         size = target.square().mean().sqrt()
+        is_binary = ((target == 0) | (target == 1)).all() if target.dim() > 1 else size < 0
+        is_chance = call.made_by in ("softmax", "sigmoid")
+        self._note("error_of_probabilities", is_binary if is_chance else torch.zeros_like(size))
         self._note("target_size", size)
         self._note("prediction_size", prediction.square().mean().sqrt() / size)
         self._note_spread(target)
-        if not call.is_plain:
+        if target.dim():
+            self._note("constant_targets", self.targets.are_constant(target))
+        is_pairing = _is_every_pair((call.input, call.target))
+        self._note_flag("broadcast", is_pairing, target)
+        if is_pairing or call.options.get("weight") is not None:
             return None
         mean, rows = self.targets.mean(target)
         return baselines.regression(call.function, target, mean, rows, call.options)
@@ -163,6 +254,17 @@ class LossFunctions:
         self._note("batch_variety", torch.where(is_reliable, value, torch.nan))
         if len(self.values) > 1:
             del self.measured["batch_variety"]
+
+    def _note_constant(self, counts: Tensor) -> None:
+        """Note whether all targets are of one class, once some rows were seen."""
+        total = counts.sum()
+        self._note(
+            "constant_targets",
+            torch.where(total >= LEAST_CONSTANT, (counts.max() == total).float(), torch.nan),
+        )
+
+    def _note_flag(self, name: str, flag: bool, like: Tensor) -> None:
+        self._note(name, torch.full((), float(flag), device=like.device))
 
     def _note(self, name: str, value: Tensor) -> None:
         value = value.detach().float()
@@ -189,6 +291,11 @@ class _Call:
 
 _MEASURES: dict[Any, Callable[[LossFunctions, _Call], Pair | None]] = {
     functional.cross_entropy: LossFunctions._cross_entropy,
+    functional.nll_loss: LossFunctions._classes,
+    functional.kl_div: LossFunctions._divergence,
+    functional.multi_margin_loss: LossFunctions._margin,
+    functional.soft_margin_loss: LossFunctions._signs,
+    functional.multilabel_soft_margin_loss: LossFunctions._probabilities,
     functional.binary_cross_entropy_with_logits: LossFunctions._with_logits,
     functional.binary_cross_entropy: LossFunctions._probabilities,
     **dict.fromkeys(REGRESSION, LossFunctions._regression),
@@ -199,6 +306,19 @@ def _range_of(function: str) -> tuple[float, float] | None:
     """Return the bounds of what a function gives, None where they are not known."""
     row = CATALOGUE.get(function)
     return (0.0, 1.0) if function == "softmax" else row.range if row is not None else None
+
+
+def _is_every_pair(args: Sequence[Any]) -> bool:
+    """Say whether shapes [N] and [N, 1] meet, which gives all N times N pairs of rows.
+
+    Example:
+        >>> _is_every_pair((torch.zeros(4), torch.zeros(4, 1)))
+        True
+    """
+    if len(args) < 2 or not all(isinstance(each, Tensor) for each in args[:2]):
+        return False
+    flat, column = sorted((each.shape for each in args[:2]), key=len)
+    return len(flat) == 1 and len(column) == 2 and flat[0] > 1 and tuple(column) == (flat[0], 1)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks._trainer.logging import is_due, num_steps
@@ -15,12 +17,15 @@ from lightning_stab.callbacks._trainer.losses import true_loss
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
 from lightning_stab.callbacks.doctor.fact_source import FactSource
-from lightning_stab.callbacks.doctor.loss_facts import LossHistory, ValidationHistory
+from lightning_stab.callbacks.doctor.loss_facts import LossHistory
+from lightning_stab.callbacks.doctor.module_facts import ModuleFacts
 from lightning_stab.callbacks.doctor.step_facts import EARLY_UPDATES, StepFacts
+from lightning_stab.callbacks.doctor.validation_facts import RowMoments, ValidationHistory
 from lightning_stab.diagnosis import Facts
 
 FIRST_STEPS = (0, 4, 9, 19)  # always sampled
 EARLY_PHASE_STEPS, EARLY_PHASE_INTERVAL = 500, 50  # a run is sampled more often at its beginning
+OUT_OF_RANGE = re.compile(r"Target -?\d+ is out of bounds")  # in torch's own words
 INPUT_INTERVAL = 8  # of the batches after that, whose largest values are noted
 
 
@@ -44,6 +49,8 @@ class DoctorState:
         self._inputs = InputPeaks()
         self._losses = LossHistory(self._batches)
         self.validation = ValidationHistory(self._losses)
+        self.rows = RowMoments()
+        self._layers = ModuleFacts()
         self._sources: dict[str, FactSource] = {  # by their keys in a checkpoint
             "batches": self._batches,
             "units": self._units,
@@ -51,7 +58,12 @@ class DoctorState:
             "inputs": self._inputs,
             "losses": self._losses,
             "validation": self.validation,
+            "rows": self.rows,
+            "layers": self._layers,
+            "pairs": self._batches.pairs,
         }
+        self._num_batches = 0  # of the run so far
+        self._failure: dict[str, float] = {}
         self._rate, self._highest_rate, self._is_warming_up = math.nan, 0.0, True
         self._is_full = self._is_early = self._has_hooks = self._has_stepped = False
         self._hidden, self._num_optimizers = "", 1
@@ -86,6 +98,9 @@ class DoctorState:
             self._has_hooks = True
             self._hidden = self._batches.start(module)
             self._num_optimizers = len(trainer.optimizers)
+            self._layers.start(module)
+            self._losses.rows = rows_of(batch) or self._losses.rows
+            self.rows.add("training", batch)
             self._units.start(module)
 
     def before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
@@ -103,7 +118,7 @@ class DoctorState:
         if self.is_first:
             self._transfer()
 
-    def end_batch(self, trainer: Trainer) -> bool:
+    def end_batch(self, trainer: Trainer, batch: Any = None, batch_idx: int = 0) -> bool:
         """Take in what the batch showed; say whether it was sampled in full."""
         self.remove_hooks()
         self._note_epoch(trainer)
@@ -114,14 +129,17 @@ class DoctorState:
             self._batches.drop()
             self._units.drop()
             return False
-        self.steps.compare(early=self._is_early)
+        self.steps.compare(num_steps(trainer), early=self._is_early, full=self._is_full)
+        is_unknown = not (self._batches.knows_baseline or self._hidden)
+        if self._is_full and is_unknown and self._num_optimizers == 1 and self.module is not None:
+            self._batches.pairs.measure(self.module, batch, batch_idx)
         self._transfer()
         self.is_first = self.is_first and not self._has_stepped
         return self._is_full  # an update alone is judged at the next step that is sampled in full
 
     def end_validation(self, trainer: Trainer) -> bool:
         """Take in validation metrics; say whether there were any."""
-        to_host(self._losses.pending())
+        to_host([*self._losses.pending(), *self.rows.pending()])
         return self.validation.add(trainer.callback_metrics)
 
     def end_fit(self, module: LightningModule, *, alone: bool) -> None:
@@ -130,11 +148,19 @@ class DoctorState:
         self.steps.measure_end(module, alone=alone)
         to_host(self._losses.pending())
 
+    def note_failure(self, failure: BaseException) -> None:
+        """Note what ended the run, as far as that is a fact about its data."""
+        is_class = isinstance(failure, IndexError | RuntimeError) and OUT_OF_RANGE.search(
+            str(failure)
+        )
+        self._failure = {"class_out_of_range": 1.0} if is_class else {}
+
     def remove_hooks(self) -> None:
         """Take every hook off."""
         if self._has_hooks:
             self._has_hooks = False
             self._units.stop()
+            self._layers.stop()
             self._batches.stop()
 
     def facts(self, trainer: Trainer, moment: str = "") -> Facts:
@@ -149,9 +175,15 @@ class DoctorState:
             "rate_left": self._rate / self._highest_rate if self._highest_rate > 0 else math.nan,
             "progress": steps / planned if 0 < planned < math.inf else math.nan,
         }
+        options = (getattr(trainer, name, 0) for name in ("overfit_batches", "fast_dev_run"))
+        known["on_purpose"] = float(any(options))
+        known["highest_rate"] = self._highest_rate
+        known["samples"] = float(self._num_batches * self._losses.rows)
+        planned = planned if 0 < planned < math.inf else math.nan
+        known["reach"] = self.steps.largest_ratio * planned
         for source in self._sources.values():
             known |= source.facts()
-        return Facts(**known)
+        return Facts(**{**known, **self._failure})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values."""
@@ -161,6 +193,8 @@ class DoctorState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved memory."""
         for key, source in self._sources.items():
+            if key not in state:  # of an earlier version
+                continue
             source.load_state_dict(state[key])
         self._highest_rate = state["highest_rate"]
         self.is_first = False
@@ -174,3 +208,16 @@ class DoctorState:
         steps = int(batches) if math.isfinite(batches) and batches > 0 else 1000
         done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
         self._losses.epoch_steps, self._losses.epoch = steps, done / steps
+        self._num_batches = done
+
+
+def rows_of(batch: Any) -> int:
+    """Return the rows of a batch: the length of its first tensor, 0 where there is none.
+
+    Example:
+        >>> rows_of({"x": torch.zeros(4, 2)})
+        4
+    """
+    leaves = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim())
+    first = next(leaves, None)
+    return 0 if first is None else len(first)

@@ -37,7 +37,10 @@ SAMPLED = 1024  # entries of a parameter from which the size of its change is es
 class StepFacts(FactSource):
     """Measures steps, and sums them up as facts."""
 
-    SAVED = ("never", "owner", "norms", "early", "from_zero", "ratios", "start_size")
+    SAVED = (
+        *("never", "owner", "norms", "early", "from_zero", "ratios", "start_size", "largest"),
+        *("zeros", "travelled", "straightness"),
+    )
     SAVED_FACTS = ("identical_units",)
 
     def __init__(self) -> None:
@@ -54,6 +57,13 @@ class StepFacts(FactSource):
         self._ratios: list[float] = []
         self._from_zero: set[str] = set()
         self._start_size = math.nan
+        self._largest = math.nan  # ratio of update to weight so far
+        self._zeros: list[float] = []  # of the recent sampled steps, whether the gradient was 0
+        self._travelled = self._straightness = math.nan
+        self._origin: dict[str, Tensor] = {}  # entries of each weight at the start,
+        self._previous: dict[str, Tensor] = {}  # and at the sampled step before, which
+        self._previous_step = 0  # was this one,
+        self._previous_changes: dict[str, float] = {}  # and changed each weight so much
 
     def before_backward(self, loss: Tensor, module: LightningModule, *, first: bool) -> None:
         """Check that gradients are cleared; at ``first``, that the module knows its parameters."""
@@ -93,6 +103,14 @@ class StepFacts(FactSource):
             unoptimized = [plain_name(n) for n, p in trainable if id(p) not in held]
             if not any(o is step.optimizer for o in step.trainer.optimizers):
                 unoptimized = []  # the module keeps optimizers to itself: which is not known
+            frozen = [
+                plain_name(n)
+                for n, p in step.module.named_parameters()
+                if not p.requires_grad and id(p) in held
+            ]
+            self._known["frozen_held"] = dict.fromkeys(frozen, 1.0)
+            decays = [group.get("weight_decay", 0.0) for group in step.optimizer.param_groups]
+            self._known["weight_decay"] = max(map(float, decays), default=0.0)
             self._known["unoptimized"] = dict.fromkeys(unoptimized, 1.0)
             self._measure_units(step.module)
         named = zip(step.names(), step.params, strict=True)
@@ -116,24 +134,49 @@ class StepFacts(FactSource):
                 lambda v: self._known.update(identical_units=dict(zip(identical, v, strict=True))),
             )
 
+    @property
+    def largest_ratio(self) -> float:
+        """The largest ratio of update to weight so far, of the median layer."""
+        return self._largest
+
     def drop_step(self) -> None:
         """Forget the copies of a step that is not taken."""
         self._copies.clear()
 
-    def compare(self, *, early: bool) -> None:
-        """Compare the weights with those before the steps, ``early`` ones soon after warm-up."""
+    def compare(self, step: int, *, early: bool, full: bool) -> None:
+        """Compare the weights with those before the step.
+
+        Args:
+            step: how many were taken before it.
+            early: whether it is soon after the warm-up.
+            full: whether the weights are also compared with those of the start and of the fully
+                sampled step before.
+        """
         copies, self._copies = self._copies, []
         columns = []
         for matrices, before in copies:
             params = [p.detach() for p in matrices.values()]
             change, size = change_and_size(before, params, SAMPLED)
-            sizes = tensor_norms(params)
-            columns.append(torch.stack([change.to(sizes), size.to(sizes), sizes]))
+            rows = [change, size, tensor_norms(params)]
+            rows += self._distances(list(matrices), before, params) if full else []
+            columns.append(torch.stack([row.to(rows[2]) for row in rows]))
         if columns:
             names = [name for matrices, _ in copies for name in matrices]
             packed = torch.cat([c.to(columns[0].device, torch.float64) for c in columns], dim=1)
-            update = partial(self._add_changes, names, early=early)
+            update = partial(self._add_changes, names, early=early, full=full, step=step)
             self._scalars["changes"] = DeviceScalars(packed.flatten(), update)
+
+    def _distances(
+        self, names: list[str], before: list[Tensor], params: list[Tensor]
+    ) -> list[Tensor]:
+        """Return how far weights are from the start, and from the fully sampled step before."""
+        rows = []
+        for kept in (self._origin, self._previous):
+            kept |= {n: b for n, b in zip(names, before, strict=True) if n not in kept}
+            rows.append(change_and_size([kept[n] for n in names], params, SAMPLED)[0])
+        now = copy_entries(params, SAMPLED)
+        self._previous |= dict(zip(names, now, strict=True))
+        return rows
 
     def pending(self) -> list[DeviceScalars]:
         """Return everything that was measured, still on the device."""
@@ -141,16 +184,21 @@ class StepFacts(FactSource):
         return list(scalars.values())
 
     def _add_norm(self, values: list[float]) -> None:
+        self._zeros = [*self._zeros[1 - RECENT_RATIOS :], float(values[0] == 0)]
         if math.isfinite(values[0]):
             self._norms.append(values[0])
             del self._norms[FIRST_NORMS:-1]
 
-    def _add_changes(self, names: Sequence[str], values: list[float], *, early: bool) -> None:
+    def _add_changes(
+        self, names: Sequence[str], values: list[float], *, early: bool, full: bool, step: int
+    ) -> None:
         count = len(names)
+        if full:
+            self._add_distances(names, values, step)
         pairs = zip(values[:count], values[count : 2 * count], strict=True)
         ratios = [change / before if before > 0 else math.nan for change, before in pairs]
         ratio = dict(zip(names, ratios, strict=True))
-        sizes = dict(zip(names, values[2 * count :], strict=True))
+        sizes = dict(zip(names, values[2 * count : 3 * count], strict=True))
         self._from_zero.update(n for n, r in ratio.items() if math.isnan(r))
         # what started at zero has grown without bound, in the healthiest run
         grown = [s for n, s in sizes.items() if math.isfinite(s) and n not in self._from_zero]
@@ -162,12 +210,27 @@ class StepFacts(FactSource):
         self._known["nonfinite_weights"] = _nonfinite(sizes)
         finite = {n: r for n, r in ratio.items() if math.isfinite(r)}
         if finite:
-            self._ratios = [*self._ratios[1 - RECENT_RATIOS :], median(finite.values())]
+            middle = median(finite.values())
+            self._ratios = [*self._ratios[1 - RECENT_RATIOS :], middle]
+            self._largest = middle if math.isnan(self._largest) else max(self._largest, middle)
             if early:
                 self.early_seen += 1
                 # a weight that started at zero changes by all that it is
                 usual = [r for n, r in finite.items() if n not in self._from_zero]
                 self._early += [median(usual)] if usual else []
+
+    def _add_distances(self, names: Sequence[str], values: list[float], step: int) -> None:
+        count = len(names)
+        change, size, _, start, path = (values[i * count : (i + 1) * count] for i in range(5))
+        travelled = [far / s for far, s in zip(start, size, strict=True) if s > 0]
+        self._travelled = median(travelled) if travelled else math.nan
+        steps, changes = step - self._previous_step, dict(zip(names, change, strict=True))
+        before = self._previous_changes
+        if steps > 1 and before.keys() == changes.keys():
+            lengths = [steps * (before[n] + changes[n]) / 2 for n in names]
+            shares = [far / length for far, length in zip(path, lengths, strict=True) if length > 0]
+            self._straightness = median(shares) if shares else math.nan
+        self._previous_step, self._previous_changes = step, changes
 
     def measure_end(self, module: LightningModule, *, alone: bool) -> None:
         """Check whether the weights are finite and, after a failure, the gradients.
@@ -193,6 +256,9 @@ class StepFacts(FactSource):
         }
         if self._early:
             facts["early_update_ratio"] = max(self._early)
+        facts |= {"travelled": self._travelled, "straightness": self._straightness}
+        if self._zeros:
+            facts["zero_gradient"] = sum(self._zeros) / len(self._zeros)
         if self._ratios:
             facts["update_ratio"] = median(self._ratios)
         if len(self._norms) > FIRST_NORMS and self._norms[-1] > 0:

@@ -24,6 +24,7 @@ from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.doctor import report
 from lightning_stab.callbacks.doctor.advice import advise_beside
 from lightning_stab.callbacks.doctor.state import DoctorState
+from lightning_stab.callbacks.doctor.validation_facts import BATCHES
 from lightning_stab.diagnosis import IDS, THRESHOLDS, Engine, Finding
 from lightning_stab.diagnosis.facts import SAMPLED_STEP
 from lightning_stab.diagnosis.thresholds import current_names
@@ -38,6 +39,7 @@ class DoctorOptions:
     thresholds: Mapping[str, float] | None = None
     every_n_steps: int = 200
     print_findings: bool = True
+    log_facts: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.ignore, bool):
@@ -65,9 +67,10 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
     It samples the first steps, every 50th up to step 500, then every ``every_n_steps``-th: what
     enters the loss, gradients and activations over depth and time, units, updates, losses and
     validation metrics. Each fault is reported once, the deepest cause first; most have to persist
-    before they are reported.
-    Nothing of the run is changed, not a bit. Findings go to the terminal, to TensorBoard
-    (``diagnosis/<id>``) and to ``findings.json`` in the run's folder, and survive a restart.
+    before they are reported, and one that does not hold any more is withdrawn.
+    Nothing of the run is changed, not a bit. Findings go to the terminal through Python's
+    ``logging`` (the logger ``lightning_stab``), to TensorBoard (``diagnosis/<id>``) and to
+    ``findings.json`` in the run's folder, and survive a restart.
 
     The ids:
     {ids}.
@@ -79,11 +82,16 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             ``plateau.nothing_learnt``; see ``docs/training_doctor.md``.
         every_n_steps: optimizer steps between two that are sampled, >= 1. Of the first 500 steps
             every 50th is sampled at least, for most faults show early.
-        print_findings: print each finding to the terminal when it is found.
+        print_findings: log each finding when it is found: an error as an error, a warning as a
+            warning, other findings as information, which is hidden unless the logger is set to it.
+        log_facts: send the facts of each check to the loggers as scalars, ``diagnosis_facts/...``;
+            TensorBoard gets them packed in any case.
         treat: deprecated, leave it out: the doctor names and advises, it does not treat.
 
     Attributes:
-        findings: everything found, in the order in which it was found. It outlives the fit.
+        findings: what was found and stands, in the order in which it was found. It outlives the
+            fit.
+        withdrawn: what was found and taken back.
 
     Raises:
         InvalidArgumentError: for an unknown id or threshold, or ``treat=True``.
@@ -104,6 +112,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         *,
         every_n_steps: int = 200,
         print_findings: bool = True,
+        log_facts: bool = False,
         treat: bool | None = None,
     ) -> None:
         if treat:
@@ -130,8 +139,13 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     @property
     def findings(self) -> list[Finding]:
-        """Everything found, in the order in which it was found."""
+        """What was found and stands, in the order in which it was found."""
         return self._engine.findings
+
+    @property
+    def withdrawn(self) -> list[Finding]:
+        """What was found and taken back, because it held no longer."""
+        return self._engine.withdrawn
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -201,12 +215,31 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             self._state.steps.drop_step()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Diagnose after a step that was sampled."""
-        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
-        if self._state.end_batch(trainer):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx, *args, **kwargs)
+        if self._state.end_batch(trainer, batch, batch_idx):
             self._diagnose(trainer, SAMPLED_STEP)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the rows of the first batches of a fit's validations."""
+        if batch_idx < BATCHES and dataloader_idx == 0 and fit_state.is_validating_fit(trainer):
+            self._state.rows.add("validation", batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Diagnose after a validation, by its metrics."""
@@ -227,6 +260,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         if self._state.module is not None:
             self._before_end = deepcopy(self.state_dict())
             call_after_exception(trainer, self._before_end.clear)
+            self._state.note_failure(exception)
             self._finish(trainer, pl_module, alone=True)
         super().teardown(trainer, pl_module, "fit")
 
@@ -264,21 +298,24 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         facts = self._state.facts(trainer, moment)
         new = self._engine.update(facts)
         if moment == SAMPLED_STEP:
-            report.log_facts(trainer, facts)
-        if not new:
+            report.log_facts(trainer, facts, as_scalars=self.options.log_facts)
+        if new:
+            new = [advise_beside(callbacks_of(trainer), finding) for finding in new]
+            self._engine.findings[-len(new) :] = new
+        changed = [*new, *self._engine.changed]
+        if not changed:
             return
-        new = [advise_beside(callbacks_of(trainer), finding) for finding in new]
-        self._engine.findings[-len(new) :] = new
-        report.log_findings(trainer, new)
+        report.log_findings(trainer, changed)
         self._write(trainer)
         if self.options.print_findings:
-            report.print_findings(trainer, new)
+            report.print_findings(trainer, changed)
 
     def _write(self, trainer: Trainer) -> None:
         if self._folder is not None and trainer.is_global_zero:
             place = {"step": trainer.global_step, "epoch": trainer.current_epoch}
             unseen = {"unseen": list(self.unseen)} if self.unseen else {}
-            written = {**place, **unseen}
+            taken = {"withdrawn": [f.to_dict() for f in self.withdrawn]} if self.withdrawn else {}
+            written = {**place, **unseen, **taken}
             if not report.write_findings(trainer, self._folder, self.findings, written):
                 self._folder = None  # said once, and not tried again in this run
 

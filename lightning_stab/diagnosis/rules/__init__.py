@@ -18,7 +18,9 @@ IDS = tuple(fault.id for fault in FAULTS)
 CAUSES = MappingProxyType({fault.id: fault.rank for fault in FAULTS})
 
 # faults by their form: reported no matter what else was reported
-_APART = frozenset({"non-finite", "output-activation", "unused-parameters"})
+_APART = frozenset(
+    {"non-finite", "output-activation", "unused-parameters", "labels", "shape-mismatch"}
+)
 _SCALES = frozenset({"target-scale", "input-scale"})
 # what ruins units, gradients and losses once it is there, so that nothing else that shows later is
 # a cause of its own

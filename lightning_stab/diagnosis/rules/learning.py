@@ -27,34 +27,49 @@ _REGULARISE = (
 LEARNING_FAULTS = (
     Fault("learning-rate-too-high", 7, "the updates destroy what the weights had learnt").found_by(
         error(
-            "loss_ratio > risen_loss and unexplained > worse_than_constant and ordinary_data",
+            "loss_ratio > risen_loss and gain_noise not> clear_trend"
+            " and unexplained > worse_than_constant and moving and ordinary_values",
             "The loss has risen to {loss_ratio} times its start.",
             *_LOWER_RATE,
         ),
+        error(
+            "loss_ratio > enormous_rise and unexplained > worse_than_constant and moving"
+            " and ordinary_values and start_loss_ratio not> large_start_loss",
+            "The loss has risen to {loss_ratio} times its start.",
+            *_LOWER_RATE,
+            persistence=1,
+        ),
         warning(
-            "early_update_ratio > large_update and epoch > early and learnt not> little_learnt"
-            " and ordinary_data",
+            "early_update_ratio > large_update and some_steps and learnt not> little_learnt"
+            " and ordinary_data and not_falling",
             "The first steps changed the weights by {early_update_ratio:.0%} of their size each,"
             " and the run has not learnt since.",
             *_LOWER_RATE,
         ),
         warning(
             "weight_growth > grown_weights and early_update_ratio not< notable_update"
-            " and epoch > early and learnt not> little_learnt and ordinary_data",
+            " and some_steps and learnt not> little_learnt and ordinary_data and not_falling",
             "The weights have grown {weight_growth:.0f} times, and the run has not learnt.",
             *_LOWER_RATE,
         ),
         warning(
-            "early_rise > sudden_rise and epoch > early and learnt not> little_learnt"
-            " and ordinary_data",
+            "early_rise > sudden_rise and some_steps and learnt not> little_learnt"
+            " and ordinary_values and start_loss_ratio not> large_start_loss and moving"
+            " and not_falling",
             "Within the first steps the loss rose to {early_rise} times its start,"
             " and the run has not learnt since.",
             *_LOWER_RATE,
         ),
         warning(
+            "highest_rise > enormous_rise and some_steps and learnt not> little_learnt"
+            " and ordinary_values and moving and batch_variety not< one_class_batches",
+            "The loss has been at {highest_rise:.0f} times its start, and little is learnt.",
+            *_LOWER_RATE,
+        ),
+        warning(
             "gradient_depth_start_log10 > joint_shrinkage"
             " and gradient_depth_log10 < severe_vanishing_depth and learnt not> little_learnt"
-            " and kept_weights and ordinary_start",
+            " and kept_weights and ordinary_start and moving and some_steps",
             "The gradient reached the first layers when the run began;"
             " now it shrinks by 10^{gradient_depth_log10:a.1f} on its way:"
             " the updates have ruined the network.",
@@ -62,32 +77,60 @@ LEARNING_FAULTS = (
         ),
         warning(
             "saturated_fraction > many_saturated and saturated_at_start < half_saturated"
-            " and learnt not> half_learnt and ordinary_start",
+            " and learnt not> half_learnt and ordinary_start and moving and some_steps"
+            " and not_falling",
             "The units of {layers} were not saturated when the run began, and are now:"
             " the updates have saturated them.",
             *_LOWER_RATE,
         ),
         warning(
-            "relapse > much_lost and improvement < half_learnt and epoch > one_epoch"
-            " and input_peak not> outlying and target_size not> large_target"
-            " and batch_variety not< one_class_batches",
+            "relapse > much_lost and relapse_noise > clear_trend and improvement < half_learnt"
+            " and a_while and input_peak not> outlying and target_size not> large_target"
+            " and batch_variety not< one_class_batches and moving",
             "The loss has lost {relapse:.0%} of what it had gained:"
             " the updates have become too large.",
             *_LOWER_RATE,
-            persistence=1,
         ),
     ),
     Fault("learning-rate-too-low", 7, "the updates are too small to move the loss").found_by(
         warning(
+            "highest_rate < no_rate and step > enough_steps",
+            "The learning rate is 0, and has been since the run began: nothing can be learnt.",
+            "Give the optimizer a learning rate, and look for a schedule that returns 0.",
+        ),
+        warning(
             "update_ratio < small_update and improvement < small_improvement"
-            " and epoch > one_epoch and warming_up < flag_set",
+            " and a_while and warming_up < flag_set and with_gradient and early_update_ratio"
+            " not> notable_update and highest_rise not> sudden_rise and ordinary_values"
+            " and rate_left not< nearly_gone and ordinary_flow",
             "A step changes the weights by {update_ratio:.1e} of their size,"
             " and the loss has come down by {improvement:.1%} since the start.",
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
             "Or use Adam, whose steps do not shrink with the gradient.",
         ),
         warning(
-            "warming_up > flag_set and progress > far_into_the_run and learnt not> hardly_learnt",
+            "reach < short_reach and learnt not> little_learnt and a_while"
+            " and warming_up < flag_set and with_gradient and highest_rise not> sudden_rise"
+            " and ordinary_values and input_size not< small_input and meant_to_learn"
+            " and ordinary_flow",
+            "In the whole run the weights can change by no more than {reach:.1%} of their size,"
+            " and little is learnt.",
+            "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
+            "Or use Adam, whose steps do not shrink with the gradient.",
+        ),
+        warning(
+            "reach < limited_reach and straightness > straight and learnt not> little_learnt"
+            " and long_enough and warming_up < flag_set and with_gradient"
+            " and highest_rise not> sudden_rise and ordinary_values and meant_to_learn"
+            " and input_size not< small_input and recent_fall < notable_fall and ordinary_flow",
+            "The steps all go the same way ({straightness:.0%} of their length is covered), but in"
+            " the whole run they change the weights by no more than {reach:.0%} of their size.",
+            "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
+            "Or use Adam, whose steps do not shrink with the gradient.",
+        ),
+        warning(
+            "warming_up > flag_set and progress > far_into_the_run and learnt not> hardly_learnt"
+            " and step > enough_steps",
             "After {progress:.0%} of the run the learning rate is still rising,"
             " from a value at which little is learnt.",
             "Let the warm-up end within the first tenth of the run.",
@@ -101,9 +144,47 @@ LEARNING_FAULTS = (
             ' steps, and `"interval": "step"` or `"epoch"` to match.',
         ),
     ),
+    Fault("over-regularized", 7, "weight decay or dropout leaves nothing to learn with").found_by(
+        warning(
+            "weight_growth < shrunk_weights and learnt not> little_learnt and some_steps",
+            "The weights have shrunk to {weight_growth:.1%} of what they were,"
+            " and little is learnt.",
+            "Lower the weight decay: it pulls harder than the loss.",
+        ),
+        warning(
+            "dropout > strong_dropout and learnt not> half_learnt and some_steps",
+            "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
+            "Lower the dropout probability: 0.1 to 0.5 is usual.",
+        ),
+    ),
+    Fault("batch-size", 7, "batch normalisation over too few values").found_by(
+        warning(
+            "norm_values < few_values and learnt not> well_learnt and some_steps",
+            "Batch normalisation has only {norm_values:.0f} values per channel:"
+            " what it subtracts and divides by is mostly noise.",
+            "Make the batches larger: 16 rows or more.",
+            "Or use `GroupNorm` or `LayerNorm`, which do not look across the batch.",
+        ),
+    ),
+    Fault("loss-function", 8, "the loss does not suit what the network predicts").found_by(
+        warning(
+            "error_of_probabilities > flag_set and learnt not> little_learnt and a_while"
+            " and not_falling",
+            "A squared or absolute error compares probabilities with classes, and learns little:"
+            " its gradient vanishes where a prediction is sure and wrong.",
+            "Use `torch.nn.CrossEntropyLoss` on logits, without a softmax before it"
+            " (`BCEWithLogitsLoss` for two classes).",
+        ),
+        warning(
+            "exclusive_labels > flag_set and learnt not> little_learnt and a_while and not_falling",
+            "Each row has exactly one label, but each class gets a sigmoid of its own,"
+            " and little is learnt.",
+            "Use `torch.nn.CrossEntropyLoss` on the logits: exactly one class is right.",
+        ),
+    ),
     Fault("loss-spike", 8, "one loss far above the run's own recent past").found_by(
         warning(
-            "target_peak > outlying and target_size > flag_set and epoch > early",
+            "target_peak > outlying and target_size > flag_set and some_steps",
             "The largest batch holds targets {target_peak:.0f} times those of an ordinary one:"
             " a few samples decide the loss.",
             "Look for broken targets in the data, and remove or clamp them.",
@@ -111,7 +192,7 @@ LEARNING_FAULTS = (
             ' and `GradientClipping(rule="norm", threshold=1.0)`.',
         ),
         warning(
-            "input_peak > outlying and epoch > early and learnt not> half_learnt",
+            "input_peak > outlying and some_steps and learnt not> half_learnt",
             "The largest batch holds values {input_peak:.0f} times those of an ordinary one,"
             " and the run learns little: a few samples decide it.",
             "Look for broken samples in the data, and remove or clamp them.",
@@ -142,8 +223,8 @@ LEARNING_FAULTS = (
     ),
     Fault("plateau", 9, "the loss stands still, or stays that of a constant prediction").found_by(
         warning(
-            "learnt < nothing_learnt and epoch > some_epochs and step > many_steps"
-            " and warming_up not> flag_set and ordinary_inputs",
+            "learnt < nothing_learnt and long_enough"
+            " and warming_up not> flag_set and ordinary_inputs and not_falling",
             "After {epoch:.1f} epochs the loss is still that of a constant prediction.",
             "Fit one batch alone first: a network that cannot do that has a fault in its data,"
             " loss or architecture.",
@@ -151,27 +232,19 @@ LEARNING_FAULTS = (
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
         ),
         warning(
-            "validation_learnt < nothing_learnt and epoch > some_epochs and step > many_steps"
-            " and ordinary_inputs",
+            "validation_learnt < nothing_learnt and long_enough and ordinary_inputs",
             "After {epoch:.1f} epochs the validation loss has never been better"
             " than that of a constant prediction.",
             *_CHECK_DATA,
         ),
         warning(
-            "weight_growth < shrunk_weights and learnt not> little_learnt",
-            "The weights have shrunk to {weight_growth:.1%} of what they were,"
-            " and little is learnt.",
-            "Lower the weight decay: it pulls harder than the loss.",
-        ),
-        warning(
             "validation_fall > fallen_metric and validation_rise > risen_validation_loss"
-            " and learnt not> hardly_learnt and relapse not> much_lost and epoch > some_epochs"
-            " and step > many_steps",
+            " and learnt not> hardly_learnt and relapse not> much_lost and long_enough",
             "After {epoch:.1f} epochs little is learnt, and validation has only become worse.",
             *_CHECK_DATA,
         ),
         info(
-            "recent_improvement < standing_still and epoch > some_epochs",
+            "recent_improvement < standing_still and long_enough",
             "The loss has come down by no more than {recent_improvement:.2%} of its start"
             " within an epoch.",
             'If the metric is good enough, stop: `BestWeightsEarlyStopping(monitor="val_loss")`.',
@@ -179,9 +252,37 @@ LEARNING_FAULTS = (
             persistence=3,
         ),
     ),
+    Fault("too-short", 9, "the run ends while the loss still falls").found_by(
+        warning(
+            "progress > whole_run and falling > clear_trend and recent_fall > notable_fall"
+            " and learnt not> half_learnt and step not> short_run and warming_up not> flag_set"
+            " and meant_to_learn and ordinary_values",
+            "The run ends after {step} steps while the loss is still falling: by"
+            " {recent_fall:.1%} of what a constant prediction loses, over its latest part.",
+            "Train longer: raise `max_epochs` or `max_steps`, and stop by the validation loss.",
+            persistence=1,
+        ),
+        warning(
+            "progress > whole_run and step not> tens_of_steps and learnt not> half_learnt"
+            " and loss_ratio not> risen_at_all and warming_up not> flag_set and meant_to_learn"
+            " and ordinary_values",
+            "The run ends after {step} steps: too few for the loss to come down.",
+            "Train longer: raise `max_epochs` or `max_steps`, and stop by the validation loss.",
+            persistence=1,
+        ),
+    ),
+    Fault("validation-data", 8, "validation rows that are unlike the training rows").found_by(
+        warning(
+            "validation_shift > unlike and validation_learnt not> half_learnt and a_while"
+            " and meant_to_learn and input_peak not> outlying",
+            "The validation rows lie {validation_shift:.1f} standard deviations away from the"
+            " training rows.",
+            "Prepare both alike: with the mean and standard deviation of the training rows.",
+        ),
+    ),
     Fault("oscillating-loss", 8, "the loss swings from step to step").found_by(
         warning(
-            "batch_variety < one_class_batches and epoch > early and learnt not> well_learnt",
+            "batch_variety < one_class_batches and some_steps and learnt not> well_learnt",
             "Batches hold nearly one class each ({batch_variety:.0%} of the variety of all"
             " targets): the loss swings from one to the next.",
             "Shuffle the training data: `DataLoader(..., shuffle=True)`.",
@@ -189,7 +290,7 @@ LEARNING_FAULTS = (
             " {learning_rate:/10}, and accumulate gradients.",
         ),
         info(
-            "oscillation > swinging_loss and epoch > one_epoch",
+            "oscillation > swinging_loss and a_while",
             "The loss swings by {oscillation:.0%} of its start from step to step.",
             "Lower the learning rate from {learning_rate} to {learning_rate:/3},"
             " or let it decay: `LearningRateDecay()`.",
@@ -197,20 +298,28 @@ LEARNING_FAULTS = (
             persistence=3,
         ),
     ),
+    Fault("metric", 10, "a metric that does not follow the loss").found_by(
+        info(
+            "validation_stuck > flag_set and meant_to_learn",
+            "The validation loss has come down by half, and the validation metric has not moved.",
+            "Check how the metric is computed: thresholds, `argmax`, the shapes it compares.",
+        ),
+    ),
     Fault("overfitting", 10, "validation gets worse while training gets better").found_by(
         warning(
-            "validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost",
+            "validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost"
+            " and meant_to_learn",
             "The validation metric has fallen by {validation_fall:.0%} from its best.",
             *_REGULARISE,
         ),
         warning(
-            "generalization_gap > wide_gap and learnt > all_learnt",
+            "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn",
             "The validation loss stands far above the training loss: the gap is"
             " {generalization_gap:.0%} of the loss of a constant prediction.",
             *_REGULARISE,
         ),
         info(
-            "validation_rise > risen_validation_loss and learnt > half_learnt",
+            "validation_rise > risen_validation_loss and learnt > half_learnt and meant_to_learn",
             "The validation loss has risen by {validation_rise:.0%} of what had been gained,"
             " while the training loss went on falling.",
             *_REGULARISE,

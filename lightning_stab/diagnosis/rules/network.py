@@ -27,7 +27,7 @@ NETWORK_FAULTS = (
     Fault("dead-units", 5, "units that are zero on every sample").found_by(
         error(
             "dead_fraction > dead_layer and learnt not> well_learnt"
-            " and ordinary_steps and input_size not> large_input",
+            " and ordinary_steps and input_size not> large_input and not_falling",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample:"
             " no gradient passes.",
             "Add `WeightInitialization()` and start again: dead units do not come back.",
@@ -36,12 +36,20 @@ NETWORK_FAULTS = (
             source="Lu et al. 2019 (dying ReLU)",
         ),
         warning(
-            "dead_fraction > many_dead and learnt not> half_learnt and epoch > one_epoch"
-            " and ordinary_steps and input_size not> large_input",
+            "dead_fraction > many_dead and learnt not> half_learnt and a_while"
+            " and ordinary_steps and input_size not> large_input and not_falling",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample.",
             _LOWER_RATE,
             "Add `WeightInitialization()`, or use LeakyReLU or GELU instead of ReLU.",
             source="Lu et al. 2019 (dying ReLU)",
+        ),
+        error(
+            "zero_gradient > all_identical and learnt not> half_learnt and step > enough_steps"
+            " and ordinary_steps and ordinary_values and constant_targets not> flag_set"
+            " and softmax_of_one not> flag_set",
+            "Every gradient is exactly 0: the weights cannot change any more.",
+            "Look for an output that stands still: a ReLU or a clamp just before the loss.",
+            "Add `WeightInitialization()` and start again.",
         ),
     ),
     Fault("saturated-units", 5, "saturated activations, or attention to one place only").found_by(
@@ -69,22 +77,22 @@ NETWORK_FAULTS = (
         error(
             "gradient_depth_log10 < severe_vanishing_depth"
             " and gradient_depth_start_log10 not> vanishing_depth"
-            " and kept_weights and most_dead not> dead_layer",
+            " and kept_weights and most_dead not> dead_layer and ordinary_inputs"
+            " and zero_gradient not> flag_set",
             _VANISHING,
             *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
         warning(
             "gradient_depth_log10 < vanishing_depth"
-            " and gradient_depth_start_log10 not> joint_shrinkage and epoch > one_epoch"
+            " and gradient_depth_start_log10 not> joint_shrinkage and a_while"
             " and learnt not> half_learnt and kept_weights and ordinary_inputs",
             _VANISHING,
             *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
         warning(
-            "gradient_time_log10 < vanishing_time and epoch > one_epoch"
-            " and learnt not> little_learnt",
+            "gradient_time_log10 < vanishing_time and a_while and learnt not> little_learnt",
             "Over the time steps of a recurrent layer the gradient shrinks by"
             " 10^{gradient_time_log10:a.1f}:"
             " what stands at the beginning of a sequence is not learnt.",
@@ -94,7 +102,7 @@ NETWORK_FAULTS = (
         ),
         warning(
             "gradient_depth_log10 < joint_shrinkage and activation_depth_log10 < joint_shrinkage"
-            " and gradient_depth_start_log10 < joint_shrinkage and epoch > early"
+            " and gradient_depth_start_log10 < joint_shrinkage and some_steps"
             " and learnt not> little_learnt and kept_weights and ordinary_inputs",
             "From layer to layer both shrink:"
             " the signal by 10^{activation_depth_log10:a.1f} on its way to the last hidden layer,"
@@ -106,13 +114,13 @@ NETWORK_FAULTS = (
     Fault("exploding-gradient", 6, "gradients grow over depth, time steps or training").found_by(
         error(
             "gradient_depth_log10 > severe_exploding_depth"
-            " and gradient_depth_start_log10 not< exploding_depth",
+            " and gradient_depth_start_log10 not< exploding_depth and ordinary_inputs",
             _EXPLODING,
             *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
         warning(
-            "gradient_depth_log10 > exploding_depth and epoch > one_epoch"
+            "gradient_depth_log10 > exploding_depth and a_while"
             " and learnt not> half_learnt and ordinary_steps",
             _EXPLODING,
             *_CURE_DEPTH,
@@ -134,7 +142,8 @@ NETWORK_FAULTS = (
             "Leave `optimizer_zero_grad` as it is, where you override it.",
         ),
         warning(
-            "gradient_growth_log10 > exploding_growth and learnt not> half_learnt",
+            "gradient_growth_log10 > exploding_growth and learnt not> half_learnt"
+            " and ordinary_values and not_falling",
             "The gradient's norm has grown 10^{gradient_growth_log10:.1f} times"
             " since the first steps.",
             _CLIP,

@@ -75,11 +75,67 @@ WIRING_FAULTS = (
             "Or scale the targets into the activation's range.",
             persistence=1,
         ),
+        error(
+            "softmax_of_one > flag_set",
+            "A softmax over a single unit is always 1: every row gets the same prediction.",
+            "Use a sigmoid for a single unit, best inside the loss: `BCEWithLogitsLoss`.",
+            persistence=1,
+        ),
+        error(
+            "softmax_of_batch > flag_set",
+            "The softmax before the loss runs over the rows of the batch, not over the classes.",
+            "Give it the dimension of the classes: `softmax(x, dim=-1)`; before `cross_entropy`"
+            " leave it out.",
+            persistence=1,
+        ),
+        error(
+            "squashed_logits > flag_set",
+            "The cross-entropy receives the output of a sigmoid or tanh: its logits are bounded, so"
+            " that no class can become likely.",
+            _END_LINEAR,
+            persistence=1,
+        ),
         warning(
-            "rectified_logits > many_rectified and epoch > one_epoch and learnt not> well_learnt",
+            "rectified_logits > many_rectified and a_while and learnt not> well_learnt",
             "The logits that enter the cross-entropy come out of a ReLU:"
             " {rectified_logits:.0%} of them are zero and receive no gradient.",
             _END_LINEAR,
+        ),
+    ),
+    Fault("shape-mismatch", 1, "predictions and targets meet in shapes that broadcast").found_by(
+        error(
+            "broadcast > flag_set",
+            "Predictions and targets meet in the shapes [N] and [N, 1]: every prediction is"
+            " compared with every target.",
+            "Give both one shape: `prediction.squeeze(-1)` or `target.unsqueeze(-1)`.",
+            persistence=1,
+        ),
+    ),
+    Fault("labels", 1, "targets from which nothing can be learnt").found_by(
+        error(
+            "class_out_of_range > flag_set",
+            "The run failed because a target is no class of the network's outputs.",
+            "Count classes from 0, and make the output layer as wide as their number.",
+            persistence=1,
+        ),
+        error(
+            "impossible_targets > many_impossible",
+            "{impossible_targets:.0%} of the targets of a binary cross-entropy lie outside 0 to 1.",
+            "Code the labels as 0 and 1.",
+            persistence=1,
+        ),
+        error(
+            "constant_targets > flag_set and epoch > one_epoch and samples not< early_samples"
+            " and meant_to_learn",
+            "All targets that the loss has seen are the same ({samples:.0f} rows).",
+            "Look at the labels: a filter, a join or an encoding has left one value.",
+        ),
+        warning(
+            "constant_rows > flag_set and improvement > half_learnt and epoch > one_epoch"
+            " and samples not< early_samples and meant_to_learn",
+            "The targets of all batches seen are the same, and the loss has come down by"
+            " {improvement:.0%}: that is no knowledge.",
+            "Look at the labels: a filter, a join or an encoding has left one value.",
         ),
     ),
     Fault("unused-parameters", 1, "trainable parameters without optimizer or gradient").found_by(
@@ -105,10 +161,16 @@ WIRING_FAULTS = (
             " loss, or a layer that `forward` does not call.",
             _FREEZE,
         ),
+        warning(
+            "frozen_held > flag_set and learnt not> half_learnt and a_while and not_falling",
+            "{number} parameters that the optimizer was given are frozen, and little is learnt:"
+            " {layers}.",
+            "Train them too (`requires_grad_(True)`), unless they were trained before.",
+        ),
     ),
     Fault("target-scale", 2, "targets so large that a regression does not reach them").found_by(
         warning(
-            "target_size > large_target and prediction_size < small_prediction and epoch > early",
+            "target_size > large_target and prediction_size < small_prediction and some_steps",
             "The targets are large ({target_size}),"
             " and the predictions have reached {prediction_size:.1%} of their size.",
             "Standardise the targets with the training set's mean and standard deviation,"
@@ -118,21 +180,22 @@ WIRING_FAULTS = (
     ),
     Fault("input-scale", 3, "features enter unscaled, and it does harm").found_by(
         warning(
-            "input_size > large_input and epoch > some_epochs and learnt not> half_learnt",
+            "input_size > large_input and a_while and learnt not> half_learnt and not_falling",
             "Features enter the network at a size of {input_size}, and it does not learn.",
             _STANDARDISE,
             _NORMALISE,
         ),
         error(
-            "input_size > large_input and loss_ratio > risen_loss"
+            "input_size > large_input and loss_ratio > enormous_rise"
             " and unexplained > worse_than_constant",
             "Features enter the network at a size of {input_size},"
             " and the loss has risen to {loss_ratio} times its start.",
             _STANDARDISE,
             _NORMALISE,
+            persistence=1,
         ),
         warning(
-            "input_size < small_input and epoch > some_epochs and learnt not> hardly_learnt",
+            "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling",
             "Features enter the network at a size of only {input_size}, and it does not learn.",
             _STANDARDISE,
         ),
@@ -148,8 +211,8 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         warning(
-            "start_loss_ratio > large_start_loss and epoch > some_epochs"
-            " and learnt not> hardly_learnt and input_size not> large_input",
+            "start_loss_ratio > large_start_loss and long_enough"
+            " and learnt not> hardly_learnt and input_size not> large_input and not_falling",
             "The first loss is {start_loss_ratio} times that of a blind prediction:"
             " the outputs start far too large.",
             "Add `WeightInitialization()`,"

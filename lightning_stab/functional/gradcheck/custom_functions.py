@@ -125,12 +125,10 @@ def note_low_precision(functions: Sequence[Any]) -> Iterator[dict[str, str]]:
 
 
 def _watch_backward(cls: type, original: Any, noted: dict[str, str]) -> Callable[..., Any]:
-    backward = original.__func__ if isinstance(original, staticmethod) else original
-
     def watched(*args: Any, **kwargs: Any) -> Any:
         mode = _LowPrecision()
         with mode, torch.set_grad_enabled(torch.is_grad_enabled()):
-            result = backward(*args, **kwargs)
+            result = original(*args, **kwargs)
         if mode.found:
             noted[cls.__name__] = mode.found
         return result

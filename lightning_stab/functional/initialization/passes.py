@@ -177,7 +177,8 @@ class _LayerHooks:
         self._readings.signal[self._name] = float(units.var(0, correction=0).mean().sqrt())
         if output.requires_grad:
             self._edges[self._name] = get_gradient_edge(output)
-            output.register_hook(self._read)
+            result: Any = output  # torch gives hooks no types
+            result.register_hook(self._read)
 
     @torch.no_grad()
     def _read(self, gradient: Tensor) -> None:

@@ -137,14 +137,15 @@ def orthonormal_columns(tall: Tensor) -> Tensor:
 
     Source: Yamamoto et al. 2015.
     """
-    q = wide = tall.double()
+    wide = tall.double()
+    q: Tensor = wide
     for _ in range(2):
         r, failed = torch.linalg.cholesky_ex(q.T @ q, upper=True)
         if bool(failed):
             q, r = torch.linalg.qr(wide)
-            return q.mul_(r.diagonal().sign())
+            break
         q = torch.linalg.solve_triangular(r, q, upper=True, left=False)
-    return q
+    return q.mul_(r.diagonal().sign())  # which Cholesky has made positive
 
 
 def fast_orthogonal(

@@ -304,3 +304,38 @@ def test_silence_ends_when_the_body_raises(tmp_path):
     fit(tmp_path, Module(), during, logger=CSVLogger(tmp_path))
     assert during.result
     assert not list(tmp_path.rglob("metrics.csv"))
+
+
+# --- what the copy reads of its Trainer -----------------------------------------------------------
+
+READ = (
+    "current_epoch", "global_step", "global_rank", "local_rank", "world_size", "max_epochs",
+    "max_steps", "accumulate_grad_batches", "estimated_stepping_batches", "training",
+    "is_global_zero", "sanity_checking", "barebones",
+)  # fmt: skip
+
+
+def read(module):
+    return {name: getattr(module.trainer, name) for name in READ}
+
+
+def test_without_a_trainer_a_step_reads_what_a_fit_of_one_batch_would_say(tmp_path):
+    during = DuringTheFit(lambda module, batch: read(module))
+    fit(tmp_path, Module(), during, limit_train_batches=1)
+    assert read(isolated_copy(Module())) == during.result
+
+
+def test_nothing_else_is_made_up_of_a_trainer_that_is_not_there():
+    with pytest.raises(AttributeError, match="no Trainer here to ask for `datamodule`"):
+        _ = isolated_copy(Module()).trainer.datamodule
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_copy_computes_in_the_precision_of_the_fit_and_in_full_without_one(tmp_path, double):
+    def precision(module):
+        return isolated_copy(module, double=double).trainer.precision_plugin.precision
+
+    during = DuringTheFit(lambda module, batch: precision(module))
+    fit(tmp_path, Module(), during, precision="bf16-mixed")
+    assert during.result == ("32-true" if double else "bf16-mixed")
+    assert precision(Module()) == "32-true"

@@ -257,6 +257,11 @@ def test_weights_that_change_without_an_optimizer_are_reported_once():
     assert len([w for w in heard if "no optimizer was seen" in str(w.message)]) == 1
 
 
+def test_one_callback_alone_reports_them_too():
+    with pytest.warns(RuntimeWarning, match="`StepGuard`: a batch has changed the weights"):
+        fit(built(Manual, "by hand"), [StepGuard("skip")])
+
+
 def test_accumulation_by_hand_is_no_blind_step():
     class Accumulating(Manual):
         def training_step(self, batch, batch_idx):

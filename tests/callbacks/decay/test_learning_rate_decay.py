@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from helpers.lightning_twins import RecordingLogger
 from helpers.stopping_modules import (
     Regression,
     Replays,
@@ -61,6 +62,15 @@ def test_by_epoch(schedule, settings, formula):
     module = run_with(schedule, **settings)
     wanted = [0.05 * formula(epoch) for epoch in range(EPOCHS)]
     assert epoch_rates(module) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_each_step_is_logged_where_each_step_is_asked_for():
+    logger = RecordingLogger()
+    fit([1.0] * 2, LearningRateDecay("exponential", interval="step", gamma=0.9), logger=logger,
+        log_every_n_steps=1)  # fmt: skip
+    rates = {step: values["lr/group0"] for step, values in logger.steps.items()
+             if "lr/group0" in values}  # fmt: skip
+    assert rates == pytest.approx({t: 0.05 * 0.9**t for t in range(2 * STEPS)})
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 import copy
 import io
 import json
+import logging
 import pickle
 
 import pytest
 import torch
+from helpers.diagnosis_moments import moment, reported
 from helpers.doctor_programs import (
     CLASSES,
     Program,
@@ -27,7 +29,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lightning_stab import TrainingDoctor
-from lightning_stab.callbacks.doctor.report import FACTS
+from lightning_stab.callbacks.doctor.report import FACTS, markdown
 from lightning_stab.diagnosis import IDS, RULES, SEVERITIES, THRESHOLDS, Finding
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 
@@ -150,25 +152,34 @@ def test_thresholds_replace_the_defaults():
 # what is said
 
 
-def test_each_finding_is_printed_once_to_the_error_stream(capsys):
+def test_each_finding_is_logged_once_at_its_level(caplog, capsys):
     watcher = doctor(print_findings=True)
-    examined(Faulty(), epochs=2, watcher=watcher)
-    printed = capsys.readouterr()
-    assert "output-activation" not in printed.out
+    with caplog.at_level("INFO", logger="lightning_stab"):
+        examined(Faulty(), epochs=2, watcher=watcher)
+    assert "output-activation" not in capsys.readouterr().out
     for finding in watcher.findings:
-        assert printed.err.count(f"{finding.severity}: {finding.id} (step {finding.step})") == 1
-        assert printed.err.count(finding.message) == 1
-        assert all(f"{n}. {line}" in printed.err for n, line in enumerate(finding.advice, 1))
+        (record,) = [r for r in caplog.records if f": {finding.id} (step" in r.getMessage()]
+        said = record.getMessage()
+        assert record.levelname == finding.severity.upper()
+        assert said.startswith(f"{finding.severity}: {finding.id} (step {finding.step}")
+        assert finding.message in said.splitlines()
+        assert all(f"{n}. {line}" in said for n, line in enumerate(finding.advice, 1))
     assert len(watcher.findings) >= 1
 
 
-def test_nothing_is_printed_of_a_healthy_run_or_on_request(capsys):
+def test_nothing_is_logged_of_a_healthy_run_or_on_request(caplog):
     examined(Program(mlp()), watcher=doctor(print_findings=True))
     examined(Faulty(), watcher=doctor(print_findings=False))
-    assert "output-activation" not in capsys.readouterr().err
+    assert "output-activation" not in caplog.text
 
 
-def test_layer_names_in_brackets_are_printed_as_they_are(capsys):
+def test_findings_are_silenced_like_any_logger(caplog):
+    caplog.set_level(logging.CRITICAL, logger="lightning_stab")
+    assert examined(Faulty(), watcher=doctor(print_findings=True))
+    assert caplog.text == ""
+
+
+def test_layer_names_in_brackets_are_printed_as_they_are(caplog):
     class Bracketed(Program):
         def __init__(self):
             super().__init__(mlp())
@@ -178,7 +189,7 @@ def test_layer_names_in_brackets_are_printed_as_they_are(capsys):
             return self.optimizer(self.net.parameters())
 
     examined(Bracketed(), watcher=doctor(print_findings=True))
-    assert "[bold]extra" in capsys.readouterr().err
+    assert "[bold]extra" in caplog.text
 
 
 def text_events(folder):
@@ -189,9 +200,10 @@ def text_events(folder):
             for t in tags}  # fmt: skip
 
 
-def test_tensorboard_shows_findings_as_text_and_facts_as_scalars(tmp_path):
+def test_tensorboard_gets_findings_as_text_and_facts_packed(tmp_path):
     logger = TensorBoardLogger(tmp_path)
-    findings = examined(Faulty(), epochs=2, logger=logger)
+    watcher = doctor()
+    findings = examined(Faulty(), epochs=2, logger=logger, watcher=watcher)
     texts, (scalars, _) = text_events(logger.log_dir), events(logger.log_dir)
     assert findings
     for finding in findings:
@@ -201,9 +213,37 @@ def test_tensorboard_shows_findings_as_text_and_facts_as_scalars(tmp_path):
         assert all(line in text for line in finding.advice)
         assert all(name in text for name in finding.evidence)
         assert scalars[f"diagnosis/{finding.id}"][0][1] == 1 + SEVERITIES.index(finding.severity)
+    assert not [name for name in scalars if name.startswith(FACTS)]
+    checks = [json.loads(text) for _, text in texts["diagnosis/facts"]]
+    assert len(checks) >= 3
+    assert all(isinstance(v, float) for check in checks for v in check.values())
+    assert {"loss_ratio", "learnt", "update_ratio"} <= set(checks[-1])
+    told = [each for _, text in texts["diagnosis/findings"] for each in json.loads(text)]
+    raised = [each for each in told if each["state"] == "raised"]
+    assert [Finding.from_dict(each) for each in raised] == [*findings, *watcher.withdrawn]
+    assert {"raised", "confirmed"} == {each["state"] for each in told}
+
+
+def test_facts_are_scalars_on_request_and_nobody_can_monitor_them(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    trainer = fit(Program(mlp()), [doctor(log_facts=True)], learnable(), logger=logger)
+    scalars, _ = events(logger.log_dir)
     assert len(scalars[f"{FACTS}/loss_ratio"]) >= 3
     packed = packed_events(tmp_path, f"{FACTS}/loss_ratio")
     assert all(len(names) > 3 for _, names in packed), "the facts of a step leave as one event"
+    assert not [name for name in trainer.callback_metrics if name.startswith("diagnosis")]
+
+
+def test_the_text_of_a_finding_is_a_list_and_a_table():
+    (rule,) = [r for r in RULES if r.id == "target-scale"]
+    (finding,) = reported(rule, [moment(rule, s) for s in range(rule.persistence)])
+    head, message, advice, table = markdown(finding).split("\n\n")
+    assert head.startswith("**warning**, step ")
+    assert message == finding.message
+    assert [line[:3] for line in advice.splitlines()] == ["1. ", "2. "]
+    rows = table.splitlines()
+    assert len(rows) == 2 + len(finding.evidence)
+    assert all(row.startswith("| ") and row.count("|") == 4 for row in rows)
 
 
 def test_the_file_holds_every_finding(tmp_path):
@@ -317,15 +357,15 @@ def saving(tmp_path, program, data, epochs, watcher=None, ckpt_path=None):
     return watcher, tmp_path / f"epoch={epochs - 1}.ckpt"
 
 
-def test_a_run_that_goes_on_reports_nothing_twice(tmp_path, capsys):
+def test_a_run_that_goes_on_reports_nothing_twice(tmp_path, caplog):
     first, path = saving(tmp_path, Faulty(), learnable(), 2)
     reported = list(first.findings)
     assert reported
-    capsys.readouterr()
+    caplog.clear()
     watcher = doctor(print_findings=True)
     saving(tmp_path, Faulty(), learnable(), 4, watcher, path)
     assert watcher.findings[: len(reported)] == reported
-    assert "output-activation" not in capsys.readouterr().err
+    assert "output-activation" not in caplog.text
     assert len([f for f in watcher.findings if f.id == "output-activation"]) == 1
 
 

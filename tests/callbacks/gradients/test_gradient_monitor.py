@@ -299,6 +299,42 @@ def test_the_interval_counts_optimizer_steps_under_accumulation(tmp_path):
     assert [step for step, _ in scalars["grad_noise/scale"]] == [1, 3]
 
 
+def same_batch(num, size=16):
+    x, y = next(iter(batches(1, size=size)))
+    return torch.utils.data.DataLoader([(x, y)] * num, batch_size=None)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2, 3])
+def test_the_profile_of_depth_is_that_of_the_loss_however_many_batches_make_a_step(accumulated):
+    module = built(Classifier, batch_norm=False)
+    monitor, data = GradientMonitor(1, 0), same_batch(accumulated)
+    logged = fit(module, [monitor], data, accumulate_grad_batches=accumulated).logger.latest
+    output = built(Classifier, batch_norm=False)(next(iter(data))[0]).requires_grad_()
+    loss = nn.functional.cross_entropy(output, next(iter(data))[1])
+    (gradient,) = torch.autograd.grad(loss, output)
+    expected = gradient.double().square().mean().sqrt().item()
+    assert logged["preactivation_grad/net.4"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_noise_scale_of_a_window_of_two_is_its_formula():
+    data = batches(2)
+    module = built(Classifier, batch_norm=False)
+    gradients = []
+    for x, y in data:
+        loss = nn.functional.cross_entropy(module(x), y)
+        grads = torch.autograd.grad(loss, list(module.parameters()))
+        gradients.append(torch.cat([g.flatten() for g in grads]).double())
+    small = float(gradients[0].square().sum())  # over 16 samples
+    large = float(((gradients[0] + gradients[1]) / 2).square().sum())  # over 32
+    noise, signal = (small - large) / (1 / 16 - 1 / 32), (32 * large - 16 * small) / 16
+    trainer = fit(module, [GradientMonitor(1, 0)], data, accumulate_grad_batches=2)
+    expected = noise / signal if signal > 0 else math.nan
+    logged = trainer.logger.latest["grad_noise/scale"]
+    assert logged == pytest.approx(expected, rel=1e-3, nan_ok=True)
+    alone = fit(module, [GradientMonitor(1, 0)], data)
+    assert "grad_noise/scale" not in alone.logger.latest
+
+
 def test_histograms_at_their_interval(tmp_path):
     logger = TensorBoardLogger(tmp_path)
     monitor = GradientMonitor(histogram_every_n_steps=4)

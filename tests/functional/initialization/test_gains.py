@@ -134,3 +134,39 @@ def test_columns_are_orthonormal_where_cholesky_fails():
     q = orthonormal_columns(tall)
     torch.testing.assert_close(q.T @ q, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-12)
     assert bool(((q.T @ tall).diagonal() > 0).all())
+
+
+# f, its mean, its second moment, and the mean of its squared slope, over N(0, 1)
+CLOSED_FORMS = {
+    "identity": (lambda x: x, 0.0, 1.0, 1.0),
+    "relu": (torch.relu, 1 / math.sqrt(2 * math.pi), 0.5, 0.5),
+    "abs": (torch.abs, math.sqrt(2 / math.pi), 1.0, 1.0),
+    "square": (torch.square, 1.0, 3.0, 4.0),
+    "sin": (torch.sin, 0.0, (1 - math.exp(-2)) / 2, (1 + math.exp(-2)) / 2),
+    "erf": (lambda x: torch.erf(x / math.sqrt(2)), 0.0, 1 / 3, 2 / (math.pi * math.sqrt(3))),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_moments_over_the_standard_normal_are_the_closed_forms(name):
+    function, mean, square, slope = CLOSED_FORMS[name]
+    curve = ScalarFunction(function)
+    tolerance = {"rel": 2e-3, "abs": 1e-12}  # a kink at 0 falls between two points of the grid
+    assert curve.mean() == pytest.approx(mean, **tolerance)
+    assert curve.second_moment() == pytest.approx(square, **tolerance)
+    assert curve.variance() == pytest.approx(square - mean**2, rel=4e-3)
+    assert curve.slope_square() == pytest.approx(slope, rel=2e-2)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
+def test_a_scaled_normal_has_the_moments_of_its_scale(scale):
+    curve, decay = ScalarFunction(torch.sin), math.exp(-2 * scale**2)
+    assert curve.variance(scale) == pytest.approx((1 - decay) / 2)
+    assert curve.slope_square(scale) == pytest.approx((1 + decay) / 2)
+
+
+@pytest.mark.parametrize("depth", [1, 10, 50, 300])
+def test_the_balanced_gain_of_a_straight_line_undoes_its_slope(depth):
+    gain, deviation = ScalarFunction(lambda x: 0.25 * x).balance(depth)
+    assert gain == pytest.approx(4.0)
+    assert deviation < 1e-6 * depth

@@ -1,0 +1,1 @@
+"""Programs drawn at random, labelled by how they end: the doctor where nobody has tuned it."""

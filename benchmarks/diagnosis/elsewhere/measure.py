@@ -1,0 +1,138 @@
+"""Label the drawn programs by how they end, and count what the doctor said of them.
+
+python -m benchmarks.diagnosis.elsewhere --part tune --jobs 2 --json runs.json
+python -m benchmarks.diagnosis.elsewhere --part report --jobs 16 --json runs.json   one look
+python -m benchmarks.diagnosis.elsewhere --small                                    a few programs
+
+Every program is run with three seeds, with twice the batch and with twice the epochs, each under
+the doctor's eyes; the seeds label it. With `--json` a broken-off measurement goes on where it
+stopped. Each look at the report part is written to `looks.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from benchmarks import _script
+from benchmarks.diagnosis.elsewhere.labels import (
+    SKILL,
+    Key,
+    Row,
+    counts,
+    labelled,
+    mistakes,
+    skill_of,
+)
+from benchmarks.diagnosis.elsewhere.programs import PARTS, Drawn, programs
+from benchmarks.diagnosis.elsewhere.running import VARIATIONS, run
+
+LOOKS = Path(__file__).with_name("looks.json")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is missing, print the counts and the mistakes."""
+    options = parsed(argv)
+    began = time.perf_counter()
+    chosen = [p for p in programs() if options.part in ("all", p.part)]
+    if options.small:
+        chosen, options.seeds, options.jobs = chosen[:3], 1, 1
+    wanted = {p.twin for p in chosen if re.search(options.only, p.name)}
+    chosen = [p for p in chosen if re.search(options.only, p.name) or p.name in wanted]
+    results = {(name, s, v): row for name, s, v, row in _script.read_json(options.json, [])}
+    twins = [p for p in chosen if not p.change]
+    measure(twins, options, results, began)
+    # of a twin that does not learn, nothing is drawn
+    good = {p.name for p in twins if skill_of(p.name, results) >= SKILL}
+    chosen = [p for p in chosen if p.twin in good]
+    measure(chosen, options, results, began)
+    for part in PARTS:
+        own = [p for p in chosen if p.part == part]
+        if own:
+            report(part, own, results, is_look=part == "report" and not options.small)
+    return 0
+
+
+def measure(
+    chosen: list[Drawn], options: argparse.Namespace, results: dict[Key, Row], began: float
+) -> None:
+    """Run what is missing, and keep it now and then."""
+    runs = runs_of(options.seeds)
+    runs = runs if any(p.change for p in chosen) else [run for run in runs if not run[1]]
+    work = [(p.name, s, v) for s, v in runs for p in chosen]
+    missing = [key for key in work if key not in results]
+    for done, (key, row) in enumerate(watched(missing, options.jobs), start=1):
+        results[key] = row
+        if done % 50 == 0 or done == len(missing):
+            write(options.json, results)
+            print(f"{done} of {len(missing)} runs, {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def parsed(argv: list[str] | None) -> argparse.Namespace:
+    """Return the options."""
+    parser = _script.parser(__doc__)
+    parser.add_argument("--part", choices=("all", *PARTS), default="tune")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="programs whose names match")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="1: no labels by median, no variations"
+    )
+    return parser.parse_args(argv)
+
+
+def runs_of(seeds: int) -> list[tuple[int, str]]:
+    """Return seeds and variations, the first seed first."""
+    varied = [(0, name) for name in VARIATIONS] if seeds > 1 else []
+    return [*((seed, "") for seed in range(seeds)), *varied]
+
+
+def watched(work: list[Key], jobs: int) -> Iterator[tuple[Key, Row]]:
+    """Run the programs and yield what came of each, in any order."""
+    if jobs == 1:
+        yield from map(once, work)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(once, work, chunksize=2)
+
+
+def once(key: Key) -> tuple[Key, Row]:
+    """Run one program."""
+    torch.set_num_threads(1)
+    name, seed, variation = key
+    settings = next(p.settings for p in programs(name.partition("/")[0]) if p.name == name)
+    return key, run(settings, seed, variation)
+
+
+def write(path: Path | None, results: dict[Key, Row]) -> None:
+    """Keep what was measured, a run in a line."""
+    if path is not None:
+        lines = ",\n".join(json.dumps([*key, row]) for key, row in sorted(results.items()))
+        path.write_text(f"[\n{lines}\n]\n")
+
+
+def report(part: str, chosen: list[Drawn], results: dict[Key, Row], *, is_look: bool) -> None:
+    """Print a part's counts and mistakes; note a look at the report part."""
+    found = labelled(chosen, results)
+    sick = sum(bool(p.names) for p in found)
+    numbers: dict[str, Any] = {"programs": len(chosen), "sick": sick, "healthy": len(found) - sick}
+    numbers |= counts(found)
+    print(f"\n## {part}\n")
+    print("\n".join(f"{name}: {value}" for name, value in numbers.items()))
+    wrong = mistakes(found)
+    print("\n".join(["", *wrong]))
+    if is_look:
+        looks = _script.read_json(LOOKS, [])
+        looks.append({"date": date.today().isoformat(), **numbers, "mistakes": wrong})
+        _script.write_json(LOOKS, looks)

@@ -1,0 +1,48 @@
+"""What the module's layers say of themselves: normalisation over few values, dropout."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lightning_stab.callbacks._hooks.compiled import hookable_modules
+from lightning_stab.callbacks._hooks.hooks import ModuleHooks
+from lightning_stab.callbacks.doctor.fact_source import FactSource
+
+FEW_ROWS = 16  # of a batch, below which normalising over it is asked about
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+class ModuleFacts(FactSource):
+    """Reads shapes and settings only, so nothing is moved from the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hooks = ModuleHooks()
+        self._values: dict[str, int] = {}  # by layer: for each channel of the latest batch
+
+    def start(self, module: LightningModule) -> None:
+        """Put hooks on normalisation layers for a batch."""
+        self._values = {}
+        dropout = 0.0
+        for name, part in hookable_modules(module)[0]:
+            if isinstance(part, NORMS):
+                self._hooks.before(part, partial(self._see, name))
+            elif isinstance(part, DROPOUTS) and part.training:
+                dropout = max(dropout, float(part.p))
+        self._known["dropout"] = dropout
+
+    def stop(self) -> None:
+        """Take the hooks off."""
+        self._hooks.remove()
+        if self._values:
+            self._known["norm_values"] = float(min(self._values.values()))
+
+    def _see(self, name: str, part: nn.Module, args: Any, kwargs: Any) -> None:
+        value = args[0] if args else None
+        if part.training and isinstance(value, Tensor) and 0 < len(value) < FEW_ROWS:
+            self._values[name] = value.numel() // max(1, value.shape[1])

@@ -1,0 +1,113 @@
+"""What a loss is where inputs and targets do not belong together: a baseline for any loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars
+from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_training_step
+from lightning_stab.callbacks.doctor.fact_source import FactSource
+from lightning_stab.callbacks.doctor.loss_functions import Targets
+from lightning_stab.functional.random_states import preserve_random_states
+
+MEAN_OF = 3  # losses in a row
+MOST_PARAMETERS = 20_000_000  # of a module that is copied for it
+TARGETS = ("target", "label", "y")  # names of a batch's targets
+
+
+class ShuffledPairs(FactSource):
+    """The training step's own loss on batches whose targets are exchanged among the rows.
+
+    A net that has learnt nothing loses as much on them as on its batches. The least of these
+    losses stands for the loss of a constant prediction where that is not known otherwise: it is
+    reached when the net has learnt how the targets are spread, and nothing else.
+    """
+
+    SAVED = ("losses",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._losses: list[float] = []
+        self._pending: list[Tensor] = []
+        self._before: Tensor | None = None  # the targets of the batch before
+        self._targets = Targets()
+        self._constant: Tensor | None = None  # 1 where all targets so far are the same
+        self._is_possible = True
+
+    @property
+    def baseline(self) -> float:
+        """The least mean of several such losses, NaN if there are none."""
+        count = min(MEAN_OF, len(self._losses))
+        starts = range(len(self._losses) - count + 1) if count else ()
+        means = (fmean(self._losses[i : i + count]) for i in starts)
+        return min(means, default=math.nan)
+
+    def measure(self, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Run the training step on a copy and an exchanged batch; nothing of the run changes."""
+        exchanged = self._exchange(batch) if self._is_possible else None
+        if exchanged is None or not module.automatic_optimization:
+            return
+        if sum(p.numel() for p in module.parameters()) > MOST_PARAMETERS:
+            self._is_possible = False
+            return
+        try:
+            with preserve_random_states():
+                losses = run_training_step(isolated_copy(module), exchanged, batch_idx)
+        except Exception:  # a user's step may fail in any way on rows that were never there
+            self._is_possible = False
+            return
+        if len(losses) == 1:
+            self._pending.append(losses[0].detach())
+
+    def pending(self) -> list[DeviceScalars]:
+        """Return the losses, still on the device."""
+        pending, self._pending = self._pending, []
+        waiting = [DeviceScalars(loss.double().reshape(1), self._update) for loss in pending]
+        if self._constant is not None:
+            waiting.append(DeviceScalars(self._constant.reshape(1), self._note_constant))
+            self._constant = None
+        return waiting
+
+    def _note_constant(self, values: list[float]) -> None:
+        self._known["constant_rows"] = values[0]
+
+    def _update(self, values: list[float]) -> None:
+        self._losses += [value for value in values if math.isfinite(value)]
+
+    def _exchange(self, batch: Any) -> Any:
+        """Return the batch with its targets exchanged, None where that cannot be done."""
+        place = _place_of_targets(batch)
+        if place is None:
+            return None
+        targets = batch[place]
+        self._constant = self._targets.are_constant(targets)
+        before, self._before = self._before, targets
+        if len(targets) > 1:
+            other = targets.roll(len(targets) // 2, 0)
+        elif before is not None and before.shape == targets.shape:
+            other = before.to(targets.device)
+        else:
+            return None
+        if isinstance(batch, Mapping):
+            return {**batch, place: other}
+        parts = list(batch)
+        parts[place] = other
+        return tuple(parts) if type(batch) is tuple else parts
+
+
+def _place_of_targets(batch: Any) -> Any:
+    """Return the key or index of a batch's targets, None if it is not plain which they are."""
+    if type(batch) in (list, tuple) and len(batch) > 1:
+        alike = all(isinstance(x, Tensor) and x.dim() > 0 for x in batch[:2])
+        return 1 if alike and len(batch[0]) == len(batch[1]) else None
+    if type(batch) is dict:
+        names = [k for k in batch if isinstance(k, str) and k.lower().rstrip("s") in TARGETS]
+        is_one = len(names) == 1 and isinstance(batch[names[0]], Tensor) and batch[names[0]].dim()
+        return names[0] if is_one else None
+    return None

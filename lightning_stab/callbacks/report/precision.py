@@ -1,0 +1,50 @@
+"""The loss scale of mixed precision, and the steps that its scaler skipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step, tag
+
+
+class ScalerWatch:
+    """Counts overflows on their device, and moves the count only where it is logged."""
+
+    def __init__(self) -> None:
+        self._skipped: Tensor | None = None
+        self._logged = -1
+
+    def begin(self) -> None:
+        """Forget an earlier fit."""
+        self._skipped, self._logged = None, -1
+
+    def count(self, trainer: Trainer, optimizer: Optimizer) -> None:
+        """Count a step that the scaler will pass over."""
+        scaler = _scaler(trainer)
+        states = getattr(scaler, "_per_optimizer_states", {})
+        found = states[id(optimizer)]["found_inf_per_device"] if id(optimizer) in states else {}
+        for each in found.values():
+            overflow = each.detach().reshape(()) > 0
+            self._skipped = overflow + (0 if self._skipped is None else self._skipped)
+
+    def log(self, trainer: Trainer) -> None:
+        """Log scale and count at Lightning's interval."""
+        scaler, step = _scaler(trainer), log_step(trainer)
+        every: int = getattr(trainer, "log_every_n_steps", 1)  # set where a type checker is blind
+        if scaler is None or step == self._logged or not step:
+            return
+        if is_due(step - 1, max(every, 1)):
+            self._logged = step
+            skipped = 0.0 if self._skipped is None else float(self._skipped)
+            values = {tag("precision", "scale"): float(scaler.get_scale())}
+            log_scalars(trainer, {**values, tag("precision", "skipped"): skipped}, step - 1)
+
+
+def _scaler(trainer: Trainer) -> Any | None:
+    """Return the loss scaler of mixed precision, if it is on."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler if scaler is not None and scaler.is_enabled() else None

@@ -1,0 +1,79 @@
+"""``lightning-stab report``: the page of a run from its logs, with an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from lightning_stab.errors import StabError
+from lightning_stab.reporting import NoRunError, read_run, report_page
+from lightning_stab.reporting.causes import causes_of, is_alarm, verdict_of
+
+WATCH_SECONDS = 10.0
+
+
+class OutputError(StabError):
+    """A file that cannot be written."""
+
+
+def report(args: list[str]) -> int:
+    """Write ``report.html`` into a run's folder, from its event files or CSV logs.
+
+    Args:
+        args: the words after ``report``.
+
+    Returns:
+        1 if something is wrong with the run, 0 otherwise.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lightning-stab report",
+        description="Write the page of a run from its logs: exit code 1 if something is wrong.",
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of its logger")
+    parser.add_argument("--output", help="where the page goes; RUN_DIR/report.html by default")
+    parser.add_argument("--watch", action="store_true", help="write it again as the run goes on")
+    every = "seconds between two looks at the logs, with --watch"
+    parser.add_argument("--interval", type=float, default=WATCH_SECONDS, help=every)
+    given = parser.parse_args(args)
+    if not given.interval > 0:
+        raise NoRunError(f"`--interval` must be > 0 seconds, got {given.interval:g}.")
+    code = _write(given.run_dir, given.output)
+    try:
+        seen = _state(given.run_dir)
+        while given.watch:
+            time.sleep(given.interval)
+            if seen != (seen := _state(given.run_dir)):
+                code = _write(given.run_dir, given.output)
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+    return code
+
+
+def _write(run_dir: str, output: str | None) -> int:
+    run = read_run(run_dir)
+    path = Path(output) if output else run.folder / "report.html"
+    write_page(path, report_page(run))
+    causes = causes_of(run)
+    sys.stdout.write(f"{verdict_of(run, causes).plain}\n{path}\n")
+    sys.stdout.flush()
+    return int(is_alarm(run, causes))
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page, replacing an old one at once."""
+    draft = path.with_name(f"{path.name}.new")
+    try:
+        draft.write_text(page, encoding="utf-8", errors="replace")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OutputError(f"{str(path)!r} cannot be written ({error}). Use --output.") from error
+
+
+def _state(run_dir: str) -> list[tuple[str, int]]:
+    """Return the sizes of the logs, by which new ones are noticed."""
+    names = ("events.out.tfevents.*", "metrics.csv", "findings.json", "run.json")
+    files = [p for name in names for p in Path(run_dir).rglob(name)]
+    return sorted((str(p), p.stat().st_size) for p in files)

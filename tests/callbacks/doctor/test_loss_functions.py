@@ -1,0 +1,113 @@
+"""What enters a loss by its form, and what a constant prediction would lose."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lightning_stab.callbacks._hooks.hooks import FunctionMode
+from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
+
+
+def seen(step, *rows):
+    """Return the facts, the baselines and the loss of a function of two tensors."""
+    losses = LossFunctions()
+
+    def watch(function, args, kwargs):
+        result = function(*args, **kwargs)
+        losses(function, args, kwargs, result)
+        return result
+
+    mode = FunctionMode(watch)
+    mode.enter()
+    try:
+        loss = step(*rows)
+    finally:
+        mode.leave()
+    facts = {name: float(value) for name, value in losses.measured.items()}
+    return facts, losses.baseline_of(loss.detach()).tolist(), float(loss.detach())
+
+
+def rows(columns=4, count=64):
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(count, columns, generator=generator).requires_grad_()
+    return z, torch.randint(columns, (count,), generator=generator)
+
+
+def one_hot(y):
+    return functional.one_hot(y, 4).float()
+
+
+FORMS = [
+    ("softmax_of_one", lambda z, y: functional.mse_loss(z[:, :1].softmax(-1), y[:, None].float())),
+    ("softmax_of_batch", lambda z, y: functional.cross_entropy(z.softmax(0), y)),
+    ("squashed_logits", lambda z, y: functional.cross_entropy(z.sigmoid(), y)),
+    ("squashed_logits", lambda z, y: functional.cross_entropy(z.tanh(), y)),
+    ("exclusive_labels", lambda z, y: functional.binary_cross_entropy(z.sigmoid(), one_hot(y))),
+    ("error_of_probabilities", lambda z, y: functional.mse_loss(z.softmax(-1), one_hot(y))),
+    ("error_of_probabilities", lambda z, y: functional.l1_loss(z.sigmoid(), one_hot(y))),
+    ("broadcast", lambda z, y: ((z[:, 0] - y[:, None]) ** 2).mean()),
+    ("constant_targets", lambda z, y: functional.cross_entropy(z, y * 0 + 2)),
+    ("constant_targets", lambda z, y: functional.mse_loss(z, torch.ones_like(z))),
+    (
+        "impossible_targets",
+        lambda z, y: functional.binary_cross_entropy_with_logits(z, 3 * one_hot(y) - 1),
+    ),
+]
+SOUND = [
+    lambda z, y: functional.cross_entropy(z, y),
+    lambda z, y: functional.nll_loss(nn.LogSoftmax(1)(z), y),
+    lambda z, y: functional.mse_loss(z, one_hot(y) - 0.3),
+    lambda z, y: functional.binary_cross_entropy_with_logits(z, (z > 0).float()),
+    lambda z, y: ((z[:, 0] - y) ** 2).mean(),
+]
+
+
+@pytest.mark.parametrize(("name", "step"), FORMS)
+def test_a_wrong_form_is_seen(name, step):
+    assert seen(step, *rows())[0][name] > 0.5
+
+
+@pytest.mark.parametrize("step", SOUND)
+def test_sound_forms_are_left_alone(step):
+    facts = seen(step, *rows())[0]
+    assert not {name for name, _ in FORMS if facts.get(name, 0.0) > 0}
+
+
+LOSSES = {
+    "nll": lambda z, y: functional.nll_loss(z.log_softmax(-1), y),
+    "weighted": lambda z, y: functional.cross_entropy(z, y, weight=torch.tensor([1.0, 2, 1, 5])),
+    "summed": lambda z, y: functional.cross_entropy(z, y, reduction="sum"),
+    "kl": lambda z, y: functional.kl_div(z.log_softmax(-1), one_hot(y), reduction="batchmean"),
+    "binary": lambda z, y: functional.binary_cross_entropy(z.sigmoid(), one_hot(y)),
+    "weighted binary": lambda z, y: functional.binary_cross_entropy_with_logits(
+        z, one_hot(y), pos_weight=torch.tensor(3.0)
+    ),
+    "multilabel": lambda z, y: functional.multilabel_soft_margin_loss(z, one_hot(y)),
+    "signs": lambda z, y: functional.soft_margin_loss(z, 2 * one_hot(y) - 1),
+    "squares": lambda z, y: functional.mse_loss(z, one_hot(y)),
+    "summed squares": lambda z, y: functional.mse_loss(z, one_hot(y), reduction="sum"),
+    "two": lambda z, y: functional.mse_loss(z, one_hot(y)) + functional.l1_loss(z, one_hot(y)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_baseline_is_what_the_best_constant_loses(name):
+    """Found here by training one row of outputs that is the same for all."""
+    z, y = rows(count=400)
+    _, (best, blind), _ = seen(LOSSES[name], z, y)
+    constant = torch.zeros(4, requires_grad=True)
+    optimizer = torch.optim.Adam([constant], 0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        found = LOSSES[name](constant.expand(400, 4), y)
+        found.backward()
+        optimizer.step()
+    assert best == pytest.approx(float(found.detach()), rel=0.03)
+    assert blind >= best * 0.99
+
+
+def test_a_loss_of_ones_own_has_no_such_baseline():
+    _, (best, blind), _ = seen(lambda z, y: (z - one_hot(y)).abs().pow(1.5).mean(), *rows())
+    assert best != best
+    assert blind != blind

@@ -1,0 +1,268 @@
+"""`StabilityReport` in real fits: the page comes whatever way a run ends, and changes nothing."""
+
+import json
+import logging
+import re
+
+import pytest
+import torch
+from helpers.events import events
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_stab import GradientMonitor, StabilityReport, StepGuard, TrainingDoctor
+from lightning_stab.callbacks.report.dashboard import LAYOUT
+from lightning_stab.errors import InvalidArgumentError
+from lightning_stab.reporting import read_run
+
+CALLS = []
+
+
+def fail(value):
+    raise OSError("the webhook is down")
+
+
+class Net(LightningModule):
+    def __init__(self, poison=()):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
+        )
+        self.poison = poison
+
+    def training_step(self, batch, batch_idx):
+        loss = ((self.net(batch[0]) - batch[0].sum(1, keepdim=True)) ** 2).mean()
+        loss = loss * (float("nan") if self.global_step in self.poison else 1.0)
+        self.log("train_loss", loss)
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    def train_dataloader(self):
+        data = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+        return DataLoader(TensorDataset(data), batch_size=4)
+
+
+class Ends(Callback):
+    """Raises at a step, as a user's fault or as Ctrl-C."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def on_train_batch_end(self, trainer, *args, **kwargs):
+        if trainer.global_step == 7:
+            raise self.error
+
+
+class WandbLogger(Logger):
+    """A logger that keeps what it is given, with the name and methods of Weights & Biases'."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.metrics, self.texts, self.tables = folder, [], {}, {}
+        self.name, self.version, self.save_dir = "project", "abc", str(folder)
+        self.experiment = type("Experiment", (), {})()
+
+    name = version = save_dir = experiment = None
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics.append(metrics)
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_text(self, key, columns, data):
+        self.texts[key] = data
+
+    def log_table(self, key, columns, data):
+        self.tables[key] = data
+
+
+def fit(logger, *callbacks, module=None, epochs=2, **settings):
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=logger,
+        max_epochs=epochs,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        **settings,
+    )
+    trainer.fit(module or Net())
+    return trainer
+
+
+def tensorboard(tmp_path):
+    return TensorBoardLogger(tmp_path, name="", version="run", default_hp_metric=False)
+
+
+def test_the_page_is_there_after_a_fit(tmp_path):
+    report = StabilityReport()
+    fit(tensorboard(tmp_path), GradientMonitor(), TrainingDoctor(), report)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert report.path == str(tmp_path / "run" / "report.html")
+    assert 'id="verdict" class="ok"' in page
+    run = read_run(tmp_path / "run")
+    assert run.about["ended"] == "completed"
+    assert run.about["versions"]["torch"] == torch.__version__
+    assert dict(run.about["callbacks"])["TrainingDoctor"] == "Found nothing wrong."
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "ended"),
+    [
+        (ValueError("a fault"), ValueError, "exception"),
+        (KeyboardInterrupt(), SystemExit, "interruption"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_the_page_is_there_after_a_failure(tmp_path, error, raised, ended, first):
+    callbacks = [StabilityReport(), Ends(error)]
+    with pytest.raises(raised):
+        fit(tensorboard(tmp_path), *(callbacks if first else reversed(callbacks)))
+    run = read_run(tmp_path / "run")
+    assert run.about["ended"] == ended
+    assert type(error).__name__ in run.about["failure"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert ("ended in an exception" in page) == (ended == "exception")
+
+
+def test_a_csv_log_is_enough(tmp_path):
+    fit(CSVLogger(tmp_path, name="", version="run"), StabilityReport(), GradientMonitor())
+    assert "train_loss" in (tmp_path / "run" / "report.html").read_text()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["ended"] == "completed"
+
+
+def test_another_logger_gets_findings_and_the_page_has_an_event_file(tmp_path):
+    logger = WandbLogger(tmp_path)
+    callbacks = [StabilityReport(), TrainingDoctor(print_findings=False)]
+    trainer = fit(logger, *callbacks, module=constant_net(), epochs=8)
+    folder = tmp_path / "project" / "abc"
+    assert trainer.loggers == [logger]
+    assert "train_loss" in read_run(folder).series
+    assert (folder / "findings.json").exists()
+    assert (folder / "report.html").exists()
+    found = callbacks[1].findings
+    assert found
+    assert f"diagnosis/{found[0].id}" in logger.texts
+    assert found[0].id in {row[2] for row in logger.tables["stability_report/findings"]}
+
+
+def constant_net():
+    """Return a net whose units are all alike, which the doctor reports at once."""
+    module = Net()
+    for parameter in module.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+    return module
+
+
+def test_without_a_logger_a_sentence_says_that_there_is_no_page(tmp_path):
+    with pytest.warns(UserWarning, match="writes no page"):
+        fit(False, StabilityReport())
+
+
+def test_nothing_of_the_run_is_changed(tmp_path):
+    plain, watched = Net(), Net()
+    fit(CSVLogger(tmp_path, name="a"), module=plain)
+    fit(CSVLogger(tmp_path, name="b"), StabilityReport(every_n_epochs=1), module=watched)
+    for a, b in zip(plain.parameters(), watched.parameters(), strict=True):
+        assert torch.equal(a, b)
+    logs = [next((tmp_path / name).rglob("metrics.csv")) for name in "ab"]
+    first, second = (log.read_text() for log in logs)
+    assert first == second
+
+
+def test_findings_and_events_are_told(tmp_path):
+    CALLS.clear()
+    seen = []
+    report = StabilityReport(on_finding=seen.append, on_event=CALLS.append)
+    guard = StepGuard(on_nonfinite="skip")
+    doctor = TrainingDoctor(print_findings=False)
+    module = constant_net()
+    module.poison = (5,)
+    fit(tensorboard(tmp_path), report, guard, doctor, module=module)
+    assert [f.id for f in seen] == [f.id for f in doctor.findings]
+    kinds = [event["kind"] for event in CALLS]
+    assert kinds[0] == "started"
+    assert kinds[-1] == "completed"
+    assert kinds.count("skipped") == 1
+    assert kinds.count("finding") == len(seen) > 0
+
+
+def test_a_notice_that_raises_stops_no_fit(tmp_path):
+    with pytest.warns(UserWarning, match="the webhook is down"):
+        trainer = fit(tensorboard(tmp_path), StabilityReport(on_event=fail))
+    assert trainer.global_step == 20
+
+
+@pytest.mark.parametrize("path", ["nowhere.at.all", "math.pi", "math.nothing", "x"])
+def test_a_path_that_leads_nowhere_is_refused(path):
+    with pytest.raises(InvalidArgumentError, match="on_event"):
+        StabilityReport(on_event=path)
+
+
+def test_the_summary_says_what_was_done_once_and_can_be_switched_off(tmp_path, caplog):
+    logging.getLogger("lightning.pytorch").propagate = True
+    callbacks = [GradientMonitor(every_n_steps=500, dense_steps=0), StepGuard()]
+    for verbose in (True, False):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            fit(CSVLogger(tmp_path), StabilityReport(verbose=verbose), *callbacks)
+        said = [r.getMessage() for r in caplog.records if "lightning-stab:" in r.getMessage()]
+        assert len(said) == verbose
+        for text in said:
+            assert "report.html" in text
+            assert re.search(r"StepGuard +Every step was fine", text)
+            assert "`every_n_steps=500` is longer than the run of 20 steps" in text
+
+
+def test_tensorboard_gets_a_layout_the_outcome_and_few_tags(tmp_path):
+    fit(tensorboard(tmp_path), StabilityReport(), TrainingDoctor())
+    scalars, tags = events(tmp_path / "run")
+    own = {tag for tag in scalars if tag.startswith(("stability_report", "outcome"))}
+    assert own <= {"outcome/healthy", "outcome/train_loss"}
+    read = EventAccumulator(str(tmp_path / "run"))
+    read.Reload()
+    assert "custom_scalars__config__" in read.Tags()["tensors"]
+    assert tags["images"] == [] or set(tags["images"]) == {"stability_report/overview"}
+    outcome = EventAccumulator(str(tmp_path / "run" / "outcome"))
+    outcome.Reload()
+    assert [e.value for e in outcome.Scalars("outcome/healthy")] == [1.0]
+    assert "_hparams_/session_start_info" in outcome.summary_metadata
+
+
+@pytest.mark.parametrize(
+    ("chart", "drawn", "others"),
+    [
+        ("loss", ["train_loss", "loss", "val/loss_epoch", "loss/total"], ["guard/loss", "gloss"]),
+        ("metrics", ["val_acc", "test/f1"], ["grad_norm/total"]),
+        ("norm by layer", ["grad_norm/net.0"], ["grad_norm/total", "grad_norm_clipped/net.0"]),
+        ("learning rate", ["lr/group0", "lr-Adam"], ["clr"]),
+    ],
+)
+def test_the_layout_draws_what_its_charts_name(chart, drawn, others):
+    charts = {name: each[1] for group in LAYOUT.values() for name, each in group.items()}
+    # TensorBoard looks for each expression at the beginning of a tag
+    found = [t for t in (*drawn, *others) if any(re.match(x, t) for x in charts[chart])]
+    assert found == drawn
+
+
+def test_a_second_fit_of_one_trainer_has_its_own_end(tmp_path):
+    report = StabilityReport()
+    trainer = fit(tensorboard(tmp_path), report)
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(Net())
+    assert read_run(tmp_path / "run").last_step == 39
+
+
+def test_an_html_link_for_notebooks(tmp_path):
+    report = StabilityReport()
+    assert "StabilityReport()" in report._repr_html_()
+    fit(CSVLogger(tmp_path / "a&b"), report)
+    assert "a&amp;b" in report._repr_html_()
