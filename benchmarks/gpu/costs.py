@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -31,6 +32,7 @@ from lightning_stab.callbacks.gradients.gradient_monitor import STATISTICS
 
 START = 540  # steps 549, 599, 649 log; 599 is sampled by what acts every 200 steps
 INTERVAL, LONG_INTERVAL = 50, 200
+DENSE = 30  # first steps of a callback, which ask more than later ones
 
 
 class TorchClip(pl.Callback):
@@ -77,7 +79,8 @@ LIGHTNING = {"Lightning grad_norm + log_dict": lambda: [LightningNorms()]}
 class Turn(pl.Callback):
     """Lets a fit take some steps whenever it is its turn, and times each of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int = START) -> None:
+        self.start = self.number = start
         self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
         self.num, self.begun, self.stop, self.error = 0, False, False, ""
         self.seconds: list[float] = []  # per step, of each turn
@@ -87,11 +90,11 @@ class Turn(pl.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin late in a run, past the dense first steps."""
-        trainer.fit_loop.epoch_loop._batches_that_stepped = START
+        trainer.fit_loop.epoch_loop._batches_that_stepped = self.start
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> int | None:
         """Wait for the turn; mark the step's beginning."""
-        number = trainer.fit_loop.epoch_loop._batches_that_stepped
+        number = self.number = trainer.fit_loop.epoch_loop._batches_that_stepped
         if self.num == 0:
             if self.begun:
                 self._end(number)
@@ -202,7 +205,8 @@ def wait_rows(make_net: Callable[[], nn.Module], data: Sequence[Any]) -> list[di
     found = []
     for name, make in {**WAYS, **LIGHTNING}.items():
         waits = _Waits()
-        clock = _begin(make, make_net, data, first=waits)
+        clock = _begin(make, make_net, data, START - DENSE)
+        _take(clock, DENSE)  # updates that the doctor measures, a window that the guard fills
         for number in range(START, START + 14):
             waits.count(clock, number)
         clock.stop = True
@@ -218,6 +222,31 @@ def wait_rows(make_net: Callable[[], nn.Module], data: Sequence[Any]) -> list[di
             }
         )
     return found
+
+
+def calls_of(
+    make: Callable[[], list[Any]],
+    make_net: Callable[[], nn.Module],
+    data: Sequence[Any],
+    mode: Callable[[Turn], Any],
+    first: int,
+    last: int,
+) -> Any:
+    """Return a mode, made of a clock, that was entered for the steps from one to another."""
+    entered: list[Any] = []
+
+    def enter(clock: Turn) -> Any:
+        entered.append(mode(clock))
+        return entered[0]
+
+    clock = _begin(make, make_net, data, first, enter)
+    _take(clock, last - first)
+    clock.stop = True
+    clock.go.release()
+    clock.done.acquire()
+    if clock.error:
+        raise RuntimeError(clock.error)
+    return entered[0]
 
 
 class _Waits:
@@ -250,9 +279,10 @@ def _begin(
     make: Callable[[], list[Any]],
     make_net: Callable[[], nn.Module],
     data: Sequence[Any],
-    first: Any = None,
+    start: int = START,
+    mode: Callable[[Turn], Any] | None = None,
 ) -> Turn:
-    clock = Turn()
+    clock = Turn(start)
 
     def fit() -> None:
         try:
@@ -264,7 +294,8 @@ def _begin(
                 logger = TensorBoardLogger(folder) if has_board else CSVLogger(folder)
                 precision: Any = "bf16-mixed" if device().type == "cuda" else "32-true"
                 fitted = trainer([clock, *make()], logger=logger, precision=precision)
-                fitted.fit(module, Endless(data))
+                with mode(clock) if mode is not None else nullcontext():
+                    fitted.fit(module, Endless(data))
         except BaseException as error:
             clock.error = f"{type(error).__name__}: {error}"[:300]
         finally:

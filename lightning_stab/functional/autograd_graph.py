@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node
 
 
 def walk_graph(root: Node | None, passed: set[Node] | None = None) -> Iterator[tuple[Node, int]]:
@@ -61,6 +61,30 @@ def leaves_of(loss: Tensor) -> Iterator[Tensor]:
         leaf = leaf_of(node)
         if leaf is not None:
             yield leaf
+
+
+def first_edges(edges: Sequence[GradientEdge]) -> list[GradientEdge]:
+    """Return the edges that come after no other one: a backward pass to them passes all others.
+
+    Args:
+        edges: in the order in which their tensors were computed.
+
+    Example:
+        >>> import torch
+        >>> from torch.autograd.graph import get_gradient_edge
+        >>> first = torch.ones(2, requires_grad=True).exp()
+        >>> edges = [get_gradient_edge(tensor) for tensor in (first, first.sin())]
+        >>> first_edges(edges) == edges[:1]
+        True
+    """
+    found, nodes, clear = [], set[Node](), set[Node]()
+    for edge in edges:
+        passed = set(clear)
+        if not any(node in nodes for node, _ in walk_graph(edge.node, passed)):
+            found.append(edge)
+            clear = passed - {edge.node}
+        nodes.add(edge.node)
+    return found
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from lightning_stab.functional.norms import (
 from lightning_stab.functional.sampling import sampled
 
 Sample = int | Sequence[int] | None
+_EXACT = (torch.float32, torch.float64)  # precisions in which differences are taken as they are
 CHUNK = 2**22  # entries that are looked at together
 IDENTICAL_TOLERANCE = 1e-4  # relative: what deep nets add up in different orders
 
@@ -33,28 +35,30 @@ def largest_magnitudes(tensors: Sequence[Tensor]) -> Tensor:
     return tensor_norms(tensors, math.inf)
 
 
-def count_zero_and_nonfinite(tensors: Sequence[Tensor]) -> Tensor:
+def count_zero_and_nonfinite(tensors: Sequence[Tensor], *, nonfinite: bool = True) -> Tensor:
     """Return, per tensor, how many entries are zero and how many are not finite, shape ``[n, 2]``.
 
     A sparse tensor's missing rows are zeros. Of a sharded tensor, this rank's shard is counted.
+
+    Args:
+        tensors: any shapes and layouts.
+        nonfinite: whether the second column is wanted; it is 0 otherwise, and costs nothing.
 
     Example:
         >>> count_zero_and_nonfinite([torch.tensor([0.0, 1.0, float("nan")])]).tolist()
         [[1, 1]]
     """
-    rows = []
-    for tensor in tensors:
-        shard = local_shard(tensor)
-        values = plain_values(shard)
-        pieces = torch.split(values.reshape(-1), CHUNK)  # a mask of a large tensor would be large
-        counts = [
-            torch.stack([torch.count_nonzero(p), torch.count_nonzero(torch.isfinite(p))])
-            for p in pieces
-        ]
-        nonzero, finite = torch.stack(counts).sum(0)
-        row = torch.stack([shard.numel() - nonzero, values.numel() - finite])
-        rows.append(row.to(tensors[0].device))
-    return torch.stack(rows) if rows else torch.zeros(0, 2, dtype=torch.long)
+    if not tensors:
+        return torch.zeros(0, 2, dtype=torch.long)
+    device, shards = tensors[0].device, [local_shard(tensor) for tensor in tensors]
+    values = [plain_values(shard) for shard in shards]
+    sizes = tuple(v.numel() for v in values)
+    counts = torch.stack([_count(torch.count_nonzero, v).to(device) for v in values])
+    zero = _on_device(tuple(s.numel() for s in shards), device, torch.long) - counts
+    if not nonfinite:
+        return torch.stack([zero, torch.zeros_like(zero)], dim=1)
+    finite = torch.stack([_count(_num_finite, v).to(device) for v in values])
+    return torch.stack([zero, _on_device(sizes, device, torch.long) - finite], dim=1)
 
 
 def cosine(
@@ -102,11 +106,14 @@ def sampled_cosine(
         >>> sampled_cosine(copy_entries([g], [4]), [2 * g], [4]).item()
         1.0
     """
-    sums = [
-        torch.stack([_inner(a, b), _inner(a, a), _inner(b, b)]) * _weight(whole, a)
-        for a, b, whole in zip(first, _entries(second, sample), second, strict=True)
-    ]
-    packed = torch.stack([each.to(sums[0]) for each in sums])
+    entries = _entries(second, sample)
+    a, b = _joined(first).double(), _joined(entries).double()
+    sizes = [e.numel() * (1 + e.is_complex()) for e in entries]
+    lengths = _on_device(tuple(sizes), a.device, torch.long)
+    weights = tuple(_weight(w, e) for w, e in zip(second, entries, strict=True))
+    products = (a * b, a * a, b * b)
+    sums = [torch.segment_reduce(p, "sum", lengths=lengths) for p in products]
+    packed = torch.stack(sums, 1) * _on_device(weights, a.device, torch.float64)[:, None]
     inner, one, other = _over_ranks(packed, second).sum(0)
     norms = (one * other).sqrt()
     return _over_norms(inner, norms)
@@ -124,7 +131,11 @@ def copy_entries(tensors: Sequence[Tensor], sample: Sample = None) -> list[Tenso
         >>> copy_entries([torch.arange(6.0)], sample=3)
         [tensor([0., 2., 4.])]
     """
-    return [entries.clone() for entries in _entries(tensors, sample)]
+    entries = _entries(tensors, sample)
+    kinds = {(type(e), e.dtype, e.device, e.layout) for e in entries}
+    if sample is None or len(kinds) != 1 or not all(type(e) is Tensor for e in entries):
+        return [each.clone() for each in entries]
+    return list(torch.split(torch.cat(entries), [e.numel() for e in entries]))  # one kernel
 
 
 def change_and_size(
@@ -149,11 +160,12 @@ def change_and_size(
         >>> (change / size).item()
         0.0848...
     """
-    pairs = zip(_entries(after, sample), before, strict=True)
-    norms = tensor_norms([_wide(now) - _wide(was) for now, was in pairs]), tensor_norms(before)
+    changes = _differences(_entries(after, sample), before)
+    norms = tensor_norms(changes), tensor_norms(before)
     if sample is None or isinstance(sample, int) or not after:
         return norms
-    weights = norms[0].new_tensor([_weight(t, b) for t, b in zip(after, before, strict=True)])
+    shares = tuple(_weight(t, b) for t, b in zip(after, before, strict=True))
+    weights = _on_device(shares, norms[0].device, norms[0].dtype)
     squares = torch.stack([n.to(weights).square() * weights for n in norms], dim=1)
     change, size = _over_ranks(squares, after).sqrt().unbind(1)
     return change, size
@@ -275,6 +287,36 @@ def _entries(tensors: Sequence[Tensor], sample: Sample) -> list[Tensor]:
 def _weight(whole: Tensor, entries: Tensor) -> float:
     """Return how many entries of this rank's shard each of the sampled ones stands for."""
     return local_shard(whole).numel() / max(entries.numel(), 1)
+
+
+@lru_cache(maxsize=16)
+def _on_device(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return numbers on a device; cached, because moving them there waits for it."""
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _joined(entries: Sequence[Tensor]) -> Tensor:
+    """Return the real numbers of several tensors as one."""
+    flat = [(torch.view_as_real(e) if e.is_complex() else e).reshape(-1) for e in entries]
+    return torch.cat([e.to(flat[0].device) for e in flat])
+
+
+def _differences(first: Sequence[Tensor], second: Sequence[Tensor]) -> Sequence[Tensor]:
+    pairs = list(zip(first, second, strict=True))
+    if all(type(t) is Tensor and t.dtype in _EXACT for pair in pairs for t in pair) and pairs:
+        return torch._foreach_sub(list(first), list(second))
+    return [_wide(a) - _wide(b) for a, b in pairs]
+
+
+def _count(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Count in pieces: a mask of a large tensor would be large."""
+    if values.numel() <= CHUNK:
+        return function(values)
+    return torch.stack([function(p) for p in torch.split(values.reshape(-1), CHUNK)]).sum()
+
+
+def _num_finite(values: Tensor) -> Tensor:
+    return torch.count_nonzero(torch.isfinite(values))
 
 
 def _over_ranks(sums: Tensor, tensors: Sequence[Tensor]) -> Tensor:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 WHOLE = 2**22  # entries of a whole set of tensors that are read without sampling: 16 MiB of float32
 SHARE, LEAST, MOST = 64, 2**12, 2**16  # of a tensor's entries, one of so many, within these bounds
+_SIGN_BIT, _ONE = -(2**31), 0x3F800000  # of a float32: its sign, and the number 1
+_LOW = 2**17 - 1  # what a shift of an unsigned number by 15 places leaves
+_FACTORS = (-2048144789, -1028477387, -1640531535)  # odd, as signed numbers of 32 bits
 LARGE = 2**20  # entries of an activation above which a sample of it is read
 
 
@@ -86,6 +90,49 @@ def per_sample(tensor: Tensor, most: int = LARGE) -> Tensor:
     if tensor.numel() <= most or len(tensor) == 0:
         return tensor
     return tensor.flatten(1)[:, :: _stride(-(-tensor.numel() // max(most, 1)), tensor.shape[-1])]
+
+
+def fixed_signs(like: Tensor) -> Tensor:
+    """Return +1 and -1 for each entry of a tensor, as good as random, the same on every device.
+
+    Nothing is drawn: a sign is a bit of a hash of its place, in whole numbers of 32 bits, made on
+    the tensor's own device.
+
+    Args:
+        like: real, of a floating-point precision; gives shape, precision and device.
+
+    Example:
+        >>> import torch
+        >>> fixed_signs(torch.empty(6)).tolist()
+        [1.0, -1.0, 1.0, -1.0, -1.0, -1.0]
+
+    Source: the mixing steps of MurmurHash3 (Appleby 2011).
+    """
+    signs = _hashed(like).bitwise_and_(_SIGN_BIT).bitwise_or_(_ONE).view(torch.float32)
+    return signs.view(like.shape).to(like.dtype)
+
+
+def fixed_numbers(like: Tensor) -> Tensor:
+    """Return numbers in [-1, 1], as good as uniform, the same on every device.
+
+    Args:
+        like: real, of a floating-point precision; gives shape, precision and device.
+
+    Example:
+        >>> import torch
+        >>> bool((fixed_numbers(torch.empty(1000)).abs() <= 1).all())
+        True
+    """
+    return _hashed(like).to(torch.float32).mul_(2.0**-31).view(like.shape).to(like.dtype)
+
+
+def _hashed(like: Tensor) -> Tensor:
+    """Return a hash of the place of each entry; products wrap around."""
+    whole = torch.int32 if like.numel() < 2**31 else torch.int64
+    bits = torch.arange(like.numel(), dtype=whole, device=like.device).to(torch.int32)
+    for factor in _FACTORS:
+        bits.bitwise_xor_((bits >> 15).bitwise_and_(_LOW)).mul_(factor)
+    return bits.bitwise_xor_((bits >> 15).bitwise_and_(_LOW))
 
 
 def _stride(most: int, row: int) -> int:

@@ -17,3 +17,11 @@ def test_every_regime_is_right_and_every_way_is_timed():
     timed = {row["way"]: row["ms"] for row in results["cost of a step"]}
     assert timed.keys() >= WAYS.keys()
     assert min(timed.values()) > 0
+
+
+def test_operators_are_counted_by_step():
+    rows = {row.pop("way"): row for row in numbers("benchmarks.gpu.calls")["rows"]}
+    assert rows.keys() == WAYS.keys()
+    assert set(rows["nothing, again"].values()) == {0}
+    monitor = rows["GradientMonitor"]
+    assert monitor["quiet"] == 0 < monitor["logging"]

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard, TrainingDoctor
 from lightning_stab.callbacks._trainer import device_values
+from lightning_stab.callbacks.gradients.gradient_monitor import STATISTICS
 
 QUIET_STEPS = range(24, 44)  # the default intervals end at 49, and the first steps are dense
 OPTIMIZERS = {
@@ -27,6 +28,10 @@ WAYS = {
     "StepGuard skip": lambda: [StepGuard("skip")],
     "StepGuard spikes": lambda: [StepGuard("skip", "skip", **SPIKES)],
     "StepGuard rewind": lambda: [StepGuard("rewind", "rewind", **SPIKES)],
+    "norms, each step": lambda: [GradientMonitor(1, statistics=())],
+    "statistics, each step": lambda: [
+        GradientMonitor(1, statistics=[s for s in STATISTICS if s != "nonfinite_fraction"])
+    ],
     "several": lambda: [
         GradientMonitor(),
         GradientClipping(),

@@ -1,6 +1,7 @@
 import torch
+from torch.autograd.graph import get_gradient_edge
 
-from lightning_stab.functional.autograd_graph import leaves_of, walk_graph
+from lightning_stab.functional.autograd_graph import first_edges, leaves_of, walk_graph
 
 
 def test_each_node_is_visited_once_at_its_least_distance():
@@ -46,3 +47,11 @@ def test_a_custom_function_is_a_node_like_any_other():
 
     x = torch.ones(2, requires_grad=True)
     assert [leaf is x for leaf in leaves_of(Double.apply(x).sum())] == [True]
+
+
+def test_the_first_edges_are_those_behind_which_there_is_no_other():
+    x, y = (torch.ones(2, requires_grad=True) for _ in range(2))
+    first, other = x.exp(), y.exp()
+    second = first.sin() + first
+    edges = [get_gradient_edge(t) for t in (first, second, other, second * other)]
+    assert first_edges(edges) == [edges[0], edges[2]]

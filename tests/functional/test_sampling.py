@@ -42,7 +42,8 @@ def test_samples_of_large_nets_are_small_and_small_nets_are_read_whole(weights):
     copies = copy_entries(weights, sizes)
     entries = sum(w.numel() for w in weights)
     assert entries > sampling.WHOLE
-    assert sum(c.untyped_storage().nbytes() for c in copies) < 0.02 * 4 * entries
+    storages = {c.untyped_storage().data_ptr(): c.untyped_storage().nbytes() for c in copies}
+    assert sum(storages.values()) < 0.02 * 4 * entries
     assert sampling.sample_sizes(weights[1:3]) is None
 
 
@@ -101,3 +102,26 @@ def test_views_are_taken_where_values_are_few():
     assert sampling.few_rows(torch.ones(())).shape == ()
     assert sampling.per_sample(torch.ones(0, 3), most=-1).shape == (0, 3)
     assert sampling.few_rows(torch.ones(10, 3), most=6).shape == (2, 3)
+
+
+def test_fixed_signs_are_those_of_a_hash_in_whole_numbers_and_balanced():
+    def sign(place):
+        bits = place
+        for factor in (-2048144789, -1028477387, -1640531535):
+            bits = (bits ^ bits >> 15) * factor % 2**32
+        return -1.0 if (bits ^ bits >> 15) >> 31 else 1.0
+
+    signs = sampling.fixed_signs(torch.empty(300, 1000, dtype=torch.bfloat16))
+    assert signs.dtype == torch.bfloat16
+    assert signs.flatten()[-500:].tolist() == [sign(place) for place in range(299_500, 300_000)]
+    assert set(signs.flatten().tolist()) == {-1.0, 1.0}
+    rows = signs.float()
+    assert float(rows.mean()) == pytest.approx(0, abs=5 / math.sqrt(rows.numel()))
+    between = (rows @ rows.T / 1000).fill_diagonal_(0)  # as of independent signs
+    assert float(between.std()) == pytest.approx(1 / math.sqrt(1000), rel=0.05)
+
+
+def test_fixed_numbers_are_uniform():
+    numbers = sampling.fixed_numbers(torch.empty(100_000, dtype=torch.float64))
+    shares = torch.histc(numbers, 10, -1, 1) / len(numbers)
+    assert shares.tolist() == pytest.approx([0.1] * 10, abs=0.005)

@@ -32,7 +32,7 @@ class LayerProbe:
     def __init__(self) -> None:
         self.order: list[str] = []
         self.compiled: list[str] = []
-        self._squares: dict[str, Tensor] = {}
+        self._norms: dict[str, list[Tensor]] = {}
         self._sizes: dict[str, int] = {}
         self._hooks = ModuleHooks()
 
@@ -54,11 +54,17 @@ class LayerProbe:
 
     def gradient_rms(self) -> dict[str, Tensor]:
         """Return the RMS of the gradient of each layer's output, in execution order."""
-        return {
-            name: (self._squares[name] / self._sizes[name]).sqrt()
-            for name in self.order
-            if name in self._squares
-        }
+        names = [name for name in self.order if name in self._norms]
+        if not names:
+            return {}
+        squares = [
+            torch.stack(self._norms[name]).square().sum()
+            if len(self._norms[name]) > 1
+            else self._norms[name][0].square()
+            for name in names
+        ]
+        means = torch._foreach_div(squares, [float(self._sizes[name]) for name in names])
+        return dict(zip(names, torch._foreach_sqrt(means), strict=True))
 
     def _add_output(
         self, name: str, gradients: bool, module: nn.Module, args: Any, output: Any
@@ -75,7 +81,7 @@ class LayerProbe:
             norm = torch.linalg.vector_norm(
                 gradient, dtype=None if gradient.dtype is torch.float64 else torch.float32
             )
-            self._squares[name] = self._squares.get(name, torch.zeros_like(norm)) + norm.square()
+            self._norms.setdefault(name, []).append(norm)
             self._sizes[name] = self._sizes.get(name, 0) + gradient.numel()
 
 

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from lightning_stab.callbacks._trainer.batches import first_samples
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_apart, run_training_step
 from lightning_stab.functional.initialization import Program
+from lightning_stab.functional.sampling import LARGE, fixed_signs
 
 SAMPLES = 64  # of a batch, that are enough to see how it flows and how large it is
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -67,7 +68,10 @@ def _along_a_direction(module_copy: nn.Module, batch: Any) -> Tensor | None:
         output = module_copy(batch[0] if isinstance(batch, (list, tuple)) else batch)
     if not isinstance(output, Tensor):
         return None
-    generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(output.shape, generator=generator).to(output)
+    if output.numel() > LARGE and output.is_floating_point():  # drawing them would take seconds
+        direction = fixed_signs(output)
+    else:
+        generator = torch.Generator().manual_seed(0)
+        direction = torch.randn(output.shape, generator=generator).to(output)
     loss: Tensor = (output * direction).sum() / direction.norm()
     return loss

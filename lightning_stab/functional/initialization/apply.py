@@ -102,10 +102,10 @@ def initialize_(
     copy of the module; without one, by the order in which the modules are declared.
 
     The numbers come from a generator of its own: torch's global random state is neither read nor
-    moved, and the same seed gives the same weights on every device and rank. Biases become zero.
-    Norms, vectors, embeddings, and frozen, excluded, parametrized, quantised, adapter and sharded
-    weights stay as they are; so do lazy ones, unless a batch gives them their shapes first. A
-    weight used in several places is drawn once, by the first.
+    moved, and the same seed gives the same weights on every rank, and on every device to rounding.
+    Biases become zero. Norms, vectors, embeddings, and frozen, excluded, parametrized, quantised,
+    adapter and sharded weights stay as they are; so do lazy ones, unless a batch gives them their
+    shapes first. A weight used in several places is drawn once, by the first.
 
     Args:
         module: any module.

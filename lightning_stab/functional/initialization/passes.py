@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from lightning_stab.functional.autograd_graph import first_edges
 from lightning_stab.functional.initialization.flow import Flow
 from lightning_stab.functional.initialization.tape import Tape
 from lightning_stab.functional.names import plain_name
@@ -118,22 +120,23 @@ def _run(
     corrections: Mapping[str, str],
     tape: Tape | None,
 ) -> Readings:
-    readings, edges = Readings(), dict[str, Any]()
+    readings, edges, sizes = Readings(), dict[str, GradientEdge](), dict[str, Tensor]()
     # a compiled part has the name of what it wraps, which comes after it
     parts = {plain_name(n): p for n, p in module_copy.named_modules(remove_duplicate=False)}
     with ExitStack() as hooks, preserve_random_states(), torch.enable_grad():
         for name in layers:
-            layer = _LayerHooks(name, corrections.get(name, ""), readings, edges)
+            layer = _LayerHooks(name, corrections.get(name, ""), readings, edges, sizes)
             before = parts[name].register_forward_pre_hook(layer.before, with_kwargs=True)
             hooks.callback(before.remove)
             hooks.callback(parts[name].register_forward_hook(layer.after).remove)
         with tape if tape is not None else nullcontext():
             loss = program.loss(module_copy)
         if loss is not None and loss.requires_grad and edges:
-            gradients = torch.autograd.grad(loss, list(edges.values()), allow_unused=True)
-            for name, gradient in zip(edges, gradients, strict=True):
-                if gradient is not None:
-                    readings.gradient[name] = float(gradient.float().square().mean().sqrt())
+            # hooks read the gradients: those behind an earlier layer are not kept for us
+            torch.autograd.grad(loss, first_edges(list(edges.values())), allow_unused=True)
+            squares = {n: s.to(loss.device) for n, s in sizes.items()}
+            values = torch.stack(list(squares.values())).tolist() if squares else []
+            readings.gradient.update(zip(squares, values, strict=True))
     return readings
 
 
@@ -141,10 +144,15 @@ class _LayerHooks:
     """The two hooks of one layer, which act on its first use."""
 
     def __init__(
-        self, name: str, correction: str, readings: Readings, edges: dict[str, Any]
+        self,
+        name: str,
+        correction: str,
+        readings: Readings,
+        edges: dict[str, GradientEdge],
+        sizes: dict[str, Tensor],
     ) -> None:
         self._name, self._correction = name, correction
-        self._readings, self._edges = readings, edges
+        self._readings, self._edges, self._sizes = readings, edges, sizes
 
     @torch.no_grad()
     def before(self, part: nn.Module, inputs: Any, keywords: Any) -> None:
@@ -168,7 +176,13 @@ class _LayerHooks:
         units = _by_unit(part, output.detach())
         self._readings.signal[self._name] = float(units.var(0, correction=0).mean().sqrt())
         if output.requires_grad:
-            self._edges[self._name] = torch.autograd.graph.get_gradient_edge(output)
+            self._edges[self._name] = get_gradient_edge(output)
+            result: Any = output  # torch gives hooks no types
+            result.register_hook(self._read)
+
+    @torch.no_grad()
+    def _read(self, gradient: Tensor) -> None:
+        self._sizes[self._name] = gradient.float().square().mean().sqrt()
 
 
 def _scale_and_shift(correction: str, units: Tensor) -> tuple[float, Tensor | None]:

@@ -23,6 +23,7 @@ from lightning_stab.functional.initialization.flow import (
 from lightning_stab.functional.initialization.gains import ScalarFunction
 from lightning_stab.functional.initialization.tape import Operation
 from lightning_stab.functional.random_states import preserve_random_states
+from lightning_stab.functional.sampling import LARGE, fixed_numbers
 
 _COPIES = {"clone", "_to_copy", "detach", "contiguous", "alias", "lift_fresh"}
 _DROPOUTS = {"native_dropout", "_fused_dropout"}
@@ -124,15 +125,18 @@ def scalar_function(flow: Flow, path: UpstreamPath) -> ScalarFunction:
 def keeps_halves(flow: Flow, feeder: Use, consumer: Use) -> bool:
     """Return whether swapping the halves of a layer's units swaps those of the next one's input.
 
-    Tried on random numbers, so that any reshape, permutation or pooling between counts as what it
-    does.
+    Tried on numbers as good as random, so that any reshape, permutation or pooling between counts
+    as what it does.
     """
     produced = feeder.operation.outputs[0]
     out, into = channel_dimension(feeder.operation), channel_dimension(consumer.operation)
     if produced.shape[out] % 2 or consumer.data.shape[into] % 2:
         return False
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randn(produced.shape, generator=generator).to(produced)
+    if produced.numel() > LARGE and produced.is_floating_point():
+        values = fixed_numbers(produced)
+    else:
+        generator = torch.Generator().manual_seed(0)
+        values = torch.randn(produced.shape, generator=generator).to(produced)
     try:
         straight = _replay(flow, consumer.upstream, values, shapes=True)
         swapped = _replay(flow, consumer.upstream, swap_halves(values, out), shapes=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_stab.functional.initialization.structured import orthogonal
 from lightning_stab.functional.layer_kinds import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 
 AUTO = "auto"
@@ -97,7 +98,8 @@ def draw(
 ) -> Tensor:
     """Return new weights of the shape of ``like``, drawn on the CPU in single or double precision.
 
-    The CPU's generator gives the same numbers for every device and on every rank.
+    The CPU's generator gives the same numbers for every device and on every rank; orthogonal ones
+    are the same to rounding.
     ``orthogonal`` makes each block (a group of a convolution, one of attention's three
     projections) orthogonal by itself.
 
@@ -112,9 +114,8 @@ def draw(
     precision = torch.float64 if like.dtype == torch.float64 else torch.float32
     new = torch.empty(like.shape, dtype=precision)
     if scheme == "orthogonal":
-        for block in new.chunk(shape.blocks):
-            nn.init.orthogonal_(block, gain, generator=generator)
-        return new
+        blocks = new.chunk(shape.blocks)
+        return torch.cat([orthogonal(b, generator, gain, like.device) for b in blocks])
     std = scheme_std(scheme, shape, gain)
     if scheme == "trunc_normal":
         std /= _STD_WITHIN_TWO

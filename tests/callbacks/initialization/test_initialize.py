@@ -8,6 +8,7 @@ from torch import nn
 from lightning_stab import WeightInitialization, initialize
 from lightning_stab.callbacks.initialization.program import program_of
 from lightning_stab.errors import InvalidArgumentError
+from lightning_stab.functional.sampling import fixed_signs
 
 
 def net():
@@ -207,3 +208,38 @@ def test_a_module_that_returns_no_tensor_is_read_forwards_only():
     assert unused.reason.startswith("lazy")
     assert record.activation_std_after == pytest.approx(1.0, rel=0.6)
     assert record.gradient_rms_after is None
+
+
+def test_gradients_of_outputs_are_read_on_the_way_and_none_is_kept(monkeypatch):
+    asked, original = [], torch.autograd.grad
+
+    def grad(loss, inputs, **keywords):
+        asked.append(len(inputs))
+        return original(loss, inputs, **keywords)
+
+    monkeypatch.setattr(torch.autograd, "grad", grad)
+    records = initialize(net(), X)
+    assert asked == [1, 1]  # of three layers
+
+    kept, module = {}, net()
+    initialize(module, X)
+    for name in ("0", "2", "4"):
+        part = module[int(name)]
+        part.register_forward_hook(lambda *call, name=name: kept.update({name: call[2]}))
+    output = module(X)
+    for each in kept.values():
+        each.retain_grad()
+    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+    ((output * direction).sum() / direction.norm()).backward()
+    for record in records:
+        rms = kept[record.layer].grad.square().mean().sqrt()
+        assert record.gradient_rms_after == pytest.approx(float(rms), rel=1e-5)
+
+
+def test_a_large_result_is_weighed_by_fixed_signs(monkeypatch):
+    program = program_of(nn.Identity(), torch.ones(2, 3))
+    small = program.loss(program.copy())
+    monkeypatch.setattr("lightning_stab.callbacks.initialization.program.LARGE", 5)
+    large = program.loss(program.copy())
+    assert float(large) == pytest.approx(float(fixed_signs(torch.empty(2, 3)).sum()) / 6**0.5)
+    assert float(small) != float(large)

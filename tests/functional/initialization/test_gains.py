@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lightning_stab.functional.initialization import structured
 from lightning_stab.functional.initialization.gains import ScalarFunction, preceding_of
 from lightning_stab.functional.initialization.structured import (
     Structure,
     draw_structured_,
     fast_orthogonal,
+    orthogonal,
+    orthonormal_columns,
 )
 
 
@@ -110,6 +113,27 @@ def test_large_matrices_are_orthogonal_too(monkeypatch):
 def test_what_torch_calls_an_activation_precedes_although_the_catalogue_lacks_it():
     preceding = preceding_of(nn.Softmax(dim=1))
     assert (preceding.name, preceding.gain, preceding.rectifier) == ("Softmax", 1.0, False)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (17, 17), (300, 300), (40, 900), (900, 40), (6, 5, 3, 3), (1024, 1024)]
+)
+def test_orthogonal_weights_of_an_accelerator_are_those_of_torch(shape, precision, monkeypatch):
+    expected = nn.init.orthogonal_(torch.empty(shape, dtype=precision), 1.3, generator=seeded())
+    monkeypatch.setattr(structured, "_FAST_PRODUCTS", ("cpu",))
+    new = orthogonal(torch.empty(shape, dtype=precision), seeded(), 1.3, torch.device("cpu"))
+    assert new.shape == expected.shape
+    bound = 2e-5 if precision == torch.float32 else 1e-12
+    torch.testing.assert_close(new, expected, rtol=0, atol=bound)
+
+
+def test_columns_are_orthonormal_where_cholesky_fails():
+    tall = torch.randn(30, 5, generator=seeded(), dtype=torch.float64)
+    tall[:, 4] = tall[:, 3] + 1e-11 * tall[:, 4]
+    q = orthonormal_columns(tall)
+    torch.testing.assert_close(q.T @ q, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert bool(((q.T @ tall).diagonal() > 0).all())
 
 
 # f, its mean, its second moment, and the mean of its squared slope, over N(0, 1)
