@@ -213,13 +213,8 @@ class Prescription:
 
 def record_of(comparison: Comparison) -> CureRecord:
     """Return the record of a cure that was tried."""
-    candidate = comparison.candidate
-    return CureRecord(
-        id=candidate.id,
-        for_finding=candidate.for_finding,
-        what=candidate.what,
-        overlay=candidate.overlay,
-        code=candidate.code,
+    return _record(
+        comparison.candidate,
         outcome=comparison.outcome,
         metric=comparison.metric,
         metric_untreated=comparison.untreated,
@@ -233,14 +228,17 @@ def record_of(comparison: Comparison) -> CureRecord:
 
 def untried_record(candidate: Candidate, reason: str) -> CureRecord:
     """Return the record of a cure that was not tried."""
+    return _record(candidate, outcome=NOT_TRIED, reason=reason)
+
+
+def _record(candidate: Candidate, **result: Any) -> CureRecord:
     return CureRecord(
         id=candidate.id,
         for_finding=candidate.for_finding,
         what=candidate.what,
         overlay=candidate.overlay,
         code=candidate.code,
-        outcome=NOT_TRIED,
-        reason=reason,
+        **result,
     )
 
 

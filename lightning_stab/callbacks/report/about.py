@@ -14,12 +14,12 @@ from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, in
 from lightning_stab.callbacks._trainer.logging import num_steps
 
 PACKAGES = ("lightning-stab", "lightning", "torch", "torchmetrics", "numpy")
-ROOM = "lightning_stab."  # where the suite's own callbacks are defined
+ROOMS = ("lightning_stab.callbacks.", "lightning_stab.prescription.")  # the suite's own callbacks
 
 
 def own_callbacks(trainer: Trainer) -> list[Any]:
     """Return the suite's callbacks in a Trainer."""
-    return [c for c in callbacks_of(trainer) if type(c).__module__.startswith(ROOM)]
+    return [c for c in callbacks_of(trainer) if type(c).__module__.startswith(ROOMS)]
 
 
 def about_run(trainer: Trainer) -> dict[str, Any]:
@@ -75,6 +75,7 @@ def _did(callback: Any, steps: int) -> str:
         "StepGuard": _guarded,
         "TrainingDoctor": _diagnosed,
         "GradientClipping": lambda c: f"Clipped by {c.options.rule}, threshold {c.threshold}.",
+        "LearningRateDecay": lambda c: f"Followed the schedule `{c.schedule}`.",
         "BestWeightsEarlyStopping": lambda c: c.summary or "Did not stop the run.",
     }
     rare = _too_rare(callback, steps)

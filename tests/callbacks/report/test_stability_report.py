@@ -12,7 +12,13 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_stab import GradientMonitor, StabilityReport, StepGuard, TrainingDoctor
+from lightning_stab import (
+    GradientMonitor,
+    LearningRateDecay,
+    StabilityReport,
+    StepGuard,
+    TrainingDoctor,
+)
 from lightning_stab.callbacks.report.dashboard import LAYOUT
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.reporting import read_run
@@ -266,3 +272,16 @@ def test_an_html_link_for_notebooks(tmp_path):
     assert "StabilityReport()" in report._repr_html_()
     fit(CSVLogger(tmp_path / "a&b"), report)
     assert "a&amp;b" in report._repr_html_()
+
+
+def test_the_summary_is_of_the_suites_callbacks_and_of_no_helper(tmp_path, caplog):
+    class Saver(Callback):
+        """As the command line adds one."""
+
+    Saver.__module__ = "lightning_stab.cli.run_folder"
+    logging.getLogger("lightning.pytorch").propagate = True
+    with caplog.at_level(logging.INFO):
+        fit(CSVLogger(tmp_path), Saver(), LearningRateDecay(), StabilityReport())
+    (said,) = (r.getMessage() for r in caplog.records if "lightning-stab:" in r.getMessage())
+    assert "Saver" not in said
+    assert re.search(r"LearningRateDecay +Followed the schedule `exponential`\.", said)
