@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightning_stab.functional import gradient_statistics
 from lightning_stab.functional.gradient_statistics import (
     by_layer,
     change_and_size,
@@ -236,3 +237,13 @@ def test_samples_of_sharded_tensors_say_what_those_of_whole_ones_say(mesh):
         kept = copy_entries(before, sample)
         results.append([sampled_cosine(kept, after, sample), *change_and_size(kept, after, sample)])
     torch.testing.assert_close(results[0], results[1])
+
+
+def test_counts_are_the_same_in_pieces_and_without_the_second_column(monkeypatch):
+    values = torch.tensor([0.0, 1.0, math.nan, 0.0, math.inf, 2.0, 0.0])
+    whole = count_zero_and_nonfinite([values, values[:2]])
+    assert whole.tolist() == [[3, 2], [1, 0]]
+    zeros = count_zero_and_nonfinite([values, values[:2]], nonfinite=False)
+    assert zeros.tolist() == [[3, 0], [1, 0]]
+    monkeypatch.setattr(gradient_statistics, "CHUNK", 3)
+    assert torch.equal(count_zero_and_nonfinite([values, values[:2]]), whole)

@@ -155,3 +155,25 @@ def test_what_mixes_or_cannot_run_again_is_not_pointwise(named):
 def test_a_lazy_layer_without_a_batch_is_left_alone():
     records = initialize_(nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.Linear(4, 2)))
     assert records[0].reason
+
+
+@pytest.mark.parametrize(
+    ("between", "scheme"),
+    [
+        (lambda x: torch.relu(x), "mirrored orthogonal"),
+        (lambda x: torch.relu(x).reshape(6, 2, 4).transpose(1, 2).reshape(6, 8), "orthogonal"),
+    ],
+)
+def test_halves_that_change_places_are_seen_on_fixed_numbers_as_on_drawn_ones(
+    between, scheme, monkeypatch
+):
+    def schemes():
+        torch.manual_seed(0)
+        net = Between(between)
+        step = Program(lambda: copy.deepcopy(net), lambda twin: twin(X).square().mean())
+        return [r.scheme for r in initialize_(net, InitializationSettings("auto"), 0, step)]
+
+    drawn = schemes()
+    assert (drawn[-1] == "mirrored orthogonal") == (scheme == "mirrored orthogonal")
+    monkeypatch.setattr(replay, "LARGE", 0)
+    assert schemes() == drawn
