@@ -1,6 +1,9 @@
 """What every callback of the suite promises, each found by itself and held to it in real fits."""
 
+import contextlib
 import copy
+import inspect
+import math
 import pickle
 import random
 import signal
@@ -15,8 +18,9 @@ from helpers.contract import CALLBACKS, KINDS, NEUTRAL, Net, end_of, fit, same
 from helpers.loaders import KeepsItsPlace
 from helpers.processes import run_code
 from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_stab.errors import GradientCheckError
+from lightning_stab.errors import GradientCheckError, StabError
 
 pytestmark = [
     pytest.mark.usefixtures("folder"),  # an empty one, where files would be seen
@@ -45,6 +49,30 @@ def test_it_is_a_callback_of_lightning_with_a_state_key_of_its_own(name):
 def test_repr_makes_the_same_callback(name):
     callback = CALLBACKS[name]()
     assert repr(eval(repr(callback), dict(KINDS))) == repr(callback)
+
+
+WRONG = [  # for some argument or other
+    *(5, -1, 1.5, math.nan, 10**400, True, None, "x", b"x", [], [1], {}, {"a": 1}),
+    *(object(), lambda: 1),
+]
+
+
+@every
+def test_an_argument_of_the_wrong_kind_is_one_sentence_that_names_it(name):
+    said = {}
+    for argument in inspect.signature(KINDS[name]).parameters:
+        for value in WRONG:
+            with contextlib.suppress(StabError, MisconfigurationException):  # the latter's: a mode
+                try:
+                    KINDS[name](**CALLBACKS[name].keywords | {argument: value})
+                except Exception as error:
+                    said[argument, repr(value)] = str(error)
+                    raise
+    assert said
+    unclear = {
+        case: text for case, text in said.items() if "\n" in text or f"{case[0]}" not in text
+    }
+    assert unclear == {}
 
 
 @every
