@@ -7,6 +7,8 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning_stab.errors import InvalidArgumentError
@@ -88,6 +90,36 @@ def mapping(name: str, value: Mapping[str, Any] | None, what: str) -> dict[str, 
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise InvalidArgumentError(_sentence(name, f"a mapping of names to {what}", value, ""))
     return dict(value)
+
+
+def path(name: str, value: str | PathLike[str], *, hint: str = "") -> Path:
+    """Return ``value`` as the path of a local file or folder.
+
+    Raises:
+        InvalidArgumentError: for what is no path, and for a remote one.
+
+    Example:
+        >>> path("folder", "runs/best").name
+        'best'
+    """
+    if not isinstance(value, str | PathLike) or "://" in str(value):
+        raise InvalidArgumentError(_sentence(name, "a local folder", value, hint))
+    return Path(value)
+
+
+def instance(name: str, value: object, kind: type) -> None:
+    """Check that ``value`` is of a class.
+
+    Raises:
+        InvalidArgumentError: otherwise.
+
+    Example:
+        >>> instance("module", 5, dict)
+        Traceback (most recent call last):
+        lightning_stab.errors.InvalidArgumentError: `module` must be a dict, got 5.
+    """
+    if not isinstance(value, kind):
+        raise InvalidArgumentError(_sentence(name, f"a {kind.__name__}", value, ""))
 
 
 def integer(name: str, value: int, *, minimum: int, hint: str = "") -> int:

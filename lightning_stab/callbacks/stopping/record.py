@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from os import PathLike
 from typing import Any, SupportsFloat
 
-from lightning_stab.arguments import integer, integers, is_list, one_of, real
+from lightning_stab.arguments import integer, integers, is_list, one_of, path, real
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.stopping import (
     BEGINNING,
@@ -62,12 +61,9 @@ class StoppingOptions:
         real("oscillation_amplitude", self.oscillation_amplitude, minimum=0)
         integers(self, warmup_checks=0, warmup_steps=0, rising_checks=1, oscillation_window=4)
         integers(self, check_every_n_steps=1)
-        is_path = self.folder is None or isinstance(self.folder, str | PathLike)
-        if not is_path or "://" in str(self.folder):
-            raise InvalidArgumentError(
-                f"`folder` must be a local folder, got {self.folder!r}. Leave it out to keep the "
-                "best weights in memory; every checkpoint holds them too."
-            )
+        if self.folder is not None:
+            instead = "to keep the best weights in memory; every checkpoint holds them too."
+            path("folder", self.folder, hint=f"Leave it out {instead}")
 
     @property
     def modes(self) -> dict[str, str]:
