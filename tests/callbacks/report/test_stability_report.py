@@ -201,6 +201,29 @@ def test_findings_and_events_are_told(tmp_path):
     assert kinds.count("finding") == len(seen) > 0
 
 
+def test_the_progress_bar_has_a_word_while_something_is_wrong(tmp_path):
+    words = []
+
+    class Looks(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            words.append(trainer.progress_bar_metrics.get("stab", ""))
+
+    doctor = TrainingDoctor(print_findings=False)
+    callbacks = [StepGuard("skip"), doctor, StabilityReport(verbose=False), Looks()]
+    fit(tensorboard(tmp_path), *callbacks, module=constant_net())
+    (finding,) = (f for f in doctor.findings if f.is_alarm)
+    assert words[-1] == finding.id
+
+    words.clear()
+
+    poisoned = Net()
+    poisoned.poison = (3,)
+    guard = StepGuard("skip")
+    fit(tensorboard(tmp_path), guard, StabilityReport(verbose=False), Looks(), module=poisoned)
+    assert words[0] == ""
+    assert words[-1] == "1 skipped"
+
+
 def test_a_notice_that_raises_stops_no_fit(tmp_path):
     with pytest.warns(UserWarning, match="the webhook is down"):
         trainer = fit(tensorboard(tmp_path), StabilityReport(on_event=fail))
