@@ -269,8 +269,16 @@ def test_tensorboard_gets_a_layout_the_outcome_and_few_tags(tmp_path):
 @pytest.mark.parametrize(
     ("chart", "drawn", "others"),
     [
-        ("loss", ["train_loss", "loss", "val/loss_epoch", "loss/total"], ["guard/loss", "gloss"]),
-        ("metrics", ["val_acc", "test/f1"], ["grad_norm/total"]),
+        (
+            "loss",
+            ["train_loss", "loss", "val/loss_epoch", "loss/total"],
+            ["guard/loss", "gloss", "outcome/val_loss"],
+        ),
+        (
+            "metrics",
+            ["val_acc", "test/f1", "accuracy"],
+            ["grad_norm/total", "grad_cosine/previous"],
+        ),
         ("norm by layer", ["grad_norm/net.0"], ["grad_norm/total", "grad_norm_clipped/net.0"]),
         ("learning rate", ["lr/group0", "lr-Adam"], ["clr"]),
     ],
