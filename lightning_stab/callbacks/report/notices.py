@@ -77,10 +77,11 @@ class Notices:
         standing = [f.id for f in _findings(trainer) if f.is_alarm and f.state != "withdrawn"]
         skipped = next((g.num_skipped for name, g in _counters(trainer)[:1]), 0)
         words = [*dict.fromkeys(standing), *([f"{skipped} skipped"] if skipped else [])]
+        shown: dict[str, Any] = trainer.progress_bar_metrics
         if words:
-            trainer.progress_bar_metrics[BAR_NAME] = ", ".join(words)
+            shown[BAR_NAME] = ", ".join(words)
         else:
-            trainer.progress_bar_metrics.pop(BAR_NAME, None)
+            shown.pop(BAR_NAME, None)
 
     def tell(self, trainer: Trainer, kind: str, text: str) -> None:
         """Call the user for an event."""
