@@ -12,8 +12,9 @@ from lightning_stab.attach import recommended
 from lightning_stab.callbacks import *  # noqa: F403  # their one list is in `callbacks`
 from lightning_stab.callbacks.gradcheck.check_gradients import check_gradients
 from lightning_stab.callbacks.initialization.initialize import initialize
+from lightning_stab.loops.watch import watch
 
-__all__ = ["__version__", "check_gradients", "initialize", "recommended"]
+__all__ = ["__version__", "check_gradients", "initialize", "recommended", "watch"]
 __all__ += ["prescribe", *callbacks.__all__]  # noqa: F405  # loaded below
 
 

@@ -13,7 +13,11 @@ from torch.nn import Parameter
 from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
 from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
-from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
+from lightning_stab.callbacks._trainer.lightning_classes import (
+    Callback,
+    callbacks_of,
+    is_automatic,
+)
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember
 from lightning_stab.callbacks._trainer.strategies import (
@@ -129,8 +133,8 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
                 f" `gradient_clip_val={trainer.gradient_clip_val}`. Remove one of them."
             )
         name = "configure_gradient_clipping"  # of a method of either package's class
-        own = getattr(getattr(pl_module, name), "__qualname__", "")
-        if pl_module.automatic_optimization and own != f"LightningModule.{name}":
+        own = getattr(getattr(pl_module, name, None), "__qualname__", "")  # a plain module has none
+        if is_automatic(trainer, pl_module) and own not in ("", f"LightningModule.{name}"):
             rank_zero_warn(
                 f"`GradientClipping` and `{type(pl_module).__name__}.{name}` both change the"
                 " gradients: the callback first, the method after it, which the values under"
