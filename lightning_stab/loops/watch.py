@@ -22,8 +22,8 @@ from lightning_stab.loops import given
 
 Closure = Callable[[], Tensor]
 UNKNOWN_BATCHES = (
-    "The batches were not seen, so that nothing is known of inputs and of the length of an epoch:"
-    " iterate over `batches(loader)`."
+    "Of the batches only what enters the module was seen: targets and the length of an epoch are"
+    " not known. Iterate over `batches(loader)`."
 )
 
 
@@ -186,7 +186,7 @@ class Watch:
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Yield the batches of one epoch, so that they and the length of an epoch are known.
 
-        A loop without it works, too; the doctor then knows nothing of the inputs.
+        A loop without it works, too; then only what enters the module is known of a batch.
         """
         self._require_on("batches")
         self._end_batch()
@@ -218,11 +218,9 @@ class Watch:
             self._begin_batch(None)
         if self._trainer.takes_one_step and not self._is_cleared:
             self._optimizers[0].zero_grad()
-        self._is_cleared = self._has_backward = True
-        share = loss / self._trainer.accumulate_grad_batches
-        self._call(
-            "on_before_backward", share if self._scaler is None else self._scaler.scale(share)
-        )
+        self._is_cleared = True
+        share = self._share(loss)
+        self._note_loss(share)
         if self._fabric is not None:
             self._fabric.backward(share)
         else:
@@ -295,6 +293,17 @@ class Watch:
             if state["callbacks"].get(callback.state_key):
                 callback.load_state_dict(state["callbacks"][callback.state_key])
 
+    def _share(self, loss: Tensor) -> Tensor:
+        """Return what a loss adds to that of a step."""
+        share: Tensor = loss / self._trainer.accumulate_grad_batches
+        return share
+
+    def _note_loss(self, share: Tensor) -> None:
+        """Tell the callbacks which loss is about to be differentiated."""
+        self._has_backward = True
+        scaler = self._scaler
+        self._call("on_before_backward", share if scaler is None else scaler.scale(share))
+
     def _set_up(self) -> None:
         """Let the callbacks refuse what they cannot work with, once for each run."""
         if not self._is_ready:
@@ -312,7 +321,7 @@ class Watch:
     def _before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Begin a batch of a loop that does not iterate over `batches`."""
         if not self._has_batch and module.training and torch.is_grad_enabled():
-            self._begin_batch(None)
+            self._begin_batch(args or kwargs)
 
     def _begin_batch(self, batch: Any) -> None:
         trainer = self._trainer
