@@ -4,19 +4,50 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable
+from typing import Literal
 
 from torch import nn
 
 from lightning_stab.arguments import one_of
 from lightning_stab.functional.activation_kinds import MODULES
 
+ActivationName = Literal[
+    "celu",
+    "elu",
+    "expit",
+    "gelu",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "identity",
+    "leaky_relu",
+    "linear",
+    "log_sigmoid",
+    "logsigmoid",
+    "mish",
+    "prelu",
+    "relu",
+    "relu6",
+    "rrelu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "softshrink",
+    "softsign",
+    "swish",
+    "tanh",
+    "tanhshrink",
+    "threshold",
+]
 ACTIVATIONS: ChainMap[str, Callable[[], nn.Module]] = ChainMap(
     {"identity": nn.Identity, "linear": nn.Identity}, MODULES
 )
 """Name -> constructor of a fresh module: those of the catalogue, and none at all."""
 
 
-def activation_module(name: str) -> nn.Module:
+def activation_module(name: ActivationName) -> nn.Module:
     """Return a fresh activation module.
 
     Raises:

@@ -24,7 +24,7 @@ from lightning_stab.callbacks._trainer.strategies import (
     refuse_hidden_gradients,
     refuse_partial_norms,
 )
-from lightning_stab.callbacks.clipping.options import ClippingOptions, Threshold
+from lightning_stab.callbacks.clipping.options import ClippingOptions, Method, Rule, Threshold
 from lightning_stab.callbacks.clipping.output_layer import OutputLayer
 from lightning_stab.callbacks.clipping.rules import (
     ClipInput,
@@ -91,10 +91,10 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
 
     def __init__(
         self,
-        rule: str = "norm",
+        rule: Rule = "norm",
         threshold: float | dict[int, float] | Callable[[int], float] | None = None,
         *,
-        method: str = "zscore",
+        method: Method = "zscore",
         per_parameter_group: bool = False,
         exclude: Sequence[str] = (),
         exclude_output: bool = True,
