@@ -47,7 +47,7 @@ ACTIVATIONS: ChainMap[str, Callable[[], nn.Module]] = ChainMap(
 """Name -> constructor of a fresh module: those of the catalogue, and none at all."""
 
 
-def activation_module(name: ActivationName) -> nn.Module:
+def activation_module(name: str) -> nn.Module:
     """Return a fresh activation module.
 
     Raises:

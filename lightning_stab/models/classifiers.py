@@ -32,7 +32,7 @@ class ClassifierOptions:
     num_classes: int
     depth: int
     width: int
-    activation: ActivationName
+    activation: str  # also one that was registered; looked up where the net is built
     batch_norm: bool
     dropout: float
     optimizer: OptimizerName
