@@ -4,43 +4,13 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable
-from typing import Literal
 
 from torch import nn
 
 from lightning_stab.arguments import one_of
-from lightning_stab.functional.activation_kinds import MODULES
+from lightning_stab.functional.activation_kinds import MODULES, ActivationName
 
-ActivationName = Literal[
-    "celu",
-    "elu",
-    "expit",
-    "gelu",
-    "hardshrink",
-    "hardsigmoid",
-    "hardswish",
-    "hardtanh",
-    "identity",
-    "leaky_relu",
-    "linear",
-    "log_sigmoid",
-    "logsigmoid",
-    "mish",
-    "prelu",
-    "relu",
-    "relu6",
-    "rrelu",
-    "selu",
-    "sigmoid",
-    "silu",
-    "softplus",
-    "softshrink",
-    "softsign",
-    "swish",
-    "tanh",
-    "tanhshrink",
-    "threshold",
-]
+__all__ = ["ACTIVATIONS", "ActivationName", "activation_module"]
 ACTIVATIONS: ChainMap[str, Callable[[], nn.Module]] = ChainMap(
     {"identity": nn.Identity, "linear": nn.Identity}, MODULES
 )
