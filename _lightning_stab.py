@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
+from shutil import get_terminal_size
 
 PROGRAM = "lightning-stab"
 COMMANDS = {  # what each does, and an example
@@ -93,6 +96,39 @@ def attach() -> list[object]:
     return from_environment(text)
 
 
+def shown_help(command: str) -> tuple[Path, str]:
+    """Return where the help of a command is kept, and the first line that it has if it is current.
+
+    Making it loads torch and Lightning, and it changes with their releases, with this package and
+    with the width of the terminal.
+    """
+    from importlib.metadata import version
+
+    parts = [version(name) for name in (PROGRAM, "lightning", "torch", "jsonargparse")]
+    package = Path(__file__).parent / "lightning_stab"
+    changed = max((file.stat().st_mtime_ns for file in package.rglob("*.py")), default=0)
+    parts += [sys.version, str(changed), str(get_terminal_size().columns), str(package)]
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / PROGRAM / f"{command}.txt", " ".join(" ".join(parts).split())
+
+
+def keep_help(command: str, text: str) -> None:
+    """Keep the help of a command for the next time, where the user's cache can be written."""
+    path, key = shown_help(command)
+    with suppress(OSError):  # a home that is read-only: the help is made again each time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{key}\n{text}", encoding="utf-8")
+
+
+def _kept_help(command: str) -> str:
+    path, key = shown_help(command)
+    try:
+        first, _, text = path.read_text(encoding="utf-8").partition("\n")
+    except (OSError, UnicodeDecodeError):  # not kept yet, or not by this program
+        return ""
+    return text if first == key else ""
+
+
 def answer(words: Sequence[str]) -> int | None:
     """Answer what needs no torch, and return the exit code; None where a command shall run.
 
@@ -109,6 +145,10 @@ def answer(words: Sequence[str]) -> int | None:
         commands = "\n".join(f"  {name:10} {what}" for name, (what, _) in COMMANDS.items())
         sys.stdout.write(HELP.format(commands=commands))
         return 0 if words else 2
+    if first in COMMANDS and list(words[1:]) in (["--help"], ["-h"]):
+        text = _kept_help(first)
+        sys.stdout.write(text)
+        return 0 if text else None
     if first.startswith("-") or first in COMMANDS:
         return None
     near = get_close_matches(first, COMMANDS, n=1)

@@ -12,9 +12,11 @@ from lightning_stab.attach import recommended
 from lightning_stab.callbacks import *  # noqa: F403  # their one list is in `callbacks`
 from lightning_stab.callbacks.gradcheck.check_gradients import check_gradients
 from lightning_stab.callbacks.initialization.initialize import initialize
+from lightning_stab.loops.watch import watch
 
-__all__ = ["__version__", "check_gradients", "initialize", "recommended"]
-__all__ += ["prescribe", *callbacks.__all__]  # noqa: F405  # loaded below
+__all__ = ["__version__", "check_gradients", "initialize", "recommended", "watch"]
+__all__ += ["prescribe"]  # noqa: F405  # loaded below
+__all__ += callbacks.__all__  # in this form type checkers read it
 
 
 def __getattr__(name: str) -> Any:

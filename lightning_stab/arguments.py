@@ -7,9 +7,10 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lightning_stab.errors import InvalidArgumentError
 
@@ -31,6 +32,47 @@ def one_of(name: str, value: str, valid: Collection[str]) -> str:
     names = ", ".join(repr(v) for v in valid)
     hint = did_you_mean(str(value), valid)
     raise InvalidArgumentError(f"`{name}` must be one of {names}, got {value!r}.{hint}")
+
+
+def choices(hint: Any) -> tuple[str, ...]:
+    """Return the strings that a type allows by ``Literal``, at any depth, in their order.
+
+    Example:
+        >>> choices(Literal["norm", "value"] | None)
+        ('norm', 'value')
+    """
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return tuple(dict.fromkeys(choice for part in get_args(hint) for choice in choices(part)))
+
+
+def check_choices(options: Any) -> None:
+    """Check each field of a dataclass whose type lists its values by ``Literal``.
+
+    Raises:
+        InvalidArgumentError: for the first that has another one, with the list.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Options:
+        ...     rule: Literal["norm", "value"] = "norm"
+        >>> check_choices(Options("value"))
+    """
+    for name, (valid, is_plain) in _fields_of_choices(options.__class__).items():
+        value = getattr(options, name)
+        parts = value.values() if isinstance(value, Mapping) else value
+        if is_plain or isinstance(value, str):
+            one_of(name, value, valid)
+        elif isinstance(parts, Collection):
+            for part in parts:
+                one_of(name, part, valid)
+
+
+@cache
+def _fields_of_choices(kind: type) -> dict[str, tuple[tuple[str, ...], bool]]:
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if choices(hint)}
+    return {name: (choices(hint), get_origin(hint) is Literal) for name, hint in hints.items()}
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

@@ -14,7 +14,7 @@ FLOORS = (  # first components below the package, lowest first; an import may on
     {"functional"},
     {"diagnosis", "reporting"},
     {"callbacks", "models", "data"},
-    {"attach"},
+    {"attach", "loops"},
     {"__init__"},
     {"prescription"},
     {"cli"},

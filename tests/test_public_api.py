@@ -17,7 +17,7 @@ import lightning_stab.models
 
 PACKAGE = Path(lightning_stab.__file__).parent
 EMPTY = inspect.Parameter.empty
-FUNCTIONS = {"check_gradients", "initialize", "prescribe", "recommended"}
+FUNCTIONS = {"check_gradients", "initialize", "prescribe", "recommended", "watch"}
 SIGNATURES = {  # argument -> default, in the order in which users may give them
     "WeightInitialization": {"scheme": "auto", "gain": None},
     "GradientMonitor": {"every_n_steps": 50, "dense_steps": 10},

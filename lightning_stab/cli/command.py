@@ -9,13 +9,15 @@ logs of runs.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
+from contextlib import redirect_stdout, suppress
 
 from jsonargparse import set_parsing_settings
 
-from _lightning_stab import answer
+from _lightning_stab import answer, keep_help
 from lightning_stab.cli.check import check
 from lightning_stab.cli.compare import compare
 from lightning_stab.cli.diagnose import diagnose
@@ -68,13 +70,13 @@ def run(args: list[str] | None = None) -> StabCLI:
         raise SystemExit(code)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    StabArgumentParser.debug = debug
+    StabArgumentParser.debug, StabArgumentParser.output = debug, sys.stdout
     try:
         if words[0].startswith("--print_completion"):
             set_parsing_settings(add_print_completion_argument=True)
-        if words[0] in OTHER_COMMANDS:
-            raise SystemExit(OTHER_COMMANDS[words[0]](words[1:]))
-        return StabCLI(words)
+        if words[1:] in (["--help"], ["-h"]):
+            _show_help(words)
+        return _call(words)
     except Exception as error:
         own = own_error(error)
         if own is None or debug:
@@ -82,4 +84,20 @@ def run(args: list[str] | None = None) -> StabCLI:
         sys.stderr.write(f"lightning-stab: {own}\n")
         raise SystemExit(2) from error
     finally:
-        StabArgumentParser.debug = False
+        StabArgumentParser.debug, StabArgumentParser.output = False, None
+
+
+def _call(words: list[str]) -> StabCLI:
+    if words[0] in OTHER_COMMANDS:
+        raise SystemExit(OTHER_COMMANDS[words[0]](words[1:]))
+    return StabCLI(words)
+
+
+def _show_help(words: list[str]) -> None:
+    """Show the help of a command, and keep it for the next time."""
+    StabArgumentParser.output = text = io.StringIO()
+    with redirect_stdout(text), suppress(SystemExit):
+        _call(words)
+    sys.stdout.write(text.getvalue())
+    keep_help(words[0], text.getvalue())
+    raise SystemExit(0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from lightning_stab.cli.parser import plain_parser
 from lightning_stab.cli.report import write_page
 from lightning_stab.reporting import NoRunError, read_run
 from lightning_stab.reporting.compare import comparison_page, comparison_text, judged
@@ -20,11 +20,7 @@ def compare(args: list[str]) -> int:
     Returns:
         0, also where runs have failed.
     """
-    parser = argparse.ArgumentParser(
-        prog="lightning-stab compare",
-        description="Compare runs by their logs: settings, curves, findings, and the first curve "
-        "that tells failing and good runs apart.",
-    )
+    parser = plain_parser("compare")
     parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", help="folders of loggers")
     parser.add_argument("--output", default="comparison.html", help="where the page goes")
     given = parser.parse_args(args)

@@ -85,6 +85,15 @@ def _unknown_argument(message: str, parser: ArgumentParser) -> str:
     return f"{_key(message)}{path.rpartition('.')[2]} has no argument `{name}`.{hint}"
 
 
+def _wrong_value_in_class(message: str, parser: ArgumentParser) -> str:
+    """Read the branch of the class that was named: others are tried with its base, in vain."""
+    found = re.search(r"Problem with given class_path '[\w.]+':\s+Parser key ", message)
+    if found is None:
+        return ""
+    end = message.find("\n    - ", found.end())
+    return _wrong_value(message if end < 0 else message[:end], parser)
+
+
 def _unknown_class(message: str, parser: ArgumentParser) -> str:
     found = re.search(r"Expected a dot import path string: (.*)", message)
     if found is None:
@@ -172,6 +181,7 @@ _READINGS = (
     _unknown_option,
     _unknown_key,
     _no_file,
+    _wrong_value_in_class,
     _unknown_argument,
     _no_import,
     _unknown_class,

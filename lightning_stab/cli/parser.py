@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import re
@@ -99,6 +100,7 @@ class StabArgumentParser(LightningArgumentParser):
     """A parser whose errors are one sentence, and whose help begins with the suite's part."""
 
     debug = False  # whether errors are raised, with their tracebacks
+    output: Any = None  # the standard output of the command line
 
     def format_help(self, *args: Any) -> str:
         """Return the help; usage that names every option before it is explained is left out."""
@@ -110,6 +112,10 @@ class StabArgumentParser(LightningArgumentParser):
         usage, _, options = super().format_help(*args).partition("\n\n")
         words = [usage, what, f"example: {PROGRAM} {example}", _own_callbacks(), options]
         return "\n\n".join(words)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help where the command line writes, also where all else is kept quiet."""
+        super().print_help(file or self.output or sys.stdout)
 
     def add_lightning_class_args(self, *args: Any, **settings: Any) -> list[str]:
         """Add a class; none is required, because its default is chosen after a first parse."""
@@ -126,6 +132,16 @@ class StabArgumentParser(LightningArgumentParser):
         if own is None:
             sys.stderr.write(f"All options: {name} --help\n")
         self.exit(2)
+
+
+def plain_parser(command: str) -> argparse.ArgumentParser:
+    """Return a parser for a command that builds no module, with its sentence and its example."""
+    what, example = COMMANDS[command]
+    return argparse.ArgumentParser(
+        prog=f"{PROGRAM} {command}",
+        description=f"{what}\n\nexample: {PROGRAM} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def _own_callbacks() -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
+from lightning_stab.cli.parser import plain_parser
 from lightning_stab.errors import StabError
 from lightning_stab.reporting import NoRunError, read_run, report_page
 from lightning_stab.reporting.causes import causes_of, is_alarm, verdict_of
@@ -27,10 +27,7 @@ def report(args: list[str]) -> int:
     Returns:
         1 if something is wrong with the run, 0 otherwise.
     """
-    parser = argparse.ArgumentParser(
-        prog="lightning-stab report",
-        description="Write the page of a run from its logs: exit code 1 if something is wrong.",
-    )
+    parser = plain_parser("report")
     parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of its logger")
     parser.add_argument("--output", help="where the page goes; RUN_DIR/report.html by default")
     parser.add_argument("--watch", action="store_true", help="write it again as the run goes on")

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -112,6 +112,14 @@ class ActivationKind:
 
 
 CATALOGUE: dict[str, Activation] = {}
+# fmt: off
+ActivationName = Literal[  # what users may ask for by name, for editors and type checkers
+    "celu", "elu", "expit", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
+    "identity", "leaky_relu", "linear", "log_sigmoid", "logsigmoid", "mish", "prelu", "relu",
+    "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign", "swish",
+    "tanh", "tanhshrink", "threshold",
+]
+# fmt: on
 # Made of the catalogue. FUNCTIONS has every spelling in torch, methods and in-place ones included;
 # MODULES make one with torch's defaults.
 FUNCTIONS: dict[Any, str] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -29,10 +29,13 @@ from torch.optim.lr_scheduler import (
 from lightning_stab.errors import UnstableStepError
 from lightning_stab.functional.stopping import oscillates
 
-TIME_SCHEDULES = "exponential", "step", "polynomial", "inverse_sqrt", "cosine", "cosine_restarts"
-LOSS_SCHEDULES = "loss", "plateau", "oscillation"
+TimeName = Literal["exponential", "step", "polynomial", "inverse_sqrt", "cosine", "cosine_restarts"]
+LossName = Literal["loss", "plateau", "oscillation"]
+LossFunctionName = Literal["linear", "sqrt", "square"]
+TIME_SCHEDULES: tuple[TimeName, ...] = get_args(TimeName)
+LOSS_SCHEDULES: tuple[LossName, ...] = get_args(LossName)
 NEEDS_TOTAL = "polynomial", "cosine"
-LOSS_FUNCTIONS: dict[str, Callable[[float], float]] = {
+LOSS_FUNCTIONS: dict[LossFunctionName, Callable[[float], float]] = {
     "linear": lambda ratio: ratio,
     "sqrt": math.sqrt,
     "square": lambda ratio: ratio * ratio,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 
 class Position(NamedTuple):
@@ -21,7 +21,9 @@ class Position(NamedTuple):
 
 
 BEGINNING = Position()
-UNITS = ("checks", "epochs", "steps")
+MinOrMax = Literal["min", "max"]
+Unit = Literal["checks", "epochs", "steps"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from torch import nn
 
 from lightning_stab.arguments import one_of
-from lightning_stab.functional.activation_kinds import MODULES
+from lightning_stab.functional.activation_kinds import MODULES, ActivationName
 
+__all__ = ["ACTIVATIONS", "ActivationName", "activation_module"]
 ACTIVATIONS: ChainMap[str, Callable[[], nn.Module]] = ChainMap(
     {"identity": nn.Identity, "linear": nn.Identity}, MODULES
 )

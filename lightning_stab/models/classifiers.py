@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,11 +17,11 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_stab.arguments import integer, integers, one_of, options_from, real
+from lightning_stab.arguments import check_choices, integer, integers, options_from, real
 from lightning_stab.errors import ConflictError
-from lightning_stab.models.activations import activation_module
+from lightning_stab.models.activations import ActivationName, activation_module
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
+OptimizerName = Literal["adam", "adamw", "sgd"]
 SMALLEST_SIDE = 4  # of an image, in pixels, that pooling leaves
 
 
@@ -32,10 +32,10 @@ class ClassifierOptions:
     num_classes: int
     depth: int
     width: int
-    activation: str
+    activation: str  # also one that was registered; looked up where the net is built
     batch_norm: bool
     dropout: float
-    optimizer: str
+    optimizer: OptimizerName
     learning_rate: float
     momentum: float
     weight_decay: float
@@ -44,7 +44,7 @@ class ClassifierOptions:
         integers(self, num_classes=2, width=1)
         integer("depth", self.depth, minimum=1, hint="It is the number of hidden layers.")
         real("dropout", self.dropout, minimum=0, below=1, hint="It is a probability; 0 means none.")
-        one_of("optimizer", self.optimizer, OPTIMIZERS)
+        check_choices(self)
         real("learning_rate", self.learning_rate, above=0)
         real("momentum", self.momentum, minimum=0, below=1)
         real("weight_decay", self.weight_decay, minimum=0)
@@ -152,10 +152,10 @@ class MLPClassifier(Classifier):
         num_classes: int = 10,
         depth: int = 4,
         width: int = 128,
-        activation: str = "relu",
+        activation: ActivationName = "relu",
         batch_norm: bool = True,
         dropout: float = 0.0,
-        optimizer: str = "adam",
+        optimizer: OptimizerName = "adam",
         learning_rate: float = 1e-3,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
@@ -220,10 +220,10 @@ class ConvClassifier(Classifier):
         num_classes: int = 10,
         depth: int = 3,
         width: int = 32,
-        activation: str = "relu",
+        activation: ActivationName = "relu",
         batch_norm: bool = True,
         dropout: float = 0.0,
-        optimizer: str = "adam",
+        optimizer: OptimizerName = "adam",
         learning_rate: float = 1e-3,
         momentum: float = 0.9,
         weight_decay: float = 0.0,

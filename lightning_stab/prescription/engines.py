@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from lightning_stab.arguments import integer, one_of
+from lightning_stab.arguments import choices, integer, one_of
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.prescription.trial import Program, Run, Trial, run_trial
 
-ENGINES = ("local", "ray")
+EngineName = Literal["local", "ray"]
 # takes trials, gives their runs in the same order
 Engine = Callable[[Sequence[Trial]], Iterator[Run]]
 
@@ -30,7 +30,7 @@ def engine_for(program: Program, name: str, jobs: int) -> Iterator[Engine]:
             to another process.
         ConflictError: if Ray is asked for and not installed.
     """
-    one_of("engine", name, ENGINES)
+    one_of("engine", name, choices(EngineName))
     integer("jobs", jobs, minimum=1)
     if name == "ray":
         with _ray(program, jobs) as engine:

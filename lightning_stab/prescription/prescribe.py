@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
-from lightning_stab.arguments import integer, one_of, real
+from lightning_stab.arguments import choices, integer, one_of, real
 from lightning_stab.errors import ConflictError, InvalidArgumentError
+from lightning_stab.functional.stopping import MinOrMax
 from lightning_stab.prescription.candidate import Candidate
 from lightning_stab.prescription.candidates import Choice, candidates_for
-from lightning_stab.prescription.engines import Engine, engine_for
+from lightning_stab.prescription.engines import Engine, EngineName, engine_for
 from lightning_stab.prescription.judgement import mean
 from lightning_stab.prescription.prescription import (
     CureRecord,
@@ -31,12 +32,12 @@ def prescribe(
     make_data: Callable[[], Any],
     *,
     metric: str = "val_loss",
-    mode: str = "min",
+    mode: MinOrMax = "min",
     trainer_kwargs: Mapping[str, Any] | None = None,
     max_cost: float = 5.0,
     seeds: int = 2,
     jobs: int = 1,
-    engine: str = "local",
+    engine: EngineName = "local",
     cures: Sequence[Choice] | None = None,
 ) -> Prescription:
     """Find out what is wrong with a program, and which cure makes its metric better.
@@ -158,7 +159,7 @@ def _program(
     make_module: Callable[[], LightningModule],
     make_data: Callable[[], Any],
     metric: str,
-    mode: str,
+    mode: MinOrMax,
     trainer_kwargs: Mapping[str, Any] | None,
 ) -> Program:
     """Return the program; refuse one that cannot be tried."""
@@ -168,7 +169,7 @@ def _program(
                 f"`{name}` must be a function that builds it afresh, got {type(make).__name__}."
                 f" Give `lambda: {type(make).__name__}(...)`."
             )
-    one_of("mode", mode, ("min", "max"))
+    one_of("mode", mode, choices(MinOrMax))
     arguments = dict(trainer_kwargs or {})
     if not any(arguments.get(name) for name in LENGTHS):
         raise InvalidArgumentError(

@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_stab.arguments import integer, one_of, options_from
+from lightning_stab.arguments import check_choices, integer, options_from
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.activation_kinds import activation_of_class
@@ -22,7 +22,7 @@ from lightning_stab.functional.layer_kinds import (
     is_norm,
 )
 
-NORMS = ("batch", "layer")
+Norm = Literal["batch", "layer"]
 LEAST_LAYERS = 4  # of a sequence around which skip connections are worth while
 
 
@@ -57,10 +57,10 @@ class SkipSequential(nn.Sequential):
 class NormOptions:
     """The arguments of `NormBeforeActivations`, checked."""
 
-    norm: str = "batch"
+    norm: Norm = "batch"
 
     def __post_init__(self) -> None:
-        one_of("norm", self.norm, NORMS)
+        check_choices(self)
 
 
 class NormBeforeActivations(Callback, options=NormOptions):
@@ -83,7 +83,7 @@ class NormBeforeActivations(Callback, options=NormOptions):
     Source: Ioffe & Szegedy 2015; Ba, Kiros & Hinton 2016.
     """
 
-    def __init__(self, norm: str = "batch") -> None:
+    def __init__(self, norm: Norm = "batch") -> None:
         self.options = options_from(NormOptions, locals())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -129,7 +129,7 @@ def is_activation(module: nn.Module) -> bool:
     return row is not None and not any(True for _ in module.parameters())
 
 
-def norm_for(layer: Any, norm: str) -> nn.Module:
+def norm_for(layer: Any, norm: Norm) -> nn.Module:
     """Return the norm for what a weight layer gives."""
     if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)):
         channels, dimensions = layer.out_channels, len(layer.kernel_size)

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import lightning_stab.callbacks
-from _lightning_stab import COMMANDS
+from _lightning_stab import COMMANDS, answer, keep_help, shown_help
 from lightning_stab.cli import StabCLI, main, own_error, run
 from lightning_stab.cli.command import OTHER_COMMANDS
 from lightning_stab.cli.parser import MONITORING, SEED
@@ -290,6 +290,8 @@ MISTAKES = {
     "fit --config=other.yaml": "the configuration has no key `modle`. Did you mean 'model'?",
     "fit --config=typo.yaml": "has no argument `treshold`. Did you mean 'threshold'?",
     "fit --config=class.yaml": "no class 'StepGard' is known. Did you mean 'StepGuard'?",
+    "fit --config=choice.yaml": "rule` must be one of value, norm, adaptive, history, got 'nrom'.",
+    "fit --trainer.callbacks+=StepGuard --trainer.callbacks.on_spike=skp": "Did you mean 'skip'?",
     "fit --config=broken.yaml": "line 3, column",
     "fit --model=MLPClasifier": "no class 'MLPClasifier' is known. Did you mean 'MLPClassifier'?",
     "fit --model=Xyzzyqw": "A class of your own needs its whole path: my_package.MyClass.",
@@ -305,6 +307,8 @@ FILES = {
     "other.yaml": "modle:\n  class_path: MLPClassifier\n",
     "typo.yaml": "trainer:\n  callbacks:\n  - class_path: GradientClipping\n"
     "    init_args:\n      treshold: 3\n",
+    "choice.yaml": "trainer:\n  callbacks:\n  - class_path: GradientClipping\n"
+    "    init_args:\n      rule: nrom\n",
     "class.yaml": "trainer:\n  callbacks:\n  - class_path: StepGard\n",
     "broken.yaml": "trainer:\n max_epochs: 3\n  x: [\n",
 }
@@ -343,16 +347,45 @@ def test_the_list_of_commands_is_whole():
     assert set(COMMANDS) == fit_and_others
 
 
-@pytest.mark.parametrize("command", ["fit", "diagnose"])
-def test_the_help_of_a_command_begins_with_the_suites_part(capsys, command):
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_begins_with_the_suites_part(capsys, monkeypatch, tmp_path, command):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
         run([command, "--help"])
-    first, options = "".join(capsys.readouterr()).split("options:\n", 1)
+    said = capsys.readouterr()
+    assert ended.value.code == 0
+    assert said.err == ""
+    first, options = said.out.split("options:\n", 1)
     what, example = COMMANDS[command]
+    assert first.startswith(f"usage: lightning-stab {command} ")
     assert what in first
-    assert f"lightning-stab {example}" in first
-    assert all(name in first for name in lightning_stab.callbacks.__all__)
-    assert "--trainer.max_epochs" in options
+    assert f"example: lightning-stab {example}" in first
+    if command not in ("report", "compare"):
+        assert all(name in first for name in lightning_stab.callbacks.__all__)
+        assert "--trainer.max_epochs" in options
+    assert answer([command, "-h"]) == 0  # from the cache
+    assert capsys.readouterr().out == said.out
+
+
+def test_a_help_of_another_release_is_made_again(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert answer(["compare", "--help"]) is None
+    keep_help("compare", "the help\n")
+    assert answer(["compare", "--help"]) == 0
+    assert capsys.readouterr().out == "the help\n"
+    monkeypatch.setenv("COLUMNS", "47")
+    assert answer(["compare", "--help"]) is None
+    shown_help("compare")[0].write_bytes(b"\xff")
+    assert answer(["compare", "--help"]) is None
+    assert answer(["compare", "--help", "x"]) is None
+    assert capsys.readouterr().out == ""
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("")
+    keep_help("fit", "the help\n")
+    assert answer(["fit", "--help"]) is None
 
 
 @pytest.mark.parametrize("logged", [True, False])

@@ -106,6 +106,15 @@ def callbacks_of(trainer: Trainer) -> list[Any]:
     return list(attributes.callbacks)
 
 
+def is_automatic(trainer: Any, module: Any) -> bool:
+    """Say whether each batch has one loss and one step, which somebody else than the module takes.
+
+    A loop without a Trainer says so itself, because a plain module does not.
+    """
+    own = getattr(trainer, "takes_one_step", None)
+    return bool(module.automatic_optimization if own is None else own)
+
+
 def inherits(thing: object, *class_names: str) -> str:
     """Return which of the named classes ``thing`` is an instance of, or nothing.
 

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_stab.callbacks._trainer.lightning_classes import inherits
 from lightning_stab.callbacks._trainer.places import reporting
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.names import plain_name
@@ -140,6 +141,8 @@ def summary_writer(logger: Any) -> Any | None:
     Asked by the names of its classes, so that the loggers of both Lightning packages and of users
     who subclass them work, and no other logger's experiment is started by asking.
     """
+    if inherits(logger, "SummaryWriter"):  # of a loop without a Trainer
+        return logger
     if not any(base.__name__ == "TensorBoardLogger" for base in type(logger).__mro__):
         return None
     writer = logger.experiment

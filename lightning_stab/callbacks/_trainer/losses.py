@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
+from lightning_stab.callbacks._trainer.lightning_classes import is_automatic
 from lightning_stab.callbacks._trainer.step import gradient_scaler
 
 
@@ -49,5 +50,5 @@ def unscaled_loss(trainer: Trainer, loss: Tensor) -> Tensor:
 def true_loss(trainer: Trainer, module: LightningModule, loss: Tensor) -> Tensor:
     """Return a loss as the module made it, from the one that enters ``backward``."""
     value = unscaled_loss(trainer, loss)
-    batches = trainer.accumulate_grad_batches if module.automatic_optimization else 1
+    batches = trainer.accumulate_grad_batches if is_automatic(trainer, module) else 1
     return value * batches if batches > 1 else value

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
+from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, is_automatic
 from lightning_stab.callbacks._trainer.step_watch import StepWatch, end_watch, watch_of
 from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor_norms, total_norm
@@ -163,7 +163,7 @@ class StepMember(Protocol):
     ) -> None:
         """Remember the weights, until the first step is seen."""
         if any(self is first for first in step_members(trainer)[:1]):
-            may_step = will_step(trainer) or not pl_module.automatic_optimization
+            may_step = will_step(trainer) or not is_automatic(trainer, pl_module)
             _watch(trainer).begin_batch(trainer, may_step=may_step)
 
     def on_train_batch_end(

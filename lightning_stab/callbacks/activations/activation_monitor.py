@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_stab.arguments import integer, options_from, strings
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
-from lightning_stab.callbacks._trainer.lightning_classes import Callback
+from lightning_stab.callbacks._trainer.lightning_classes import Callback, is_automatic
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step, tag
 from lightning_stab.callbacks._trainer.step import will_step
 from lightning_stab.callbacks.activations.probe import ActivationProbe
@@ -147,7 +147,7 @@ class ActivationMonitor(Callback, options=ActivationOptions):
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Resume where the module itself goes on, under manual optimisation."""
-        if self._window is not None and not pl_module.automatic_optimization:
+        if self._window is not None and not is_automatic(trainer, pl_module):
             self._window.probe.resume()
 
     def on_train_batch_end(

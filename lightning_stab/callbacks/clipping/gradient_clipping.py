@@ -13,14 +13,18 @@ from torch.nn import Parameter
 from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
 from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
-from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
+from lightning_stab.callbacks._trainer.lightning_classes import (
+    Callback,
+    callbacks_of,
+    is_automatic,
+)
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember
 from lightning_stab.callbacks._trainer.strategies import (
     refuse_hidden_gradients,
     refuse_partial_norms,
 )
-from lightning_stab.callbacks.clipping.options import ClippingOptions, Threshold
+from lightning_stab.callbacks.clipping.options import ClippingOptions, Method, Rule, Threshold
 from lightning_stab.callbacks.clipping.output_layer import OutputLayer
 from lightning_stab.callbacks.clipping.rules import (
     ClipInput,
@@ -87,10 +91,10 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
 
     def __init__(
         self,
-        rule: str = "norm",
+        rule: Rule = "norm",
         threshold: float | dict[int, float] | Callable[[int], float] | None = None,
         *,
-        method: str = "zscore",
+        method: Method = "zscore",
         per_parameter_group: bool = False,
         exclude: Sequence[str] = (),
         exclude_output: bool = True,
@@ -129,8 +133,8 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
                 f" `gradient_clip_val={trainer.gradient_clip_val}`. Remove one of them."
             )
         name = "configure_gradient_clipping"  # of a method of either package's class
-        own = getattr(getattr(pl_module, name), "__qualname__", "")
-        if pl_module.automatic_optimization and own != f"LightningModule.{name}":
+        own = getattr(getattr(pl_module, name, None), "__qualname__", "")  # a plain module has none
+        if is_automatic(trainer, pl_module) and own not in ("", f"LightningModule.{name}"):
             rank_zero_warn(
                 f"`GradientClipping` and `{type(pl_module).__name__}.{name}` both change the"
                 " gradients: the callback first, the method after it, which the values under"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from lightning_stab.arguments import integer, one_of, real, strings
+from lightning_stab.arguments import check_choices, integer, real, strings
 from lightning_stab.errors import InvalidArgumentError
 
 Threshold = float | Mapping[int, float] | Callable[[int], float]
-RULES = {"value": 100.0, "norm": 1.0, "adaptive": 0.01, "history": None}
-METHODS = {"zscore": 2.5, "percentile": 10.0}
+Rule = Literal["value", "norm", "adaptive", "history"]
+Method = Literal["zscore", "percentile"]
+RULES: dict[Rule, float | None] = {"value": 100.0, "norm": 1.0, "adaptive": 0.01, "history": None}
+METHODS: dict[Method, float] = {"zscore": 2.5, "percentile": 10.0}
 HINT = "To switch clipping off, leave the callback out."
 
 
@@ -24,17 +27,16 @@ class ClippingOptions:
         (10.0, 1.0)
     """
 
-    rule: str = "norm"
+    rule: Rule = "norm"
     threshold: Threshold | None = None
-    method: str = "zscore"
+    method: Method = "zscore"
     per_parameter_group: bool = False
     exclude: Sequence[str] = ()
     exclude_output: bool = True
     every_n_steps: int = 50
 
     def __post_init__(self) -> None:
-        one_of("rule", self.rule, RULES)
-        one_of("method", self.method, METHODS)
+        check_choices(self)
         object.__setattr__(self, "exclude", strings("exclude", self.exclude))
         integer("every_n_steps", self.every_n_steps, minimum=1)
         if isinstance(self.threshold, Mapping):

@@ -12,10 +12,12 @@ from lightning_stab.callbacks._trainer.exceptions import call_after_exception
 from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start, is_validating_fit
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
-from lightning_stab.callbacks.decay.options import DecayOptions
+from lightning_stab.callbacks.decay.options import Combine, DecayOptions, Interval
 from lightning_stab.callbacks.decay.param_groups import group_names, undo_first_write
 from lightning_stab.callbacks.decay.state import DecayState, refuse_two_schedules
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
+from lightning_stab.functional.decay import LossFunctionName, LossName, TimeName
+from lightning_stab.functional.stopping import MinOrMax
 
 _CHECKPOINT_KEY = "lightning_stab.decay"
 
@@ -75,9 +77,9 @@ class LearningRateDecay(Callback, options=DecayOptions):
 
     def __init__(
         self,
-        schedule: str = "exponential",
+        schedule: TimeName | LossName = "exponential",
         *,
-        interval: str = "epoch",
+        interval: Interval = "epoch",
         gamma: float | None = None,
         every: int = 10,
         power: float = 1.0,
@@ -87,9 +89,9 @@ class LearningRateDecay(Callback, options=DecayOptions):
         floor: float | None = None,
         ceiling: float = 1.0,
         warmup_steps: int = 0,
-        function: str | Callable[[float], float] = "linear",
+        function: LossFunctionName | Callable[[float], float] = "linear",
         monitor: str | None = None,
-        mode: str = "min",
+        mode: MinOrMax = "min",
         patience: int = 3,
         min_delta: float = 0.0,
         smoothing: float = 0.98,
@@ -97,7 +99,7 @@ class LearningRateDecay(Callback, options=DecayOptions):
         amplitude: float = 0.05,
         check_every_n_steps: int = 50,
         reload_best: bool = False,
-        combine: str = "refuse",
+        combine: Combine = "refuse",
     ) -> None:
         super().__init__()
         self.options = options_from(DecayOptions, locals())

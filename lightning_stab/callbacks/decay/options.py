@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from lightning_stab.arguments import integers, one_of, real
+from lightning_stab.arguments import check_choices, integers, real
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.decay import (
     LOSS_FUNCTIONS,
     LOSS_SCHEDULES,
-    TIME_SCHEDULES,
+    LossFunctionName,
+    LossName,
     LossSchedule,
     OscillationSchedule,
     PlateauSchedule,
     Schedule,
+    TimeName,
     TimeSchedule,
     time_schedule,
     warmup_schedule,
 )
+from lightning_stab.functional.stopping import MinOrMax
 
+Interval = Literal["epoch", "step"]
+Combine = Literal["refuse", "multiply", "replace"]
 _GAMMAS = {"exponential": 0.95, "step": 0.1, "plateau": 0.5, "oscillation": 0.5}
 
 
@@ -28,8 +33,8 @@ _GAMMAS = {"exponential": 0.95, "step": 0.1, "plateau": 0.5, "oscillation": 0.5}
 class DecayOptions:
     """The arguments of `LearningRateDecay`, which says what they mean."""
 
-    schedule: str = "exponential"
-    interval: str = "epoch"
+    schedule: TimeName | LossName = "exponential"
+    interval: Interval = "epoch"
     gamma: float | None = None
     every: int = 10
     power: float = 1.0
@@ -39,9 +44,9 @@ class DecayOptions:
     floor: float | None = None
     ceiling: float = 1.0
     warmup_steps: int = 0
-    function: str | Callable[[float], float] = "linear"
+    function: LossFunctionName | Callable[[float], float] = "linear"
     monitor: str | None = None
-    mode: str = "min"
+    mode: MinOrMax = "min"
     patience: int = 3
     min_delta: float = 0.0
     smoothing: float = 0.98
@@ -49,15 +54,10 @@ class DecayOptions:
     amplitude: float = 0.05
     check_every_n_steps: int = 50
     reload_best: bool = False
-    combine: str = "refuse"
+    combine: Combine = "refuse"
 
     def __post_init__(self) -> None:
-        one_of("schedule", self.schedule, TIME_SCHEDULES + LOSS_SCHEDULES)
-        one_of("interval", self.interval, ("epoch", "step"))
-        one_of("mode", self.mode, ("min", "max"))
-        one_of("combine", self.combine, ("refuse", "multiply", "replace"))
-        if not callable(self.function):
-            one_of("function", self.function, LOSS_FUNCTIONS)
+        check_choices(self)
         self._check_numbers()
         if self.reload_best and self.schedule not in ("plateau", "oscillation"):
             raise InvalidArgumentError(

@@ -17,7 +17,7 @@ from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start
 from lightning_stab.callbacks._trainer.logging import require_metrics
 from lightning_stab.callbacks._trainer.losses import loss_of_output
 from lightning_stab.callbacks._trainer.ranks import mean
-from lightning_stab.callbacks.decay.options import DecayClock, DecayOptions
+from lightning_stab.callbacks.decay.options import Combine, DecayClock, DecayOptions
 from lightning_stab.callbacks.decay.param_groups import (
     GroupRates,
     call_after_steps,
@@ -269,7 +269,7 @@ class SmoothedLoss:
             self._mean_and_weight = both[0], both[1]
 
 
-def refuse_two_schedules(trainer: Trainer, module: LightningModule, combine: str) -> None:
+def refuse_two_schedules(trainer: Trainer, module: LightningModule, combine: Combine) -> None:
     """Refuse a scheduler of the module, or leave it out, as ``combine`` says.
 
     Raises:

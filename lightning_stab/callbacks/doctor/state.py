@@ -26,6 +26,10 @@ from lightning_stab.diagnosis import Facts
 FIRST_STEPS = (0, 4, 9, 19)  # always sampled
 EARLY_PHASE_STEPS, EARLY_PHASE_INTERVAL = 500, 50  # a run is sampled more often at its beginning
 OUT_OF_RANGE = re.compile(r"Target -?\d+ is out of bounds")  # in torch's own words
+NO_BASELINE = (
+    "The loss is not what a loss function of torch returned, and the module has no `training_step`"
+    " to be run on exchanged targets: what a constant prediction loses is not known."
+)
 INPUT_INTERVAL = 8  # of the batches after that, whose largest values are noted
 
 
@@ -66,13 +70,15 @@ class DoctorState:
         self._failure: dict[str, float] = {}
         self._rate, self._highest_rate, self._is_warming_up = math.nan, 0.0, True
         self._is_full = self._is_early = self._has_hooks = self._has_stepped = False
-        self._hidden, self._num_optimizers = "", 1
+        self._knew_baseline = False  # once; a loss of NaN hides it for a while
+        self._hidden, self._unknown, self._num_optimizers = "", "", 1
 
     @property
     def unseen(self) -> tuple[str, ...]:
         """What cannot be seen, a sentence each."""
         several = "There are several optimizers and no one loss: the loss is not judged."
-        return tuple(filter(None, (self._hidden, several if self._num_optimizers > 1 else "")))
+        several = several if self._num_optimizers > 1 else ""
+        return tuple(filter(None, (self._hidden, several, self._unknown)))
 
     def begin_batch(self, trainer: Trainer, module: LightningModule, batch: Any, step: int) -> None:
         """Decide whether this batch's step is sampled, and put the hooks on if it is in full."""
@@ -130,9 +136,12 @@ class DoctorState:
             self._units.drop()
             return False
         self.steps.compare(num_steps(trainer), early=self._is_early, full=self._is_full)
+        self._knew_baseline |= self._batches.knows_baseline
         is_unknown = not (self._batches.knows_baseline or self._hidden)
         if self._is_full and is_unknown and self._num_optimizers == 1 and self.module is not None:
             self._batches.pairs.measure(self.module, batch, batch_idx)
+            has_step = hasattr(self.module, "training_step")
+            self._unknown = "" if has_step or self._knew_baseline else NO_BASELINE
         self._transfer()
         self.is_first = self.is_first and not self._has_stepped
         return self._is_full  # an update alone is judged at the next step that is sampled in full

@@ -16,7 +16,11 @@ from torch.optim import Optimizer
 from lightning_stab.arguments import integer, mapping, one_of, options_from, real, strings
 from lightning_stab.callbacks._trainer import fit_state
 from lightning_stab.callbacks._trainer.exceptions import call_after_exception
-from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
+from lightning_stab.callbacks._trainer.lightning_classes import (
+    Callback,
+    callbacks_of,
+    is_automatic,
+)
 from lightning_stab.callbacks._trainer.logging import log_step
 from lightning_stab.callbacks._trainer.places import log_folder
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
@@ -174,7 +178,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off."""
-        if pl_module.automatic_optimization:  # else they serve until the batch ends
+        if is_automatic(trainer, pl_module):  # else they serve until the batch ends
             self._state.remove_hooks()
 
     def on_before_optimizer_step(

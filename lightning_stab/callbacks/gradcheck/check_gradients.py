@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from lightning_stab.functional.gradcheck import (
     TURN,
     CheckSettings,
     GradientReport,
+    Mode,
     Problem,
     check_problem,
     double_copy,
@@ -39,8 +40,8 @@ def check_gradients(
     batch: Any,
     loss_fn: LossFunction | None = None,
     *,
-    mode: str = "auto",
-    coordinates: int | str | None = None,
+    mode: Mode = "auto",
+    coordinates: int | Literal["all"] | None = None,
     num_directions: int = 2,
     tolerance: float = TOLERANCE,
     max_samples: int | None = None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_stab.arguments import integer, one_of, options_from
+from lightning_stab.arguments import integer, options_from
 from lightning_stab.callbacks._trainer.fit_state import FitStart, begin_fit, fit_start, note_restore
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_step, log_text
@@ -18,9 +18,9 @@ from lightning_stab.callbacks._trainer.ranks import broadcast
 from lightning_stab.callbacks._trainer.strategies import is_sharded_module
 from lightning_stab.callbacks.gradcheck.check_gradients import SHARDED, check_gradients, not_made
 from lightning_stab.errors import GradientCheckError
-from lightning_stab.functional.gradcheck import CheckSettings, GradientReport, describe
+from lightning_stab.functional.gradcheck import CheckSettings, GradientReport, Mode, describe
 
-ON_FAIL = ("raise", "warn")
+OnFail = Literal["raise", "warn"]
 FILE_NAME = "gradient_check.json"
 
 
@@ -28,14 +28,13 @@ FILE_NAME = "gradient_check.json"
 class GradientCheckOptions(CheckSettings):
     """The options of `GradientCheck`, whose arguments are explained there."""
 
-    on_fail: str = "raise"
+    on_fail: OnFail = "raise"
     every_n_epochs: int | None = None
     max_samples: int | None = None
     on_resume: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("on_fail", self.on_fail, ON_FAIL)
         for name in ("every_n_epochs", "max_samples"):
             if getattr(self, name) is not None:
                 integer(name, getattr(self, name), minimum=1)
@@ -79,10 +78,10 @@ class GradientCheck(Callback, options=GradientCheckOptions):
 
     def __init__(
         self,
-        on_fail: str = "raise",
+        on_fail: OnFail = "raise",
         every_n_epochs: int | None = None,
-        mode: str = "auto",
-        coordinates: int | str | None = None,
+        mode: Mode = "auto",
+        coordinates: int | Literal["all"] | None = None,
         num_directions: int = 2,
         max_samples: int | None = None,
         on_resume: bool = False,

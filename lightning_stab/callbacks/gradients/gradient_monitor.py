@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from lightning_stab.arguments import integer, one_of, options_from, strings
+from lightning_stab.arguments import check_choices, integer, options_from, strings
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, Leaving, is_remote
 from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
@@ -32,8 +32,18 @@ from lightning_stab.callbacks.gradients.statistics import (
     write_histograms,
 )
 
-DEFAULT_STATISTICS = ("nonfinite_fraction", "update_ratio", "cosine", "depth", "noise_scale")
-STATISTICS = ("rms", "max_abs", "zero_fraction", *DEFAULT_STATISTICS)
+Statistic = Literal[
+    "rms",
+    "max_abs",
+    "zero_fraction",
+    "nonfinite_fraction",
+    "update_ratio",
+    "cosine",
+    "depth",
+    "noise_scale",
+]
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
+DEFAULT_STATISTICS: tuple[Statistic, ...] = STATISTICS[3:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +53,7 @@ class GradientMonitorOptions:
     every_n_steps: int = 50
     dense_steps: int = 10
     per_parameter: Sequence[str] = ()
-    statistics: Sequence[str] = DEFAULT_STATISTICS
+    statistics: Sequence[Statistic] = DEFAULT_STATISTICS
     histogram_every_n_steps: int | None = None
     progress_bar: bool = False
 
@@ -52,8 +62,7 @@ class GradientMonitorOptions:
         integer("dense_steps", self.dense_steps, minimum=0)
         for name in ("per_parameter", "statistics"):
             object.__setattr__(self, name, strings(name, getattr(self, name)))
-        for name in self.statistics:
-            one_of("statistics", name, STATISTICS)
+        check_choices(self)
         if self.histogram_every_n_steps is not None:
             integer("histogram_every_n_steps", self.histogram_every_n_steps, minimum=1)
 
@@ -111,7 +120,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         dense_steps: int = 10,
         *,
         per_parameter: Sequence[str] = (),
-        statistics: Sequence[str] = DEFAULT_STATISTICS,
+        statistics: Sequence[Statistic] = DEFAULT_STATISTICS,
         histogram_every_n_steps: int | None = None,
         progress_bar: bool = False,
     ) -> None:

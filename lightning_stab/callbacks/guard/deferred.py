@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lightning_stab.callbacks._trainer.device_values import Arriving, is_remote
+from lightning_stab.callbacks._trainer.lightning_classes import is_automatic
 from lightning_stab.callbacks._trainer.logging import log_step
 from lightning_stab.callbacks._trainer.ranks import gather_rows
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
@@ -121,7 +122,7 @@ def can_defer(step: OptimizerStep) -> bool:
         not (step.is_repeated or step.decides_now)
         and type(optimizer) in (Adam, AdamW, SGD)
         and all(group.get("fused") for group in optimizer.param_groups)
-        and step.module.automatic_optimization
+        and is_automatic(step.trainer, step.module)
         and gradient_scaler(step.trainer) is None
         and {(p.device, is_sharded(p)) for p in step.params} == {(step.total.device, False)}
         and is_remote(step.total)

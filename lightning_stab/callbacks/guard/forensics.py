@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_stab.callbacks._trainer.isolated import run_apart, run_training_step, silence
+from lightning_stab.callbacks._trainer.lightning_classes import is_automatic
 from lightning_stab.callbacks._trainer.places import log_folder, reporting, write_file
 from lightning_stab.callbacks._trainer.ranks import gather
 from lightning_stab.functional.names import plain_name
@@ -51,7 +52,7 @@ class NonfiniteTracer:
     def investigate(self, trainer: Trainer, module: LightningModule) -> str:
         """Return one or two sentences: the first bad module, and where the batch was saved."""
         self.done = True
-        if not module.automatic_optimization:
+        if not is_automatic(trainer, module):
             return " The batch cannot be run again under manual optimisation."
         place, culprit = "", self._window[-1]
         for remembered in self._window:

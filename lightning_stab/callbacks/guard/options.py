@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from lightning_stab.arguments import integer, one_of, real
+from lightning_stab.arguments import check_choices, integer, real
 from lightning_stab.errors import InvalidArgumentError
 
-POLICIES = ("ignore", "raise", "skip", "rewind")
+Policy = Literal["ignore", "raise", "skip", "rewind"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardOptions:
     """The arguments of `StepGuard`, where each is explained; checked as it says."""
 
-    on_nonfinite: str = "raise"
-    on_spike: str = "ignore"
+    on_nonfinite: Policy = "raise"
+    on_spike: Policy = "ignore"
     max_consecutive: int = 10
     window: int = 128
     min_window: int = 64
@@ -29,8 +30,7 @@ class GuardOptions:
     forensics: bool = False
 
     def __post_init__(self) -> None:
-        one_of("on_nonfinite", self.on_nonfinite, POLICIES)
-        one_of("on_spike", self.on_spike, POLICIES)
+        check_choices(self)
         integer("max_consecutive", self.max_consecutive, minimum=1)
         integer("window", self.window, minimum=2)
         integer("min_window", self.min_window, minimum=2)

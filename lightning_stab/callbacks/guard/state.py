@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
+from lightning_stab.callbacks._trainer.lightning_classes import is_automatic
 from lightning_stab.callbacks._trainer.losses import unscaled_loss
 from lightning_stab.callbacks._trainer.step import OptimizerStep, hold_scale
 from lightning_stab.callbacks.guard.deferred import DeferredStep, can_defer, take_off
@@ -160,7 +161,8 @@ class GuardState:
         backup, is_rejected = self._backups.pop(index, None), index in self._rejected
         if index not in self._moving:
             self._single[index] = self._single.get(index, 0) + 1
-        if self._undoes and not is_rejected and not trainer.lightning_module.automatic_optimization:
+        several = not is_automatic(trainer, trainer.lightning_module)
+        if self._undoes and not is_rejected and several:
             self.buffers.keep()  # another optimizer's step may follow in this very batch
         self._rejected.discard(index)
         is_ruined = backup is not None and not is_rejected and backup.is_ruined()

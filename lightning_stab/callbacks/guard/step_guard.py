@@ -19,7 +19,7 @@ from lightning_stab.callbacks._trainer.logging import log_scalars, tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, scaler_will_cure
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.guard.deferred import defer
-from lightning_stab.callbacks.guard.options import GuardOptions
+from lightning_stab.callbacks.guard.options import GuardOptions, Policy
 from lightning_stab.callbacks.guard.restoring import num_groups, scale_learning_rates
 from lightning_stab.callbacks.guard.state import GuardState
 from lightning_stab.callbacks.guard.verdicts import (
@@ -79,8 +79,8 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
 
     def __init__(
         self,
-        on_nonfinite: str = "raise",
-        on_spike: str = "ignore",
+        on_nonfinite: Policy = "raise",
+        on_spike: Policy = "ignore",
         *,
         max_consecutive: int = 10,
         window: int = 128,

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from lightning_stab.arguments import instance, integer
 from lightning_stab.callbacks.initialization.program import program_of
 from lightning_stab.functional.initialization import (
+    Bias,
     InitializationSettings,
+    Keep,
+    Scheme,
     WeightRecord,
     initialize_,
 )
@@ -19,14 +22,14 @@ from lightning_stab.functional.initialization import (
 def initialize(
     module: nn.Module,
     batch: Any = None,
-    scheme: str = "auto",
+    scheme: Scheme = "auto",
     gain: float | None = None,
     *,
     loss_fn: Callable[[nn.Module, Any], Tensor] | None = None,
-    bias: str = "zeros",
+    bias: Bias = "zeros",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    schemes: Mapping[str, str] | None = None,
+    schemes: Mapping[str, Scheme | Keep] | None = None,
     embedding_std: float | None = None,
     output_prior: Sequence[float] | None = None,
     seed: int = 0,

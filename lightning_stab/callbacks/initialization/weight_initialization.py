@@ -22,8 +22,11 @@ from lightning_stab.callbacks.initialization.program import program_of
 from lightning_stab.callbacks.initialization.report import report
 from lightning_stab.errors import StabError
 from lightning_stab.functional.initialization import (
+    Bias,
     InitializationSettings,
+    Keep,
     Program,
+    Scheme,
     WeightRecord,
     initialize_,
 )
@@ -114,15 +117,15 @@ class WeightInitialization(Callback, options=WeightInitializationSettings):
 
     def __init__(
         self,
-        scheme: str = "auto",
+        scheme: Scheme = "auto",
         gain: float | None = None,
-        bias: str = "zeros",
+        bias: Bias = "zeros",
         exclude: Sequence[str] = (),
         embedding_std: float | None = None,
         seed: int | None = None,
         verbose: bool = True,
         include: Sequence[str] = (),
-        schemes: Mapping[str, str] | None = None,
+        schemes: Mapping[str, Scheme | Keep] | None = None,
         output_prior: Sequence[float] | None = None,
         use_batch: bool = True,
         on_resume: bool = False,

@@ -29,8 +29,8 @@ from lightning_stab.callbacks._trainer.strategies import (
     refuse_unrestorable_weights,
 )
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
-from lightning_stab.callbacks.stopping.record import StoppingOptions, StoppingRecord
-from lightning_stab.functional.stopping import Position
+from lightning_stab.callbacks.stopping.record import Stall, StoppingOptions, StoppingRecord
+from lightning_stab.functional.stopping import MinOrMax, Position, Unit
 
 _PATIENCE = EarlyStoppingReason.PATIENCE_EXHAUSTED
 _REASONS_OF_VALUES = {  # for which a value by itself stops the run, regardless of its history
@@ -97,11 +97,11 @@ class BestWeightsEarlyStopping(EarlyStopping):
         monitor: str | list[str],
         *,
         patience: int = 3,
-        patience_unit: str = "checks",
-        mode: str | list[str] = "min",
+        patience_unit: Unit = "checks",
+        mode: MinOrMax | list[MinOrMax] = "min",
         min_delta: float = 0.0,
         relative_min_delta: bool = False,
-        stall: str = "any",
+        stall: Stall = "any",
         warmup_checks: int = 0,
         warmup_steps: int = 0,
         rising_checks: int | None = None,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, SupportsFloat
+from typing import Any, Literal, SupportsFloat
 
-from lightning_stab.arguments import integer, integers, is_list, one_of, path, real
+from lightning_stab.arguments import check_choices, choices, integer, integers, is_list, path, real
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.stopping import (
     BEGINNING,
-    UNITS,
+    MinOrMax,
     Position,
     Track,
+    Unit,
     improves,
     margin,
     observe,
@@ -22,6 +23,8 @@ from lightning_stab.functional.stopping import (
     time_since_best,
 )
 
+Stall = Literal["any", "all"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoppingOptions:
@@ -29,11 +32,11 @@ class StoppingOptions:
 
     monitor: str | list[str]
     patience: int = 3
-    patience_unit: str = "checks"
-    mode: str | list[str] = "min"
+    patience_unit: Unit = "checks"
+    mode: MinOrMax | list[MinOrMax] = "min"
     min_delta: float = 0.0
     relative_min_delta: bool = False
-    stall: str = "any"
+    stall: Stall = "any"
     warmup_checks: int = 0
     warmup_steps: int = 0
     rising_checks: int | None = None
@@ -52,11 +55,9 @@ class StoppingOptions:
 
     def __post_init__(self) -> None:
         # `modes` refuses lists that do not fit, and Lightning's class an unknown first mode
-        for mode in list(self.modes.values())[1:]:
-            one_of("mode", mode, ("min", "max"))
+        if next(iter(self.modes.values())) in choices(MinOrMax):
+            check_choices(self)
         integer("patience", self.patience, minimum=0)
-        one_of("patience_unit", self.patience_unit, UNITS)
-        one_of("stall", self.stall, ("any", "all"))
         real("min_delta", self.min_delta, minimum=0)
         real("oscillation_amplitude", self.oscillation_amplitude, minimum=0)
         integers(self, warmup_checks=0, warmup_steps=0, rising_checks=1, oscillation_window=4)

@@ -6,7 +6,7 @@ runs repeatable; `rounding` says how far they can be trusted;
 `examination` goes from one parameter to the next; `check` names the cause; `report` shows it.
 """
 
-from lightning_stab.functional.gradcheck.check import MODES, CheckSettings, check_problem
+from lightning_stab.functional.gradcheck.check import MODES, CheckSettings, Mode, check_problem
 from lightning_stab.functional.gradcheck.class_attributes import ClassAttributes
 from lightning_stab.functional.gradcheck.custom_functions import TURN
 from lightning_stab.functional.gradcheck.double_precision import deep_copy, double_copy
@@ -22,6 +22,7 @@ __all__ = [
     "CheckSettings",
     "ClassAttributes",
     "GradientReport",
+    "Mode",
     "ParameterRecord",
     "Problem",
     "check_problem",

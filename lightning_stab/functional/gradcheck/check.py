@@ -6,13 +6,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from lightning_stab.arguments import integer, one_of, real
+from lightning_stab.arguments import check_choices, integer, real
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.autograd_graph import CustomNode, custom_nodes
 from lightning_stab.functional.gradcheck.custom_functions import note_low_precision, watch_functions
@@ -28,7 +28,8 @@ from lightning_stab.functional.gradcheck.report import GradientReport, Parameter
 from lightning_stab.functional.gradcheck.verdicts import TOLERANCE
 
 _MOST_CALLS = 12  # of one class that are tried alone
-MODES = ("auto", "tensor", "group", "model")
+Mode = Literal["auto", "tensor", "group", "model"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 _NOT_REPEATABLE = (
     "Two runs from the same state, with the same random numbers, gave different losses "
     "or did different operations. "
@@ -58,14 +59,13 @@ class CheckSettings:
         2
     """
 
-    mode: str = "auto"
-    coordinates: int | str | None = None
+    mode: Mode = "auto"
+    coordinates: int | Literal["all"] | None = None
     num_directions: int = 2
     tolerance: float = TOLERANCE
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one_of("mode", self.mode, MODES)
         integer("num_directions", self.num_directions, minimum=1)
         integer("seed", self.seed, minimum=0)
         real("tolerance", self.tolerance, minimum=1e-10, maximum=1e-2)
@@ -76,6 +76,7 @@ class CheckSettings:
                 f'`coordinates` must be "all", an integer >= 1 or None, got {self.coordinates!r}. '
                 "Leave it out for random directions, which find more in less time."
             )
+        check_choices(self)
 
 
 def check_problem(problem: Problem, settings: CheckSettings | None = None) -> GradientReport:

@@ -9,7 +9,12 @@ left alone, `schemes` and `structured` draw it, and `apply` writes it and keeps 
 from lightning_stab.functional.initialization.apply import WeightRecord, initialize_
 from lightning_stab.functional.initialization.gains import Preceding, preceding_of
 from lightning_stab.functional.initialization.passes import Program
-from lightning_stab.functional.initialization.policy import InitializationSettings
+from lightning_stab.functional.initialization.policy import (
+    Bias,
+    InitializationSettings,
+    Keep,
+    Scheme,
+)
 from lightning_stab.functional.initialization.schemes import (
     WeightShape,
     draw,
@@ -19,9 +24,12 @@ from lightning_stab.functional.initialization.schemes import (
 from lightning_stab.functional.initialization.sites import WeightSite, weight_sites
 
 __all__ = [
+    "Bias",
     "InitializationSettings",
+    "Keep",
     "Preceding",
     "Program",
+    "Scheme",
     "WeightRecord",
     "WeightShape",
     "WeightSite",

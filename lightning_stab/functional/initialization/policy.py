@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from torch import nn
 
-from lightning_stab.arguments import is_list, mapping, one_of, real
+from lightning_stab.arguments import check_choices, is_list, mapping, real
 from lightning_stab.errors import InvalidArgumentError
-from lightning_stab.functional.initialization.schemes import AUTO, DATA_SCHEMES, SCHEMES
+from lightning_stab.functional.initialization.schemes import (
+    AUTO,
+    DATA_SCHEMES,
+    SCHEMES,
+    DataScheme,
+    RandomScheme,
+)
 from lightning_stab.functional.initialization.sites import WeightSite
 from lightning_stab.functional.layer_kinds import RECURRENT, SCHEME_LAYERS
 
 EMBEDDING = "embedding"
 KEEP = "keep"
+Scheme = Literal["auto"] | RandomScheme | DataScheme
+Keep = Literal["keep"]
+Bias = Literal["zeros", "keep"]
 _EQUAL = ("zeros", "zero", "ones", "one", "constant")
 
 
@@ -43,21 +53,21 @@ class InitializationSettings:
         'orthogonal'
     """
 
-    scheme: str = AUTO
+    scheme: Scheme = AUTO
     gain: float | None = None
     _: KW_ONLY
-    bias: str = "zeros"
+    bias: Bias = "zeros"
     exclude: Sequence[str] = ()
     embedding_std: float | None = None
     include: Sequence[str] = ()
-    schemes: Mapping[str, str] | None = None
+    schemes: Mapping[str, Scheme | Keep] | None = None
     output_prior: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        _check_scheme("scheme", self.scheme, AUTO)
+        _refuse_equal_weights("scheme", self.scheme)
         for scheme in mapping("schemes", self.schemes, "schemes").values():
-            _check_scheme("schemes", scheme, AUTO, KEEP)
-        one_of("bias", self.bias, ("zeros", "keep"))
+            _refuse_equal_weights("schemes", scheme)
+        check_choices(self)
         if self.gain is not None:
             real("gain", self.gain, above=0, hint="Leave it out for the activation's own gain.")
         if self.embedding_std is not None:
@@ -88,14 +98,13 @@ class InitializationSettings:
         return not {self.scheme, *(self.schemes or {}).values()}.isdisjoint(DATA_SCHEMES)
 
 
-def _check_scheme(argument: str, scheme: str, *more: str) -> None:
+def _refuse_equal_weights(argument: str, scheme: str) -> None:
     if scheme in _EQUAL:
         raise InvalidArgumentError(
             f"`scheme` must draw random weights, got {scheme!r}: with equal weights all units of "
             "a layer get the same gradient and stay identical for ever. "
             f"Choose {AUTO!r} or one of {', '.join(SCHEMES)}."
         )
-    one_of(argument, scheme, (*more, *SCHEMES, *DATA_SCHEMES))
 
 
 def _name_patterns(argument: str, patterns: Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from lightning_stab.functional.initialization.structured import orthogonal
 from lightning_stab.functional.layer_kinds import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 
-AUTO = "auto"
-SCHEMES = (
+AUTO: Literal["auto"] = "auto"
+RandomScheme = Literal[
     "xavier_normal",
     "xavier_uniform",
     "kaiming_normal",
@@ -21,8 +22,10 @@ SCHEMES = (
     "lecun_uniform",
     "orthogonal",
     "trunc_normal",
-)
-DATA_SCHEMES = ("lsuv", "lsuv_centered")  # orthonormal, then rescaled on a batch
+]
+DataScheme = Literal["lsuv", "lsuv_centered"]  # orthonormal, then rescaled on a batch
+SCHEMES: tuple[str, ...] = get_args(RandomScheme)
+DATA_SCHEMES: tuple[str, ...] = get_args(DataScheme)
 # The standard deviation that a standard normal keeps when it is cut off at -2 and 2.
 _STD_WITHIN_TWO = 0.8796256610342398
 

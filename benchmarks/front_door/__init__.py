@@ -1,0 +1,1 @@
+"""What a newcomer meets first: how long commands take, and how long the text of a mistake is."""
