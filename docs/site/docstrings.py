@@ -1,4 +1,4 @@
-"""Docstrings as the reference shows them: examples as code, tables of reStructuredText as tables."""
+"""Docstrings as the reference shows them: examples as code, plain tables as Markdown's."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ROW = re.compile(r"(``.+?``|\S+) +(.+)")
 
 
 def as_markdown(docstring: str) -> str:
-    """Return a docstring whose tables are Markdown's, and whose example is a section.
+    r"""Return a docstring whose tables are Markdown's, and whose example is a section.
 
     Example:
-        >>> print(as_markdown("=== ====\\nlog what\\n=== ====\\n``a`` b\\n=== ===="))
+        >>> print(as_markdown("=== ====\nlog what\n=== ====\n``a`` b\n=== ===="))
         | log | what |
         | --- | --- |
         | ``a`` | b |

@@ -7,6 +7,7 @@ pages of the site under the path that they have in the project, and links to the
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
 from typing import Any
@@ -30,9 +31,9 @@ def on_files(files: Files, config: Any) -> Files:
         name = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, name, abs_src_path=str(path)))
     for file in [each for each in files if each.src_uri.endswith(".ipynb")]:
-        page = File.generated(config, file.src_uri, content=_as_markdown(file.abs_src_path))
         files.remove(file)
-        files.append(page)
+        page = file.src_uri.replace(".ipynb", ".md")
+        files.append(File.generated(config, page, content=_as_markdown(file.abs_src_path)))
     return files
 
 
@@ -42,8 +43,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     here = uri if uri in PAGES or uri.startswith("benchmarks/") else f"docs/{uri}"
 
     def on_site(match: re.Match[str]) -> str:
-        target = normpath(str(PurePosixPath(here).parent / match[0]))
-        return relpath(target.removeprefix("docs/"), str(PurePosixPath(uri).parent))
+        target = normpath(str(PurePosixPath(here).parent / match[0])).removeprefix("docs/")
+        return relpath(target.replace(".ipynb", ".md"), str(PurePosixPath(uri).parent))
 
     parts = FENCE.split(markdown)
     parts[::2] = [LINK.sub(on_site, part) for part in parts[::2]]
@@ -53,5 +54,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 def _as_markdown(notebook: str | None) -> str:
     from nbconvert import MarkdownExporter
 
-    body, _ = MarkdownExporter().from_filename(notebook)
+    body, resources = MarkdownExporter().from_filename(notebook)
+    for name, picture in resources["outputs"].items():
+        body = body.replace(f"]({name})", f"](data:image/png;base64,{b64encode(picture).decode()})")
     return str(body)

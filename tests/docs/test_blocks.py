@@ -1,4 +1,4 @@
-"""Every code block of the README, the pages and the benchmarks runs, or says to the reader why not."""
+"""Every code block of the README, the pages and the benchmarks runs, or says why not."""
 
 import importlib.util
 import inspect
@@ -14,8 +14,7 @@ import pytest
 import yaml
 from helpers.command_folder import command_folder
 from helpers.doc_blocks import PAGES, ROOT, assert_shown, blocks, given_names, run_page, runnable
-from lightning.pytorch import Trainer
-from lightning.pytorch import strategies
+from lightning.pytorch import Trainer, strategies
 
 import _lightning_stab
 import lightning_stab
@@ -187,9 +186,7 @@ def of_the_suite(page, language):
     return [words for words in commands(page, language) if words[0] == "lightning-stab"]
 
 
-WITH_COMMANDS = [
-    page for page in PAGES if any(b.text.find("lightning-stab ") >= 0 for b in runnable(page, "bash"))
-]
+WITH_COMMANDS = [page for page in PAGES if of_the_suite(page, "bash")]
 
 
 @pytest.mark.nightly

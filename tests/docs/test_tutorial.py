@@ -25,8 +25,9 @@ def test_the_notebook_prints_what_is_saved_in_it(tmp_path):
     nbformat = pytest.importorskip("nbformat")
     shutil.copy(NOTEBOOK, tmp_path / "page.ipynb")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    words = ["-m", "nbconvert", "--to=notebook", "--execute", "--inplace", "page.ipynb"]
     done = subprocess.run(
-        [sys.executable, "-m", "nbconvert", "--to=notebook", "--execute", "--inplace", "page.ipynb"],
+        [sys.executable, *words],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         capture_output=True,
