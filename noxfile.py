@@ -15,7 +15,7 @@ import nox
 PYTHONS = ["3.11", "3.12", "3.13"]
 PINNED = ("--constraint", "constraints.txt")
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
-FROM_OUTSIDE = ("functional", "diagnosis", "callbacks", "cli", "reporting")  # folders of tests/
+FROM_OUTSIDE = ("callbacks", "cli", "reporting")  # folders of tests/
 
 nox.options.sessions = ["site", "wheel-3.11"]
 
