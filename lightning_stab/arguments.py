@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import operator
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning_stab.errors import InvalidArgumentError
@@ -54,9 +56,70 @@ def strings(name: str, value: Collection[str]) -> tuple[str, ...]:
         >>> strings("exclude", ["head.*"])
         ('head.*',)
     """
-    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+    if not is_list(value) or not all(isinstance(item, str) for item in value):
         raise InvalidArgumentError(_sentence(name, "a list of strings", value, ""))
     return tuple(value)
+
+
+def is_list(value: object) -> bool:
+    """Say whether ``value`` holds items, and is no text and no mapping.
+
+    Example:
+        >>> is_list((1, 2)), is_list("ab"), is_list(5)
+        (True, False, False)
+    """
+    return isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+
+
+def mapping(name: str, value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """Return ``value`` as a dict if it is a mapping with strings as keys; of None an empty one.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        what: what its values are, in words.
+
+    Raises:
+        InvalidArgumentError: otherwise.
+
+    Example:
+        >>> mapping("thresholds", {"large_input": 20.0}, "numbers")
+        {'large_input': 20.0}
+    """
+    value = {} if value is None else value
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InvalidArgumentError(_sentence(name, f"a mapping of names to {what}", value, ""))
+    return dict(value)
+
+
+def path(name: str, value: str | PathLike[str], *, hint: str = "") -> Path:
+    """Return ``value`` as the path of a local file or folder.
+
+    Raises:
+        InvalidArgumentError: for what is no path, and for a remote one.
+
+    Example:
+        >>> path("folder", "runs/best").name
+        'best'
+    """
+    if not isinstance(value, str | PathLike) or "://" in str(value):
+        raise InvalidArgumentError(_sentence(name, "a local folder", value, hint))
+    return Path(value)
+
+
+def instance(name: str, value: object, kind: type) -> None:
+    """Check that ``value`` is of a class.
+
+    Raises:
+        InvalidArgumentError: otherwise.
+
+    Example:
+        >>> instance("module", 5, dict)
+        Traceback (most recent call last):
+        lightning_stab.errors.InvalidArgumentError: `module` must be a dict, got 5.
+    """
+    if not isinstance(value, kind):
+        raise InvalidArgumentError(_sentence(name, f"a {kind.__name__}", value, ""))
 
 
 def integer(name: str, value: int, *, minimum: int, hint: str = "") -> int:
@@ -122,7 +185,9 @@ def real(
     ]
     given = [(sign, bound, holds) for sign, bound, holds in bounds if bound is not None]
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and all(holds(value, bound) for _, bound, holds in given):
+    # integers beyond the range of floats are refused like infinities
+    is_finite = is_number and abs(value) <= sys.float_info.max
+    if is_finite and all(holds(value, bound) for _, bound, holds in given):
         return float(value)
     rule = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in given) or "finite"
     rule = rule if is_number else f"a number {rule}"

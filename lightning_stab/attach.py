@@ -18,7 +18,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_stab import callbacks
-from lightning_stab.arguments import did_you_mean
+from lightning_stab.arguments import did_you_mean, mapping
 from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of, inherits
 from lightning_stab.errors import InvalidArgumentError
 
@@ -76,7 +76,7 @@ def recommended(
         [GradientMonitor(), GradientClipping(threshold=0.5), StepGuard(), TrainingDoctor()]
     """
     given = locals()
-    wanted = {name: given[name] for name in CLASSES if given[name] is not False}
+    wanted = {name: given[name] for name in CLASSES if given[name] not in (False, None)}
     return [_make(name, {} if value is True else value) for name, value in wanted.items()]
 
 
@@ -129,6 +129,7 @@ def _from_file(path: str) -> dict[str, dict[str, Any]]:
 
 def _make(name: str, arguments: Mapping[str, Any]) -> Any:
     made = getattr(callbacks, CLASSES[name])
+    arguments = mapping(name, arguments, "arguments")
     if name == "stop" and "monitor" not in arguments:
         raise InvalidArgumentError(
             "`stop` must name its metric: stop(monitor=val_loss) in the variable,"

@@ -37,12 +37,14 @@ def test_arguments_go_to_their_callback():
     made = recommended(clip={"threshold": 0.5}, monitor=False, report=False, doctor=False)
     assert names(made) == ["GradientClipping", "StepGuard"]
     assert made[0].threshold == 0.5
+    assert "GradientClipping" not in names(recommended(clip=None))
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ({"stop": True}, "`stop` must name its metric"),
+        ({"stop": 5}, "`stop` must be a mapping of names to arguments, got 5"),
         ({"clip": {"treshold": 1}}, "`clip` .GradientClipping.: got an unexpected keyword"),
         ({"clip": {"threshold": -1}}, "`threshold` must be"),
     ],

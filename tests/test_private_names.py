@@ -13,6 +13,7 @@ from pathlib import Path
 import lightning.pytorch
 import pytest
 import torch
+from helpers.gradcheck_modules import Doubled
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -31,16 +32,6 @@ ROWS = [
     for line in REGISTER.splitlines()
     if line.startswith("| `")
 ]
-
-
-class Custom(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x * 2
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * 2
 
 
 def function():
@@ -64,7 +55,7 @@ def names(tmp_path_factory):
         "argparse": argparse,
         "Callback": lightning.pytorch.Callback,
         "CombinedLoader": CombinedLoader,
-        "Custom": Custom,
+        "Custom": Doubled,
         "EarlyStopping": EarlyStopping,
         "LightningModule": LightningModule,
         "SummaryWriter": SummaryWriter,

@@ -83,6 +83,15 @@ def logged(
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
+def side_by_side(*panels: Callable[[Axes], None]) -> Figure:
+    """Return a figure of panels beside each other, each drawn by its function."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), layout="constrained")
+    for draw_panel, each in zip(panels, axes, strict=True):
+        draw_panel(each)
+    without_frame(axes)
+    return figure
+
+
 def without_frame(axes: Iterable[Axes]) -> None:
     """Leave out the upper and the right line of the frames."""
     for each in axes:

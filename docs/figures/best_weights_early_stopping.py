@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 from lightning.pytorch import LightningModule
 from matplotlib.axes import Axes
@@ -146,11 +145,10 @@ def draw_swing(axes: Axes, epochs: int) -> None:
 
 def draw(small: bool) -> Figure:
     """Return the figure."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    draw_overfitting(axes[0], 20 if small else 150)
-    draw_swing(axes[1], 12 if small else 40)
-    _drawing.without_frame(axes)
-    return figure
+    return _drawing.side_by_side(
+        lambda axes: draw_overfitting(axes, 20 if small else 150),
+        lambda axes: draw_swing(axes, 12 if small else 40),
+    )
 
 
 if __name__ == "__main__":

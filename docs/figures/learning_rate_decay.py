@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 from lightning.pytorch import LightningModule
 from matplotlib.axes import Axes
@@ -118,11 +117,10 @@ def draw_losses(axes: Axes, epochs: int) -> None:
 
 def draw(small: bool) -> Figure:
     """Return the figure."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    draw_rates(axes[0], 2 if small else 11)
-    draw_losses(axes[1], 4 if small else 30)
-    _drawing.without_frame(axes)
-    return figure
+    return _drawing.side_by_side(
+        lambda axes: draw_rates(axes, 2 if small else 11),
+        lambda axes: draw_losses(axes, 4 if small else 30),
+    )
 
 
 if __name__ == "__main__":

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from lightning_stab import StabilityReport, TrainingDoctor
+from lightning_stab import TrainingDoctor
 from lightning_stab.arguments import integer
 from lightning_stab.cli.diagnosis_report import Diagnosis, diagnosis, show
 from lightning_stab.cli.parser import UnsavedCLI, own_error
 from lightning_stab.errors import ConflictError, GradientCheckError, UnstableStepError
+from lightning_stab.prescription.traceless import kept_callbacks, quietly, traceless_arguments
 
 EVERY_N_STEPS = 10  # optimizer steps between two that the doctor samples
 VALIDATION_BATCHES = 50  # of each validation, at most
-# they write files, print, or end the run; everything else may change the training and stays
-LEFT_OUT = (Checkpoint, EarlyStopping, ProgressBar, ModelSummary, StabilityReport)
 ENDS = (UnstableStepError, GradientCheckError)  # by which the suite ends a fit
 
 
@@ -61,15 +56,10 @@ class DiagnoseCLI(UnsavedCLI):
         most = given["limit_val_batches"]
         trainer = super().instantiate_trainer(
             callbacks=[*callbacks, self._end],
-            logger=DummyLogger(),  # takes what a module says to `self.logger.experiment`
-            default_root_dir=self.folder,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
             limit_val_batches=VALIDATION_BATCHES if most in (None, 1.0) else most,
-            **dict.fromkeys(("min_epochs", "min_steps", "max_time", "profiler")),
-            **dict.fromkeys(("fast_dev_run", "barebones"), False),
+            **dict.fromkeys(("min_epochs", "min_steps", "max_time")),
+            barebones=False,
+            **traceless_arguments(self.folder),
         )
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise ConflictError(
@@ -109,8 +99,7 @@ class DiagnoseCLI(UnsavedCLI):
 
     def _kept(self, callbacks: Callback | Sequence[Callback]) -> list[Callback]:
         """Return the callbacks that stay; a doctor is replaced by one that samples more steps."""
-        listed = callbacks if isinstance(callbacks, Sequence) else [callbacks]
-        kept = [each for each in listed if not isinstance(each, LEFT_OUT)]
+        kept = [each for each in kept_callbacks(callbacks) if not isinstance(each, EarlyStopping)]
         for place, each in enumerate(kept):
             if isinstance(each, TrainingDoctor):
                 kept[place] = self.doctor = TrainingDoctor(
@@ -137,22 +126,6 @@ class _EndAfter(Callback):
             trainer.should_stop = True
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the standard output free, and leave out what Lightning says of a usual start."""
-    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def diagnose(args: list[str]) -> int:
     """Watch a short fit and print what was found.
 
@@ -162,7 +135,7 @@ def diagnose(args: list[str]) -> int:
     Returns:
         1 if there is an error among the findings or the fit failed, 0 otherwise.
     """
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder, _quietly():
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder, quietly(sys.stderr):
         cli = DiagnoseCLI(args, folder)
         if cli.trainer.is_global_zero:
             sys.stderr.write(f"Watching at most {cli.config['steps']} optimizer steps ...\n")

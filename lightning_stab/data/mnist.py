@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_stab.arguments import real
+from lightning_stab.arguments import path, real
 from lightning_stab.data._image_data_module import ImageDataModule
 from lightning_stab.errors import DatasetError
 
@@ -60,7 +60,7 @@ class MNISTDataModule(ImageDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, image, seed, num_workers)
-        self.data_dir = Path(data_dir)
+        self.data_dir = path("data_dir", data_dir)
         self.val_fraction = real("val_fraction", val_fraction, above=0, below=1)
         self.save_hyperparameters(logger=False)
 

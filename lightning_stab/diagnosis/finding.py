@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -71,6 +72,17 @@ class Finding:
     def is_alarm(self) -> bool:
         """Whether it is more than information."""
         return self.severity != "info"
+
+    def _repr_html_(self) -> str:
+        """Return the finding for notebooks: what, where, since when, and the advice."""
+        escape = html.escape
+        layers = ", ".join(self.layers[:SHOWN_LAYERS])
+        more = len(self.layers) - SHOWN_LAYERS
+        place = f" in {layers}" + (f" and {more} more" if more > 0 else "") if layers else ""
+        head = f"{self.severity}: {self.id}{place}, since step {self.since}"
+        head += f" ({self.state})" if self.state != "raised" else ""
+        advice = "".join(f"<li>{escape(line)}</li>" for line in self.advice)
+        return f"<p><b>{escape(head)}</b><br>{escape(self.message)}</p><ol>{advice}</ol>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for json and checkpoints; a number that is not finite is None."""

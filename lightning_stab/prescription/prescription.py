@@ -180,6 +180,14 @@ class Prescription:
         self.show(console)
         return text.getvalue().rstrip()
 
+    def _repr_html_(self) -> str:
+        """Return the same for notebooks."""
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=WIDTH, highlight=False, record=True)
+        self.show(console)
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
     def show(self, console: Any, command: str = "") -> None:
         """Print the table, the sentence, the overlay and the command to run.
 

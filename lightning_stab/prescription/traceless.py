@@ -12,17 +12,18 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers.logger import DummyLogger
 
+from lightning_stab.callbacks import StabilityReport
 from lightning_stab.functional.random_states import preserve_random_states
 
 # they write files or print; everything else may change the training and stays
-LEFT_OUT = (Checkpoint, ProgressBar, ModelSummary)
+LEFT_OUT = (Checkpoint, ProgressBar, ModelSummary, StabilityReport)
 
 
 def kept_callbacks(callbacks: Callback | Sequence[Callback] | None) -> list[Callback]:
@@ -46,14 +47,18 @@ def traceless_arguments(folder: str) -> dict[str, Any]:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Drop what is printed, and leave out what Lightning says of a usual start."""
+def quietly(printed: IO[str] | None = None) -> Iterator[None]:
+    """Keep the standard output free, and leave out what Lightning says of a usual start.
+
+    Args:
+        printed: where what is printed goes instead; it is dropped where this is None.
+    """
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     try:
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        with redirect_stdout(printed or io.StringIO()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             yield
     finally:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.comparing import all_finite, hooks_of, same_optimizers, same_state
 from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, half_precision
+from helpers.tiers import in_tiers
 from torch import nn
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard
@@ -49,9 +50,13 @@ TRAINER = {
     "fp16-fused": half,
     "accumulation": lambda: {"accumulate_grad_batches": 5},  # 12 batches: a last window of two
 }
-REGIMES = [  # compiling takes seconds
-    pytest.param(name, marks=pytest.mark.nightly) if name == "compiled" else name for name in MAKE
-]
+
+
+def regimes(*without):
+    """Return the cases but some; compiling takes seconds."""
+    return in_tiers([r for r in MAKE if r not in without], MAKE.keys() - {"compiled", *without})
+
+
 HALF = ("fp16-scaler", "fp16-fused")
 
 
@@ -82,7 +87,7 @@ def assert_twins(first, second):
     assert all(torch.equal(trainer_a.callback_metrics[name], logged[name]) for name in logged)
 
 
-@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("regime", regimes())
 def test_a_monitored_run_is_the_unmonitored_run(regime):
     monitor = GradientMonitor(2, 1, statistics=STATISTICS, per_parameter=["*"])
     plain = run(regime, epochs=2)
@@ -103,7 +108,7 @@ def test_a_guard_leaves_a_healthy_run_alone(regime):
     assert guard.num_skipped == 0
 
 
-@pytest.mark.parametrize("regime", [r for r in REGIMES if r != "gan"])
+@pytest.mark.parametrize("regime", regimes("gan"))
 def test_a_skipped_batch_leaves_no_trace(regime):
     bad = [0, 3, 4, 9]
     left_out = range(10) if regime == "accumulation" else bad  # a bad one spoils its window of 5
@@ -143,7 +148,7 @@ def test_a_bad_step_of_one_optimizer_leaves_no_trace_in_the_other():
     assert all_finite(*poisoned)
 
 
-@pytest.mark.parametrize("regime", [r for r in REGIMES if r not in ("gan", "fp16-fused")])
+@pytest.mark.parametrize("regime", regimes("gan", "fp16-fused"))
 def test_norm_clipping_is_lightnings_bit_for_bit(regime):
     for threshold in (0.2, 1e3) if regime == "fp32" else (0.2,):
         ours = run(regime, [GradientClipping("norm", threshold)])

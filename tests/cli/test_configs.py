@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.tiers import in_tiers
 
 import lightning_stab.callbacks
 from lightning_stab.cli import run
@@ -46,14 +47,12 @@ def printed(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def in_its_tier(path):
-    """Return a case: in the gate run the base and all callbacks, in the long tests the others."""
-    marks = () if name(path) in ("base", "callbacks/all") else pytest.mark.nightly
-    return pytest.param(path, id=name(path), marks=marks)
+NAMED = {name(path): path for path in FILES}
 
 
-@pytest.mark.parametrize("path", [in_its_tier(path) for path in FILES])
-def test_runs_and_survives_print_config(path, capsys):
+@pytest.mark.parametrize("config", in_tiers(NAMED, ["base", "callbacks/all"]))
+def test_runs_and_survives_print_config(config, capsys):
+    path = NAMED[config]
     trainer = run(["fit", *words(*needed(path)), *SMALL]).trainer
     assert trainer.global_step == 2
     saved = Path(trainer.log_dir, "config.yaml")

@@ -1,6 +1,10 @@
 """What every callback of the suite promises, each found by itself and held to it in real fits."""
 
+import contextlib
 import copy
+import functools
+import inspect
+import math
 import pickle
 import random
 import signal
@@ -15,8 +19,12 @@ from helpers.contract import CALLBACKS, KINDS, NEUTRAL, Net, end_of, fit, same
 from helpers.loaders import KeepsItsPlace
 from helpers.processes import run_code
 from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 
-from lightning_stab.errors import GradientCheckError
+from lightning_stab import check_gradients, initialize
+from lightning_stab.data import MNISTDataModule
+from lightning_stab.errors import GradientCheckError, StabError
 
 pytestmark = [
     pytest.mark.usefixtures("folder"),  # an empty one, where files would be seen
@@ -45,6 +53,46 @@ def test_it_is_a_callback_of_lightning_with_a_state_key_of_its_own(name):
 def test_repr_makes_the_same_callback(name):
     callback = CALLBACKS[name]()
     assert repr(eval(repr(callback), dict(KINDS))) == repr(callback)
+
+
+WRONG = [  # for some argument or other
+    10**400,  # not for what would begin to count
+    *(5, -1, 1.5, math.nan, True, None, "x", b"x", [], [1], {}, {"a": 1}),
+    *(object(), lambda: 1),
+]
+
+
+def said_of_wrong_arguments(call, given, without=()):
+    """Return what is said of each argument of a wrong kind; errors that are not ours are raised."""
+    said = {}
+    for argument in inspect.signature(call).parameters.keys() - set(without):
+        for value in WRONG if isinstance(call, type) else WRONG[1:]:
+            with contextlib.suppress(StabError, MisconfigurationException):  # the latter's: a mode
+                try:
+                    call(**given | {argument: value})
+                except Exception as error:
+                    said[argument, repr(value)] = str(error)
+                    raise
+    return said
+
+
+OTHERS = {  # with what they need, and with those of their arguments that only the module can judge
+    "MNISTDataModule": (MNISTDataModule, {}, []),
+    "initialize": (initialize, {"module": nn.Linear(2, 2)}, ["batch", "loss_fn"]),
+    "check_gradients": (
+        functools.partial(check_gradients, loss_fn=lambda module, batch: module(batch).sum()),
+        {"module": nn.Linear(2, 2), "batch": torch.ones(1, 2)},
+        ["batch", "loss_fn", "settings"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*CALLBACKS, *OTHERS])
+def test_an_argument_of_the_wrong_kind_is_one_sentence_that_names_it(name):
+    made = OTHERS.get(name) or (KINDS[name], CALLBACKS[name].keywords)
+    said = said_of_wrong_arguments(*made)
+    assert said
+    assert not {(case, text) for case, text in said.items() if case[0] not in text or "\n" in text}
 
 
 @every

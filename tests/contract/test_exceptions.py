@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.contract import CALLBACKS, KINDS, Net, end_of, fit, same
+from helpers.contract import BUSY, CALLBACKS, KINDS, Net, end_of, fit, same
 from helpers.loaders import KeepsItsPlace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
@@ -15,16 +15,7 @@ pytestmark = [
 ]
 every = pytest.mark.parametrize("name", CALLBACKS)
 NAN = float("nan")
-SETTINGS = {  # under which more is remembered than by default
-    "ActivationMonitor": {"every_n_steps": 1},
-    "GradientClipping": {"rule": "history"},
-    "GradientMonitor": {"every_n_steps": 1},
-    "LearningRateDecay": {
-        "schedule": "plateau",
-        "monitor": "val_loss",
-        "patience": 1,
-        "reload_best": True,
-    },
+SETTINGS = BUSY | {
     "StepGuard": {"on_nonfinite": "rewind", "snapshot_every_n_steps": 2},
     "TrainingDoctor": {"every_n_steps": 1},
 }

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from helpers import contract
 from helpers.contract import CALLBACKS, KINDS, Net, fit, samples
 from helpers.ranks import ddp, process_group, rank, report, run_ranks, weights
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -14,18 +15,9 @@ SECONDS = 60  # for one run, which takes one or two
 NAN = float("nan")
 
 # What does more between ranks than the defaults.
-BUSY = {
-    "ActivationMonitor": {"every_n_steps": 1},
+BUSY = contract.BUSY | {
     "BestWeightsEarlyStopping": {"monitor": "loss", "check_every_n_steps": 1, "patience": 20},
     "GradientCheck": {"on_fail": "warn"},
-    "GradientClipping": {"rule": "history"},
-    "GradientMonitor": {"every_n_steps": 1},
-    "LearningRateDecay": {
-        "schedule": "plateau",
-        "monitor": "val_loss",
-        "patience": 1,
-        "reload_best": True,
-    },
     "StepGuard": {"on_nonfinite": "rewind", "on_spike": "rewind", "forensics": True},
 }
 

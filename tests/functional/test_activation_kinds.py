@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -68,20 +68,19 @@ def bounds(kind):
 
 
 @pytest.mark.parametrize(("name", "parameters"), LARGEST, ids=str)
-@given(z=Z)
-@example(z=-30.0)
-@example(z=30.0)
-def test_flat_is_a_derivative_under_2_percent_of_its_maximum(name, parameters, z):
+def test_flat_is_a_derivative_under_2_percent_of_its_maximum(name, parameters):
     kind = activation_kind(name, *parameters)
-    assume(all(abs(z - bound) > 1e-6 for bound in bounds(kind)))
-    relative = abs(slopes(name, z, parameters).item()) / LARGEST[name, parameters]
-    if is_flat_side(kind, z):
-        assert relative < FLAT * (1 + 1e-6)
-    elif name in SMOOTH_RECTIFIERS or name == "hardswish":
+    z = torch.linspace(-30, 30, 6001, dtype=torch.float64)
+    away = [(z - bound).abs() > 1e-6 for bound in bounds(kind)]
+    z = z[torch.stack(away).all(0)] if away else z
+    relative = slopes(name, z, parameters).abs() / LARGEST[name, parameters]
+    flat = torch.tensor([is_flat_side(kind, value) for value in z.tolist()])
+    assert (relative[flat] < FLAT * (1 + 1e-6)).all()
+    steep = relative >= FLAT * (1 - 1e-6)
+    if name in SMOOTH_RECTIFIERS or name == "hardswish":
         # the one place where the derivative changes its sign is small and no flat side
-        assert relative >= FLAT * (1 - 1e-6) or -2 < z < -0.5
-    else:
-        assert relative >= FLAT * (1 - 1e-6)
+        steep |= (z > -2) & (z < -0.5)
+    assert steep[~flat].all()
 
 
 @pytest.mark.parametrize(("name", "parameters"), LARGEST, ids=str)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_stab.functional.activation_kinds import CATALOGUE, activation_kind
@@ -107,6 +107,7 @@ def test_a_kind_without_a_dead_side_has_no_dead_units():
 
 
 @pytest.mark.parametrize("name", [n for n in CATALOGUE if activation_kind(n).can_saturate])
+@settings(max_examples=5)
 @given(seed=SEEDS)
 def test_the_saturated_fraction_counts_entries_beyond_the_bounds(name, seed):
     kind = activation_kind(name)

@@ -1,4 +1,5 @@
 import torch
+from helpers.gradcheck_modules import Doubled
 from torch.autograd.graph import get_gradient_edge
 
 from lightning_stab.functional.autograd_graph import first_edges, leaves_of, walk_graph
@@ -36,17 +37,8 @@ def test_the_leaves_are_those_that_backward_would_fill():
 
 
 def test_a_custom_function_is_a_node_like_any_other():
-    class Double(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return 2 * x
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return 2 * gradient
-
     x = torch.ones(2, requires_grad=True)
-    assert [leaf is x for leaf in leaves_of(Double.apply(x).sum())] == [True]
+    assert [leaf is x for leaf in leaves_of(Doubled.apply(x).sum())] == [True]
 
 
 def test_the_first_edges_are_those_behind_which_there_is_no_other():

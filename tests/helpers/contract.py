@@ -35,6 +35,17 @@ def maker(kind):
 
 KINDS = {name: getattr(lightning_stab.callbacks, name) for name in lightning_stab.callbacks.__all__}
 CALLBACKS = {name: maker(kind) for name, kind in KINDS.items()}
+BUSY = {  # settings under which more is remembered, and agreed upon between ranks, than by default
+    "ActivationMonitor": {"every_n_steps": 1},
+    "GradientClipping": {"rule": "history"},
+    "GradientMonitor": {"every_n_steps": 1},
+    "LearningRateDecay": {
+        "schedule": "plateau",
+        "monitor": "val_loss",
+        "patience": 1,
+        "reload_best": True,
+    },
+}
 # A healthy run beside them is the run without them.
 NEUTRAL = [
     "ActivationMonitor",

@@ -3,10 +3,15 @@
 import json
 import shutil
 
+import lightning.pytorch as lightning
 import numpy as np
 import pytest
+from helpers.quiet import QUIET
 from helpers.run_folders import FINDING, falling, write_curves, write_packed
+from helpers.sick_programs import make_loaders, make_zero
+from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_stab import GradientMonitor, StabilityReport, TrainingDoctor
 from lightning_stab.reporting import read_run, report_page
 from lightning_stab.reporting.compare import comparison_page, judged
 
@@ -107,4 +112,39 @@ def test_a_comparison_is_whole(browser, sick, tmp_path):
     assert (errors, away) == ([], [])
     assert "1 of 2 runs failed" in page.locator("#verdict").inner_text()
     assert overflow(page) <= 0
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def dashboard(tmp_path_factory):
+    """Run a net of zeros, and TensorBoard over its folder; return TensorBoard's address."""
+    program = pytest.importorskip("tensorboard.program")
+    folder = tmp_path_factory.mktemp("tensorboard")
+    callbacks = [GradientMonitor(4), TrainingDoctor(print_findings=False), StabilityReport()]
+    settings = {**QUIET, "logger": TensorBoardLogger(folder), "max_epochs": 3}
+    trainer = lightning.Trainer(callbacks=callbacks, log_every_n_steps=4, **settings)
+    trainer.fit(make_zero(), *make_loaders())
+    server = program.TensorBoard()
+    server.configure([None, f"--logdir={folder}", "--port=0", "--host=127.0.0.1"])
+    return server.launch()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("tab", "shown"),
+    [
+        ("custom_scalars", ["1 learning", "metrics", "norm before and after clipping"]),
+        ("text", ["diagnosis/bad-initialization", "measured", "threshold"]),
+        ("hparams", ["TrainingDoctor", "outcome/healthy"]),
+        ("images", ["stability_report/overview"]),
+    ],
+)
+def test_tensorboards_own_pages_show_the_run(browser, dashboard, tab, shown):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{dashboard}#{tab}")
+    for text in shown:
+        page.get_by_text(text, exact=False).first.wait_for(timeout=60_000)
+    assert errors == []
     page.close()

@@ -94,9 +94,9 @@ def _table(logger: Any, name: str, columns: Sequence[str], rows: Sequence[Sequen
     experiment = logger.experiment
     if hasattr(logger, "log_table"):  # Weights & Biases
         logger.log_table(key=name, columns=list(columns), data=[list(row) for row in rows])
-    elif hasattr(experiment, "log_table") and _is_mlflow(logger):
-        cells = {head: [row[i] for row in rows] for i, head in enumerate(columns)}
-        experiment.log_table(logger.run_id, cells, f"{name}.json")
+    elif _is_mlflow(logger):  # as its `log_table` writes one, which needs pandas
+        cells = {"columns": list(columns), "data": [list(row) for row in rows]}
+        experiment.log_dict(logger.run_id, cells, f"{name}.json")
     elif hasattr(experiment, "log_table"):  # Comet
         experiment.log_table(f"{name}.csv", [list(row) for row in rows], headers=list(columns))
 

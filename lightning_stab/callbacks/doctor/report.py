@@ -27,6 +27,7 @@ FILE_NAME = "findings.json"
 SECTION, FACTS = "diagnosis", "diagnosis_facts"
 LOGGER = logging.getLogger("lightning_stab")
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+READ = {"not>": "<=", "not<": ">="}  # conditions that a number meets which is not known
 COLOURS = {"info": "cyan", "warning": "yellow", "error": "red"}
 NOT_LOGGED = ("moment", "step", "epoch", "learning_rate", "warming_up")
 
@@ -108,7 +109,7 @@ def markdown(finding: Finding) -> str:
     head = f"**{finding.severity}**, step {finding.step}{_history(finding)}, {layers}"
     advice = "\n".join(numbered(finding.advice))
     rows = [
-        f"| `{name}` | {e.value:.4g} | `{e.name}` {e.sign} {e.threshold:g} |"
+        f"| `{name}` | {e.value:.4g} | `{e.name}` {READ.get(e.sign, e.sign)} {e.threshold:g} |"
         for name, e in finding.evidence.items()
     ]
     # a table, because a list would continue the numbered one

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from lightning_stab.arguments import integer, one_of, options_from, real, strings
+from lightning_stab.arguments import integer, mapping, one_of, options_from, real, strings
 from lightning_stab.callbacks._trainer import fit_state
 from lightning_stab.callbacks._trainer.exceptions import call_after_exception
 from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
@@ -50,7 +50,7 @@ class DoctorOptions:
         object.__setattr__(self, "ignore", strings("ignore", self.ignore))
         for pattern in self.ignore:
             one_of("ignore", pattern.partition(":")[0], IDS)
-        thresholds = current_names(self.thresholds or {})
+        thresholds = current_names(mapping("thresholds", self.thresholds, "numbers"))
         for name, value in thresholds.items():
             id_, _, own = name.rpartition(".")
             if id_:

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from lightning_stab.arguments import integer
+from lightning_stab.arguments import instance, integer
 from lightning_stab.callbacks._hooks.compiled import compiled_parts
 from lightning_stab.callbacks._trainer.batches import first_samples
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_apart, run_training_step
@@ -84,6 +84,7 @@ def check_gradients(
         >>> report.passed, [record.verdict for record in report.parameters]
         (True, ['ok', 'ok'])
     """
+    instance("module", module, nn.Module)
     settings = settings or CheckSettings(mode, coordinates, num_directions, tolerance, seed)
     if is_sharded_module(module):
         raise ConflictError(SHARDED)

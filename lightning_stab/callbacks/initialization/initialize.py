@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_stab.arguments import integer
+from lightning_stab.arguments import instance, integer
 from lightning_stab.callbacks.initialization.program import program_of
 from lightning_stab.functional.initialization import (
     InitializationSettings,
@@ -76,5 +76,6 @@ def initialize(
         schemes=schemes,
         output_prior=output_prior,
     )
+    instance("module", module, nn.Module)
     program = None if batch is None else program_of(module, batch, loss_fn)
     return initialize_(module, settings, seed, program)

@@ -13,8 +13,11 @@ from lightning_stab.callbacks._trainer.places import reporting
 # Regular expressions, which TensorBoard looks for at the beginning of a tag; the loss first.
 LAYOUT: Mapping[str, Any] = {
     "1 learning": {
-        "loss": ["Multiline", ["^(?!guard/)(.*[/_-])?loss([/_-].*)?$"]],
-        "metrics": ["Multiline", ["^.*(acc|f1|auroc|error|iou)"]],
+        "loss": ["Multiline", ["^(?!guard/|outcome/)(.*[/_-])?loss([/_-].*)?$"]],
+        "metrics": [
+            "Multiline",
+            ["^(?!outcome/)(.*[/_.-])?(acc|f1|auc|auroc|error|iou|mae|perplexity|rmse|score)"],
+        ],
         "learning rate": ["Multiline", ["^lr[-/]"]],
     },
     "2 gradients": {

@@ -15,6 +15,7 @@ from lightning_stab.callbacks.report.about import own_callbacks
 from lightning_stab.errors import InvalidArgumentError
 
 Notice = Callable[[Any], Any]
+BAR_NAME = "stab"  # of the word in the progress bar
 
 
 def resolve(name: str, given: Notice | str | None) -> Notice | None:
@@ -70,6 +71,17 @@ class Notices:
                 self.tell(trainer, name.removeprefix("num_"), text)
             self._counts[name] = count
         return new
+
+    def show_in_bar(self, trainer: Trainer) -> None:
+        """Put what is wrong now into the progress bar, and nothing where all is well."""
+        standing = [f.id for f in _findings(trainer) if f.is_alarm and f.state != "withdrawn"]
+        skipped = next((g.num_skipped for name, g in _counters(trainer)[:1]), 0)
+        words = [*dict.fromkeys(standing), *([f"{skipped} skipped"] if skipped else [])]
+        shown: dict[str, Any] = trainer.progress_bar_metrics
+        if words:
+            shown[BAR_NAME] = ", ".join(words)
+        else:
+            shown.pop(BAR_NAME, None)
 
     def tell(self, trainer: Trainer, kind: str, text: str) -> None:
         """Call the user for an event."""

@@ -67,7 +67,8 @@ class StabilityReport(Callback, options=ReportOptions):
 
     TensorBoard also gets a layout for its Custom Scalars page, the outcome for its HParams page
     and, where matplotlib is installed, figures. Other loggers get findings, figures and the page
-    in their own way (``docs/seeing.md``). Mixed precision: ``precision/scale`` and
+    in their own way (``docs/seeing.md``). While something is wrong, the progress bar says so in a
+    word (``stab=vanishing-gradient``). Mixed precision: ``precision/scale`` and
     ``precision/skipped`` at Lightning's logging interval. Nothing of the run is changed.
 
     Args:
@@ -186,6 +187,7 @@ class StabilityReport(Callback, options=ReportOptions):
                 f"{place}. {line}" for place, line in enumerate(finding.advice, start=1)
             )
             log_markdown(trainer, f"diagnosis/{finding.id}", text, log_step(trainer))
+        self._notices.show_in_bar(trainer)
 
     def _note(self, trainer: Trainer, **more: Any) -> None:
         """Send what is known of the run to the event file, or into a file beside the CSV log."""

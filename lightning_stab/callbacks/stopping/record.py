@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat
 
-from lightning_stab.arguments import integer, integers, one_of, real
+from lightning_stab.arguments import integer, integers, is_list, one_of, path, real
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.stopping import (
     BEGINNING,
@@ -61,23 +61,21 @@ class StoppingOptions:
         real("oscillation_amplitude", self.oscillation_amplitude, minimum=0)
         integers(self, warmup_checks=0, warmup_steps=0, rising_checks=1, oscillation_window=4)
         integers(self, check_every_n_steps=1)
-        if "://" in str(self.folder):
-            raise InvalidArgumentError(
-                f"`folder` must be a local folder, got {self.folder!r}. Leave it out to keep the "
-                "best weights in memory; every checkpoint holds them too."
-            )
+        if self.folder is not None:
+            instead = "to keep the best weights in memory; every checkpoint holds them too."
+            path("folder", self.folder, hint=f"Leave it out {instead}")
 
     @property
     def modes(self) -> dict[str, str]:
         """Each metric with its mode; one mode serves all metrics."""
-        names = [self.monitor] if isinstance(self.monitor, str) else list(self.monitor)
-        modes = [self.mode] * len(names) if isinstance(self.mode, str) else list(self.mode)
-        if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
+        names: list[Any] = list(self.monitor) if is_list(self.monitor) else [self.monitor]
+        modes: list[Any] = list(self.mode) if is_list(self.mode) else [self.mode] * len(names)
+        if not names or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
             raise InvalidArgumentError(
                 "`monitor` must be a metric's name or a list of different names, got "
                 f"{self.monitor!r}."
             )
-        if len(modes) != len(names):
+        if len(modes) != len(names) or not all(isinstance(m, str) for m in modes):
             raise InvalidArgumentError(
                 f"`mode` must be one mode or as many as `monitor` has metrics, got {self.mode!r} "
                 f"for {len(names)} of them."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -93,6 +94,10 @@ class GradientReport:
 
     def __str__(self) -> str:
         return self._table(self.worst_first())
+
+    def _repr_html_(self) -> str:
+        """Return the table for notebooks."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def short(self) -> str:
         """Return the table without the parameters that are ``ok`` or ``zero``."""

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from lightning_stab.arguments import one_of, real
+from lightning_stab.arguments import is_list, mapping, one_of, real
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.initialization.schemes import AUTO, DATA_SCHEMES, SCHEMES
 from lightning_stab.functional.initialization.sites import WeightSite
@@ -55,7 +55,7 @@ class InitializationSettings:
 
     def __post_init__(self) -> None:
         _check_scheme("scheme", self.scheme, AUTO)
-        for scheme in (self.schemes or {}).values():
+        for scheme in mapping("schemes", self.schemes, "schemes").values():
             _check_scheme("schemes", scheme, AUTO, KEEP)
         one_of("bias", self.bias, ("zeros", "keep"))
         if self.gain is not None:
@@ -67,6 +67,11 @@ class InitializationSettings:
         if self.schemes is not None:
             object.__setattr__(self, "schemes", dict(self.schemes))
         if self.output_prior is not None:
+            if not is_list(self.output_prior):
+                raise InvalidArgumentError(
+                    f"`output_prior` must be a list of frequencies, got {self.output_prior!r}. "
+                    "Give each class its share."
+                )
             object.__setattr__(self, "output_prior", tuple(self.output_prior))
         for frequency in self.output_prior or ():
             real("output_prior", frequency, above=0, hint="Give each class its share.")
@@ -94,7 +99,7 @@ def _check_scheme(argument: str, scheme: str, *more: str) -> None:
 
 
 def _name_patterns(argument: str, patterns: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+    if not is_list(patterns) or not all(isinstance(pattern, str) for pattern in patterns):
         raise InvalidArgumentError(
             f"`{argument}` must be a list of name patterns, got {patterns!r}. "
             "Write ['head.*'] to name the layer `head` alone."

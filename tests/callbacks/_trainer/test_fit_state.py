@@ -3,6 +3,7 @@
 import lightning.pytorch as lightning
 import pytest
 from helpers.lightning_twins import Classifier, batches, built
+from helpers.tiers import in_tiers
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
 from lightning_stab.callbacks._trainer.fit_state import (
@@ -81,7 +82,7 @@ FINDERS = {
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("finder", FINDERS)
+@pytest.mark.parametrize("finder", in_tiers(FINDERS, ["LearningRateFinder"]))
 @pytest.mark.parametrize("first", [True, False], ids=["finder-first", "finder-last"])
 def test_a_finders_restore_is_no_resume(finder, first, tmp_path):
     asking = Asking()

@@ -48,7 +48,7 @@ def outcome(order, make, data, arguments, **guard):
         (lambda: built(Classifier), lambda: {"accumulate_grad_batches": 3}),
         (lambda: built(SmallGAN), dict),
         (lambda: built(Classifier, "adamw_fused"), lambda: {"plugins": [half_precision()]}),
-        (lambda: built(Classifier, "lbfgs"), dict),
+        pytest.param(lambda: built(Classifier, "lbfgs"), dict, marks=pytest.mark.nightly),
     ],
     ids=["plain", "accumulation", "gan", "fp16-fused", "lbfgs"],
 )

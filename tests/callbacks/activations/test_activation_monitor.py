@@ -10,6 +10,7 @@ from helpers.events import events, packed_events
 from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, half_precision
 from helpers.quiet import QUIET
 from helpers.small_modules import counting_backend
+from helpers.tiers import in_tiers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
@@ -205,7 +206,7 @@ REGIMES = {
 }
 
 
-@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("regime", in_tiers(REGIMES, ["fp32", "fp16", "accumulation", "lbfgs"]))
 def test_a_watched_run_is_the_unwatched_run(regime):
     make, options = REGIMES[regime]
 

@@ -18,6 +18,7 @@ from helpers.doctor_programs import (
     samples,
 )
 from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, half_precision
+from helpers.tiers import in_tiers
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -181,7 +182,13 @@ def run(regime, callbacks=(), epochs=2):
     return trainer.lightning_module, trainer, record
 
 
-@pytest.mark.parametrize("regime", MAKE)
+IN_THE_GATE = [
+    *("mlp", "faulty", "convolutions", "two-layer-gru", "lstm-cells", "transformer", "gan"),
+    *("accumulation", "fp16-scaler", "checkpointed", "lbfgs", "partly-compiled"),
+]
+
+
+@pytest.mark.parametrize("regime", in_tiers(MAKE, IN_THE_GATE))
 def test_a_watched_run_is_the_unwatched_run(regime):
     watcher = doctor(3)
     (plain, plain_trainer, first), (seen, trainer, second) = run(regime), run(regime, [watcher])

@@ -201,6 +201,29 @@ def test_findings_and_events_are_told(tmp_path):
     assert kinds.count("finding") == len(seen) > 0
 
 
+def test_the_progress_bar_has_a_word_while_something_is_wrong(tmp_path):
+    words = []
+
+    class Looks(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            words.append(trainer.progress_bar_metrics.get("stab", ""))
+
+    doctor = TrainingDoctor(print_findings=False)
+    callbacks = [StepGuard("skip"), doctor, StabilityReport(verbose=False), Looks()]
+    fit(tensorboard(tmp_path), *callbacks, module=constant_net())
+    (finding,) = (f for f in doctor.findings if f.is_alarm)
+    assert words[-1] == finding.id
+
+    words.clear()
+
+    poisoned = Net()
+    poisoned.poison = (3,)
+    guard = StepGuard("skip")
+    fit(tensorboard(tmp_path), guard, StabilityReport(verbose=False), Looks(), module=poisoned)
+    assert words[0] == ""
+    assert words[-1] == "1 skipped"
+
+
 def test_a_notice_that_raises_stops_no_fit(tmp_path):
     with pytest.warns(UserWarning, match="the webhook is down"):
         trainer = fit(tensorboard(tmp_path), StabilityReport(on_event=fail))
@@ -246,8 +269,16 @@ def test_tensorboard_gets_a_layout_the_outcome_and_few_tags(tmp_path):
 @pytest.mark.parametrize(
     ("chart", "drawn", "others"),
     [
-        ("loss", ["train_loss", "loss", "val/loss_epoch", "loss/total"], ["guard/loss", "gloss"]),
-        ("metrics", ["val_acc", "test/f1"], ["grad_norm/total"]),
+        (
+            "loss",
+            ["train_loss", "loss", "val/loss_epoch", "loss/total"],
+            ["guard/loss", "gloss", "outcome/val_loss"],
+        ),
+        (
+            "metrics",
+            ["val_acc", "test/f1", "accuracy"],
+            ["grad_norm/total", "grad_cosine/previous"],
+        ),
         ("norm by layer", ["grad_norm/net.0"], ["grad_norm/total", "grad_norm_clipped/net.0"]),
         ("learning rate", ["lr/group0", "lr-Adam"], ["clr"]),
     ],

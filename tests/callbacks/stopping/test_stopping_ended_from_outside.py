@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers.stopping_modules import Regression, Replays, data, same, tensors, trainer
+from helpers.tiers import in_tiers
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -53,7 +54,9 @@ def run(*callbacks, epochs=8, done=0, ckpt_path=None):
 @pytest.mark.parametrize(
     "folder", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["memory", "folder"]
 )
-@pytest.mark.parametrize("saver", ["lightning", "before", "after"])
+@pytest.mark.parametrize(
+    "saver", in_tiers(["lightning", "before", "after"], ["lightning", "after"])
+)
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_best_weights_come_back_and_the_checkpoint_goes_on(ending, saver, folder, tmp_path):
     def stop():

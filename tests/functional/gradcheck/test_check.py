@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from helpers.gradcheck_modules import Doubled
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -85,7 +86,7 @@ def test_a_stop_is_recorded_and_replayed():
 
 
 def test_nothing_inside_a_custom_forward_is_a_stop():
-    class Doubled(torch.autograd.Function):
+    class Detached(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
             return 2 * x.detach() + 0.0 * float(x.sum())
@@ -94,7 +95,7 @@ def test_nothing_inside_a_custom_forward_is_a_stop():
         def backward(ctx, gradient):
             return 2 * gradient
 
-    apply = Doubled.apply  # bound before the check begins
+    apply = Detached.apply  # bound before the check begins
     problem = problem_of(lambda x: apply(x).sum())
     original = Doubled.__dict__["forward"]
     with watch_functions(problem.depth):
@@ -121,19 +122,10 @@ def test_explicit_low_precision_is_lifted_in_forward():
 
 
 def test_the_graph_names_custom_functions_and_the_parameters_behind_them():
-    class Kept(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x * 1.0
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return gradient
-
     near, far = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
-    loss = (Kept.apply(far * 2) * near).sum()
+    loss = (Doubled.apply(far * 2) * near).sum()
     (node,) = custom_nodes(loss, {id(near): "near", id(far): "far"})
-    assert (node.name, node.parameters) == ("Kept", {"far"})
+    assert (node.name, node.parameters) == ("Doubled", {"far"})
 
 
 def test_a_line_comes_back_to_its_origin_exactly():
@@ -217,18 +209,8 @@ def test_a_number_of_losses_that_changes_is_unchecked():
     assert record.verdict == "unchecked"
 
 
-class Tripled(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return 3 * x
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 3 * gradient
-
-
 def test_other_threads_neither_count_nor_lose_their_functions():
-    original = Tripled.__dict__["forward"]
+    original = Doubled.__dict__["forward"]
     problem, inside, done = problem_of(lambda x: x.sum()), threading.Event(), threading.Event()
 
     def check_too():
@@ -239,16 +221,16 @@ def test_other_threads_neither_count_nor_lose_their_functions():
     waits = threading.Thread(target=check_too)
     with watch_functions(problem.depth):
         results = []
-        trains = threading.Thread(target=lambda: results.append(Tripled.apply(torch.ones(1))))
+        trains = threading.Thread(target=lambda: results.append(Doubled.apply(torch.ones(1))))
         trains.start()
         trains.join()
         waits.start()
         assert not inside.wait(0.05)  # its turn comes when this check is over
         assert not problem.depth.called
-        Tripled.apply(torch.ones(1))
+        Doubled.apply(torch.ones(1))
         assert problem.depth.called
     assert inside.wait(60)
     done.set()
     waits.join()
-    assert float(results[0]) == 3
-    assert Tripled.__dict__["forward"] is original
+    assert float(results[0]) == 2
+    assert Doubled.__dict__["forward"] is original
