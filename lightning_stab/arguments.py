@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lightning_stab.errors import InvalidArgumentError
 
@@ -59,20 +60,26 @@ def check_choices(options: Any) -> None:
         ...     rule: Literal["norm", "value"] = "norm"
         >>> check_choices(Options("value"))
     """
-    for name, (valid, is_plain) in _fields_of_choices(options.__class__).items():
-        value = getattr(options, name)
-        parts = value.values() if isinstance(value, Mapping) else value
-        if is_plain or isinstance(value, str):
-            one_of(name, value, valid)
-        elif isinstance(parts, Collection):
-            for part in parts:
-                one_of(name, part, valid)
+    for name, hint in _fields_of_choices(options.__class__).items():
+        value, allowed = getattr(options, name), _parts(hint)
+        if value is None and type(None) in allowed:
+            continue
+        holds_many = any(get_origin(part) not in (None, Literal) for part in allowed)
+        listed = list(value.values()) if isinstance(value, Mapping) else value
+        for each in listed if holds_many and is_list(listed) else [value]:
+            one_of(name, each, choices(hint))
 
 
 @cache
-def _fields_of_choices(kind: type) -> dict[str, tuple[tuple[str, ...], bool]]:
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if choices(hint)}
-    return {name: (choices(hint), get_origin(hint) is Literal) for name, hint in hints.items()}
+def _fields_of_choices(kind: type) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(kind).items() if choices(hint)}
+
+
+def _parts(hint: Any) -> list[Any]:
+    """Return what a union may be, each once; of anything else, itself."""
+    if get_origin(hint) in (Union, UnionType):
+        return [part for each in get_args(hint) for part in _parts(each)]
+    return [hint]
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
