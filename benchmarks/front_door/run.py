@@ -94,14 +94,14 @@ def main(argv: list[str] | None = None) -> int:
     for _ in range(1 if options.small else options.rounds):
         for tree, folder in trees.items():
             _measure(folder, rows, found[tree])
-    imports = {
-        n: _imports(f, 1 if options.small else options.import_rounds) for n, f in trees.items()
-    }
-    results = {t: {n: row.summary() for n, row in own.items()} for t, own in found.items()}
-    for tree, own in results.items():
+    commands = {t: {n: row.summary() for n, row in own.items()} for t, own in found.items()}
+    for tree, own in commands.items():
         _script.print_table([{"command": n, **row} for n, row in own.items()], tree)
+    _script.write_json(options.json, {"commands": commands})
+    rounds = 1 if options.small else options.import_rounds
+    imports = {tree: _imports(folder, rounds) for tree, folder in trees.items()}
     _script.print_table([{"tree": tree, **each} for tree, each in imports.items()], "imports")
-    _script.write_json(options.json, {"commands": results, "imports": imports})
+    _script.write_json(options.json, {"commands": commands, "imports": imports})
     return 0
 
 
