@@ -5,8 +5,8 @@
 Each fault is planted in a copy of the project, and the gate's tests run there until the first one
 fails: first those of the file's own folder, then those of what imports it, then all. `--near`
 leaves the third round out. `--reach FILE` runs the tests that reach the fault's line instead, the
-cheapest first, for at most five minutes; where there is no FILE, one run of all tests makes it. A
-fault that changes nothing that can be seen counts as missed until a reader marks it in
+cheapest first, for at most 30 s of CPU; where there is no FILE, one run of all tests makes it.
+A fault that changes nothing that can be seen counts as missed until a reader marks it in
 `equivalent.toml`, with the reason; such faults are left out. A stopped run goes on with what the
 JSON lacks.
 """
@@ -43,7 +43,7 @@ ELSEWHERE = {
     "functional/initialization": ("tests/callbacks/initialization/test_*.py",),
     "models": ("tests/docs/test_defaults.py",),
 }
-MOST_SECONDS = 300  # for the tests that reach a line; a fault that none noticed by then is missed
+MOST_SECONDS = 30  # of CPU for the tests that reach a line; a fault not noticed by then is missed
 
 
 def sample(number: int, seed: int, under: str = PACKAGE) -> list[PlantedFault]:
