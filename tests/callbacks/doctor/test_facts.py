@@ -522,3 +522,53 @@ def test_the_variety_and_the_baseline_are_means_of_the_latest():
     facts._add_baseline([math.nan, 1.0])
     assert not facts.knows_baseline
     assert math.isnan(facts.baseline)
+
+
+@pytest.mark.parametrize("end", ["end_fit", "end_validation"])
+def test_the_latest_losses_are_taken_in_at_the_end(end):
+    state, module = DoctorState(1000), nn.Linear(2, 2)
+    state._losses.add(torch.tensor(math.nan))
+    if end == "end_fit":
+        state.end_fit(module, alone=False)
+    else:
+        state.end_validation(SimpleNamespace(callback_metrics={}))
+    assert state._losses.facts()["nonfinite_losses"] == 1.0
+
+
+def test_the_facts_of_a_fit_that_are_no_sources_own():
+    state = DoctorState(1000)
+    state._rate, state._highest_rate = 0.1, 0.4
+    state._num_batches, state._losses.rows, state.steps._largest = 7, 8, 0.5
+    trainer = SimpleNamespace(estimated_stepping_batches=40, global_step=10, overfit_batches=0,
+                              fast_dev_run=False)  # fmt: skip
+    facts = state.facts(trainer, "validation")
+    assert (facts.moment, facts.step, facts.progress) == ("validation", 10, 0.25)
+    assert (facts.learning_rate, facts.rate_left, facts.highest_rate) == (0.1, 0.25, 0.4)
+    assert (facts.samples, facts.reach, facts.on_purpose) == (56.0, 20.0, 0.0)
+    assert facts.warming_up == 1.0
+    for name in ("overfit_batches", "fast_dev_run"):
+        setattr(trainer, name, 1)
+        assert state.facts(trainer).on_purpose == 1.0
+        setattr(trainer, name, 0)
+    for planned in (0, math.inf):
+        trainer.estimated_stepping_batches = planned
+        assert math.isnan(state.facts(trainer).progress)
+        assert math.isnan(state.facts(trainer).reach)
+    state._highest_rate = 0.0
+    assert math.isnan(state.facts(trainer).rate_left)
+    state.note_failure(IndexError("Target 7 is out of bounds."))
+    assert state.facts(trainer).class_out_of_range == 1.0
+    state.note_failure(ValueError("Target 7 is out of bounds."))
+    assert state.facts(trainer).class_out_of_range != 1.0
+
+
+def test_an_input_peak_is_remembered_when_its_batch_is_forgotten():
+    peaks = InputPeaks()
+    for place in range(600):
+        peaks.add([torch.full((2,), 90.0 if place == 0 else 3.0)])
+        to_host(peaks.pending())
+    assert len(peaks._peaks[0]) == 500
+    assert peaks.facts()["input_peak"] == pytest.approx(30.0)
+    assert math.isnan(peaks.facts()["target_peak"])
+    peaks.add({"text": "a", "n": torch.tensor([3])})  # nothing real in it
+    assert peaks.pending() == []

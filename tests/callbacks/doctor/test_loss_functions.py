@@ -125,3 +125,50 @@ def test_a_loss_of_ones_own_has_no_such_baseline():
     _, (best, blind), _ = seen(lambda z, y: (z - one_hot(y)).abs().pow(1.5).mean(), *rows())
     assert best != best
     assert blind != blind
+
+
+def test_the_variety_of_real_targets_is_their_variance_over_that_of_all():
+    known, found = LossFunctions(), []
+    for target in (torch.arange(10.0), torch.arange(20.0)):
+        known = LossFunctions(targets=known.targets)
+        z = torch.zeros(len(target), requires_grad=True)
+        known(functional.mse_loss, (z, target), {}, functional.mse_loss(z, target))
+        found.append(float(known.measured["batch_variety"]))
+    # of n rows the variance is estimated by n - 1; all targets are those of both batches alike
+    assert found[0] == pytest.approx(10 / 9, rel=1e-5)
+    everything = (28.5 + 123.5) / 2 - ((4.5 + 9.5) / 2) ** 2
+    assert found[1] == pytest.approx(35 / everything, rel=1e-5)
+
+
+def test_sizes_of_targets_and_predictions_in_numbers():
+    z = torch.tensor([[3.0], [-3.0]], requires_grad=True)
+    facts, _, _ = seen(functional.mse_loss, z, torch.tensor([[3.0], [4.0]]))
+    assert facts["target_size"] == pytest.approx(12.5**0.5)
+    assert facts["prediction_size"] == pytest.approx(3 / 12.5**0.5)
+    assert facts["unreachable_targets"] == 0.0
+    facts, _, _ = seen(
+        lambda z, y: functional.mse_loss(z.tanh(), y), z, torch.tensor([[3.0], [0.5]])
+    )
+    assert facts["unreachable_targets"] == 0.5
+
+
+def test_the_spread_of_logits_in_numbers():
+    z = torch.tensor([[1.0, 3.0], [5.0, 5.0]], requires_grad=True)
+    facts, _, _ = seen(functional.cross_entropy, z, torch.tensor([0, 1]))
+    assert facts["output_logits"] == pytest.approx((2 / 3) ** 0.5)  # of -1, 1, 0 and 0
+    facts, _, _ = seen(functional.binary_cross_entropy_with_logits, z, torch.zeros(2, 2))
+    assert facts["output_logits"] == pytest.approx(15**0.5)
+    facts, _, _ = seen(
+        lambda z, y: functional.cross_entropy((z - 3).relu(), y), z, torch.tensor([0, 1])
+    )
+    assert facts["rectified_logits"] == 0.5
+
+
+@pytest.mark.parametrize(("off", "known"), [(0.0009, True), (0.0011, False)])
+def test_the_calls_add_up_to_the_loss_within_a_thousandth(off, known):
+    losses, (z, y) = LossFunctions(), rows()
+    result = functional.cross_entropy(z, y)
+    losses(functional.cross_entropy, (z, y), {}, result)
+    found = losses.baseline_of(result.detach() * (1 + off))
+    assert bool(found.isfinite().all()) == known
+    assert bool(LossFunctions().baseline_of(result.detach()).isnan().all())
