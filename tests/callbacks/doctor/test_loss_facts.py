@@ -136,7 +136,8 @@ def test_the_gain_is_told_in_standard_errors():
     [
         ([2.0, 3.0, 3.0, 3.0, 3.0], 8, 3.0),  # by half at most: the middle is the start
         ([2.0, 3.1, 3.1, 3.1, 3.1], 8, 2.0),  # it had risen from the very first one
-        ([1.0, 1.0, 1.0, 1.0, 1.0, 3.1, 3.1, 3.1], 7, 1.0),
+        ([1.0] * 5 + [3.1] * 27, 1, 1.0),  # of single rows by three times
+        ([1.0] * 5 + [2.9] * 27, 1, 2.9),
         ([2.0, 9.0, 9.0, 9.0, 9.0], 7, 9.0),  # of few rows, one alone is left to chance
     ],
 )

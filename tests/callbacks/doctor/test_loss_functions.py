@@ -6,7 +6,11 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_stab.callbacks._hooks.hooks import FunctionMode
-from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
+from lightning_stab.callbacks.doctor.loss_functions import (
+    LEAST_CONSTANT,
+    LossFunctions,
+    Targets,
+)
 
 
 def seen(step, *rows):
@@ -172,3 +176,27 @@ def test_the_calls_add_up_to_the_loss_within_a_thousandth(off, known):
     found = losses.baseline_of(result.detach() * (1 + off))
     assert bool(found.isfinite().all()) == known
     assert bool(LossFunctions().baseline_of(result.detach()).isnan().all())
+
+
+def test_what_is_known_of_all_targets_so_far():
+    targets = Targets()
+    first, second = torch.tensor([[1.0, 8.0]] * 2), torch.tensor([[4.0, 2.0]] * 6)
+    mean, seen = targets.mean(first)
+    assert (mean.tolist(), seen) == ([1.0, 8.0], 2)
+    mean, seen = targets.mean(second)
+    assert (mean.tolist(), seen) == ([(2 + 24) / 8, (16 + 12) / 8], 8)
+    assert targets.mean(torch.tensor(3.0))[1] == 1  # of another shape nothing was seen
+    assert targets.counts(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+    assert targets.counts(torch.tensor([3.0, 0.0])).tolist() == [4.0, 2.0]
+    assert targets.counts(torch.tensor([3.0, 0.0, 1.0])).tolist() == [3.0, 0.0, 1.0]
+
+
+def test_targets_are_constant_where_all_rows_so_far_equal_the_first():
+    half = LEAST_CONSTANT // 2
+    targets, rows_ = Targets(), torch.ones(half, 2)
+    assert targets.are_constant(rows_).isnan()  # of few rows it is not known
+    assert targets.are_constant(rows_) == 1.0
+    assert targets.are_constant(torch.full((half, 2), 2.0)) == 0.0
+    assert targets.are_constant(rows_) == 0.0  # once they differed
+    assert Targets().are_constant(torch.ones(LEAST_CONSTANT - 1)).isnan()
+    assert Targets().are_constant(torch.ones(LEAST_CONSTANT)) == 1.0
