@@ -462,3 +462,43 @@ def test_two_monitors_have_a_state_each(tmp_path):
     trainer.save_checkpoint(tmp_path / "both.ckpt")
     assert pair[0].state_key != pair[1].state_key
     assert own(trainer)
+
+
+class Signed(lightning.LightningModule):
+    """Two units behind a ReLU, of which one is dead where inputs are positive."""
+
+    def __init__(self, automatic):
+        super().__init__()
+        self.automatic_optimization = automatic
+        self.net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
+        with torch.no_grad():
+            self.net[0].weight[:] = torch.tensor([[1.0], [-1.0]])
+            self.net[0].bias.zero_()
+
+    def training_step(self, batch, batch_idx):
+        loss = self.net(batch).mean()
+        if self.automatic_optimization:
+            return loss
+        self.manual_backward(loss)
+        self.optimizers().step()
+        self.optimizers().zero_grad()
+        return None
+
+    def validation_step(self, batch, batch_idx):
+        self.net.train()(-batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_a_unit_that_lives_in_validation_alone_is_dead(automatic):
+    data = torch.utils.data.DataLoader(torch.rand(24, 1) + 0.1, batch_size=4)
+    module = Signed(automatic)
+    trainer = lightning.Trainer(
+        **{**QUIET, "max_epochs": 1, "num_sanity_val_steps": 0, "val_check_interval": 1},
+        callbacks=ActivationMonitor(every_n_steps=1, window=16),
+    )
+    trainer.fit(module, data, data)
+    dead = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("dead")}
+    assert list(dead.values()) == [0.5]
