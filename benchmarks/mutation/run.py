@@ -8,7 +8,7 @@ leaves the third round out. `--reach FILE` runs the tests that reach the fault's
 cheapest first, for at most 30 s of CPU; where there is no FILE, one run of all tests makes it.
 A fault that changes nothing that can be seen counts as missed until a reader marks it in
 `equivalent.toml`, with the reason; such faults are left out. A stopped run goes on with what the
-JSON lacks.
+JSON lacks. A test that fails without a fault, too, has noticed nothing.
 """
 
 from __future__ import annotations
@@ -140,6 +140,21 @@ def notices(
         target.write_text(whole)
 
 
+def unsound(found: dict[str, str], copy: Path) -> list[str]:
+    """Return the tests that noticed a fault and fail without one, too: they noticed nothing."""
+    words = {first for first in found.values() if first.startswith("FAILED")}
+    names = sorted(word.partition(" ")[2] for word in words)
+    bad: list[str] = []
+    while names:
+        files = sorted({name.partition("::")[0] for name in names})
+        failed = first_failure(copy, files, names).partition(" ")[2]
+        if failed not in names:
+            break
+        names.remove(failed)
+        bad.append(failed)
+    return bad
+
+
 def copy_of_project(folder: Path) -> Path:
     """Copy what the tests need, without environments and results."""
     left_out = shutil.ignore_patterns(".*", "runs", "recording", "*cache*", ".hypothesis")
@@ -215,10 +230,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for found in results(faults, known, chosen.jobs, only_near=near, reach=reach):
         write_json(chosen.json, {"seed": chosen.seed, "first_failure": found})
     found = {name_of(fault): known[name_of(fault)] for fault in faults}
+    with tempfile.TemporaryDirectory() as folder:
+        bad = unsound(found, copy_of_project(Path(folder)))
+    found = {name: "" if first.partition(" ")[2] in bad else first for name, first in found.items()}
     rows = table(found)
     print_table(rows, "small faults that the tests notice")
     missed = [name for name in found if not found[name]]
-    everything = {"first_failure": found, "missed": missed, "table": rows}
+    everything = {"first_failure": found, "unsound": bad, "missed": missed, "table": rows}
     write_json(chosen.json, {"seed": chosen.seed, **everything})
 
 
