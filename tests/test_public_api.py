@@ -18,21 +18,96 @@ import lightning_stab.models
 PACKAGE = Path(lightning_stab.__file__).parent
 EMPTY = inspect.Parameter.empty
 FUNCTIONS = {"check_gradients", "initialize", "prescribe", "recommended", "watch"}
-SIGNATURES = {  # argument -> default, in the order in which users may give them
-    "WeightInitialization": {"scheme": "auto", "gain": None},
-    "GradientMonitor": {"every_n_steps": 50, "dense_steps": 10},
-    "ActivationMonitor": {"every_n_steps": 200},
-    "GradientClipping": {"rule": "norm", "threshold": None},
-    "StepGuard": {"on_nonfinite": "raise", "on_spike": "ignore"},
-    "GradientCheck": {"on_fail": "raise"},
-    "LearningRateDecay": {"schedule": "exponential"},
-    "BestWeightsEarlyStopping": {"monitor": EMPTY},
-    "TrainingDoctor": {"ignore": (), "thresholds": None},
-    "MLPClassifier": {"in_features": 64, "num_classes": 10},
-    "check_gradients": {"module": EMPTY, "batch": EMPTY, "loss_fn": None},
-    "initialize": {"module": EMPTY, "batch": None},
-    "prescribe": {"make_module": EMPTY, "make_data": EMPTY, "metric": "val_loss", "mode": "min"},
-}
+SIGNATURES = {  # argument -> default, all of them, in the order in which users may give them
+    "WeightInitialization": {
+        "scheme": "auto", "gain": None, "bias": "zeros", "exclude": (), "embedding_std": None,
+        "seed": None, "verbose": True, "include": (), "schemes": None, "output_prior": None,
+        "use_batch": True, "on_resume": False,
+    },
+    "GradientMonitor": {
+        "every_n_steps": 50, "dense_steps": 10, "per_parameter": (),
+        "statistics": ("nonfinite_fraction", "update_ratio", "cosine", "depth", "noise_scale"),
+        "histogram_every_n_steps": None, "progress_bar": False,
+    },
+    "ActivationMonitor": {
+        "every_n_steps": 200, "window": 1000, "include": ("*",), "exclude": ()},
+    "GradientClipping": {
+        "rule": "norm", "threshold": None, "method": "zscore", "per_parameter_group": False,
+        "exclude": (), "exclude_output": True, "every_n_steps": 50,
+    },
+    "StepGuard": {
+        "on_nonfinite": "raise", "on_spike": "ignore", "max_consecutive": 10, "window": 128,
+        "min_window": 64, "deviations": 6.0, "loss_jump": 0.2, "gradient_factor": 5.0,
+        "early_factor": 100.0, "rewind_after": 3, "snapshot_every_n_steps": 50, "lr_factor": 0.5,
+        "forensics": False,
+    },
+    "GradientCheck": {
+        "on_fail": "raise", "every_n_epochs": None, "mode": "auto", "coordinates": None,
+        "num_directions": 2, "max_samples": None, "on_resume": False, "seed": 0,
+    },
+    "LearningRateDecay": {
+        "schedule": "exponential", "interval": "epoch", "gamma": None, "every": 10, "power": 1.0,
+        "total": None, "time_scale": None, "growth": 1, "floor": None, "ceiling": 1.0,
+        "warmup_steps": 0, "function": "linear", "monitor": None, "mode": "min", "patience": 3,
+        "min_delta": 0.0, "smoothing": 0.98, "window": 10, "amplitude": 0.05,
+        "check_every_n_steps": 50, "reload_best": False, "combine": "refuse",
+    },
+    "BestWeightsEarlyStopping": {
+        "monitor": EMPTY, "patience": 3, "patience_unit": "checks", "mode": "min",
+        "min_delta": 0.0, "relative_min_delta": False, "stall": "any", "warmup_checks": 0,
+        "warmup_steps": 0, "rising_checks": None, "oscillation_window": None,
+        "oscillation_amplitude": 0.05, "restore_best": True, "folder": None,
+        "check_every_n_steps": None, "verbose": False, "strict": True, "check_finite": True,
+        "stopping_threshold": None, "divergence_threshold": None,
+        "check_on_train_epoch_end": None, "log_rank_zero_only": False,
+    },
+    "TrainingDoctor": {
+        "ignore": (), "thresholds": None, "every_n_steps": 200, "print_findings": True,
+        "log_facts": False,
+    },
+    "StabilityReport": {
+        "on_finding": None, "on_event": None, "every_n_epochs": 0, "verbose": True},
+    "MLPClassifier": {
+        "in_features": 64, "num_classes": 10, "depth": 4, "width": 128, "activation": "relu",
+        "batch_norm": True, "dropout": 0.0, "optimizer": "adam", "learning_rate": 1e-3,
+        "momentum": 0.9, "weight_decay": 0.0,
+    },
+    "ConvClassifier": {
+        "in_channels": 1, "image_size": 8, "num_classes": 10, "depth": 3, "width": 32,
+        "activation": "relu", "batch_norm": True, "dropout": 0.0, "optimizer": "adam",
+        "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 0.0,
+    },
+    "DigitsDataModule": {
+        "batch_size": 64, "image": False, "seed": 0, "val_fraction": 0.15,
+        "test_fraction": 0.15, "num_workers": 0,
+    },
+    "MNISTDataModule": {
+        "data_dir": "data/mnist", "batch_size": 64, "image": False, "seed": 0,
+        "val_fraction": 0.1, "num_workers": 0,
+    },
+    "check_gradients": {
+        "module": EMPTY, "batch": EMPTY, "loss_fn": None, "mode": "auto", "coordinates": None,
+        "num_directions": 2, "tolerance": 1e-7, "max_samples": None, "seed": 0, "settings": None,
+    },
+    "initialize": {
+        "module": EMPTY, "batch": None, "scheme": "auto", "gain": None, "loss_fn": None,
+        "bias": "zeros", "include": (), "exclude": (), "schemes": None, "embedding_std": None,
+        "output_prior": None, "seed": 0,
+    },
+    "prescribe": {
+        "make_module": EMPTY, "make_data": EMPTY, "metric": "val_loss", "mode": "min",
+        "trainer_kwargs": None, "max_cost": 5.0, "seeds": 2, "jobs": 1, "engine": "local",
+        "cures": None,
+    },
+    "watch": {
+        "module": EMPTY, "optimizer": EMPTY, "callbacks": None, "log": None, "scheduler": None,
+        "scaler": None, "fabric": None, "accumulate_grad_batches": 1, "total_steps": None,
+    },
+    "recommended": {
+        "init": False, "check": False, "monitor": True, "activations": False, "clip": False,
+        "guard": True, "decay": False, "stop": False, "doctor": True, "report": True,
+    },
+}  # fmt: skip
 MODEL_ARGUMENTS = {"depth", "width", "activation", "batch_norm"}
 OWN = [
     getattr(module, name)
@@ -44,7 +119,8 @@ CALLBACKS = [each for each in CLASSES if issubclass(each, lightning.pytorch.Call
 
 
 def found(name):
-    return getattr(lightning_stab, name, None) or getattr(lightning_stab.models, name, None)
+    places = (lightning_stab, lightning_stab.models, lightning_stab.data)
+    return next((getattr(place, name) for place in places if hasattr(place, name)), None)
 
 
 def lightning_names():
@@ -77,22 +153,21 @@ def test_the_callbacks_are_exported_at_the_top():
 
 def test_what_is_public_is_meant_to_be():
     functions = {name for name in lightning_stab.__all__ if inspect.isfunction(found(name))}
-    assert functions <= FUNCTIONS
-    assert {callback.__name__ for callback in CALLBACKS} <= set(SIGNATURES) | {"StabilityReport"}
+    assert functions == FUNCTIONS
+    assert {each.__name__ for each in CLASSES} | FUNCTIONS == set(SIGNATURES)
 
 
-@pytest.mark.parametrize("name", [name for name in SIGNATURES if found(name)])
-def test_the_signature_holds(name):
-    parameters = [
-        parameter
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_the_signature_and_its_defaults_hold(name):
+    given = {
+        parameter.name: parameter.default
         for parameter in inspect.signature(found(name)).parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    wanted = SIGNATURES[name]
-    given = {parameter.name: parameter.default for parameter in parameters[: len(wanted)]}
-    assert list(given) == list(wanted)
-    assert given == wanted
-    assert all(parameter.default is not EMPTY for parameter in parameters[len(wanted) :])
+    }
+    assert list(given) == list(SIGNATURES[name])
+    for argument, default in SIGNATURES[name].items():
+        assert given[argument] == default, argument
+        assert type(given[argument]) is type(default), argument  # True equals 1
 
 
 @pytest.mark.parametrize("callback", CALLBACKS, ids=lambda callback: callback.__name__)

@@ -22,6 +22,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "selu": nn.SELU,
     "elu": nn.ELU,
 }
+BY_QUADRATURE: dict[str, Callable[[], nn.Module]] = {  # smooth ones without a gain of their own
+    "mish": nn.Mish,
+    "celu": nn.CELU,
+    "softsign": nn.Softsign,
+}
 METHODS = ("auto", "default", "xavier", "kaiming", "orthogonal", "lsuv", "batch_norm")
 FAST = "auto, fast draw"  # the draw of large matrices, forced on small ones
 WIDTH, CHANNELS = 128, 32
@@ -31,7 +36,7 @@ def build(
     kind: str, data: str, activation: str, depth: int, batch_norm: bool, width: int = WIDTH
 ) -> nn.Sequential:
     """Return ``depth`` hidden layers, dense or 3 x 3 convolutions, and a linear output."""
-    act = ACTIVATIONS[activation]
+    act = {**ACTIVATIONS, **BY_QUADRATURE}[activation]
     layers: list[nn.Module] = []
     if kind == "mlp":
         before = 784 if data == "mnist" else 64

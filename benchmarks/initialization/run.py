@@ -31,7 +31,15 @@ from torch import Tensor, nn
 from benchmarks import _script
 from benchmarks.initialization.batched import train_together
 from benchmarks.initialization.images import Images, load
-from benchmarks.initialization.nets import ACTIVATIONS, METHODS, WIDTH, at_start, build, prepare
+from benchmarks.initialization.nets import (
+    ACTIVATIONS,
+    BY_QUADRATURE,
+    METHODS,
+    WIDTH,
+    at_start,
+    build,
+    prepare,
+)
 from benchmarks.initialization.training import accuracy
 
 GRID = (0.01, 0.03, 0.1)
@@ -41,6 +49,7 @@ EPOCHS = 8
 BASELINES = METHODS[1:]
 PLAN: list[tuple[str, str, list[int], Sequence[str], Sequence[str]]] = [
     ("mlp", "mnist", [50, 100], ["auto"], list(ACTIVATIONS)),
+    ("mlp", "mnist", [50], ["auto"], list(BY_QUADRATURE)),
     ("mlp", "mnist", [200], ["auto"], ["sigmoid", "relu"]),
     ("conv", "digits", [30], ["auto", "default"], ["relu"]),
     ("mlp", "mnist", [20, 200], ["auto"], list(ACTIVATIONS)),
@@ -142,7 +151,8 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kind", choices=("mlp", "conv"), default="mlp")
     parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
     parser.add_argument("--depth", type=int, nargs="+", default=[20, 50, 100, 200])
-    parser.add_argument("--activation", nargs="+", choices=ACTIVATIONS, default=list(ACTIVATIONS))
+    known = [*ACTIVATIONS, *BY_QUADRATURE]
+    parser.add_argument("--activation", nargs="+", choices=known, default=list(ACTIVATIONS))
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seeds", type=int, default=SEEDS)

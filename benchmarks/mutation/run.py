@@ -4,20 +4,19 @@
 
 Each fault is planted in a copy of the project, and the gate's tests run there until the first one
 fails: first those of the file's own folder, then those of what imports it, then all. `--near`
-leaves the third round out. A fault that changes nothing that can be seen counts as missed until a
-reader marks it in `equivalent.toml`, with the reason; such faults are left out. A stopped run goes
-on with what the JSON lacks.
+leaves the third round out. `--reach FILE` runs the tests that reach the fault's line instead, the
+cheapest first, for at most 30 s of CPU; where there is no FILE, one run of all tests makes it.
+A fault that changes nothing that can be seen counts as missed until a reader marks it in
+`equivalent.toml`, with the reason; such faults are left out. A stopped run goes on with what the
+JSON lacks. A test that fails without a fault, too, has noticed nothing.
 """
 
 from __future__ import annotations
 
 import ast
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +28,8 @@ from typing import Any
 
 from benchmarks._script import parser, print_table, read_json, write_json
 from benchmarks.mutation.faults import PlantedFault, sites_of
+from benchmarks.mutation.reach import Reach, record
+from benchmarks.mutation.trial import first_failure
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "lightning_stab"
@@ -42,7 +43,7 @@ ELSEWHERE = {
     "functional/initialization": ("tests/callbacks/initialization/test_*.py",),
     "models": ("tests/docs/test_defaults.py",),
 }
-SECONDS = 1200  # a fault that makes a loop endless counts as noticed
+MOST_SECONDS = 30  # of CPU for the tests that reach a line; a fault not noticed by then is missed
 
 
 def sample(number: int, seed: int, under: str = PACKAGE) -> list[PlantedFault]:
@@ -120,30 +121,38 @@ def _imports(path: Path) -> frozenset[str]:
     return frozenset(name for pair in names for name in pair if name)
 
 
-def notices(fault: PlantedFault, copy: Path, *, only_near: bool = False) -> str:
+def notices(
+    fault: PlantedFault, copy: Path, *, only_near: bool = False, reach: Reach | None = None
+) -> str:
     """Plant a fault in a copy of the project; return the first test that fails, or nothing."""
-    rounds = rounds_for(fault.path)[: -1 if only_near else None]
     target = copy / fault.path.relative_to(ROOT)
     whole = target.read_text()
     target.write_text(fault.source)
     try:
-        return next(filter(None, (_first_failure(copy, words) for words in rounds)), "")
+        chosen = reach.tests_of(fault.path, fault.line) if reach else []
+        if chosen:
+            files = sorted({name.partition("::")[0] for name in chosen})
+            there = [name for name in files if (copy / name).exists()]
+            return first_failure(copy, there, chosen, MOST_SECONDS)
+        rounds = rounds_for(fault.path)[: -1 if only_near or reach else None]
+        return next(filter(None, (first_failure(copy, words) for words in rounds)), "")
     finally:
         target.write_text(whole)
 
 
-def _first_failure(copy: Path, words: Sequence[str]) -> str:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-m", "not nightly", *words]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    settings: dict[str, Any] = {"cwd": copy, "env": environment, "text": True, "check": False}
-    try:
-        ended = subprocess.run(command, capture_output=True, timeout=SECONDS, **settings)
-    except subprocess.TimeoutExpired:
-        return "it never ended"
-    if ended.returncode in (0, 5):  # all passed, or nothing to run there
-        return ""
-    failed = [line for line in ended.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0] if failed else f"pytest ended with {ended.returncode}"
+def unsound(found: dict[str, str], copy: Path) -> list[str]:
+    """Return the tests that noticed a fault and fail without one, too: they noticed nothing."""
+    words = {first for first in found.values() if first.startswith("FAILED")}
+    names = sorted(word.partition(" ")[2] for word in words)
+    bad: list[str] = []
+    while names:
+        files = sorted({name.partition("::")[0] for name in names})
+        failed = first_failure(copy, files, names).partition(" ")[2]
+        if failed not in names:
+            break
+        names.remove(failed)
+        bad.append(failed)
+    return bad
 
 
 def copy_of_project(folder: Path) -> Path:
@@ -153,7 +162,12 @@ def copy_of_project(folder: Path) -> Path:
 
 
 def results(
-    faults: Sequence[PlantedFault], known: dict[str, str], jobs: int, *, only_near: bool
+    faults: Sequence[PlantedFault],
+    known: dict[str, str],
+    jobs: int,
+    *,
+    only_near: bool,
+    reach: Reach | None = None,
 ) -> Iterator[dict[str, str]]:
     """Yield all results up to now after each new one; every job has a copy of its own."""
     copies: Queue[Path] = Queue()
@@ -161,7 +175,7 @@ def results(
     def tried(fault: PlantedFault) -> tuple[str, str]:
         copy = copies.get()
         try:
-            return name_of(fault), notices(fault, copy, only_near=only_near)
+            return name_of(fault), notices(fault, copy, only_near=only_near, reach=reach)
         finally:
             copies.put(copy)
 
@@ -199,6 +213,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--under", default=PACKAGE, help="the folder or part that is sampled")
     options.add_argument("--near", action="store_true", help="not all tests: those nearby")
     options.add_argument(
+        "--reach", type=Path, help="only the tests that reach the line, by this file; else made"
+    )
+    options.add_argument(
         "--equivalent", type=Path, default=EQUIVALENT, help="faults that change nothing, left out"
     )
     chosen = options.parse_args(argv)
@@ -206,13 +223,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     marked = equivalent_faults(chosen.equivalent)
     faults = [f for f in sample(number, chosen.seed, under) if not is_marked(f, marked)]
     known = read_json(chosen.json, {}).get("first_failure", {})
-    for found in results(faults, known, chosen.jobs, only_near=chosen.near or chosen.small):
+    if chosen.reach and not chosen.reach.exists():
+        record(chosen.reach)
+    reach = Reach(chosen.reach) if chosen.reach else None
+    near = chosen.near or chosen.small
+    for found in results(faults, known, chosen.jobs, only_near=near, reach=reach):
         write_json(chosen.json, {"seed": chosen.seed, "first_failure": found})
     found = {name_of(fault): known[name_of(fault)] for fault in faults}
+    with tempfile.TemporaryDirectory() as folder:
+        bad = unsound(found, copy_of_project(Path(folder)))
+    found = {name: "" if first.partition(" ")[2] in bad else first for name, first in found.items()}
     rows = table(found)
     print_table(rows, "small faults that the tests notice")
     missed = [name for name in found if not found[name]]
-    everything = {"first_failure": found, "missed": missed, "table": rows}
+    everything = {"first_failure": found, "unsound": bad, "missed": missed, "table": rows}
     write_json(chosen.json, {"seed": chosen.seed, **everything})
 
 

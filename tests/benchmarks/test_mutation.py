@@ -1,12 +1,16 @@
 """Faults are planted one at a time, where they change something, and the small size runs."""
 
 import ast
+from types import SimpleNamespace
 
 import pytest
+from coverage import CoverageData
 from helpers.small_runs import numbers
 
 from benchmarks.mutation.faults import sites_of
+from benchmarks.mutation.reach import Reach
 from benchmarks.mutation.run import ROOT, equivalent_faults, is_fault, rounds_for, sample
+from benchmarks.mutation.trial import FirstFailure
 
 TEXT = '''"""A module."""
 def f(x: int = 3) -> bool:
@@ -93,6 +97,59 @@ def test_the_tests_of_what_imports_a_file_are_near_it():
     assert "tests/callbacks/test_regimes.py" in beside
     assert not set(own) & set(beside)
     assert everything == ["tests"]
+
+
+@pytest.fixture
+def reach(tmp_path):
+    """Return what two tests reach of a file of the package, as pytest-cov writes it."""
+    data = CoverageData(str(tmp_path / "map"))
+    name = "lightning_stab/functional/spikes.py"
+    lines = (ROOT / name).read_text().splitlines()
+    place = {word: next(i for i, text in enumerate(lines, start=1) if word in text) for word in (
+        "BEYOND_ANY_SCALE =", "early_minimum: int", "def accept", "def is_spike")}  # fmt: skip
+    accept, is_spike = place["def accept"], place["def is_spike"]
+    for context, reached in (
+        ("", [place["BEYOND_ANY_SCALE ="], place["early_minimum: int"], accept, is_spike]),
+        ("tests/a.py::test_large|run", [accept + 2, accept + 3, is_spike + 2, is_spike + 3]),
+        ("tests/b.py::test_small|run", [accept + 2]),
+        ("tests/b.py::test_small|setup", [accept + 3]),
+    ):
+        data.set_context(context)
+        data.add_lines({name: reached})
+    data.write()
+    return Reach(tmp_path / "map"), ROOT / name, place
+
+
+def test_the_tests_that_reach_a_line_come_with_the_smallest_first(reach):
+    known, path, place = reach
+    small, large = "tests/b.py::test_small", "tests/a.py::test_large"
+    assert known.tests_of(path, place["def accept"] + 2) == [small, large]
+    assert known.tests_of(path, place["def is_spike"] + 2) == [large]
+
+
+def test_what_runs_at_an_import_is_reached_by_what_stands_around_it(reach):
+    known, path, place = reach
+    both = ["tests/b.py::test_small", "tests/a.py::test_large"]
+    assert known.tests_of(path, place["def is_spike"]) == both[1:]
+    assert known.tests_of(path, place["early_minimum: int"]) == both
+    assert known.tests_of(path, place["BEYOND_ANY_SCALE ="]) == both
+    assert known.tests_of(ROOT / "lightning_stab/errors.py", 1) == []
+
+
+def test_the_chosen_tests_run_in_their_order_until_the_time_is_over():
+    items = [SimpleNamespace(nodeid=name) for name in "abc"]
+    plugin = FirstFailure(["c", "gone", "a"], seconds=60)
+    plugin.pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == ["c", "a"]
+    plugin.pytest_runtest_logfinish()
+    report = SimpleNamespace(failed=False, nodeid="c")
+    plugin.pytest_runtest_logreport(report)
+    assert plugin.failed == ""
+    for name in "ab":
+        plugin.pytest_runtest_logreport(SimpleNamespace(failed=True, nodeid=name))
+    assert plugin.failed == "FAILED a"
+    with pytest.raises(pytest.exit.Exception):
+        FirstFailure(None, seconds=-1e9).pytest_runtest_logfinish()
 
 
 @pytest.mark.nightly

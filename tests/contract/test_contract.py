@@ -3,11 +3,13 @@
 import contextlib
 import copy
 import functools
+import gc
 import inspect
 import math
 import pickle
 import random
 import signal
+import weakref
 from pathlib import Path
 
 import jsonargparse
@@ -119,6 +121,22 @@ def test_yaml_keeps_it(name):
     dumped = parser.dump(parser.parse_args(words))
     again = parser.instantiate_classes(parser.parse_string(dumped)).callback
     assert repr(again) == repr(CALLBACKS[name]())
+
+
+class Remembers(Net):
+    """Keeps weak references to each batch."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.__dict__.setdefault("batches", []).append(weakref.ref(batch[0]))
+
+
+@every
+def test_no_batch_is_kept_alive(name):
+    callback, module = CALLBACKS[name](), Remembers()
+    trainer = fit([callback], module)
+    gc.collect()
+    assert len(module.batches) == trainer.global_step == 8
+    assert [batch() for batch in module.batches] == [None] * 8
 
 
 # --- both Lightning packages ----------------------------------------------------------------------

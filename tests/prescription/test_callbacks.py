@@ -20,9 +20,16 @@ from lightning_stab.prescription import (
     StandardizeInputs,
     StandardizeTargets,
 )
-from lightning_stab.prescription.surgery import NormedActivation, SkipSequential
+from lightning_stab.prescription.standardize import mean_and_std
+from lightning_stab.prescription.surgery import (
+    NormedActivation,
+    SkipSequential,
+    long_sequences,
+    norm_for,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+nan, inf = float("nan"), float("inf")
 
 
 class Net(LightningModule):
@@ -183,6 +190,140 @@ def test_targets_are_learnt_standardised_and_predicted_in_their_units():
     error = (module(x).squeeze() - y).std() / y.std()
     assert error < 0.1  # with plain SGD, and targets of thousands
     assert module.net[1].target_mean.item() == pytest.approx(y.mean().item(), rel=1e-5)
+
+
+def test_mean_and_deviation_by_hand():
+    rows = torch.tensor([[1.0, 5.0, nan, 0.0], [3.0, 5.0, 4.0, 0.0], [inf, 5.0, 4.0, 0.0]])
+    mean, std = mean_and_std(rows, [0])
+    assert mean.tolist() == [[2.0, 5.0, 4.0, 0.0]]
+    assert std.tolist() == [[1.0, 1.0, 1.0, 1.0]]  # what is constant has 1
+    rare = torch.zeros(1000, 1)
+    rare[0] = 1000.0  # 999 from the mean of 1, and a deviation of 31.6
+    assert mean_and_std(rare, [0])[1].item() == pytest.approx(99.9)
+    assert mean_and_std(torch.full((3, 1), nan), [0])[0].item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "dims", "shape"),
+    [
+        (nn.Linear(4, 1), torch.randn(32, 4), (0,), (4,)),
+        (nn.Linear(4, 1), torch.randn(32, 3, 4), (0, 1), (4,)),  # a sequence: each feature once
+        (nn.Linear(12, 1), torch.randn(32, 3, 4), (0,), (12,)),  # flattened by the module
+        (nn.Linear(8, 1), torch.randn(32, 2, 2, 2), (0,), (8,)),
+        (nn.Conv1d(3, 1, 2), torch.randn(32, 3, 4), (0, 2), (3, 1)),
+        (nn.Conv2d(3, 1, 2), torch.randn(32, 3, 4, 4), (0, 2, 3), (3, 1, 1)),
+        (nn.Conv3d(3, 1, 2), torch.randn(32, 3, 4, 4, 4), (0, 2, 3, 4), (3, 1, 1, 1)),
+    ],
+)
+def test_each_feature_or_channel_is_measured_over_all_the_rest(layer, x, dims, shape):
+    x = x * 3 + 2
+    flat = isinstance(layer, nn.Linear) and x.shape[-1] != layer.in_features
+    net = Net(*[nn.Flatten()] * flat, layer, nn.Flatten(), nn.LazyLinear(1))
+    data = DataLoader(TensorDataset(x, torch.zeros(32)), batch_size=8)
+    net(x)  # makes the lazy layer
+    fitted(net, StandardizeInputs(), data)
+    seen = x.flatten(1) if flat else x
+    assert layer.input_mean.shape == layer.input_std.shape == shape
+    assert torch.allclose(layer.input_mean.flatten(), seen.mean(dims), atol=1e-5)
+    assert torch.allclose(layer.input_std.flatten(), seen.std(dims, correction=0), atol=1e-5)
+    plain = copy.deepcopy(layer)
+    plain.__class__ = type(layer).__mro__[1]
+    expected = plain((seen - layer.input_mean) / layer.input_std)
+    assert torch.allclose(layer(seen), expected, atol=1e-5)
+
+
+def test_a_rescaled_layers_gradient_is_that_of_standardised_targets():
+    net, y = Net(nn.Linear(4, 8), nn.Linear(8, 1)), torch.randn(64) * 1000 + 300
+    x = torch.randn(64, 4)
+    fitted(net, StandardizeTargets(), DataLoader(TensorDataset(x, y), batch_size=64), max_steps=1)
+    layer = net.net[1]
+    mean, std = y.mean(), y.std(correction=0)
+    assert layer.target_mean.tolist() == pytest.approx([mean.item()], rel=1e-5)
+    assert layer.target_std.tolist() == pytest.approx([std.item()], rel=1e-5)
+    hidden = torch.randn(64, 8)
+    plain = functional.linear(hidden, layer.weight, layer.bias)
+    assert torch.allclose(layer(hidden), plain * std + mean, rtol=1e-4)
+    loss = functional.mse_loss(layer(hidden).squeeze(1), y)
+    ours = torch.autograd.grad(loss, layer.weight)[0]
+    standard = functional.mse_loss(plain.squeeze(1), (y - mean) / std)
+    theirs = torch.autograd.grad(standard, layer.weight)[0]
+    assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_targets_of_several_columns_are_standardised_each():
+    y = torch.randn(64, 2) * torch.tensor([1.0, 100.0]) + 7
+    net = Net(nn.Linear(4, 8), nn.Linear(8, 2))
+    data = DataLoader(TensorDataset(torch.randn(64, 4), y), batch_size=8)
+    fitted(net, StandardizeTargets(), data)
+    assert torch.allclose(net.net[1].target_std, y.std(0, correction=0), rtol=1e-4)
+
+
+def test_at_most_ten_thousand_rows_are_read_evenly_spread():
+    read = []
+
+    class Counted(TensorDataset):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    data = DataLoader(Counted(torch.randn(20_001, 4), torch.zeros(20_001)), batch_size=8)
+    net = Net(nn.Linear(4, 1))
+    fitted(net, StandardizeInputs(), data, max_steps=1)
+    assert read[:10_001] == list(range(0, 20_001, 2))
+
+
+@pytest.mark.parametrize(("layer", "norm", "kind"), [
+    (nn.Conv1d(4, 6, 1), "batch", nn.BatchNorm1d), (nn.Conv3d(4, 6, 1), "batch", nn.BatchNorm3d),
+    (nn.ConvTranspose2d(4, 6, 1), "batch", nn.BatchNorm2d),
+    (nn.Linear(4, 6), "batch", nn.BatchNorm1d),
+])  # fmt: skip
+def test_a_norm_has_the_width_and_the_dimensions_of_its_layer(layer, norm, kind):
+    made = norm_for(layer, norm)
+    assert type(made) is kind
+    assert made.num_features == 6
+    assert norm_for(nn.Conv2d(4, 6, 1), "layer").num_groups == 1
+
+
+def test_long_sequences_have_four_weight_layers_and_are_plain():
+    nets = nn.ModuleDict({
+        "three": nn.Sequential(*[nn.Linear(2, 2)] * 3),
+        "four": nn.Sequential(*[nn.Linear(2, 2)] * 4),
+        "nested": nn.Sequential(nn.Sequential(*[nn.Linear(2, 2)] * 2), nn.Linear(2, 2)),
+        "list": nn.ModuleList([nn.Linear(2, 2)] * 5),
+    })  # fmt: skip
+    assert long_sequences(nets) == ["four"]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_skip_stands_around_every_so_many_layers(every):
+    parts = [nn.Linear(3, 3) for _ in range(7)]
+    x = torch.randn(2, 3)
+    kept, z = None, x
+    for place, part in enumerate(parts):
+        if place % every == 0:
+            z = z if kept is None else z + kept
+            kept = z
+        z = part(z)
+    assert torch.allclose(SkipSequential(nn.Sequential(*parts), every)(x), z)
+
+
+def test_settings_are_those_of_the_first_group_and_scale_the_others():
+    class Two(Net):
+        def configure_optimizers(self):
+            first, *rest = self.net.parameters()
+            groups = [{"params": [first], "lr": 0.1}, {"params": rest, "lr": 0.3,
+                                                       "weight_decay": 0.0}]  # fmt: skip
+            return torch.optim.SGD(groups, weight_decay=0.5)
+
+    trainer = fitted(Two(*layers()), OptimizerSettings(0.05, weight_decay=0.25, momentum=0.5))
+    groups = trainer.optimizers[0].param_groups
+    assert [g["lr"] for g in groups] == pytest.approx([0.05, 0.15])
+    assert [g["weight_decay"] for g in groups] == [0.25, 0.0]  # only where there is any
+    assert [g["momentum"] for g in groups] == [0.5, 0.5]
+    for wrong in ({"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -0.1}):
+        with pytest.raises(InvalidArgumentError):
+            OptimizerSettings(**wrong)
+    OptimizerSettings(momentum=0.0, weight_decay=0.0)
 
 
 class Stream(IterableDataset):

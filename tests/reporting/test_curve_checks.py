@@ -103,3 +103,150 @@ def test_the_step_of_a_divergence_is_where_it_left_for_good():
     values = np.r_[falling(50), np.geomspace(0.2, 1e6, 50)]
     (found,) = check_curves(run_of(train_loss=values))
     assert 55 <= found["step"] <= 70
+
+
+def found(id_, **curves):
+    return next((f for f in check_curves(run_of(**curves)) if f["id"] == id_), None)
+
+
+@pytest.mark.parametrize(("points", "known"), [(7, False), (8, True)])
+def test_a_divergence_is_judged_from_eight_points_on(points, known):
+    values = [1.0, 0.5, *[9.0] * (points - 2)]
+    assert (found("diverged", train_loss=values) is not None) == known
+
+
+@pytest.mark.parametrize(
+    ("start", "best", "last", "diverged"),
+    [(1.0, 1.0, 2.0, False), (1.0, 1.0, 2.01, True),  # twice the start
+     (1.0, -2.0, 4.0, False), (1.0, -2.0, 4.01, True),  # by more than it ever came down
+     (-1.0, -1.0, 0.0, False), (-1.0, -1.0, 0.01, True)],
+)  # fmt: skip
+def test_a_loss_has_diverged_when_it_doubled_and_rose_further_than_it_fell(
+    start, best, last, diverged
+):
+    values = [start, *[best] * 5, *[last] * 5]
+    at = found("diverged", train_loss=values)
+    assert (at is not None) == diverged
+    if at:
+        assert at["step"] == 6
+        assert at["evidence"] == {"first_loss": {"value": start}, "last_loss": {"value": last}}
+        assert f"rose from {start:g} at the start to {last:g} at the end" in at["message"]
+
+
+@pytest.mark.parametrize(("points", "known"), [(15, False), (16, True)])
+def test_that_nothing_was_learnt_is_said_from_sixteen_points_on(points, known):
+    at = found("nothing-learnt", train_loss=[2.0] * points)
+    assert (at is not None) == known
+    assert at is None or (at["step"], at["from_curves"], at["layers"]) == (0, True, [])
+
+
+@pytest.mark.parametrize(("end", "flat"), [(1.97, True), (1.95, False)])
+def test_two_per_cent_of_the_start_are_learning(end, flat):
+    values = [*[2.0] * 8, *[end] * 8]
+    assert (found("nothing-learnt", train_loss=values) is not None) == flat
+
+
+def test_an_improvement_has_to_be_twice_the_noise():
+    values = np.tile([1.0, 2.0], 10)  # neighbours differ by 1; a median of 3 has 1 / sqrt(3)
+    low, enough = values.copy(), values.copy()
+    low[-3:] -= 2.1  # the least median is then 1.1 below the first, of 2 / sqrt(3) = 1.155
+    enough[-3:] -= 2.2
+    assert found("nothing-learnt", train_loss=low)
+    assert not found("nothing-learnt", train_loss=enough)
+
+
+def spiked(*heights, length=60):
+    values = np.r_[2.0, 2.0, 2.0, np.ones(length - 3)]
+    for place, height in heights:
+        values[place] += height
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "severity", "words"),
+    [
+        (spiked((30, 0.31)), "info", "jumped 1 time, to 1.31 at step 30."),
+        (spiked((30, 0.29)), None, ""),  # less than 0.3 of the range
+        (spiked((30, 1.1)), "warning", "jumped 1 time, to 2.1 at step 30."),  # above its start
+        (spiked((25, 0.4), (50, 0.7)), "info", "jumped 2 times, to 1.7 at step 50."),
+        (spiked((25, 0.4), (26, 0.4)), "info", "jumped 1 time"),  # one that lasts
+        (spiked((20, 9.0), length=31), None, ""),  # too short to judge
+        (spiked((20, 9.0), length=32), "warning", "jumped 1 time"),
+    ],
+)
+def test_spikes_are_counted_and_those_above_the_start_are_alarms(values, severity, words):
+    at = found("loss-spikes", train_loss=values)
+    assert (at and at["severity"]) == severity
+    assert not at or words in at["message"]
+    assert not at or at["evidence"]["highest_loss"]["value"] == values[3:].max()
+
+
+def test_three_spikes_below_the_start_are_an_alarm():
+    values = np.linspace(9.0, 0.0, 200)
+    values[[120, 150, 180]] += 3.0
+    at = found("loss-spikes", train_loss=values)
+    assert (at["severity"], at["step"]) == ("warning", 120)
+
+
+@pytest.mark.parametrize(("since", "known"), [(0.5, True), (0.7, False)])
+def test_a_plateau_is_named_where_it_fills_the_last_two_fifths(since, known):
+    down = int(200 * since)
+    values = np.r_[np.linspace(2.0, 1.0, down), np.full(200 - down, 1.0)]
+    at = found("plateau", train_loss=values)
+    assert (at is not None) == known
+    assert at is None or at["step"] == pytest.approx(down, abs=6)
+
+
+@pytest.mark.parametrize(
+    ("val", "overfits"),
+    [
+        ([2.0, 1.0, 1.51, 1.51, 1.51], True),  # half of what it had come down
+        ([2.0, 1.0, 1.49, 1.49, 1.49], False),
+        ([2.0, 1.5, 1.0, 1.6, 1.6], False),  # the best is among the last three
+        ([1.0, 1.03, 1.03, 1.03], True),  # never came down: 5 % of the best stand for it
+        ([1.0, 1.02, 1.02, 1.02], False),
+        ([1.0, 2.0, 2.0], False),  # too few
+    ],
+)
+def test_overfitting_is_a_rise_by_half_of_what_the_loss_had_come_down(val, overfits):
+    at = found("overfitting", train_loss=np.linspace(2.0, 0.5, 20), val_loss=val)
+    assert (at is not None) == overfits
+    if at:
+        assert at["step"] == int(np.argmin(val))
+        assert at["evidence"] == {"best": {"value": 1.0}, "last": {"value": val[-1]}}
+
+
+def test_without_a_training_loss_that_falls_on_it_is_no_overfitting():
+    val = [2.0, 1.0, 2.0, 2.0, 2.0]
+    assert not found("overfitting", train_loss=np.linspace(0.5, 2.0, 20), val_loss=val)
+    assert not found("overfitting", val_loss=val)
+
+
+@pytest.mark.parametrize(("late", "severity"), [(0.89, "info"), (0.87, "warning")])
+def test_a_metric_holds_within_two_per_cent_of_its_best(late, severity):
+    curves = FAULTS["overfitting"]
+    at = found("overfitting", **curves, val_accuracy=[0.2, 0.9, *[late] * 10])
+    assert at["severity"] == severity
+    errors = [0.8, 0.1, *[0.1 + 0.9 - late] * 10]
+    assert found("overfitting", **curves, val_err=errors)["severity"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("values", "short"),
+    [
+        ([*np.linspace(2.0, 1.0, 33), *np.linspace(1.0, 0.85, 8)[1:]], True),
+        ([*np.linspace(2.0, 1.0, 33), *np.linspace(1.0, 0.98, 8)[1:]], False),
+        (np.linspace(2.0, 1.0, 6), True),
+        (np.linspace(2.0, 1.0, 5), False),
+    ],
+)
+def test_a_run_was_too_short_where_a_tenth_came_in_the_last_fifth(values, short):
+    at = found("too-short", train_loss=values)
+    assert (at is not None) == short
+    assert at is None or at["step"] == len(values) - 1
+
+
+def test_a_share_of_a_straight_line_is_its_last_fifth():
+    assert found("too-short", train_loss=np.linspace(2.0, 1.0, 102))["evidence"]["late_share"][
+        "value"
+    ] == pytest.approx(0.2, abs=0.01)

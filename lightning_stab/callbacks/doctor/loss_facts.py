@@ -91,7 +91,7 @@ class LossHistory(FactSource):
         if len(before) >= LEAST_RECENT:
             usual = median(before)
             swing = max(median(abs(x - usual) for x in before), 0.1 * abs(self._first[0]))
-            if (loss - usual) / swing > SPIKE_SWINGS:
+            if swing > 0 and (loss - usual) / swing > SPIKE_SWINGS:  # else nothing has a scale
                 self._heights.append((loss - usual) / max(abs(usual), swing))
 
     def facts(self) -> dict[str, float]:

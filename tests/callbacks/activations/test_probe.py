@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from lightning_stab.callbacks.activations.probe import ActivationProbe
+from lightning_stab.callbacks.activations.recognition import unit_layout_of
 from lightning_stab.functional.activation_kinds import FLAT
 
 MEAN, STD, DEAD, SATURATED, INPUT_STD, SAMPLES = range(6)
@@ -450,3 +451,18 @@ def test_a_watched_module_can_be_pickled_and_copied_and_its_copies_are_not_watch
     net(x(5, 4))
     probe.remove()
     assert [layer.name for layer in probe.layers] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("module", "dimension", "units"),
+    [
+        (nn.Linear(3, 5), -1, 5), (nn.Bilinear(3, 3, 5), -1, 5), (nn.Conv1d(3, 5, 1), -2, 5),
+        (nn.Conv2d(3, 5, 1), -3, 5), (nn.Conv3d(3, 5, 1), -4, 5),
+        (nn.ConvTranspose2d(3, 5, 1), -3, 5), (nn.BatchNorm1d(5), 1, 5), (nn.BatchNorm2d(5), 1, 5),
+        (nn.InstanceNorm1d(5), 1, 5), (nn.GroupNorm(2, 6), 1, 6), (nn.LayerNorm((4, 5)), -1, 5),
+    ],
+)  # fmt: skip
+def test_which_dimension_holds_the_units(module, dimension, units):
+    layout = unit_layout_of(module)
+    assert (layout.identity, layout.dimension, layout.features) == (id(module), dimension, units)
+    assert unit_layout_of(nn.ReLU()) is unit_layout_of(nn.Embedding(3, 5)) is None

@@ -1,19 +1,25 @@
 """The facts that the doctor measures are their formulas, worked out by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.doctor_programs import Program, doctor, examined, learnable, mlp
 from helpers.lightning_twins import SmallGAN, batches, built, fit
+from torch import nn
 from torch.nn import functional
 
 from lightning_stab import StepGuard
 from lightning_stab.callbacks._trainer.device_values import to_host
-from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks
+from lightning_stab.callbacks._trainer.logging import is_due
+from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
 from lightning_stab.callbacks.doctor.loss_facts import LossHistory
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
+from lightning_stab.callbacks.doctor.pairs import ShuffledPairs
 from lightning_stab.callbacks.doctor.report import FACTS
+from lightning_stab.callbacks.doctor.state import DoctorState
+from lightning_stab.callbacks.doctor.step_facts import StepFacts
 from lightning_stab.callbacks.doctor.validation_facts import ValidationHistory
 
 BASELINE, BLIND = 2.0, 4.0
@@ -228,3 +234,341 @@ def test_it_is_said_that_the_loss_of_several_optimizers_is_not_judged():
         watcher = doctor(1)
         examined(program, data, watcher=watcher)
         assert len([s for s in watcher.unseen if "several optimizers" in s]) == said
+
+
+class Steps:
+    """Plain steps of one weight and one bias, with changes by hand."""
+
+    def __init__(self, *shapes, weight_decay=0.0):
+        self.module = nn.ParameterDict({f"p{i}": nn.Parameter(torch.zeros(s))
+                                        for i, s in enumerate(shapes)})  # fmt: skip
+        self.optimizer = torch.optim.SGD(self.module.values(), 1.0, weight_decay=weight_decay)
+        self.trainer = SimpleNamespace(optimizers=[self.optimizer])
+        self.facts_of = StepFacts()
+
+    def take(self, values, number, norm=1.0, first=False, early=True, full=True, index=0):
+        params = list(self.module.values())
+        step = SimpleNamespace(
+            index=index, total=torch.tensor(norm), trainer=self.trainer, module=self.module,
+            optimizer=self.optimizer, params=params, names=lambda: list(self.module),
+        )  # fmt: skip
+        self.facts_of.measure(step, first=first)
+        with torch.no_grad():
+            for p, value in zip(params, values, strict=True):
+                p.fill_(value)
+        self.facts_of.compare(number, early=early, full=full)
+        to_host(self.facts_of.pending())
+        return self.facts_of.facts()
+
+
+def test_updates_and_distances_of_weights_in_numbers():
+    steps = Steps((4, 4), (3, 3))
+    with torch.no_grad():
+        steps.module["p0"].fill_(1.0)
+        steps.module["p1"].fill_(2.0)
+    facts = steps.take([1.1, 2.4], 0, first=True)
+    assert facts["update_ratio"] == facts["early_update_ratio"] == pytest.approx(0.15)
+    assert facts["travelled"] == pytest.approx(0.15)  # from the start, relative to the weight
+    assert facts["weight_growth"] == 1.0
+    facts = steps.take([1.2, 2.8], 4, early=False)
+    # one tenth of 1.1 and a sixth; the middle of this step's ratios beside the one before
+    ratios = [0.15, (0.1 / 1.1 + 0.4 / 2.4) / 2]
+    assert facts["update_ratio"] == pytest.approx(sum(ratios) / 2)
+    assert facts["early_update_ratio"] == pytest.approx(0.15)
+    assert facts["travelled"] == pytest.approx((0.2 / 1.1 + 0.8 / 2.4) / 2, rel=1e-5)
+    # four steps of 0.1 would have gone 0.4: the weights came from 1.1 to 1.2 at one step's change
+    assert facts["straightness"] == pytest.approx(0.25, rel=1e-5)
+    size = math.sqrt(16 * 1.2**2 + 9 * 2.8**2) / math.sqrt(16 * 1.1**2 + 9 * 2.4**2)
+    assert facts["weight_growth"] == pytest.approx(size)
+    assert steps.facts_of.largest_ratio == pytest.approx(0.15)
+
+
+def test_a_weight_that_starts_at_zero_has_no_ratio_and_does_not_grow():
+    steps = Steps((4, 4), (3, 3))
+    with torch.no_grad():
+        steps.module["p1"].fill_(2.0)
+    facts = steps.take([1.0, 2.2], 0, first=True)
+    assert facts["update_ratio"] == pytest.approx(0.1)
+    facts = steps.take([9.0, 2.2], 1)
+    assert facts["weight_growth"] == 1.0
+    assert facts["early_update_ratio"] == pytest.approx(0.1)  # its own 800 % are no update ratio
+
+
+def test_the_present_ratio_is_the_middle_of_the_last_five():
+    steps, value = Steps((2, 2)), 1.0
+    with torch.no_grad():
+        steps.module["p0"].fill_(value)
+    for place, ratio in enumerate((0.9, 0.5, 0.1, 0.2, 0.3, 0.6)):
+        value *= 1 + ratio
+        facts = steps.take([value], place, first=place == 0, norm=0.0 if place > 2 else 1.0)
+    assert facts["update_ratio"] == pytest.approx(0.3)
+    assert facts["zero_gradient"] == pytest.approx(3 / 5)  # of the last five
+    assert steps.facts_of.largest_ratio == pytest.approx(0.9)
+
+
+def test_the_gradients_growth_is_that_of_the_last_over_the_middle_of_the_first_ten():
+    steps = Steps((2, 2))
+    for place in range(10):
+        facts = steps.take([1.0], place, norm=2.0 if place else 50.0, index=0)
+    assert "gradient_growth_log10" not in facts
+    assert steps.facts_of.first_norm == 2.0
+    facts = steps.take([1.0], 10, norm=7.0)
+    facts = steps.take([1.0], 11, norm=200.0)
+    assert facts["gradient_growth_log10"] == pytest.approx(2.0)
+    assert steps.take([1.0], 12, norm=math.inf)["gradient_growth_log10"] == pytest.approx(2.0)
+    assert "gradient_growth_log10" not in steps.take([1.0], 13, norm=0.0)
+    assert steps.take([1.0], 14, norm=20.0, index=1).get("gradient_growth_log10") is None
+    assert math.isnan(Steps((2, 2)).facts_of.first_norm)
+
+
+def test_what_the_first_step_shows_of_optimizers():
+    steps = Steps((2, 2), (2,), (3,), weight_decay=0.5)
+    steps.module["p1"].requires_grad_(False)
+    extra = nn.Parameter(torch.zeros(2, 2))
+    steps.module["extra"] = extra
+    facts_of, params = steps.facts_of, list(steps.module.values())[:3]
+    step = SimpleNamespace(index=0, total=torch.tensor(1.0), trainer=steps.trainer, params=params,
+                           module=steps.module, optimizer=steps.optimizer,
+                           names=lambda: ["p0", "p1", "p2"])  # fmt: skip
+    facts_of.measure(step, first=True)
+    facts = facts_of.facts()
+    assert facts["frozen_held"] == {"p1": 1.0}
+    assert facts["unoptimized"] == {"extra": 1.0}
+    assert facts["weight_decay"] == 0.5
+    step.optimizer = torch.optim.SGD([extra], 1.0)  # the module's own: which it has is not known
+    facts_of.measure(step, first=True)
+    assert facts_of.facts()["unoptimized"] == {}
+    assert facts_of.facts()["weight_decay"] == 0.0
+
+
+def test_steps_without_a_gradient_are_counted_by_parameter_and_optimizer():
+    steps = Steps((2, 2), (2,))
+    steps.module["p1"].grad = torch.ones(2)
+    for sampled in (True, False, True):
+        steps.facts_of.before_step(steps.trainer, steps.module, steps.optimizer, sampled=sampled)
+    steps.module["p0"].grad = torch.ones(2, 2)
+    for _ in range(2):
+        steps.facts_of.before_step(steps.trainer, steps.module, steps.optimizer, sampled=True)
+    assert steps.facts_of.facts()["without_gradient"] == {"p0": 0.5}
+    again = StepFacts()
+    again.load_state_dict(steps.facts_of.state_dict())
+    again.before_step(steps.trainer, steps.module, steps.optimizer, sampled=True)
+    assert again.facts()["without_gradient"] == {"p0": 0.4}
+
+
+@pytest.mark.parametrize(("cleared", "stale"), [(True, 0.0), (False, 1.0)])
+def test_gradients_that_are_not_cleared_are_stale(cleared, stale):
+    steps = Steps((2, 2), (2,))
+    for p in steps.module.values():
+        p.grad = torch.ones_like(p)
+    steps.facts_of.before_step(steps.trainer, steps.module, steps.optimizer, sampled=True)
+    if cleared:
+        steps.optimizer.zero_grad()
+    steps.facts_of.before_backward(torch.tensor(1.0), steps.module, first=False)
+    for p in steps.module.values():
+        p.grad = torch.ones_like(p)
+    steps.facts_of.before_step(steps.trainer, steps.module, steps.optimizer, sampled=False)
+    assert steps.facts_of.facts()["stale_gradients"] == stale
+
+
+def test_after_a_failure_weights_and_gradients_are_looked_at():
+    steps = Steps((2, 2), (2,))
+    with torch.no_grad():
+        steps.module["p1"][0] = math.nan
+    steps.module["p0"].grad = torch.full((2, 2), math.inf)
+    steps.facts_of.measure_end(steps.module, alone=False)
+    assert steps.facts_of.facts()["nonfinite_weights"] == {"p1": 1.0}
+    assert "nonfinite_gradients" not in steps.facts_of.facts()
+    steps.facts_of.measure_end(steps.module, alone=True)
+    assert steps.facts_of.facts()["nonfinite_gradients"] == {"p0": 1.0}
+
+
+# --- which steps are sampled ----------------------------------------------------------------------
+
+
+def sampled(steps, rates, every=1000):
+    """Return at which steps everything is measured, and at which the update."""
+    state, module = DoctorState(every), nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(module.parameters(), 1.0)
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(
+        batch_progress=SimpleNamespace(total=SimpleNamespace(completed=0))))  # fmt: skip
+    trainer = SimpleNamespace(optimizers=[optimizer], num_training_batches=10, fit_loop=loop,
+                              accumulate_grad_batches=1)  # fmt: skip
+    full, updates = [], []
+    for step in steps:
+        optimizer.param_groups[0]["lr"] = rates(step)
+        state.begin_batch(trainer, module, [torch.zeros(4, 2)], step)
+        full += [step] * state._is_full
+        updates += [step] * state._is_early
+        state.steps.early_seen += state._is_early
+        state.remove_hooks()
+    return full, updates
+
+
+def test_the_first_steps_and_every_fiftieth_of_the_first_500_are_sampled():
+    full, early = sampled(range(1200), lambda step: 0.1, every=300)
+    beginning = [0, 4, 9, 19, *[s for s in range(1200) if s < 500 and is_due(s, 50)]]
+    later = [s for s in range(500, 1200) if is_due(s, 300)]
+    assert full == sorted({*beginning, *later})
+    assert early == list(range(10))
+
+
+def test_early_updates_are_those_after_the_warm_up():
+    early = sampled(range(40), lambda step: 0.1 * min(step, 8))[1]
+    assert early == list(range(9, 19))
+
+
+# --- pairs ----------------------------------------------------------------------------------------
+
+
+def test_the_baseline_of_pairs_is_the_least_mean_of_three_in_a_row():
+    pairs = ShuffledPairs()
+    assert math.isnan(pairs.baseline)
+    pairs._update([4.0, math.nan, 2.0])
+    assert pairs.baseline == 3.0
+    pairs._update([3.0, 1.0, 5.0])
+    assert pairs.baseline == 2.0  # of 2, 3 and 1
+
+
+X, Y = torch.arange(8.0).reshape(4, 2), torch.arange(4)
+
+
+@pytest.mark.parametrize(
+    ("batch", "targets"),
+    [
+        ((X, Y), [2, 3, 0, 1]), ([X, Y, X], [2, 3, 0, 1]), ({"x": X, "Labels": Y}, [2, 3, 0, 1]),
+        ({"x": X, "labels": Y, "y": Y}, None), ({"x": X, "z": Y}, None), ((X, Y[:3]), None),
+        ((X,), None), (X, None), ((X, torch.tensor(1)), None), ({"y": torch.tensor(1)}, None),
+        ((X[:1], Y[:1]), None),
+    ],
+)  # fmt: skip
+def test_targets_are_exchanged_where_they_are_known(batch, targets):
+    found = ShuffledPairs()._exchange(batch)
+    if targets is None:
+        assert found is None
+    else:
+        assert type(found) is type(batch)
+        key = 1 if type(batch) is not dict else "Labels"
+        assert found[key].tolist() == targets
+        assert batch[key].tolist() == [0, 1, 2, 3]  # the batch itself stays
+
+
+def test_of_single_rows_the_targets_of_the_batch_before_are_taken():
+    pairs = ShuffledPairs()
+    assert pairs._exchange((X[:1], Y[:1])) is None
+    assert pairs._exchange((X[1:2], Y[1:2]))[1].tolist() == [0]
+    assert pairs._exchange((X[2:3], Y[2:3]))[1].tolist() == [1]
+
+
+# --- windows of units -----------------------------------------------------------------------------
+
+
+def test_a_unit_is_followed_over_a_window_before_it_is_called_dead():
+    units = UnitFacts()
+    for steps, samples, known in ((1, 999.0, False), (2, 23.0, False), (2, 24.0, True)):
+        units._known.clear()
+        units._steps = steps
+        units._update(["a", "b"], [0.5, math.nan, 0.1, 0.2, samples, samples])
+        assert units._known.get("dead_fraction") == ({"a": 0.5} if known else None)
+        assert units._known.get("most_dead") == (0.5 if known else None)
+        assert units._known["saturated_fraction"] == {"a": 0.1, "b": 0.2}
+    units._steps = 1
+    units._update(["a"], [0.25, 0.3, 1000.0])
+    assert units._known["dead_fraction"] == {"a": 0.25}
+    assert units._known["saturated_at_start"] == {"a": 0.1, "b": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("steps", "samples", "begins"),
+    [(4, 24.0, True), (3, 24.0, False), (4, 23.0, False), (1, 1000.0, True), (1, 999.0, False)],
+)
+def test_a_window_ends_after_four_steps_or_a_thousand_samples(steps, samples, begins):
+    units = UnitFacts()
+    units._steps, units._samples = steps, samples
+    units.start(nn.Linear(2, 2))
+    units.stop()
+    assert units._steps == (1 if begins else steps + 1)
+    assert units._samples == (0.0 if begins else samples)
+
+
+def test_what_has_shrunk_to_nothing_has_the_ratio_of_the_least_number():
+    facts = BatchFacts()
+    for rms, ratio in (
+        ({"a": 0.0, "b": 1.0, "c": 5.0}, -45.0),
+        ({"a": 10.0, "b": 1.0, "c": 9.0}, 1.0),
+    ):
+        facts._update_gradients(rms)
+        assert facts._known["gradient_depth_log10"] == pytest.approx(ratio)
+    assert facts._known["gradient_depth_start_log10"] == -45.0
+    assert facts._known["depth"] == 3.0
+    facts._update_time({"a": [1.0, 10.0], "b": [1e3, 1.0], "c": [math.nan, 1.0]})
+    assert facts._known["gradient_time_log10"] == pytest.approx(3.0)
+    facts._update_inputs([100.0, 0.1])
+    assert facts._known["input_size"] == 100.0
+    assert facts._known["input_spread"] == pytest.approx(3.0)
+
+
+def test_the_variety_and_the_baseline_are_means_of_the_latest():
+    facts = BatchFacts()
+    for place in range(12):
+        facts._update_loss_inputs({"batch_variety": float(place)})
+        assert ("batch_variety" in facts._known) == (place >= 3)
+    assert facts._known["batch_variety"] == sum(range(2, 12)) / 10
+    facts._update_loss_inputs({"batch_variety": math.nan, "other": 3.0})
+    assert facts._known["other"] == 3.0
+    for place in range(7):
+        facts._add_baseline([float(place), 1.0])
+    assert (facts.baseline, facts.blind, facts.knows_baseline) == (4.0, 1.0, True)
+    facts._add_baseline([math.nan, 1.0])
+    assert not facts.knows_baseline
+    assert math.isnan(facts.baseline)
+
+
+@pytest.mark.parametrize("end", ["end_fit", "end_validation"])
+def test_the_latest_losses_are_taken_in_at_the_end(end):
+    state, module = DoctorState(1000), nn.Linear(2, 2)
+    state._losses.add(torch.tensor(math.nan))
+    if end == "end_fit":
+        state.end_fit(module, alone=False)
+    else:
+        state.end_validation(SimpleNamespace(callback_metrics={}))
+    assert state._losses.facts()["nonfinite_losses"] == 1.0
+
+
+def test_the_facts_of_a_fit_that_are_no_sources_own():
+    state = DoctorState(1000)
+    state._rate, state._highest_rate = 0.1, 0.4
+    state._num_batches, state._losses.rows, state.steps._largest = 7, 8, 0.5
+    trainer = SimpleNamespace(estimated_stepping_batches=40, global_step=10, overfit_batches=0,
+                              fast_dev_run=False)  # fmt: skip
+    facts = state.facts(trainer, "validation")
+    assert (facts.moment, facts.step, facts.progress) == ("validation", 10, 0.25)
+    assert (facts.learning_rate, facts.rate_left, facts.highest_rate) == (0.1, 0.25, 0.4)
+    assert (facts.samples, facts.reach, facts.on_purpose) == (56.0, 20.0, 0.0)
+    assert facts.warming_up == 1.0
+    for name in ("overfit_batches", "fast_dev_run"):
+        setattr(trainer, name, 1)
+        assert state.facts(trainer).on_purpose == 1.0
+        setattr(trainer, name, 0)
+    for planned in (0, math.inf):
+        trainer.estimated_stepping_batches = planned
+        assert math.isnan(state.facts(trainer).progress)
+        assert math.isnan(state.facts(trainer).reach)
+    state._highest_rate = 0.0
+    assert math.isnan(state.facts(trainer).rate_left)
+    state.note_failure(IndexError("Target 7 is out of bounds."))
+    assert state.facts(trainer).class_out_of_range == 1.0
+    state.note_failure(ValueError("Target 7 is out of bounds."))
+    assert state.facts(trainer).class_out_of_range != 1.0
+
+
+def test_an_input_peak_is_remembered_when_its_batch_is_forgotten():
+    peaks = InputPeaks()
+    for place in range(600):
+        peaks.add([torch.full((2,), 90.0 if place == 0 else 3.0)])
+        to_host(peaks.pending())
+    assert len(peaks._peaks[0]) == 500
+    assert peaks.facts()["input_peak"] == pytest.approx(30.0)
+    assert math.isnan(peaks.facts()["target_peak"])
+    peaks.add({"text": "a", "n": torch.tensor([3])})  # nothing real in it
+    assert peaks.pending() == []

@@ -6,7 +6,11 @@ from torch import nn
 from torch.nn import functional
 
 from lightning_stab.callbacks._hooks.hooks import FunctionMode
-from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
+from lightning_stab.callbacks.doctor.loss_functions import (
+    LEAST_CONSTANT,
+    LossFunctions,
+    Targets,
+)
 
 
 def seen(step, *rows):
@@ -125,3 +129,74 @@ def test_a_loss_of_ones_own_has_no_such_baseline():
     _, (best, blind), _ = seen(lambda z, y: (z - one_hot(y)).abs().pow(1.5).mean(), *rows())
     assert best != best
     assert blind != blind
+
+
+def test_the_variety_of_real_targets_is_their_variance_over_that_of_all():
+    known, found = LossFunctions(), []
+    for target in (torch.arange(10.0), torch.arange(20.0)):
+        known = LossFunctions(targets=known.targets)
+        z = torch.zeros(len(target), requires_grad=True)
+        known(functional.mse_loss, (z, target), {}, functional.mse_loss(z, target))
+        found.append(float(known.measured["batch_variety"]))
+    # of n rows the variance is estimated by n - 1; all targets are those of both batches alike
+    assert found[0] == pytest.approx(10 / 9, rel=1e-5)
+    everything = (28.5 + 123.5) / 2 - ((4.5 + 9.5) / 2) ** 2
+    assert found[1] == pytest.approx(35 / everything, rel=1e-5)
+
+
+def test_sizes_of_targets_and_predictions_in_numbers():
+    z = torch.tensor([[3.0], [-3.0]], requires_grad=True)
+    facts, _, _ = seen(functional.mse_loss, z, torch.tensor([[3.0], [4.0]]))
+    assert facts["target_size"] == pytest.approx(12.5**0.5)
+    assert facts["prediction_size"] == pytest.approx(3 / 12.5**0.5)
+    assert facts["unreachable_targets"] == 0.0
+    facts, _, _ = seen(
+        lambda z, y: functional.mse_loss(z.tanh(), y), z, torch.tensor([[3.0], [0.5]])
+    )
+    assert facts["unreachable_targets"] == 0.5
+
+
+def test_the_spread_of_logits_in_numbers():
+    z = torch.tensor([[1.0, 3.0], [5.0, 5.0]], requires_grad=True)
+    facts, _, _ = seen(functional.cross_entropy, z, torch.tensor([0, 1]))
+    assert facts["output_logits"] == pytest.approx((2 / 3) ** 0.5)  # of -1, 1, 0 and 0
+    facts, _, _ = seen(functional.binary_cross_entropy_with_logits, z, torch.zeros(2, 2))
+    assert facts["output_logits"] == pytest.approx(15**0.5)
+    facts, _, _ = seen(
+        lambda z, y: functional.cross_entropy((z - 3).relu(), y), z, torch.tensor([0, 1])
+    )
+    assert facts["rectified_logits"] == 0.5
+
+
+@pytest.mark.parametrize(("off", "known"), [(0.0009, True), (0.0011, False)])
+def test_the_calls_add_up_to_the_loss_within_a_thousandth(off, known):
+    losses, (z, y) = LossFunctions(), rows()
+    result = functional.cross_entropy(z, y)
+    losses(functional.cross_entropy, (z, y), {}, result)
+    found = losses.baseline_of(result.detach() * (1 + off))
+    assert bool(found.isfinite().all()) == known
+    assert bool(LossFunctions().baseline_of(result.detach()).isnan().all())
+
+
+def test_what_is_known_of_all_targets_so_far():
+    targets = Targets()
+    first, second = torch.tensor([[1.0, 8.0]] * 2), torch.tensor([[4.0, 2.0]] * 6)
+    mean, seen = targets.mean(first)
+    assert (mean.tolist(), seen) == ([1.0, 8.0], 2)
+    mean, seen = targets.mean(second)
+    assert (mean.tolist(), seen) == ([(2 + 24) / 8, (16 + 12) / 8], 8)
+    assert targets.mean(torch.tensor(3.0))[1] == 1  # of another shape nothing was seen
+    assert targets.counts(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+    assert targets.counts(torch.tensor([3.0, 0.0])).tolist() == [4.0, 2.0]
+    assert targets.counts(torch.tensor([3.0, 0.0, 1.0])).tolist() == [3.0, 0.0, 1.0]
+
+
+def test_targets_are_constant_where_all_rows_so_far_equal_the_first():
+    half = LEAST_CONSTANT // 2
+    targets, rows_ = Targets(), torch.ones(half, 2)
+    assert targets.are_constant(rows_).isnan()  # of few rows it is not known
+    assert targets.are_constant(rows_) == 1.0
+    assert targets.are_constant(torch.full((half, 2), 2.0)) == 0.0
+    assert targets.are_constant(rows_) == 0.0  # once they differed
+    assert Targets().are_constant(torch.ones(LEAST_CONSTANT - 1)).isnan()
+    assert Targets().are_constant(torch.ones(LEAST_CONSTANT)) == 1.0

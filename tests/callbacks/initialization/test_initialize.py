@@ -1,13 +1,26 @@
 """`initialize`: the same choice for everyone without a Trainer."""
 
+import dataclasses
+import io
+import math
+
 import lightning.pytorch as lightning
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from lightning_stab import WeightInitialization, initialize
+from lightning_stab.callbacks.initialization import first_batch, program
 from lightning_stab.callbacks.initialization.program import program_of
+from lightning_stab.callbacks.initialization.report import (
+    markdown_table,
+    print_table,
+    profile_figure,
+)
 from lightning_stab.errors import InvalidArgumentError
+from lightning_stab.functional.initialization import WeightRecord
 from lightning_stab.functional.sampling import fixed_signs
 
 
@@ -243,3 +256,87 @@ def test_a_large_result_is_weighed_by_fixed_signs(monkeypatch):
     large = program.loss(program.copy())
     assert float(large) == pytest.approx(float(fixed_signs(torch.empty(2, 3)).sum()) / 6**0.5)
     assert float(small) != float(large)
+
+
+def record(name, **given):
+    usual = {"layer": "", "shape": (8, 4), "preceding": "ReLU", "scheme": "mirrored orthogonal",
+             "gain": 1.23456}  # fmt: skip
+    return WeightRecord(name, **{**usual, **given})
+
+
+MEASURED = {"std_before": 0.11111, "std_after": 0.5, "activation_std_before": 0.2,
+            "activation_std_after": 1.0, "gradient_rms_before": 1e-5,
+            "gradient_rms_after": 2e-3}  # fmt: skip
+
+
+def printed(records):
+    console = Console(record=True, width=120, file=io.StringIO())
+    print_table(records, console)
+    return [" ".join(line.split()) for line in console.export_text().splitlines() if line.strip()]
+
+
+def test_neighbours_that_were_treated_alike_share_a_row():
+    alike = [record(f"net.{i}.weight", **MEASURED) for i in (2, 4)]
+    alike[1] = dataclasses.replace(alike[1], activation_std_after=3.0, activation_std_before=None)
+    lines = printed([*alike, record("head.weight", reason="frozen")])
+    assert lines[0] == "Weights initialised: 2 of 3"
+    assert lines[1] == "layer shape after scheme gain signal gradient"
+    assert lines[3:] == [
+        "net.2-4 (2) 8x4 ReLU mirrored 1.235 0.2→2 1e-05→0.002",
+        "head 8x4 ReLU left alone: frozen 1.235",
+    ]
+    plain = printed([record("a.weight", std_before=0.1, std_after=0.25)])
+    assert plain[1] == "layer shape after scheme gain std"
+    assert plain[3] == "a 8x4 ReLU mirrored 1.235 0.1→0.25"
+
+
+def test_the_table_of_text_has_every_number():
+    (_, _, row) = markdown_table([record("a", **MEASURED)]).splitlines()
+    assert row.strip("| ").split(" | ") == [
+        *("a", "8 x 4", "ReLU", "mirrored orthogonal", "1.235"),
+        *("0.1111", "0.5", "0.2", "1", "1e-05", "0.002"),
+    ]
+    assert markdown_table([record("a")]).count("\n") == 2
+
+
+def test_the_figure_shows_signal_and_gradient_over_depth():
+    pytest.importorskip("matplotlib")
+    records = [record("a", **MEASURED), record("b", **{**MEASURED, "activation_std_before": 0.0})]
+    signal, gradient = profile_figure(records).axes
+    before, after = signal.lines
+    assert before.get_xdata().tolist() == [1, 2]
+    assert before.get_ydata()[0] == 0.2
+    assert math.isnan(before.get_ydata()[1])  # a zero is a gap
+    assert after.get_ydata().tolist() == [1.0, 1.0]
+    assert gradient.lines[1].get_ydata().tolist() == [2e-3, 2e-3]
+    assert [panel.get_yscale() for panel in (signal, gradient)] == ["log", "log"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows"),
+    [
+        ((torch.zeros(90, 2), torch.zeros(90)), 64),
+        ({"x": torch.zeros(65, 2)}, 64),
+        (torch.zeros(63, 2), 63),
+        ((torch.zeros(90, 2), torch.zeros(89)), 90),  # not one entry a sample
+        (torch.zeros(90, 90).to_sparse(), 90),
+        ((torch.zeros(90, 2), torch.tensor(1.0)), 64),
+    ],
+)
+def test_a_batch_is_cut_to_its_first_64_samples(batch, rows):
+    cut = program._first_samples(batch)
+    first = next(t for t in tree_leaves(cut) if t.dim())
+    assert len(first) == rows
+
+
+class Sampler:
+    sampler = None
+
+
+def test_samplers_that_wrap_each_other_are_followed_once():
+    inner, outer = Sampler(), Sampler()
+    outer.sampler = inner
+    assert first_batch._samplers(outer) == [outer, inner]
+    inner.sampler = outer
+    assert first_batch._samplers(outer) == [outer, inner]
+    assert first_batch._samplers(None) == []

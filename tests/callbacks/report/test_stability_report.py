@@ -1,9 +1,12 @@
 """`StabilityReport` in real fits: the page comes however a run ends, and changes nothing."""
 
+import itertools
 import json
 import logging
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from helpers.events import events
@@ -19,9 +22,13 @@ from lightning_stab import (
     StepGuard,
     TrainingDoctor,
 )
+from lightning_stab.callbacks.report import notices
 from lightning_stab.callbacks.report.dashboard import LAYOUT
+from lightning_stab.callbacks.report.figures import run_figures
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.reporting import read_run
+from lightning_stab.reporting.run import Run
+from lightning_stab.reporting.series import Series
 
 CALLS = []
 
@@ -316,3 +323,75 @@ def test_the_summary_is_of_the_suites_callbacks_and_of_no_helper(tmp_path, caplo
     (said,) = (r.getMessage() for r in caplog.records if "lightning-stab:" in r.getMessage())
     assert "Saver" not in said
     assert re.search(r"LearningRateDecay +Followed the schedule `exponential`\.", said)
+
+
+def series(values):
+    return Series(np.arange(len(values)), np.array(values, float), len(values))
+
+
+def test_figures_show_the_losses_with_their_findings():
+    pytest.importorskip("matplotlib")
+    finding = {"id": "dead-units", "severity": "error", "step": 3}
+    losses = {"train_loss": series([60.0, 3.0, 2.0, 1.9]), "val_loss": series([5.0, 2.0])}
+    figure = run_figures(Run(None, losses, findings=(finding, {**finding, "severity": "info"})))
+    (panel,) = figure["overview"].axes
+    assert "layers" not in figure
+    assert [line.get_ydata().tolist() for line in panel.lines[:2]] == [
+        [60.0, 3.0, 2.0, 1.9], [5.0, 2.0],
+    ]  # fmt: skip
+    assert [line.get_xdata() for line in panel.lines[2:]] == [[3, 3]]
+    assert [text.get_text().strip() for text in panel.texts] == [
+        "train_loss", "val_loss", "dead-units",
+    ]  # fmt: skip
+    assert panel.get_yscale() == "log"
+    (panel,) = run_figures(Run(None, {"loss": series([30.0, 1.0])}))["overview"].axes
+    assert panel.get_yscale() == "linear"  # not more than thirty times
+    assert run_figures(Run(None, {"other": series([1.0])})) == {}
+
+
+@pytest.mark.parametrize(("count", "labels"), [(2, 2), (40, 40), (41, 21), (100, 34)])
+def test_the_layers_of_a_figure_have_labels_that_do_not_touch(count, labels):
+    pytest.importorskip("matplotlib")
+    curves = {f"grad_norm/layer{i}": series([10.0**-i, 1.0, 0.0]) for i in range(count)}
+    panel, colours = run_figures(Run(None, curves))["layers"].axes
+    figure = panel.figure
+    figure.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in panel.get_yticklabels()]
+    assert len(boxes) == labels
+    tops = sorted((box.y0, box.y1) for box in boxes)
+    assert all(high <= low for (_, high), (low, _) in itertools.pairwise(tops))
+    image = panel.images[0]
+    values = image.get_array()
+    assert values.shape == (count, 160)
+    assert values[0, 0] == 0.0
+    assert values[1, 0] == pytest.approx(-1.0)
+    assert values.mask[0, -1]  # a zero has no logarithm
+    assert image.get_extent() == [0, 2, count - 0.5, -0.5]
+    assert colours.get_ylabel() == "log10"
+
+
+def test_notices_are_given_for_what_is_new(monkeypatch):
+    told, found = [], []
+    first, second = (SimpleNamespace(id=i, step=3, severity="error", message="So.") for i in "ab")
+    guard = SimpleNamespace(num_skipped=2, num_rewound=0)
+    monkeypatch.setattr(notices, "_findings", lambda trainer: found)
+    names = ("num_skipped", "num_rewound")
+    monkeypatch.setattr(notices, "_counters", lambda trainer: [(n, guard) for n in names])
+    monkeypatch.setattr(notices, "num_steps", lambda trainer: 7)
+    ours = notices.Notices(lambda finding: told.append(finding.id), told.append)
+    found.append(first)
+    ours.begin(None)  # from a checkpoint
+    assert ours.look(None) == told == []
+    found.append(second)
+    guard.num_skipped, guard.num_rewound = 3, 2
+    assert ours.look(None) == [second]
+    assert told == [
+        "b",
+        {"kind": "finding", "step": 7, "text": "error: b. So."},
+        {"kind": "skipped", "step": 7, "text": "`StepGuard`: 1 step skipped."},
+        {"kind": "rewound", "step": 7, "text": "`StepGuard`: 2 steps rewound."},
+    ]
+    assert ours.look(None) == []
+    assert len(told) == 4
+    ours.begin(None)
+    assert ours.look(None) == []
