@@ -48,6 +48,16 @@ class BatchFacts(FactSource):
         self._baselines: list[list[float]] = []
         self._variety: list[float] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a restart, with what was seen of the targets."""
+        return {**super().state_dict(), "targets": self._targets.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory; earlier versions did not keep the targets."""
+        super().load_state_dict(state)
+        if "targets" in state:
+            self._targets.load_state_dict(state["targets"])
+
     def start(self, module: LightningModule) -> str:
         """Put the hooks on for a batch; return what cannot be seen, in one sentence, or nothing."""
         self.loss, self._probe = None, DoctorProbe(self._targets)

@@ -24,6 +24,7 @@ REGRESSION = (
 SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
 LOG_SOFTMAX = (functional.log_softmax, torch.log_softmax, Tensor.log_softmax)
 DIFFERENCES = (torch.sub, Tensor.sub)  # the second is what `-` calls
+MOST_SAVED = 1000  # entries of a row's targets that a checkpoint holds
 LEAST_CONSTANT = 16  # rows, all with one target, before that is said
 LEAST_SAMPLES, LEAST_OTHERS = 8, 3  # of a batch, below which its variety is left to chance
 UNWEIGHTED = {"weight": None, "pos_weight": None, "reduction": "mean"}
@@ -39,6 +40,31 @@ class Targets:
         self._moments: deque[Tensor] = deque(maxlen=50)
         # by shape of a row: the first one, whether all equal it, and how many were seen
         self._firsts: dict[torch.Size, tuple[Tensor, Tensor | None, int]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory as plain values; large targets, such as masks, are left out."""
+        small = {shape for shape in (*self._means, *self._firsts) if shape.numel() <= MOST_SAVED}
+        firsts = [self._firsts[shape] for shape in self._firsts if shape in small]
+        return {
+            "counts": [counts.tolist() for counts in self._counts.values()],
+            "means": [[m.tolist(), seen] for k, (m, seen) in self._means.items() if k in small],
+            "moments": [moments.tolist() for moments in self._moments],
+            "firsts": [
+                [first.tolist(), None if same is None else bool(same), seen]
+                for first, same, seen in firsts
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory."""
+        self._counts = {len(counts): torch.tensor(counts) for counts in state["counts"]}
+        means = [(torch.tensor(mean), seen) for mean, seen in state["means"]]
+        self._means = {mean.shape: (mean, seen) for mean, seen in means}
+        self._moments = deque(map(torch.tensor, state["moments"]), maxlen=self._moments.maxlen)
+        for plain, same, seen in state["firsts"]:
+            first = torch.tensor(plain, dtype=torch.float64)  # to be compared, exactly
+            was = None if same is None else torch.tensor(same)
+            self._firsts[first.shape[1:]] = (first, was, seen)
 
     def counts(self, new: Tensor) -> Tensor:
         """Return the class counts so far, with the new ones."""

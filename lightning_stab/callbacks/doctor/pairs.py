@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -35,10 +36,24 @@ class ShuffledPairs(FactSource):
         super().__init__()
         self._losses: list[float] = []
         self._pending: list[Tensor] = []
-        self._before: Tensor | None = None  # the targets of the batch before
+        self._before: Tensor | None = None  # the targets of the batch before, if it was a row
         self._targets = Targets()
         self._constant: Tensor | None = None  # 1 where all targets so far are the same
         self._is_possible = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a restart, the targets of the batch before among it."""
+        before = None if self._before is None else self._before.tolist()
+        own = {"before": before, "targets": self._targets.state_dict()}
+        return {**super().state_dict(), **own}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory; earlier versions kept the losses alone."""
+        super().load_state_dict(state)
+        if "targets" in state:
+            before = state["before"]
+            self._before = None if before is None else torch.tensor(before)
+            self._targets.load_state_dict(state["targets"])
 
     @property
     def baseline(self) -> float:
@@ -87,11 +102,11 @@ class ShuffledPairs(FactSource):
             return None
         targets = batch[place]
         self._constant = self._targets.are_constant(targets)
-        before, self._before = self._before, targets
+        before, self._before = self._before, targets if len(targets) == 1 else None
         if len(targets) > 1:
             other = targets.roll(len(targets) // 2, 0)
         elif before is not None and before.shape == targets.shape:
-            other = before.to(targets.device)
+            other = before.to(targets)
         else:
             return None
         if isinstance(batch, Mapping):
