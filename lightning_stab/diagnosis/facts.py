@@ -60,6 +60,9 @@ class Facts:
         error_of_probabilities: 1 where a squared or absolute error compares probabilities with
             targets that are 0 or 1, else 0.
         broadcast: 1 where predictions and targets meet in the shapes [N] and [N, 1], else 0.
+        epoch_rows: how many rows an epoch has, about.
+        neighbour_agreement: by how many standard errors the targets of rows that lie closest
+            together agree more than chance has it: about 0 where targets do not depend on inputs.
         constant_targets: 1 where all targets seen are the same, else 0; unknown for few.
         constant_rows: the same of the targets in the batches, where the loss function is not known.
         impossible_targets: the fraction of a binary cross-entropy's targets outside [0, 1].
@@ -174,6 +177,8 @@ class Facts:
     exclusive_labels: float = UNKNOWN
     error_of_probabilities: float = UNKNOWN
     broadcast: float = UNKNOWN
+    epoch_rows: float = UNKNOWN
+    neighbour_agreement: float = UNKNOWN
     constant_targets: float = UNKNOWN
     constant_rows: float = UNKNOWN
     impossible_targets: float = UNKNOWN

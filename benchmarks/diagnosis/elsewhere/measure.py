@@ -59,10 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     wanted = {p.twin for p in chosen if re.search(options.only, p.name)}
     chosen = [p for p in chosen if re.search(options.only, p.name) or p.name in wanted]
     results = {(name, s, v): row for name, s, v, row in _script.read_json(options.json, [])}
-    # a label does not depend on the doctor, so that the first run of each is enough
-    options.stale = {
-        (p.name, 0, "") for p in chosen if options.again and re.search(options.again, p.name)
-    }
+    options.stale = set()
     if options.replay:
         for key in [key for key in results if path_of(options.facts, key).exists()]:
             results[key] |= replayed(options.facts, key)
@@ -72,6 +69,10 @@ def main(argv: list[str] | None = None) -> int:
     # of a twin that does not learn, nothing is drawn
     good = {p.name for p in twins if skill_of(p.name, results) >= SKILL}
     chosen = [p for p in chosen if p.twin in good]
+    # a label does not depend on the doctor, so that the first run of each is enough
+    options.stale = {
+        (p.name, 0, "") for p in chosen if options.again and re.search(options.again, p.name)
+    }
     for seed in range(options.seeds):
         needed = [p for p in chosen if needs_seed(p, seed, results)]
         measure([(p.name, seed, "") for p in needed], options, results, began)

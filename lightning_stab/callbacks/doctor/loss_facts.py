@@ -91,7 +91,8 @@ class LossHistory(FactSource):
         if len(before) >= LEAST_RECENT:
             usual = median(before)
             swing = max(median(abs(x - usual) for x in before), 0.1 * abs(self._first[0]))
-            if (loss - usual) / swing > SPIKE_SWINGS:
+            # where the losses have all been 0 there is no scale for a rise
+            if swing > 0 and (loss - usual) / swing > SPIKE_SWINGS:
                 self._heights.append((loss - usual) / max(abs(usual), swing))
 
     def facts(self) -> dict[str, float]:
@@ -122,6 +123,11 @@ class LossHistory(FactSource):
             **self._trend(start),
             **self._of_the_last_epoch(start, now),
         }
+
+    @property
+    def level(self) -> float:
+        """The recent loss, NaN before there is one."""
+        return self._recent_level() if self._recent else math.nan
 
     @property
     def unexplained(self) -> float:

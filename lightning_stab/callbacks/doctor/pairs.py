@@ -1,4 +1,4 @@
-"""What a loss is where inputs and targets do not belong together: a baseline for any loss."""
+"""Pairs of rows: the loss of inputs with others' targets, and whether neighbours' targets agree."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_training_step
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_functions import Targets
+from lightning_stab.functional.dependence import neighbour_agreement
 from lightning_stab.functional.random_states import preserve_random_states
 
 MEAN_OF = 3  # losses in a row
 MOST_PARAMETERS = 20_000_000  # of a module that is copied for it
+ROWS_OF_A_BATCH = 32  # that are compared with their neighbours,
+LEAST_ROWS, ENOUGH_ROWS = 60, 300  # of a run,
+FEATURES = 64  # of each, evenly spread
 TARGETS = ("target", "label", "y")  # names of a batch's targets
 
 
@@ -97,7 +101,7 @@ class ShuffledPairs(FactSource):
 
     def _exchange(self, batch: Any) -> Any:
         """Return the batch with its targets exchanged, None where that cannot be done."""
-        place = _place_of_targets(batch)
+        place = place_of_targets(batch)
         if place is None:
             return None
         targets = batch[place]
@@ -116,7 +120,58 @@ class ShuffledPairs(FactSource):
         return tuple(parts) if type(batch) is tuple else parts
 
 
-def _place_of_targets(batch: Any) -> Any:
+class NeighbourRows(FactSource):
+    """The first rows of a run, and whether those close together have targets that agree.
+
+    Only rows of the first epoch count, because a row that comes again agrees with itself.
+    """
+
+    SAVED = ("agreement",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: list[tuple[Tensor, Tensor]] = []
+        self._count = self._counted = 0  # rows, and of them those that were compared
+        self._agreement = math.nan
+
+    def add(self, batch: Any, epoch: int) -> None:
+        """Note some rows of a batch."""
+        if epoch > 0 or self._count >= ENOUGH_ROWS:
+            return
+        place = place_of_targets(batch)
+        inputs = batch[0] if place == 1 else None
+        if inputs is None or inputs.layout is not torch.strided or inputs.dim() < 2:
+            return
+        rows = min(len(inputs), ROWS_OF_A_BATCH)
+        flat = inputs.detach()[:rows].reshape(rows, -1)
+        flat = flat[:, :: -(-flat.shape[1] // FEATURES)]
+        self._rows.append((flat.clone(), batch[place].detach()[:rows].clone()))
+        self._count += rows
+
+    def pending(self) -> list[DeviceScalars]:
+        """Return the agreement, once there are enough rows."""
+        if not self._rows or self._count < LEAST_ROWS or self._count == self._counted:
+            return []
+        self._counted = self._count
+        inputs, targets = (list(each) for each in zip(*self._rows, strict=True))
+        if self._count >= ENOUGH_ROWS:
+            self._rows = []
+        is_alike = len({x.shape[1:] for x in inputs}) == len({y.shape[1:] for y in targets}) == 1
+        if not is_alike:
+            self._rows, self._count = [], ENOUGH_ROWS
+            return []
+        agreement = neighbour_agreement(torch.cat(inputs), torch.cat(targets))
+        return [DeviceScalars(agreement.reshape(1), self._update)]
+
+    def _update(self, values: list[float]) -> None:
+        self._agreement = values[0]
+
+    def facts(self) -> dict[str, float]:
+        """Return the agreement in standard errors."""
+        return {"neighbour_agreement": self._agreement}
+
+
+def place_of_targets(batch: Any) -> Any:
     """Return the key or index of a batch's targets, None if it is not plain which they are."""
     if type(batch) in (list, tuple) and len(batch) > 1:
         alike = all(isinstance(x, Tensor) and x.dim() > 0 for x in batch[:2])

@@ -33,13 +33,14 @@ class ValidationHistory(FactSource):
         training: the losses with which those of validation are compared.
     """
 
-    SAVED = ("loss", "metric")
+    SAVED = ("loss", "metric", "level")
 
     def __init__(self, training: LossHistory) -> None:
         super().__init__()
         self._training = training
         self._loss: list[float] = []
         self._metric: list[float] = []
+        self._level = math.nan  # of the training loss at the first validation
 
     def add(self, metrics: Mapping[str, Any]) -> bool:
         """Take in the metrics whose names say validation and which kind; say whether any does."""
@@ -48,6 +49,8 @@ class ValidationHistory(FactSource):
         error = next((n for n in names if _has_word(n, ERRORS) and n != loss), None)
         others = [n for n in names if not _has_word(n, (*FALLING, *ERRORS))]
         metric = next((n for n in others if _has_word(n, RISING)), None)
+        if not self._loss:
+            self._level = self._training.level
         if loss is not None:
             self._loss.append(float(metrics[loss]))
         if metric is not None:
@@ -78,7 +81,8 @@ class ValidationHistory(FactSource):
             facts["validation_rise"] = (losses[-1] - best) / gain if gain > 0 else math.nan
             # a validation loss of another kind than the training loss cannot be compared with it
             baseline = self._training.baseline
-            alike = 0.2 < losses[0] / baseline < 5 if baseline > 0 else False
+            scales = [scale for scale in (baseline, self._level) if scale > 0]
+            alike = baseline > 0 and any(0.2 < losses[0] / scale < 5 for scale in scales)
             learnt = facts["validation_learnt"] = 1 - best / baseline if alike else math.nan
             facts["generalization_gap"] = 1 - learnt - self._training.unexplained
             moved = max(metric, default=0.0) - min(metric, default=0.0)

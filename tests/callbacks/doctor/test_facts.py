@@ -52,6 +52,12 @@ def test_the_course_of_a_loss_in_numbers():
     assert facts["oscillation"] == pytest.approx(0.2 / start)
 
 
+def test_losses_that_are_all_zero_have_no_spikes():
+    facts = trained([0.0] * 20 + [1.0]).facts()
+    assert facts["spikes"] == 0
+    assert math.isnan(facts["loss_ratio"])
+
+
 def test_what_was_lost_again_is_a_part_of_the_best_gain():
     history = trained([4.0] * 10 + [1.0] * 10)
     for _ in range(10):
@@ -141,8 +147,20 @@ def test_a_single_validation_has_no_course_and_what_never_fell_cannot_rise():
     ("loss", "known"), [(0.4, False), (0.41, True), (5.0, True), (9.9, True), (10.0, False)]
 )
 def test_a_validation_loss_of_another_kind_says_nothing_of_what_is_learnt(loss, known):
-    learnt = validated(val_loss=[loss, 0.1])["validation_learnt"]
-    assert math.isnan(learnt) != known
+    history = ValidationHistory(trained())
+    for value in (loss, 0.1):
+        history.add({"val_loss": torch.tensor(value, dtype=torch.float64)})
+    assert math.isnan(history.facts()["validation_learnt"]) != known
+
+
+@pytest.mark.parametrize(("level", "known"), [(0.001, True), (1e-5, False)])
+def test_a_validation_loss_near_that_of_training_is_of_its_kind(level, known):
+    """A fast learner's first validation lies far below the loss of a constant prediction."""
+    history = ValidationHistory(trained([2.0] * 5 + [level] * 20))
+    for value in (0.002, 0.001):
+        history.add({"val_loss": torch.tensor(value)})
+    learnt = history.facts()["validation_learnt"]
+    assert learnt == pytest.approx(1 - 0.001 / BASELINE) if known else math.isnan(learnt)
 
 
 def test_metrics_of_training_are_none_of_validation():

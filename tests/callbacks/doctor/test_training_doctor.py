@@ -19,8 +19,8 @@ from helpers.doctor_programs import (
     ids,
     initialized,
     learnable,
-    numbers,
     mlp,
+    numbers,
 )
 from helpers.events import events, packed_events
 from helpers.lightning_twins import fit
@@ -400,7 +400,9 @@ def test_a_run_that_is_restarted_remembers_the_targets(tmp_path, loss, data):
 
     def make():
         torch.manual_seed(0)
-        return Program(nn.Linear(8, 1 if loss is not nn.functional.cross_entropy else CLASSES), loss)
+        return Program(
+            nn.Linear(8, 1 if loss is not nn.functional.cross_entropy else CLASSES), loss
+        )
 
     whole, _ = saving(tmp_path / "whole", make(), data, 4)
     _, path = saving(tmp_path / "parts", make(), data, 2)
