@@ -41,6 +41,9 @@ class Facts:
         highest_rate: the highest learning rate so far.
         identical_units: by layer, the fraction of units whose incoming weights equal another's AND
             whose gradients do too, so that no step can tell them apart. In [0, 1], at the start.
+        start_scale: the root mean square, at the start, of a linear or convolution layer's weights
+            times the root of the number of a unit's inputs; the median layer's: 0.6 to 1.4 with
+            the usual initialisations.
         start_loss_ratio: the first loss over that of a blind prediction: equal probabilities, in a
             regression zero.
         input_size: the largest root mean square of a feature that enters the first weight layer.
@@ -162,6 +165,7 @@ class Facts:
     on_purpose: float = UNKNOWN
     highest_rate: float = UNKNOWN
     identical_units: Mapping[str, float] = field(default_factory=dict)
+    start_scale: float = UNKNOWN
     start_loss_ratio: float = UNKNOWN
     input_size: float = UNKNOWN
     input_spread: float = UNKNOWN

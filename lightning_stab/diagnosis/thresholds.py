@@ -16,6 +16,8 @@ THRESHOLDS = MappingProxyType(
         "all_identical": 0.7,  # of a layer's units
         "large_start_loss": 6.0,  # times the loss of the best constant prediction
         "enormous_start_loss": 50.0,
+        "small_start": 0.05,  # of `start_scale`
+        "large_start": 5.0,
         "nowhere": 1e-7,  # far from the start, of the weights' size
         "no_agreement": 2.0,  # standard errors
         "never_a_gradient": 0.99,  # of the sampled steps
@@ -31,6 +33,7 @@ THRESHOLDS = MappingProxyType(
         "many_impossible": 0.02,
         "few_values": 3.5,  # that batch normalisation has for each channel
         "strong_dropout": 0.85,
+        "strong_decay": 0.3,
         # depth and time, log10 of a ratio
         "vanishing_depth": -3.0,
         "severe_vanishing_depth": -6.0,
@@ -49,6 +52,7 @@ THRESHOLDS = MappingProxyType(
         # learning rate
         "large_update": 0.2,
         "notable_update": 0.05,
+        "total_update": 1.0,
         "nearly_gone": 0.01,  # of the highest learning rate
         "small_update": 1e-4,
         "no_rate": 1e-30,

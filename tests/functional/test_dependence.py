@@ -35,7 +35,9 @@ def test_neither_the_units_of_a_feature_nor_a_constant_one_matters():
     x, _ = drawn(1)
     y = (x[:, 0] > 0).long()
     other = torch.cat([x * torch.tensor([1e-3, 1.0, 1e3]), torch.ones(len(x), 1)], 1)
-    assert neighbour_agreement(other, y) == pytest.approx(float(neighbour_agreement(x, y)), rel=1e-3)
+    assert neighbour_agreement(other, y) == pytest.approx(
+        float(neighbour_agreement(x, y)), rel=1e-3
+    )
 
 
 def test_the_random_state_is_left_alone_and_the_answer_is_the_same_each_time():

@@ -43,9 +43,9 @@ def print_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:
             continue
         level = logging.INFO if finding.state == "withdrawn" else LEVELS[finding.severity]
         if LOGGER.isEnabledFor(level):
-            with reporting(trainer, "A finding of `TrainingDoctor` cannot be printed"):
-                with beside_bar(trainer):
-                    LOGGER.log(level, "%s", text_of(finding))
+            failure = "A finding of `TrainingDoctor` cannot be printed"
+            with reporting(trainer, failure), beside_bar(trainer):
+                LOGGER.log(level, "%s", text_of(finding))
 
 
 def text_of(finding: Finding) -> str:

@@ -49,8 +49,16 @@ LEARNING_FAULTS = (
         ),
         warning(
             "early_update_ratio > large_update and a_while and learnt not> little_learnt"
-            " and ordinary_data and not_falling",
+            " and ordinary_data and not_falling and kept_weights and start_scale not< small_start",
             "The first steps changed the weights by {early_update_ratio:.0%} of their size each,"
+            " and the run has not learnt since.",
+            *_LOWER_RATE,
+        ),
+        warning(
+            "early_update_ratio > total_update and a_while and learnt not> little_learnt"
+            " and input_size not> large_input and kept_weights and start_scale not< small_start"
+            " and not_falling",
+            "The first steps changed the weights by {early_update_ratio:.1f} times their size each,"
             " and the run has not learnt since.",
             *_LOWER_RATE,
         ),
@@ -159,6 +167,12 @@ LEARNING_FAULTS = (
             "The weights have shrunk to {weight_growth:.1%} of what they were,"
             " and little is learnt.",
             "Lower the weight decay: it pulls harder than the loss.",
+        ),
+        warning(
+            "weight_decay > strong_decay and learnt not> half_learnt and a_while and not_falling"
+            " and meant_to_learn",
+            "The weight decay is {weight_decay}, and little is learnt.",
+            "Lower the weight decay: 0.1 and less is usual.",
         ),
         warning(
             "dropout > strong_dropout and learnt not> half_learnt and some_steps",

@@ -239,9 +239,26 @@ WIRING_FAULTS = (
         ),
         warning(
             "start_loss_ratio > enormous_start_loss and a_while"
-            " and unexplained > worse_than_constant and input_size not> large_input",
+            " and unexplained > worse_than_constant and input_size not> large_input"
+            " and early_update_ratio not> large_update",
             _LARGE_START,
             *_SMALLER_START,
+        ),
+        warning(
+            "start_scale < small_start and some_steps and learnt not> little_learnt and moving"
+            " and ordinary_inputs",
+            "The weights start at {start_scale:.2g} of the size that keeps a signal's:"
+            " what passes through the layers fades, and little is learnt.",
+            "Add `WeightInitialization()`, which fits each layer to the activation before it.",
+            source="Glorot & Bengio 2010; He et al. 2015",
+        ),
+        warning(
+            "start_scale > large_start and some_steps and learnt not> little_learnt and moving"
+            " and ordinary_inputs",
+            "The weights start {start_scale:.0f} times as large as what keeps a signal's size,"
+            " and little is learnt.",
+            "Add `WeightInitialization()`, which fits each layer to the activation before it.",
+            source="Glorot & Bengio 2010; He et al. 2015",
         ),
         error(
             "zero_gradient > all_identical and travelled < nowhere and most_dead < dead_layer"
