@@ -367,6 +367,10 @@ _MEASURES: dict[Any, Callable[[LossFunctions, _Call], Pair | None]] = {
 }
 
 
+# the functions of which anything is noted
+LISTENED = frozenset({*_MEASURES, *SOFTMAX, *LOG_SOFTMAX, *DIFFERENCES, *FUNCTIONS})
+
+
 def _range_of(function: str) -> tuple[float, float] | None:
     """Return the bounds of what a function gives, None where they are not known."""
     row = CATALOGUE.get(function)

@@ -13,6 +13,7 @@ from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks
 from lightning_stab.callbacks.doctor.loss_facts import LossHistory
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
+from lightning_stab.callbacks.doctor.pairs import NeighbourRows
 from lightning_stab.callbacks.doctor.report import FACTS
 from lightning_stab.callbacks.doctor.validation_facts import ValidationHistory
 
@@ -246,3 +247,37 @@ def test_it_is_said_that_the_loss_of_several_optimizers_is_not_judged():
         watcher = doctor(1)
         examined(program, data, watcher=watcher)
         assert len([s for s in watcher.unseen if "several optimizers" in s]) == said
+
+
+@pytest.mark.parametrize("factor", [0.01, 1.0, 20.0])
+def test_the_scale_of_the_first_weights(factor):
+    net = mlp(depth=3, width=64)
+    with torch.no_grad():
+        for weight in [p for p in net.parameters() if p.dim() > 1]:
+            weight.normal_(std=factor / weight.shape[1] ** 0.5)
+    watcher = doctor()
+    examined(Program(net), learnable(32), watcher=watcher)
+    assert watcher._state.steps.facts()["start_scale"] == pytest.approx(factor, rel=0.1)
+
+
+def test_a_fall_of_nothing_is_no_trend_however_quiet_the_losses_are():
+    steady = trained([1.0 - 1e-6 * i for i in range(100)]).facts()
+    assert steady["falling"] < 1
+    falling = trained([1.0 - 5e-3 * i for i in range(100)]).facts()
+    assert falling["falling"] > 4
+
+
+def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
+    rows = NeighbourRows()
+    x = torch.linspace(0, 1, 100)[:, None]
+    for start in range(0, 96, 4):
+        rows.add((x[start : start + 4], (x[start : start + 4, 0] > 0.5).long()), 0)
+    to_host(rows.pending())
+    agreement = rows.facts()["neighbour_agreement"]
+    assert agreement > 4
+    assert rows.pending() == []  # nothing new
+    restored = NeighbourRows()
+    restored.load_state_dict(rows.state_dict())
+    assert restored.facts() == rows.facts()
+    rows.add((x, torch.zeros(100)), 1)
+    assert rows.pending() == []
