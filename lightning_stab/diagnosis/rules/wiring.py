@@ -232,7 +232,8 @@ WIRING_FAULTS = (
         ),
         warning(
             "start_loss_ratio > large_start_loss and long_enough"
-            " and learnt not> hardly_learnt and input_size not> large_input and not_falling",
+            " and learnt not> hardly_learnt and input_size not> large_input and not_falling"
+            " and early_update_ratio not> large_update",
             _LARGE_START,
             *_SMALLER_START,
             persistence=1,
