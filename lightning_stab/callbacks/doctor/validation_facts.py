@@ -33,7 +33,7 @@ class ValidationHistory(FactSource):
         training: the losses with which those of validation are compared.
     """
 
-    SAVED = ("loss", "metric", "level")
+    SAVED = ("loss", "metric")
 
     def __init__(self, training: LossHistory) -> None:
         super().__init__()
@@ -49,15 +49,24 @@ class ValidationHistory(FactSource):
         error = next((n for n in names if _has_word(n, ERRORS) and n != loss), None)
         others = [n for n in names if not _has_word(n, (*FALLING, *ERRORS))]
         metric = next((n for n in others if _has_word(n, RISING)), None)
-        if not self._loss:
-            self._level = self._training.level
         if loss is not None:
+            self._level = self._level if self._loss else self._training.level
             self._loss.append(float(metrics[loss]))
         if metric is not None:
             self._metric.append(float(metrics[metric]))
         elif error is not None:
             self._metric.append(-float(metrics[error]))
         return bool(loss or metric or error)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a restart."""
+        known = {"level": self._level} if math.isfinite(self._level) else {}
+        return {**super().state_dict(), **known}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory; earlier versions did not keep the level."""
+        super().load_state_dict(state)
+        self._level = state.get("level", math.nan)
 
     @property
     def count(self) -> int:
