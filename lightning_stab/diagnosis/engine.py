@@ -17,6 +17,8 @@ from lightning_stab.diagnosis.thresholds import THRESHOLDS, current_names
 
 LAST_RANK_OF_FORM = 1  # faults up to this rank do not pass by themselves
 WITHDRAWN_AFTER = 2  # moments in a row at which an alarm does not hold
+# a loss that is infinite for a moment does no harm where the run goes on to learn
+PASSING_EVENTS, PASSED_AFTER = frozenset({"nonfinite_losses"}), 4
 CLEARLY = 0.15  # by so much more must be learnt to withdraw an alarm than to keep it silent
 # what passes with time, so that it withdraws nothing
 PASSING = frozenset(
@@ -34,7 +36,8 @@ class Engine:
     become more severe, or, for one that passes, after ``cool_down`` steps.
 
     An alarm whose conditions fail at several moments in a row is withdrawn, unless it is about the
-    form of the program; the end of the run confirms those that hold.
+    form of the program, and so is one that a deeper cause, found later, explains; the end of the
+    run confirms those that hold.
 
     Attributes:
         findings: those that stand, in the order in which they were found.
@@ -110,17 +113,30 @@ class Engine:
                 since, seen = self._since[index], self._streaks[index]
                 new.append(replace(finding, since=since, seen=seen))
                 self.findings.append(new[-1])
+        self._supersede(new, facts)
         return new
+
+    def _supersede(self, new: Sequence[Finding], facts: Facts) -> None:
+        """Withdraw earlier alarms that were signs of the deeper causes that are found now."""
+        for cause in (f for f in new if f.is_alarm):
+            for earlier in [f for f in self.findings if f.is_alarm and f not in new]:
+                is_sign = earlier.id in EXPLAINS[cause.id]
+                if is_sign and CAUSES[earlier.id] > CAUSES[cause.id]:
+                    withdrawn = replace(earlier, state="withdrawn", withdrawn_at=facts.step)
+                    self._exchange(earlier, replace(withdrawn, explained_by=cause.id))
 
     def _review(self, facts: Facts) -> None:
         """Withdraw what no longer holds; at the end of the run, confirm what does."""
         self.changed = []
         for finding in list(self.findings):
+            is_event = finding.evidence.keys() <= PASSING_EVENTS
             rules = [r for r in self.rules if r.id == finding.id and r.severity != "info"]
+            if is_event:
+                rules = [r for r in rules if {c.fact for c in r.conditions} <= PASSING_EVENTS]
             asked = [r for r in rules if _applies(r, facts.moment)]
             if not finding.is_alarm or not asked or facts.moment == "start":
                 continue
-            may_pass = CAUSES[finding.id] > LAST_RANK_OF_FORM
+            may_pass = is_event or CAUSES[finding.id] > LAST_RANK_OF_FORM
             holds = len(asked) < len(rules) or any(self._may_hold(r, facts) for r in asked)
             if holds or not may_pass:
                 self._absent[finding.id] = 0
@@ -128,7 +144,8 @@ class Engine:
                     self._exchange(finding, replace(finding, state="confirmed"))
                 continue
             absent = self._absent[finding.id] = self._absent.get(finding.id, 0) + 1
-            if absent >= WITHDRAWN_AFTER or facts.moment == "end":
+            is_over = absent >= (PASSED_AFTER if is_event else WITHDRAWN_AFTER)
+            if is_over or (facts.moment == "end" and not is_event):
                 taken = replace(finding, state="withdrawn", withdrawn_at=facts.step)
                 self._exchange(finding, taken)
 

@@ -41,6 +41,9 @@ class Facts:
         highest_rate: the highest learning rate so far.
         identical_units: by layer, the fraction of units whose incoming weights equal another's AND
             whose gradients do too, so that no step can tell them apart. In [0, 1], at the start.
+        start_scale: the root mean square, at the start, of a linear or convolution layer's weights
+            times the root of the number of a unit's inputs; the median layer's: 0.6 to 1.4 with
+            the usual initialisations.
         start_loss_ratio: the first loss over that of a blind prediction: equal probabilities, in a
             regression zero.
         input_size: the largest root mean square of a feature that enters the first weight layer.
@@ -60,6 +63,9 @@ class Facts:
         error_of_probabilities: 1 where a squared or absolute error compares probabilities with
             targets that are 0 or 1, else 0.
         broadcast: 1 where predictions and targets meet in the shapes [N] and [N, 1], else 0.
+        epoch_rows: how many rows an epoch has, about.
+        neighbour_agreement: by how many standard errors the targets of rows that lie closest
+            together agree more than chance has it: about 0 where targets do not depend on inputs.
         constant_targets: 1 where all targets seen are the same, else 0; unknown for few.
         constant_rows: the same of the targets in the batches, where the loss function is not known.
         impossible_targets: the fraction of a binary cross-entropy's targets outside [0, 1].
@@ -159,6 +165,7 @@ class Facts:
     on_purpose: float = UNKNOWN
     highest_rate: float = UNKNOWN
     identical_units: Mapping[str, float] = field(default_factory=dict)
+    start_scale: float = UNKNOWN
     start_loss_ratio: float = UNKNOWN
     input_size: float = UNKNOWN
     input_spread: float = UNKNOWN
@@ -174,6 +181,8 @@ class Facts:
     exclusive_labels: float = UNKNOWN
     error_of_probabilities: float = UNKNOWN
     broadcast: float = UNKNOWN
+    epoch_rows: float = UNKNOWN
+    neighbour_agreement: float = UNKNOWN
     constant_targets: float = UNKNOWN
     constant_rows: float = UNKNOWN
     impossible_targets: float = UNKNOWN

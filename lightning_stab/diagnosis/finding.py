@@ -49,6 +49,7 @@ class Finding:
         state: ``raised``; ``confirmed`` where it still holds when the run ends; ``withdrawn`` where
             it held no longer at several checks.
         withdrawn_at: optimizer steps taken when it was withdrawn; None for one that stands.
+        explained_by: the id of a deeper cause, found later, for which it was withdrawn.
 
     Example:
         >>> Finding("plateau", "info", 10, (), {}, "The loss stands still.", ()).is_alarm
@@ -67,6 +68,7 @@ class Finding:
     seen: int = field(default=1, compare=False)
     state: str = field(default="raised", compare=False)
     withdrawn_at: int | None = field(default=None, compare=False)
+    explained_by: str = field(default="", compare=False)
 
     @property
     def is_alarm(self) -> bool:

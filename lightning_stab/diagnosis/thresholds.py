@@ -15,6 +15,11 @@ THRESHOLDS = MappingProxyType(
         "flag_set": 0.5,  # facts that are 0 or 1
         "all_identical": 0.7,  # of a layer's units
         "large_start_loss": 6.0,  # times the loss of the best constant prediction
+        "enormous_start_loss": 50.0,
+        "small_start": 0.05,  # of `start_scale`
+        "large_start": 5.0,
+        "nowhere": 1e-7,  # far from the start, of the weights' size
+        "no_agreement": 2.0,  # standard errors
         "never_a_gradient": 0.99,  # of the sampled steps
         "enough_steps": 8.0,  # optimizer steps before "never" is said
         "early_steps": 15.0,
@@ -28,6 +33,7 @@ THRESHOLDS = MappingProxyType(
         "many_impossible": 0.02,
         "few_values": 3.5,  # that batch normalisation has for each channel
         "strong_dropout": 0.85,
+        "strong_decay": 0.3,
         # depth and time, log10 of a ratio
         "vanishing_depth": -3.0,
         "severe_vanishing_depth": -6.0,
@@ -46,6 +52,7 @@ THRESHOLDS = MappingProxyType(
         # learning rate
         "large_update": 0.2,
         "notable_update": 0.05,
+        "total_update": 1.0,
         "nearly_gone": 0.01,  # of the highest learning rate
         "small_update": 1e-4,
         "no_rate": 1e-30,
@@ -70,6 +77,8 @@ THRESHOLDS = MappingProxyType(
         "swinging_loss": 0.5,
         "any_nonfinite_loss": 0.5,  # losses in an interval
         "standing_still": 0.01,
+        "some_progress": 0.05,  # within an epoch, of the start
+        "few_rows": 50.0,  # of an epoch
         "nothing_learnt": 0.03,
         "hardly_learnt": 0.15,
         "little_learnt": 0.3,
@@ -101,6 +110,7 @@ THRESHOLDS = MappingProxyType(
 GUARDS = MappingProxyType(
     {
         "not_falling": "falling not> clear_trend",  # a slow start is no fault
+        "not_improving": "recent_improvement not> some_progress",
         "moving": "reach not< short_reach and highest_rate not< no_rate",
         "with_gradient": "zero_gradient not> flag_set",
         "ordinary_flow": "most_dead not> dead_layer and gradient_depth_log10 not< vanishing_depth",

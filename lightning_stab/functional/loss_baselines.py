@@ -101,6 +101,40 @@ def regression(
     return torch.minimum(best, blind), blind  # of an absolute error the mean may not be the best
 
 
+def probabilities(
+    function: Callable[..., Tensor],
+    target: Tensor,
+    mean: Tensor,
+    options: Mapping[str, Any],
+    *,
+    exclusive: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return a regression's losses of the best constant chances, and of even ones.
+
+    The best are the mean targets where errors are squared, and where they are absolute those that
+    name the commonest class.
+
+    Args:
+        function: such as ``torch.nn.functional.l1_loss``.
+        target: 0 or 1, shape ``[N, C]``.
+        mean: of each column.
+        options: further arguments of the function.
+        exclusive: whether the chances of a row add up to 1.
+
+    Example:
+        >>> target, loss = torch.eye(2)[[0, 0, 0, 1]], torch.nn.functional.l1_loss
+        >>> pair = probabilities(loss, target, target.mean(0), {}, exclusive=True)
+        >>> [round(x.item(), 2) for x in pair]
+        [0.25, 0.5]
+    """
+    classes = torch.arange(mean.shape[-1] if mean.dim() else 1, device=mean.device)
+    named = (classes == mean.argmax(-1)).to(mean) if exclusive else mean.round()
+    even = torch.full_like(mean, 1 / len(classes) if exclusive else 0.5)
+    constants = (each.expand_as(target) for each in (mean, named, even))
+    first, second, blind = (function(each, target, **options) for each in constants)
+    return torch.minimum(first, second), blind
+
+
 def weighted_cross_entropy(
     function: Callable[..., Tensor],
     logits: Tensor,

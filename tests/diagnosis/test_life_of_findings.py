@@ -94,6 +94,40 @@ def test_what_a_withdrawn_alarm_explained_is_reported_afterwards():
     assert [f.id for f in engine.findings] == ["overfitting"]
 
 
+STUCK = {"learnt": 0.0, "epoch": 9.0, "samples": 1e4}
+
+
+def test_a_sign_of_a_deeper_cause_is_withdrawn_when_that_is_found():
+    engine = Engine()
+    told(engine, STUCK, STUCK, first=100)
+    assert [f.id for f in engine.findings] == ["plateau"]
+    told(engine, {**STUCK, **SICK}, {**STUCK, **SICK}, first=102)
+    assert [f.id for f in engine.findings] == ["dead-units"]
+    (sign,) = engine.withdrawn
+    assert (sign.id, sign.explained_by, sign.withdrawn_at) == ("plateau", "dead-units", 103)
+    assert Finding.from_dict(sign.to_dict()).explained_by == "dead-units"
+
+
+def test_what_came_first_and_ruins_the_rest_is_no_sign():
+    engine = Engine()
+    high = {"loss_ratio": 20.0, "unexplained": 20.0, "reach": 5.0}
+    told(engine, high, {**high, **SICK}, {**high, **SICK})
+    assert [f.id for f in engine.findings] == ["learning-rate-too-high"]
+
+
+def test_an_infinite_loss_that_passes_is_withdrawn_and_broken_weights_are_not():
+    engine = Engine()
+    fine = {"nonfinite_losses": 0.0}
+    told(engine, {"nonfinite_losses": 1.0}, fine, fine, fine)
+    assert [f.id for f in engine.findings] == ["non-finite"]
+    told(engine, fine, moment="validation", first=20)  # at which no losses of training are new
+    assert engine.findings
+    told(engine, fine, first=30)
+    assert engine.findings == []
+    told(engine, *[{"nonfinite_weights": {"a": 1.0}}] * 2, *[fine] * 9, first=40)
+    assert [f.id for f in engine.findings] == ["non-finite"]
+
+
 @pytest.mark.parametrize("place", range(6))
 def test_a_restart_anywhere_changes_nothing(place):
     shown = [SICK, SICK, WELL, WELL, SICK, SICK]

@@ -12,6 +12,7 @@ from lightning_stab.functional.loss_baselines import (
     binary_cross_entropy,
     class_frequencies,
     cross_entropy,
+    probabilities,
     regression,
 )
 
@@ -174,6 +175,23 @@ def test_a_regressions_baselines_are_torchs(name, seed, shape, offset):
     assert best.item() == pytest.approx(truth.item(), rel=2 / MANY)
     truth = function(torch.zeros_like(target), target, **options)
     assert blind.item() == pytest.approx(truth.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_no_constant_chances_lose_less_than_the_baseline(name, exclusive):
+    function, options = LOSSES[name]
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.multinomial(torch.tensor([0.6, 0.3, 0.1]), 500, True, generator=generator)
+    target = functional.one_hot(classes, 3).double()
+    mean = target.mean(0)
+    best, blind = probabilities(function, target, mean, options, exclusive=exclusive)
+    tried = torch.rand(500, 3, generator=generator, dtype=torch.float64)
+    tried = tried / tried.sum(1, keepdim=True) if exclusive else tried
+    losses = [float(function(q.expand_as(target), target, **options)) for q in tried]
+    assert float(best) <= min(losses) * 1.02  # between a square and a magnitude, nearly the best
+    even = torch.full_like(mean, 1 / 3 if exclusive else 0.5).expand_as(target)
+    assert float(blind) == pytest.approx(float(function(even, target, **options)))
 
 
 def test_the_mean_of_few_rows_is_not_flattered():

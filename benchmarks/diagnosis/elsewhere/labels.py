@@ -52,6 +52,24 @@ def alarms(row: Row, key: str = "findings") -> list[str]:
     return [id_ for id_, severity, *_ in row[key] if severity != "info"]
 
 
+def needs_seed(program: Drawn, seed: int, rows: Mapping[Key, Row]) -> bool:
+    """Say whether a label depends on one more seed, where those before it are known.
+
+    What is wrong by its form has its label without a run; two of three that end alike, well or
+    badly, are the median's side.
+    """
+    change = BY_NAME.get(program.change)
+    if seed == 0 or not program.change:
+        return True
+    if change is not None and change.structural:
+        return False
+    twin = skill_of(program.twin, rows)
+    known = [rows[program.name, s, ""]["skill"] for s in range(seed)]
+    are_low = sum(skill <= twin - HARM for skill in known)
+    are_high = sum(skill >= WELL * twin for skill in known)
+    return max(are_low, are_high) < 2
+
+
 def skill_of(name: str, rows: Mapping[Key, Row]) -> float:
     """Return the median skill of a program over the seeds."""
     return median(

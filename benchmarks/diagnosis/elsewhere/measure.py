@@ -3,10 +3,14 @@
 python -m benchmarks.diagnosis.elsewhere --part tune --jobs 2 --json runs.json
 python -m benchmarks.diagnosis.elsewhere --part report --jobs 16 --json runs.json   one look
 python -m benchmarks.diagnosis.elsewhere --small                                    a few programs
+python -m benchmarks.diagnosis.elsewhere --json runs.json --facts folder --replay   seconds: the
+    present rules, on the facts that --facts has kept of each run
+python -m benchmarks.diagnosis.elsewhere --json runs.json --facts folder --again ^  the first seed
+    anew, where what is measured has changed: a label does not depend on the doctor
 
-Every program is run with three seeds, with twice the batch and with twice the epochs, each under
-the doctor's eyes; the seeds label it. With `--json` a broken-off measurement goes on where it
-stopped. Each look at the report part is written to `looks.json`.
+Every program is run under the doctor's eyes with as many of three seeds as its label needs, and
+with `--vary` with another seed, twice the batch and twice the epochs. With `--json` a broken-off
+measurement goes on where it stopped. Each look at the report part is written to `looks.json`.
 """
 
 from __future__ import annotations
@@ -34,11 +38,14 @@ from benchmarks.diagnosis.elsewhere.labels import (
     counts,
     labelled,
     mistakes,
+    needs_seed,
     skill_of,
 )
 from benchmarks.diagnosis.elsewhere.programs import PARTS, Drawn, programs
+from benchmarks.diagnosis.elsewhere.replay import keep, path_of, replayed
 from benchmarks.diagnosis.elsewhere.running import VARIATIONS, run
 
+Moments = list[dict[str, Any]]
 LOOKS = Path(__file__).with_name("looks.json")
 
 
@@ -52,13 +59,28 @@ def main(argv: list[str] | None = None) -> int:
     wanted = {p.twin for p in chosen if re.search(options.only, p.name)}
     chosen = [p for p in chosen if re.search(options.only, p.name) or p.name in wanted]
     results = {(name, s, v): row for name, s, v, row in _script.read_json(options.json, [])}
+    options.stale = set()
+    if options.replay:
+        for key in [key for key in results if path_of(options.facts, key).exists()]:
+            results[key] |= replayed(options.facts, key)
     twins = [p for p in chosen if not p.change]
-    measure(twins, options, results, began)
+    for seed in range(options.seeds):
+        measure([(p.name, seed, "") for p in twins], options, results, began)
     # of a twin that does not learn, nothing is drawn
     good = {p.name for p in twins if skill_of(p.name, results) >= SKILL}
     chosen = [p for p in chosen if p.twin in good]
-    measure(chosen, options, results, began)
-    for part in PARTS:
+    # a label does not depend on the doctor, so that the first run of each is enough
+    options.stale = {
+        (p.name, 0, "") for p in chosen if options.again and re.search(options.again, p.name)
+    }
+    for seed in range(options.seeds):
+        needed = [p for p in chosen if needs_seed(p, seed, results)]
+        measure([(p.name, seed, "") for p in needed], options, results, began)
+    if options.vary:
+        for seed, variation in ((1, ""), *((0, name) for name in VARIATIONS)):
+            varied = [p for p in chosen if re.search(options.vary, p.name)]
+            measure([(p.name, seed, variation) for p in varied], options, results, began)
+    for part in () if options.record else PARTS:
         own = [p for p in chosen if p.part == part]
         if own:
             report(part, own, results, is_look=part == "report" and not options.small)
@@ -66,15 +88,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(
-    chosen: list[Drawn], options: argparse.Namespace, results: dict[Key, Row], began: float
+    work: list[Key], options: argparse.Namespace, results: dict[Key, Row], began: float
 ) -> None:
     """Run what is missing, and keep it now and then."""
-    runs = runs_of(options.seeds)
-    runs = runs if any(p.change for p in chosen) else [run for run in runs if not run[1]]
-    work = [(p.name, s, v) for s, v in runs for p in chosen]
-    missing = [key for key in work if key not in results]
-    for done, (key, row) in enumerate(watched(missing, options.jobs), start=1):
+    missing = [key for key in work if key not in results or key in options.stale]
+    missing = [] if options.replay else missing
+    for done, (key, row, moments) in enumerate(watched(missing, options.jobs), start=1):
         results[key] = row
+        options.stale.discard(key)
+        if options.facts is not None:
+            keep(options.facts, key, moments)
         if done % 50 == 0 or done == len(missing):
             write(options.json, results)
             print(f"{done} of {len(missing)} runs, {time.perf_counter() - began:.0f} s", flush=True)
@@ -86,19 +109,19 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", choices=("all", *PARTS), default="tune")
     parser.add_argument("--only", default="", metavar="PATTERN", help="programs whose names match")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument(
-        "--seeds", type=int, default=3, help="1: no labels by median, no variations"
-    )
-    return parser.parse_args(argv)
+    parser.add_argument("--seeds", type=int, default=3, help="1: no labels by median")
+    parser.add_argument("--vary", metavar="PATTERN", help="programs that are also varied")
+    parser.add_argument("--record", action="store_true", help="run, and show nothing")
+    parser.add_argument("--facts", type=Path, help="keep the facts of each run in this folder")
+    parser.add_argument("--replay", action="store_true", help="apply the rules to the kept facts")
+    parser.add_argument("--again", metavar="PATTERN", help="run the first seed of these anew")
+    options = parser.parse_args(argv)
+    if options.replay and (options.facts is None or options.json is None):
+        parser.error("--replay needs --facts and --json of an earlier measurement")
+    return options
 
 
-def runs_of(seeds: int) -> list[tuple[int, str]]:
-    """Return seeds and variations, the first seed first."""
-    varied = [(0, name) for name in VARIATIONS] if seeds > 1 else []
-    return [*((seed, "") for seed in range(seeds)), *varied]
-
-
-def watched(work: list[Key], jobs: int) -> Iterator[tuple[Key, Row]]:
+def watched(work: list[Key], jobs: int) -> Iterator[tuple[Key, Row, Moments]]:
     """Run the programs and yield what came of each, in any order."""
     if jobs == 1:
         yield from map(once, work)
@@ -107,12 +130,12 @@ def watched(work: list[Key], jobs: int) -> Iterator[tuple[Key, Row]]:
         yield from pool.imap_unordered(once, work, chunksize=2)
 
 
-def once(key: Key) -> tuple[Key, Row]:
+def once(key: Key) -> tuple[Key, Row, Moments]:
     """Run one program."""
     torch.set_num_threads(1)
     name, seed, variation = key
     settings = next(p.settings for p in programs(name.partition("/")[0]) if p.name == name)
-    return key, run(settings, seed, variation)
+    return key, *run(settings, seed, variation)
 
 
 def write(path: Path | None, results: dict[Key, Row]) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks._script import QUIET, silence
 from benchmarks.diagnosis.elsewhere.data import Rows, rows
 from benchmarks.diagnosis.elsewhere.module import ElsewhereModule, Settings
-from lightning_stab import TrainingDoctor
+from benchmarks.diagnosis.elsewhere.replay import RecordingDoctor, findings_of
 
 VARIATIONS: dict[str, dict[str, float]] = {  # of a run, beside another seed
     "batch": {"batch": 2.0},
@@ -23,8 +23,10 @@ VARIATIONS: dict[str, dict[str, float]] = {  # of a run, beside another seed
 }
 
 
-def run(settings: Settings, seed: int, variation: str = "") -> dict[str, Any]:
-    """Train once; return skill, findings and seconds as plain values.
+def run(
+    settings: Settings, seed: int, variation: str = ""
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Train once; return skill, findings and seconds as plain values, and the facts.
 
     ``skill`` is 0 for what a constant prediction reaches on the validation rows and 1 for no error:
     of an accuracy (a - m) / (1 - m) with the share m of the commonest class, else R2.
@@ -34,7 +36,7 @@ def run(settings: Settings, seed: int, variation: str = "") -> dict[str, Any]:
     for name, factor in VARIATIONS.get(variation, {}).items():
         varied[name] = math.ceil(settings[name] * factor)
     torch.manual_seed(seed)
-    doctor = TrainingDoctor(print_findings=False)
+    doctor = RecordingDoctor(print_findings=False)
     with silence():
         data = changed(rows(settings["data"]), varied, seed)
         module = ElsewhereModule(data, varied)
@@ -54,15 +56,14 @@ def run(settings: Settings, seed: int, variation: str = "") -> dict[str, Any]:
         except (RuntimeError, IndexError, ValueError) as error:  # what a broken program raises
             failed = f"{type(error).__name__}: {error}"[:200]
         skill = skill_of(module, data)
-    withdrawn = [f.to_dict() for f in getattr(doctor, "withdrawn", [])]
-    return {
+    row = {
         "skill": round(skill, 4),
-        "findings": [[f.id, f.severity, f.step, f.message] for f in doctor.findings],
-        "withdrawn": [[f["id"], f["severity"], f["step"], f["message"]] for f in withdrawn],
+        **findings_of(doctor),
         "failed": failed,
         "steps": batches * epochs,
         "seconds": round(time.process_time() - began, 2),
     }
+    return row, doctor.moments
 
 
 def changed(data: Rows, settings: Settings, seed: int) -> Rows:

@@ -18,7 +18,7 @@ from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.activations.probe import ActivationProbe
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_functions import Targets
-from lightning_stab.callbacks.doctor.pairs import ShuffledPairs
+from lightning_stab.callbacks.doctor.pairs import ShuffledPairs, place_of_targets
 from lightning_stab.callbacks.doctor.probe import DoctorProbe
 from lightning_stab.functional.gradient_statistics import log_ratio
 
@@ -48,9 +48,21 @@ class BatchFacts(FactSource):
         self._baselines: list[list[float]] = []
         self._variety: list[float] = []
 
-    def start(self, module: LightningModule) -> str:
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a restart, with what was seen of the targets."""
+        return {**super().state_dict(), "targets": self._targets.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory; earlier versions did not keep the targets."""
+        super().load_state_dict(state)
+        if "targets" in state:
+            self._targets.load_state_dict(state["targets"])
+
+    def start(self, module: LightningModule, batch: Any) -> str:
         """Put the hooks on for a batch; return what cannot be seen, in one sentence, or nothing."""
-        self.loss, self._probe = None, DoctorProbe(self._targets)
+        place = place_of_targets(batch)
+        of_batch = None if place is None else batch[place]
+        self.loss, self._probe = None, DoctorProbe(self._targets, of_batch)
         return self._probe.install(module)
 
     def stop(self) -> None:

@@ -23,6 +23,7 @@ SPIKE_WINDOW = 50  # losses from which a spike stands out
 SPIKE_SWINGS = 10  # median deviations by which it does; a tenth of the first loss at least
 HALVES = 4, 100  # losses of which each half of a trend has at least and at most
 BLOCKS = 5  # means whose median is the level of losses of few rows each
+SMALLEST_FALL = 5e-4  # of the loss of a constant prediction: the least error of a trend
 NOTHING = 1e-12  # of a level: the least noise
 
 
@@ -124,6 +125,11 @@ class LossHistory(FactSource):
         }
 
     @property
+    def level(self) -> float:
+        """The recent loss, NaN before there is one."""
+        return self._recent_level() if self._recent else math.nan
+
+    @property
     def unexplained(self) -> float:
         """The recent loss over that of the best constant prediction, NaN if unknown."""
         baseline = self.baseline
@@ -187,9 +193,10 @@ class LossHistory(FactSource):
             return {}
         before, after = self._recent[-2 * half : -half], self._recent[-half:]
         fall = self._level(before) - self._level(after)
-        error = noise(self._recent[-2 * half :]) * math.sqrt(2 / half)
         scale = self.baseline
         scale = scale if scale > 0 else abs(start)
+        # losses of whole epochs have hardly any noise: what counts has to amount to something, too
+        error = max(noise(self._recent[-2 * half :]) * math.sqrt(2 / half), SMALLEST_FALL * scale)
         return {
             "falling": _in_errors(fall, error, start),
             "recent_fall": fall / scale if scale else math.nan,

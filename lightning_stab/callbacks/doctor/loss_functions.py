@@ -24,6 +24,8 @@ REGRESSION = (
 SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
 LOG_SOFTMAX = (functional.log_softmax, torch.log_softmax, Tensor.log_softmax)
 DIFFERENCES = (torch.sub, Tensor.sub)  # the second is what `-` calls
+CHANCES = ("softmax", "sigmoid")
+MOST_SAVED = 1000  # entries of a row's targets that a checkpoint holds
 LEAST_CONSTANT = 16  # rows, all with one target, before that is said
 LEAST_SAMPLES, LEAST_OTHERS = 8, 3  # of a batch, below which its variety is left to chance
 UNWEIGHTED = {"weight": None, "pos_weight": None, "reduction": "mean"}
@@ -39,6 +41,31 @@ class Targets:
         self._moments: deque[Tensor] = deque(maxlen=50)
         # by shape of a row: the first one, whether all equal it, and how many were seen
         self._firsts: dict[torch.Size, tuple[Tensor, Tensor | None, int]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory as plain values; large targets, such as masks, are left out."""
+        small = {shape for shape in (*self._means, *self._firsts) if shape.numel() <= MOST_SAVED}
+        firsts = [self._firsts[shape] for shape in self._firsts if shape in small]
+        return {
+            "counts": [counts.tolist() for counts in self._counts.values()],
+            "means": [[m.tolist(), seen] for k, (m, seen) in self._means.items() if k in small],
+            "moments": [moments.tolist() for moments in self._moments],
+            "firsts": [
+                [first.tolist(), None if same is None else bool(same), seen]
+                for first, same, seen in firsts
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory."""
+        self._counts = {len(counts): torch.tensor(counts) for counts in state["counts"]}
+        means = [(torch.tensor(mean), seen) for mean, seen in state["means"]]
+        self._means = {mean.shape: (mean, seen) for mean, seen in means}
+        self._moments = deque(map(torch.tensor, state["moments"]), maxlen=self._moments.maxlen)
+        for plain, same, seen in state["firsts"]:
+            first = torch.tensor(plain, dtype=torch.float64)  # to be compared, exactly
+            was = None if same is None else torch.tensor(same)
+            self._firsts[first.shape[1:]] = (first, was, seen)
 
     def counts(self, new: Tensor) -> Tensor:
         """Return the class counts so far, with the new ones."""
@@ -84,11 +111,13 @@ class LossFunctions:
     """Listens to the loss functions of a training step."""
 
     targets: Targets = field(default_factory=Targets)  # of the run so far
+    of_batch: Tensor | None = None  # the batch's targets, where it is plain which they are
     values: list[Tensor] = field(default_factory=list)  # what each call returned
     # for each call, the losses of the best constant and of the blind prediction
     baselines: list[Pair | None] = field(default_factory=list)
     measured: dict[str, Tensor] = field(default_factory=dict)  # by the name of the fact
-    _made_by: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
+    # what made a tensor, by its memory, and of a softmax what it was made of
+    _made_by: dict[int, tuple[str, Tensor, Any]] = field(default_factory=dict)
 
     def __call__(
         self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
@@ -99,11 +128,13 @@ class LossFunctions:
         made_by = self._maker(function, args, kwargs)
         if made_by:
             # held, so that nothing else is put into its memory meanwhile
-            self._made_by[_memory(result)] = (made_by, result)
+            self._made_by[_memory(result)] = (made_by, result, args[0] if args else None)
         elif function in _MEASURES and not result.dim():
             self._see_loss(_Call(function, args, kwargs), result)
         elif function in DIFFERENCES and _is_every_pair(args):
             self._note("broadcast", torch.ones((), device=result.device))
+        elif function in DIFFERENCES:
+            self._see_difference(args)
 
     def _maker(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Return which bounded activation a call is, nothing for other functions."""
@@ -124,13 +155,32 @@ class LossFunctions:
         """Note a loss, what it received, and what a constant prediction would lose."""
         if not (isinstance(call.input, Tensor) and isinstance(call.target, Tensor)):
             return
-        maker = self._made_by.get(_memory(call.input), ("", result))[0]
+        maker, _, source = self._made_by.get(_memory(call.input), ("", None, None))
         call.made_by = maker.partition(" ")[0]
         with torch.no_grad():
             self._note_flag("softmax_of_one", maker.endswith("of one"), result)
             self._note_flag("softmax_of_batch", maker.endswith("of batch"), result)
+            if maker.startswith("log_softmax") and isinstance(source, Tensor):
+                self._note_ends(source)
             self.values.append(result.detach())
             self.baselines.append(_MEASURES[call.function](self, call))
+
+    def _see_difference(self, args: Sequence[Any]) -> None:
+        """Note a prediction minus the batch's targets, as in a squared error written by hand."""
+        for input_, target in (args[:2], args[1::-1]):
+            is_pair = isinstance(input_, Tensor) and isinstance(target, Tensor)
+            if is_pair and input_.requires_grad and self._is_of_batch(target):
+                call = _Call(DIFFERENCES[0], (input_, target), {})
+                call.made_by = self._made_by.get(_memory(input_), ("",))[0].partition(" ")[0]
+                if input_.shape == target.shape and target.is_floating_point():
+                    with torch.no_grad():
+                        self._note_regression(call)
+
+    def _is_of_batch(self, tensor: Tensor) -> bool:
+        known = self.of_batch
+        if known is None or tensor.requires_grad or tensor.numel() != known.numel():
+            return False
+        return tensor.data_ptr() == known.data_ptr()
 
     def baseline_of(self, loss: Tensor) -> Tensor:
         """Return the two baselines ``[2]`` of ``loss`` if the calls add up to it, else NaN."""
@@ -153,10 +203,16 @@ class LossFunctions:
         is_probability = (logits >= 0).all() & ((logits.sum(dim) - 1).abs() <= slack).all()
         self._note("doubled_softmax", is_probability)
         self._note("output_logits", (logits - logits.mean(dim, keepdim=True)).std())
-        rectified = (logits == 0).float().mean() if call.made_by == "relu" else logits.new_zeros(())
-        self._note("rectified_logits", rectified)
-        self._note_flag("squashed_logits", call.made_by in ("sigmoid", "tanh"), logits)
+        self._note_ends(call.input)
         return self._classes(call)
+
+    def _note_ends(self, value: Tensor) -> None:
+        """Note which activation bounds the logits that enter a cross-entropy."""
+        logits = few_rows(value.detach())
+        made_by = self._made_by.get(_memory(value), ("",))[0]
+        zeros = (logits == 0).float().mean()
+        self._note("rectified_logits", zeros if made_by == "relu" else torch.zeros_like(zeros))
+        self._note_flag("squashed_logits", made_by in ("sigmoid", "tanh"), logits)
 
     def _classes(self, call: _Call) -> Pair | None:
         """Note how often each class occurs; logits or their logarithms of probabilities."""
@@ -218,26 +274,36 @@ class LossFunctions:
         return baselines.weighted_binary(call.function, target, mean, call.options)
 
     def _regression(self, call: _Call) -> Pair | None:
-        target, prediction = call.target.detach().float(), call.input.detach().float()
+        target, is_pairing = self._note_regression(call), _is_every_pair((call.input, call.target))
+        self._note_flag("broadcast", is_pairing, target)
+        mean, rows = self.targets.mean(target)
+        if is_pairing or call.options.get("weight") is not None:
+            return None
+        if call.made_by in CHANCES and target.dim() > 1:
+            exclusive = call.made_by == "softmax"
+            return baselines.probabilities(
+                call.function, target, mean, call.options, exclusive=exclusive
+            )
+        return baselines.regression(call.function, target, mean, rows, call.options)
+
+    def _note_regression(self, call: _Call) -> Tensor:
+        """Note targets and predictions of a regression; return the targets."""
+        target: Tensor = call.target.detach().float()
+        prediction: Tensor = call.input.detach().float()
         low, high = _range_of(call.made_by) or (-torch.inf, torch.inf)
         slack = 1e-3 * target.abs().amax()
         outside = (target < low - slack) | (target > high + slack)
         self._note("unreachable_targets", outside.float().mean())
         size = target.square().mean().sqrt()
         is_binary = ((target == 0) | (target == 1)).all() if target.dim() > 1 else size < 0
-        is_chance = call.made_by in ("softmax", "sigmoid")
+        is_chance = call.made_by in CHANCES
         self._note("error_of_probabilities", is_binary if is_chance else torch.zeros_like(size))
         self._note("target_size", size)
         self._note("prediction_size", prediction.square().mean().sqrt() / size)
         self._note_spread(target)
         if target.dim():
             self._note("constant_targets", self.targets.are_constant(target))
-        is_pairing = _is_every_pair((call.input, call.target))
-        self._note_flag("broadcast", is_pairing, target)
-        if is_pairing or call.options.get("weight") is not None:
-            return None
-        mean, rows = self.targets.mean(target)
-        return baselines.regression(call.function, target, mean, rows, call.options)
+        return target
 
     def _note_spread(self, target: Tensor, *, is_probability: bool = False) -> None:
         rows, variance = len(target) if target.dim() else 1, self.targets.variance(target)
@@ -300,6 +366,10 @@ _MEASURES: dict[Any, Callable[[LossFunctions, _Call], Pair | None]] = {
     functional.binary_cross_entropy: LossFunctions._probabilities,
     **dict.fromkeys(REGRESSION, LossFunctions._regression),
 }
+
+
+# the functions of which anything is noted
+LISTENED = frozenset({*_MEASURES, *SOFTMAX, *LOG_SOFTMAX, *DIFFERENCES, *FUNCTIONS})
 
 
 def _range_of(function: str) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""What a loss is where inputs and targets do not belong together: a baseline for any loss."""
+"""Pairs of rows: the loss of inputs with others' targets, and whether neighbours' targets agree."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -14,10 +15,14 @@ from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_training_step
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_functions import Targets
+from lightning_stab.functional.dependence import neighbour_agreement
 from lightning_stab.functional.random_states import preserve_random_states
 
 MEAN_OF = 3  # losses in a row
 MOST_PARAMETERS = 20_000_000  # of a module that is copied for it
+ROWS_OF_A_BATCH = 32  # that are compared with their neighbours,
+LEAST_ROWS, ENOUGH_ROWS = 60, 300  # of a run,
+FEATURES = 64  # of each, evenly spread
 TARGETS = ("target", "label", "y")  # names of a batch's targets
 
 
@@ -35,10 +40,24 @@ class ShuffledPairs(FactSource):
         super().__init__()
         self._losses: list[float] = []
         self._pending: list[Tensor] = []
-        self._before: Tensor | None = None  # the targets of the batch before
+        self._before: Tensor | None = None  # the targets of the batch before, if it was a row
         self._targets = Targets()
         self._constant: Tensor | None = None  # 1 where all targets so far are the same
         self._is_possible = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a restart, the targets of the batch before among it."""
+        before = None if self._before is None else self._before.tolist()
+        own = {"before": before, "targets": self._targets.state_dict()}
+        return {**super().state_dict(), **own}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory; earlier versions kept the losses alone."""
+        super().load_state_dict(state)
+        if "targets" in state:
+            before = state["before"]
+            self._before = None if before is None else torch.tensor(before)
+            self._targets.load_state_dict(state["targets"])
 
     @property
     def baseline(self) -> float:
@@ -82,16 +101,16 @@ class ShuffledPairs(FactSource):
 
     def _exchange(self, batch: Any) -> Any:
         """Return the batch with its targets exchanged, None where that cannot be done."""
-        place = _place_of_targets(batch)
+        place = place_of_targets(batch)
         if place is None:
             return None
         targets = batch[place]
         self._constant = self._targets.are_constant(targets)
-        before, self._before = self._before, targets
+        before, self._before = self._before, targets if len(targets) == 1 else None
         if len(targets) > 1:
             other = targets.roll(len(targets) // 2, 0)
         elif before is not None and before.shape == targets.shape:
-            other = before.to(targets.device)
+            other = before.to(targets)
         else:
             return None
         if isinstance(batch, Mapping):
@@ -101,7 +120,58 @@ class ShuffledPairs(FactSource):
         return tuple(parts) if type(batch) is tuple else parts
 
 
-def _place_of_targets(batch: Any) -> Any:
+class NeighbourRows(FactSource):
+    """The first rows of a run, and whether those close together have targets that agree.
+
+    Only rows of the first epoch count, because a row that comes again agrees with itself.
+    """
+
+    SAVED = ("agreement",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: list[tuple[Tensor, Tensor]] = []
+        self._count = self._counted = 0  # rows, and of them those that were compared
+        self._agreement = math.nan
+
+    def add(self, batch: Any, epoch: int) -> None:
+        """Note some rows of a batch."""
+        if epoch > 0 or self._count >= ENOUGH_ROWS:
+            return
+        place = place_of_targets(batch)
+        inputs = batch[0] if place == 1 else None
+        if inputs is None or inputs.layout is not torch.strided or inputs.dim() < 2:
+            return
+        rows = min(len(inputs), ROWS_OF_A_BATCH)
+        flat = inputs.detach()[:rows].reshape(rows, -1)
+        flat = flat[:, :: -(-flat.shape[1] // FEATURES)]
+        self._rows.append((flat.clone(), batch[place].detach()[:rows].clone()))
+        self._count += rows
+
+    def pending(self) -> list[DeviceScalars]:
+        """Return the agreement, once there are enough rows."""
+        if not self._rows or self._count < LEAST_ROWS or self._count == self._counted:
+            return []
+        self._counted = self._count
+        inputs, targets = (list(each) for each in zip(*self._rows, strict=True))
+        if self._count >= ENOUGH_ROWS:
+            self._rows = []
+        is_alike = len({x.shape[1:] for x in inputs}) == len({y.shape[1:] for y in targets}) == 1
+        if not is_alike:
+            self._rows, self._count = [], ENOUGH_ROWS
+            return []
+        agreement = neighbour_agreement(torch.cat(inputs), torch.cat(targets))
+        return [DeviceScalars(agreement.reshape(1), self._update)]
+
+    def _update(self, values: list[float]) -> None:
+        self._agreement = values[0]
+
+    def facts(self) -> dict[str, float]:
+        """Return the agreement in standard errors."""
+        return {"neighbour_agreement": self._agreement}
+
+
+def place_of_targets(batch: Any) -> Any:
     """Return the key or index of a batch's targets, None if it is not plain which they are."""
     if type(batch) in (list, tuple) and len(batch) > 1:
         alike = all(isinstance(x, Tensor) and x.dim() > 0 for x in batch[:2])

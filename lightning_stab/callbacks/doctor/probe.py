@@ -17,11 +17,15 @@ from lightning_stab.callbacks._hooks.compiled import (
 )
 from lightning_stab.callbacks._hooks.hooks import FunctionMode, ModuleHooks, is_transformed
 from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
-from lightning_stab.callbacks.doctor.loss_functions import LossFunctions, Targets
+from lightning_stab.callbacks.doctor.loss_functions import LISTENED, LossFunctions, Targets
 from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
 from lightning_stab.functional.sampling import few_rows, per_sample
 
+ATTENTION = frozenset(
+    {nn.functional.scaled_dot_product_attention, nn.functional.multi_head_attention_forward}
+)
+WATCHED = ATTENTION | LISTENED
 TIME_SHARE = 0.1  # of a sequence's steps, that count as its beginning and as its end
 LEAST_STEPS = 8  # of a sequence, below which there is no talk of vanishing over time
 
@@ -31,11 +35,12 @@ class DoctorProbe:
 
     Args:
         targets: what was seen of the run's targets before; it is added to.
+        of_batch: the batch's targets, where it is plain which they are.
     """
 
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: Targets, of_batch: Tensor | None = None) -> None:
         self.gradients = LayerProbe()  # of the pre-activations
-        self.losses = LossFunctions(targets)
+        self.losses = LossFunctions(targets, of_batch)
         self.spread: dict[str, Tensor] = {}  # of a layer's outputs, over the samples
         self.inputs: Tensor | None = None  # RMS of each feature that enters the first weight layer
         self.attention: dict[str, Tensor] = {}  # by layer, the spread of the logits
@@ -90,17 +95,19 @@ class DoctorProbe:
                 self.inputs = torch.full((1,), torch.nan, device=value.device)
                 return
             features = 1 if value.dim() > 3 else value.dim() - 1
-            flat = few_rows(value.detach()).float().movedim(features, 0).flatten(1)
-            self.inputs = flat.square().mean(1).sqrt()
+            with torch._C.DisableTorchFunction():
+                flat = few_rows(value.detach()).float().movedim(features, 0).flatten(1)
+                self.inputs = flat.square().mean(1).sqrt()
 
     def see_output(self, name: str, output: Any) -> None:
         """Note how far a layer's outputs differ from sample to sample."""
         if name in self.spread or not isinstance(output, Tensor):
             return
         if output.dim() > 1 and len(output) > 1:
-            value = per_sample(output.detach())
-            value = value if value.dtype is torch.float64 else value.float()
-            self.spread[name] = value.var(0, correction=0).mean().sqrt()
+            with torch.no_grad(), torch._C.DisableTorchFunction():
+                value = per_sample(output)
+                value = value if value.dtype is torch.float64 else value.float()
+                self.spread[name] = value.var(0, correction=0).mean().sqrt()
 
     def watch_time(self, name: str, layer: nn.RNNBase, value: Any) -> Any:
         """Let the input of a recurrent layer have a gradient, and read it over time."""
@@ -132,11 +139,14 @@ class DoctorProbe:
 
     def _see_function(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         result = function(*args, **kwargs)
-        if is_transformed():
+        if function not in WATCHED or is_transformed():  # of nearly all calls nothing is asked
             return result
-        self.losses(function, args, kwargs, result)
+        if function not in ATTENTION:
+            with torch._C.DisableTorchFunction():
+                self.losses(function, args, kwargs, result)
+            return result
         name = self._names[-1] if self._names else f"attention_{len(self.attention) + 1}"
-        with torch.no_grad():
+        with torch.no_grad(), torch._C.DisableTorchFunction():
             spread = None
             if function is nn.functional.scaled_dot_product_attention:
                 spread = logit_spread_of_call(args, kwargs)

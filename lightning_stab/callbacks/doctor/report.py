@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -43,26 +44,52 @@ def print_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:
             continue
         level = logging.INFO if finding.state == "withdrawn" else LEVELS[finding.severity]
         if LOGGER.isEnabledFor(level):
-            with reporting(trainer, "A finding of `TrainingDoctor` cannot be printed"):
-                clear_line(trainer)
+            failure = "A finding of `TrainingDoctor` cannot be printed"
+            with reporting(trainer, failure), beside_bar(trainer):
                 LOGGER.log(level, "%s", text_of(finding))
 
 
 def text_of(finding: Finding) -> str:
     """Return a finding as plain text: a line for what and when, one for the message, the advice."""
     if finding.state == "withdrawn":
-        return f"withdrawn: {finding.id} (step {finding.withdrawn_at}): it holds no longer."
+        cause = finding.explained_by
+        why = f"`{cause}` explains it" if cause else "it holds no longer"
+        return f"withdrawn: {finding.id} (step {finding.withdrawn_at}): {why}."
     head = f"{finding.severity}: {finding.id} (step {finding.step}{_history(finding)})"
     return "\n".join([head, finding.message, *(f"  {line}" for line in numbered(finding.advice))])
 
 
-def clear_line(trainer: Trainer) -> None:
-    """End the line on which tqdm draws its bar; rich puts what is printed above its own."""
+@contextmanager
+def beside_bar(trainer: Trainer) -> Iterator[None]:
+    """Let a text that is printed meanwhile begin on a line of its own.
+
+    The line on which tqdm draws its bar is ended. Rich puts what goes to `sys.stderr` above its own
+    bar; where a handler has kept the terminal itself, the bar is stopped and goes on below.
+    """
     bar = getattr(trainer, "progress_bar_callback", None)
-    is_shown = inherits(bar, "TQDMProgressBar") and getattr(bar, "is_enabled", True)
-    if is_shown and sys.stdout.isatty() and sys.stderr.isatty():
+    is_shown = getattr(bar, "is_enabled", True) and sys.stderr.isatty() and sys.stdout.isatty()
+    if is_shown and inherits(bar, "TQDMProgressBar"):
         sys.stdout.flush()
         sys.stderr.write("\n")
+    progress = getattr(bar, "progress", None) if inherits(bar, "RichProgressBar") else None
+    if progress is None or not (_writes_to_terminal() and progress.live.is_started):
+        yield
+        return
+    progress.stop()
+    yield
+    progress.start()
+
+
+def _writes_to_terminal() -> bool:
+    """Say whether a handler of the logger holds a terminal that is not the present `sys.stderr`."""
+    logger: logging.Logger | None = LOGGER
+    while logger is not None:
+        for handler in logger.handlers:
+            stream = getattr(handler, "stream", None)
+            if stream is not None and stream not in (sys.stderr, sys.stdout) and stream.isatty():
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 def log_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:

@@ -19,6 +19,7 @@ from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, 
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_facts import LossHistory
 from lightning_stab.callbacks.doctor.module_facts import ModuleFacts
+from lightning_stab.callbacks.doctor.pairs import NeighbourRows
 from lightning_stab.callbacks.doctor.step_facts import EARLY_UPDATES, StepFacts
 from lightning_stab.callbacks.doctor.validation_facts import RowMoments, ValidationHistory
 from lightning_stab.diagnosis import Facts
@@ -54,6 +55,7 @@ class DoctorState:
         self._losses = LossHistory(self._batches)
         self.validation = ValidationHistory(self._losses)
         self.rows = RowMoments()
+        self._neighbours = NeighbourRows()
         self._layers = ModuleFacts()
         self._sources: dict[str, FactSource] = {  # by their keys in a checkpoint
             "batches": self._batches,
@@ -65,6 +67,7 @@ class DoctorState:
             "rows": self.rows,
             "layers": self._layers,
             "pairs": self._batches.pairs,
+            "neighbours": self._neighbours,
         }
         self._num_batches = 0  # of the run so far
         self._failure: dict[str, float] = {}
@@ -83,6 +86,7 @@ class DoctorState:
     def begin_batch(self, trainer: Trainer, module: LightningModule, batch: Any, step: int) -> None:
         """Decide whether this batch's step is sampled, and put the hooks on if it is in full."""
         self.remove_hooks()
+        self._neighbours.add(batch, trainer.current_epoch)
         if step < EARLY_PHASE_STEPS or is_due(step, INPUT_INTERVAL):
             self._inputs.add(batch)
         self.module, self._has_stepped = module, False
@@ -102,7 +106,7 @@ class DoctorState:
         self.is_sampled = self._is_full or self._is_early
         if self._is_full:
             self._has_hooks = True
-            self._hidden = self._batches.start(module)
+            self._hidden = self._batches.start(module, batch)
             self._num_optimizers = len(trainer.optimizers)
             self._layers.start(module)
             self._losses.rows = rows_of(batch) or self._losses.rows
@@ -186,6 +190,8 @@ class DoctorState:
         }
         options = (getattr(trainer, name, 0) for name in ("overfit_batches", "fast_dev_run"))
         known["on_purpose"] = float(any(options))
+        batches = trainer.num_training_batches
+        known["epoch_rows"] = float(batches * self._losses.rows) if batches else math.nan
         known["highest_rate"] = self._highest_rate
         known["samples"] = float(self._num_batches * self._losses.rows)
         planned = planned if 0 < planned < math.inf else math.nan

@@ -31,6 +31,7 @@ from lightning_stab.functional.norms import is_sharded, local_shard, tensor_norm
 EARLY_UPDATES = 10  # steps after the warm-up whose updates are all measured
 FIRST_NORMS = 10  # gradient norms whose median is the start
 RECENT_RATIOS = 5  # sampled steps whose median ratio is the present one
+SCALED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # whose rows are units
 SAMPLED = 1024  # entries of a parameter from which the size of its change is estimated
 
 
@@ -119,6 +120,15 @@ class StepFacts(FactSource):
             self._copies.append((matrices, copy_entries(list(matrices.values()), SAMPLED)))
 
     def _measure_units(self, module: nn.Module) -> None:
+        weights = [
+            part.weight.detach()
+            for part in module.modules()
+            if isinstance(part, SCALED) and not is_sharded(part.weight) and part.weight.dim() > 1
+        ]
+        if weights:
+            sizes = torch.stack(tensor_norms(weights).unbind())
+            counts = sizes.new_tensor([len(w) for w in weights])
+            self._scalars["scale"] = DeviceScalars(sizes / counts.sqrt(), self._add_scale)
         identical = {
             plain_name(name): identical_fraction(p.detach(), p.grad)
             for name, part in module.named_modules()
@@ -133,6 +143,10 @@ class StepFacts(FactSource):
                 packed,
                 lambda v: self._known.update(identical_units=dict(zip(identical, v, strict=True))),
             )
+
+    def _add_scale(self, scales: list[float]) -> None:
+        known = [scale for scale in scales if scale > 0]  # what starts at zero says nothing
+        self._known["start_scale"] = median(known) if known else math.nan
 
     @property
     def largest_ratio(self) -> float:

@@ -40,6 +40,7 @@ class ValidationHistory(FactSource):
         self._training = training
         self._loss: list[float] = []
         self._metric: list[float] = []
+        self._level = math.nan  # of the training loss at the first validation
 
     def add(self, metrics: Mapping[str, Any]) -> bool:
         """Take in the metrics whose names say validation and which kind; say whether any does."""
@@ -49,12 +50,23 @@ class ValidationHistory(FactSource):
         others = [n for n in names if not _has_word(n, (*FALLING, *ERRORS))]
         metric = next((n for n in others if _has_word(n, RISING)), None)
         if loss is not None:
+            self._level = self._level if self._loss else self._training.level
             self._loss.append(float(metrics[loss]))
         if metric is not None:
             self._metric.append(float(metrics[metric]))
         elif error is not None:
             self._metric.append(-float(metrics[error]))
         return bool(loss or metric or error)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a restart."""
+        known = {"level": self._level} if math.isfinite(self._level) else {}
+        return {**super().state_dict(), **known}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved memory; earlier versions did not keep the level."""
+        super().load_state_dict(state)
+        self._level = state.get("level", math.nan)
 
     @property
     def count(self) -> int:
@@ -78,7 +90,8 @@ class ValidationHistory(FactSource):
             facts["validation_rise"] = (losses[-1] - best) / gain if gain > 0 else math.nan
             # a validation loss of another kind than the training loss cannot be compared with it
             baseline = self._training.baseline
-            alike = 0.2 < losses[0] / baseline < 5 if baseline > 0 else False
+            scales = [scale for scale in (baseline, self._level) if scale > 0]
+            alike = baseline > 0 and any(0.2 < losses[0] / scale < 5 for scale in scales)
             learnt = facts["validation_learnt"] = 1 - best / baseline if alike else math.nan
             facts["generalization_gap"] = 1 - learnt - self._training.unexplained
             moved = max(metric, default=0.0) - min(metric, default=0.0)

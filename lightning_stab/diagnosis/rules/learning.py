@@ -15,6 +15,14 @@ _SKIP_SPIKES = (
     ),
     "Look for broken samples in the data: values far outside the usual range.",
 )
+_ERROR_OF_PROBABILITIES = (
+    "A squared or absolute error compares probabilities with classes, and learns little:"
+    " its gradient vanishes where a prediction is sure and wrong."
+)
+_CROSS_ENTROPY = (
+    "Use `torch.nn.CrossEntropyLoss` on logits, without a softmax before it"
+    " (`BCEWithLogitsLoss` for two classes)."
+)
 _CHECK_DATA = (
     "Check that inputs and labels belong together, in training and in validation.",
     "Check that there is something to learn: fit a simple model to the same data.",
@@ -40,9 +48,17 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
         warning(
-            "early_update_ratio > large_update and some_steps and learnt not> little_learnt"
-            " and ordinary_data and not_falling",
+            "early_update_ratio > large_update and a_while and learnt not> little_learnt"
+            " and ordinary_data and not_falling and kept_weights and start_scale not< small_start",
             "The first steps changed the weights by {early_update_ratio:.0%} of their size each,"
+            " and the run has not learnt since.",
+            *_LOWER_RATE,
+        ),
+        warning(
+            "early_update_ratio > total_update and a_while and learnt not> little_learnt"
+            " and input_size not> large_input and kept_weights and start_scale not< small_start"
+            " and not_falling",
+            "The first steps changed the weights by {early_update_ratio:.1f} times their size each,"
             " and the run has not learnt since.",
             *_LOWER_RATE,
         ),
@@ -110,6 +126,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "reach < short_reach and learnt not> little_learnt and a_while"
+            " and start_loss_ratio not> large_start_loss"
             " and warming_up < flag_set and with_gradient and highest_rise not> sudden_rise"
             " and ordinary_values and input_size not< small_input and meant_to_learn"
             " and ordinary_flow",
@@ -152,6 +169,12 @@ LEARNING_FAULTS = (
             "Lower the weight decay: it pulls harder than the loss.",
         ),
         warning(
+            "weight_decay > strong_decay and learnt not> half_learnt and a_while and not_falling"
+            " and meant_to_learn",
+            "The weight decay is {weight_decay}, and little is learnt.",
+            "Lower the weight decay: 0.1 and less is usual.",
+        ),
+        warning(
             "dropout > strong_dropout and learnt not> half_learnt and some_steps",
             "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
             "Lower the dropout probability: 0.1 to 0.5 is usual.",
@@ -168,15 +191,22 @@ LEARNING_FAULTS = (
     ),
     Fault("loss-function", 8, "the loss does not suit what the network predicts").found_by(
         warning(
-            "error_of_probabilities > flag_set and learnt not> little_learnt and a_while"
-            " and not_falling",
-            "A squared or absolute error compares probabilities with classes, and learns little:"
-            " its gradient vanishes where a prediction is sure and wrong.",
-            "Use `torch.nn.CrossEntropyLoss` on logits, without a softmax before it"
-            " (`BCEWithLogitsLoss` for two classes).",
+            "error_of_probabilities > flag_set and learnt not> little_learnt and long_enough"
+            " and not_falling and not_improving",
+            _ERROR_OF_PROBABILITIES,
+            _CROSS_ENTROPY,
         ),
         warning(
-            "exclusive_labels > flag_set and learnt not> little_learnt and a_while and not_falling",
+            "error_of_probabilities > flag_set and learnt not> half_learnt and progress > whole_run"
+            " and epoch > some_epochs and step > tens_of_steps and meant_to_learn"
+            " and warming_up not> flag_set",
+            _ERROR_OF_PROBABILITIES,
+            _CROSS_ENTROPY,
+            persistence=1,
+        ),
+        warning(
+            "exclusive_labels > flag_set and learnt not> little_learnt and long_enough"
+            " and not_falling and not_improving",
             "Each row has exactly one label, but each class gets a sigmoid of its own,"
             " and little is learnt.",
             "Use `torch.nn.CrossEntropyLoss` on the logits: exactly one class is right.",
@@ -255,8 +285,9 @@ LEARNING_FAULTS = (
     Fault("too-short", 9, "the run ends while the loss still falls").found_by(
         warning(
             "progress > whole_run and falling > clear_trend and recent_fall > notable_fall"
-            " and learnt not> half_learnt and step not> short_run and warming_up not> flag_set"
-            " and meant_to_learn and ordinary_values",
+            " and learnt not> half_learnt and validation_learnt not> half_learnt"
+            " and step not> short_run and warming_up not> flag_set and meant_to_learn"
+            " and ordinary_values",
             "The run ends after {step} steps while the loss is still falling: by"
             " {recent_fall:.1%} of what a constant prediction loses, over its latest part.",
             "Train longer: raise `max_epochs` or `max_steps`, and stop by the validation loss.",
@@ -308,11 +339,18 @@ LEARNING_FAULTS = (
     Fault("overfitting", 10, "validation gets worse while training gets better").found_by(
         warning(
             "validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost"
-            " and meant_to_learn",
+            " and meant_to_learn and validation_shift not> unlike",
             "The validation metric has fallen by {validation_fall:.0%} from its best.",
             *_REGULARISE,
         ),
         warning(
+            "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn"
+            " and epoch_rows < few_rows and validation_shift not> unlike",
+            "{epoch_rows:.0f} rows have been learnt by heart: the validation loss stands above the"
+            " training loss by {generalization_gap:.0%} of the loss of a constant prediction.",
+            *_REGULARISE,
+        ),
+        info(
             "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn",
             "The validation loss stands far above the training loss: the gap is"
             " {generalization_gap:.0%} of the loss of a constant prediction.",

@@ -11,6 +11,14 @@ _SKIP = (
 _END_LINEAR = "End the network in its last linear layer, without an activation."
 _FREEZE = "If they are meant to stay as they are, say so with `requires_grad_(False)`."
 _STANDARDISE = "Standardise every feature with the training set's mean and standard deviation."
+_LARGE_START = (
+    "The first loss is {start_loss_ratio} times that of a blind prediction:"
+    " the outputs start far too large."
+)
+_SMALLER_START = (
+    "Add `WeightInitialization()`, or make the output layer's weights smaller.",
+    "Give the loss logits, and let it apply the softmax: there it has no flat places.",
+)
 _NORMALISE = "Or put a normalisation layer in front of the first layer."
 
 WIRING_FAULTS = (
@@ -131,6 +139,18 @@ WIRING_FAULTS = (
             "Look at the labels: a filter, a join or an encoding has left one value.",
         ),
         warning(
+            "neighbour_agreement < no_agreement and validation_learnt < nothing_learnt"
+            " and learnt > hardly_learnt and long_enough and meant_to_learn"
+            " and validation_shift not> unlike and input_peak not> outlying",
+            "The targets look independent of the inputs: rows that lie closest together agree in"
+            " them no more than by chance ({neighbour_agreement:.1f} standard errors), and what is"
+            " learnt in training has never helped in validation.",
+            "Check that inputs and labels belong together: a join, a sort or a shuffle of one of"
+            " the two breaks the pairs.",
+            "Check that there is something to learn: fit a simple model to the same data.",
+            source="Schilling 1986 (nearest neighbours)",
+        ),
+        warning(
             "constant_rows > flag_set and improvement > half_learnt and epoch > one_epoch"
             " and samples not< early_samples and meant_to_learn",
             "The targets of all batches seen are the same, and the loss has come down by"
@@ -180,7 +200,7 @@ WIRING_FAULTS = (
     ),
     Fault("input-scale", 3, "features enter unscaled, and it does harm").found_by(
         warning(
-            "input_size > large_input and a_while and learnt not> half_learnt and not_falling",
+            "input_size > large_input and a_while and learnt not> little_learnt and not_falling",
             "Features enter the network at a size of {input_size}, and it does not learn.",
             _STANDARDISE,
             _NORMALISE,
@@ -212,12 +232,42 @@ WIRING_FAULTS = (
         ),
         warning(
             "start_loss_ratio > large_start_loss and long_enough"
-            " and learnt not> hardly_learnt and input_size not> large_input and not_falling",
-            "The first loss is {start_loss_ratio} times that of a blind prediction:"
-            " the outputs start far too large.",
-            "Add `WeightInitialization()`,"
-            " or divide the output layer's weights by {start_loss_ratio:.0f}.",
+            " and learnt not> hardly_learnt and input_size not> large_input and not_falling"
+            " and early_update_ratio not> large_update",
+            _LARGE_START,
+            *_SMALLER_START,
             persistence=1,
+        ),
+        warning(
+            "start_loss_ratio > enormous_start_loss and a_while"
+            " and unexplained > worse_than_constant and input_size not> large_input"
+            " and early_update_ratio not> large_update",
+            _LARGE_START,
+            *_SMALLER_START,
+        ),
+        warning(
+            "start_scale < small_start and some_steps and learnt not> little_learnt and moving"
+            " and ordinary_inputs",
+            "The weights start at {start_scale:.2g} of the size that keeps a signal's:"
+            " what passes through the layers fades, and little is learnt.",
+            "Add `WeightInitialization()`, which fits each layer to the activation before it.",
+            source="Glorot & Bengio 2010; He et al. 2015",
+        ),
+        warning(
+            "start_scale > large_start and some_steps and learnt not> little_learnt and moving"
+            " and ordinary_inputs",
+            "The weights start {start_scale:.0f} times as large as what keeps a signal's size,"
+            " and little is learnt.",
+            "Add `WeightInitialization()`, which fits each layer to the activation before it.",
+            source="Glorot & Bengio 2010; He et al. 2015",
+        ),
+        error(
+            "zero_gradient > all_identical and travelled < nowhere and most_dead < dead_layer"
+            " and step > enough_steps and ordinary_values and constant_targets not> flag_set"
+            " and softmax_of_one not> flag_set and highest_rate not< no_rate",
+            "Every gradient has been exactly 0 since the start, and no unit is to blame:"
+            " the outputs start where the loss is flat.",
+            *_SMALLER_START,
         ),
     ),
 )

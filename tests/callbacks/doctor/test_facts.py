@@ -16,7 +16,7 @@ from lightning_stab.callbacks._trainer.logging import is_due
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
 from lightning_stab.callbacks.doctor.loss_facts import LossHistory
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
-from lightning_stab.callbacks.doctor.pairs import ShuffledPairs
+from lightning_stab.callbacks.doctor.pairs import NeighbourRows, ShuffledPairs
 from lightning_stab.callbacks.doctor.report import FACTS
 from lightning_stab.callbacks.doctor.state import DoctorState
 from lightning_stab.callbacks.doctor.step_facts import StepFacts
@@ -56,6 +56,12 @@ def test_the_course_of_a_loss_in_numbers():
     assert facts["relapse"] == pytest.approx(0.0)
     assert facts["recent_improvement"] == pytest.approx((1.0 - now) / start)
     assert facts["oscillation"] == pytest.approx(0.2 / start)
+
+
+def test_losses_that_are_all_zero_have_no_spikes():
+    facts = trained([0.0] * 20 + [1.0]).facts()
+    assert facts["spikes"] == 0
+    assert math.isnan(facts["loss_ratio"])
 
 
 def test_what_was_lost_again_is_a_part_of_the_best_gain():
@@ -147,8 +153,20 @@ def test_a_single_validation_has_no_course_and_what_never_fell_cannot_rise():
     ("loss", "known"), [(0.4, False), (0.41, True), (5.0, True), (9.9, True), (10.0, False)]
 )
 def test_a_validation_loss_of_another_kind_says_nothing_of_what_is_learnt(loss, known):
-    learnt = validated(val_loss=[loss, 0.1])["validation_learnt"]
-    assert math.isnan(learnt) != known
+    history = ValidationHistory(trained())
+    for value in (loss, 0.1):
+        history.add({"val_loss": torch.tensor(value, dtype=torch.float64)})
+    assert math.isnan(history.facts()["validation_learnt"]) != known
+
+
+@pytest.mark.parametrize(("level", "known"), [(0.001, True), (1e-5, False)])
+def test_a_validation_loss_near_that_of_training_is_of_its_kind(level, known):
+    """A fast learner's first validation lies far below the loss of a constant prediction."""
+    history = ValidationHistory(trained([2.0] * 5 + [level] * 20))
+    for value in (0.002, 0.001):
+        history.add({"val_loss": torch.tensor(value)})
+    learnt = history.facts()["validation_learnt"]
+    assert learnt == pytest.approx(1 - 0.001 / BASELINE) if known else math.isnan(learnt)
 
 
 def test_metrics_of_training_are_none_of_validation():
@@ -393,7 +411,7 @@ def sampled(steps, rates, every=1000):
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(
         batch_progress=SimpleNamespace(total=SimpleNamespace(completed=0))))  # fmt: skip
     trainer = SimpleNamespace(optimizers=[optimizer], num_training_batches=10, fit_loop=loop,
-                              accumulate_grad_batches=1)  # fmt: skip
+                              accumulate_grad_batches=1, current_epoch=0)  # fmt: skip
     full, updates = [], []
     for step in steps:
         optimizer.param_groups[0]["lr"] = rates(step)
@@ -540,7 +558,7 @@ def test_the_facts_of_a_fit_that_are_no_sources_own():
     state._rate, state._highest_rate = 0.1, 0.4
     state._num_batches, state._losses.rows, state.steps._largest = 7, 8, 0.5
     trainer = SimpleNamespace(estimated_stepping_batches=40, global_step=10, overfit_batches=0,
-                              fast_dev_run=False)  # fmt: skip
+                              num_training_batches=5, fast_dev_run=False)  # fmt: skip
     facts = state.facts(trainer, "validation")
     assert (facts.moment, facts.step, facts.progress) == ("validation", 10, 0.25)
     assert (facts.learning_rate, facts.rate_left, facts.highest_rate) == (0.1, 0.25, 0.4)
@@ -572,3 +590,37 @@ def test_an_input_peak_is_remembered_when_its_batch_is_forgotten():
     assert math.isnan(peaks.facts()["target_peak"])
     peaks.add({"text": "a", "n": torch.tensor([3])})  # nothing real in it
     assert peaks.pending() == []
+
+
+@pytest.mark.parametrize("factor", [0.01, 1.0, 20.0])
+def test_the_scale_of_the_first_weights(factor):
+    net = mlp(depth=3, width=64)
+    with torch.no_grad():
+        for weight in [p for p in net.parameters() if p.dim() > 1]:
+            weight.normal_(std=factor / weight.shape[1] ** 0.5)
+    watcher = doctor()
+    examined(Program(net), learnable(32), watcher=watcher)
+    assert watcher._state.steps.facts()["start_scale"] == pytest.approx(factor, rel=0.1)
+
+
+def test_a_fall_of_nothing_is_no_trend_however_quiet_the_losses_are():
+    steady = trained([1.0 - 1e-6 * i for i in range(100)]).facts()
+    assert steady["falling"] < 1
+    falling = trained([1.0 - 5e-3 * i for i in range(100)]).facts()
+    assert falling["falling"] > 4
+
+
+def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
+    rows = NeighbourRows()
+    x = torch.linspace(0, 1, 100)[:, None]
+    for start in range(0, 96, 4):
+        rows.add((x[start : start + 4], (x[start : start + 4, 0] > 0.5).long()), 0)
+    to_host(rows.pending())
+    agreement = rows.facts()["neighbour_agreement"]
+    assert agreement > 4
+    assert rows.pending() == []  # nothing new
+    restored = NeighbourRows()
+    restored.load_state_dict(rows.state_dict())
+    assert restored.facts() == rows.facts()
+    rows.add((x, torch.zeros(100)), 1)
+    assert rows.pending() == []

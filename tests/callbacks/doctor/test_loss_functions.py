@@ -13,9 +13,9 @@ from lightning_stab.callbacks.doctor.loss_functions import (
 )
 
 
-def seen(step, *rows):
+def seen(step, *rows, of_batch=None):
     """Return the facts, the baselines and the loss of a function of two tensors."""
-    losses = LossFunctions()
+    losses = LossFunctions(of_batch=of_batch)
 
     def watch(function, args, kwargs):
         result = function(*args, **kwargs)
@@ -47,6 +47,7 @@ FORMS = [
     ("softmax_of_batch", lambda z, y: functional.cross_entropy(z.softmax(0), y)),
     ("squashed_logits", lambda z, y: functional.cross_entropy(z.sigmoid(), y)),
     ("squashed_logits", lambda z, y: functional.cross_entropy(z.tanh(), y)),
+    ("squashed_logits", lambda z, y: functional.nll_loss(z.tanh().log_softmax(-1), y)),
     ("exclusive_labels", lambda z, y: functional.binary_cross_entropy(z.sigmoid(), one_hot(y))),
     ("error_of_probabilities", lambda z, y: functional.mse_loss(z.softmax(-1), one_hot(y))),
     ("error_of_probabilities", lambda z, y: functional.l1_loss(z.sigmoid(), one_hot(y))),
@@ -200,3 +201,38 @@ def test_targets_are_constant_where_all_rows_so_far_equal_the_first():
     assert targets.are_constant(rows_) == 0.0  # once they differed
     assert Targets().are_constant(torch.ones(LEAST_CONSTANT - 1)).isnan()
     assert Targets().are_constant(torch.ones(LEAST_CONSTANT)) == 1.0
+
+
+def test_a_relu_before_a_log_softmax_is_seen():
+    z, y = rows()
+    facts, *_ = seen(lambda z, y: functional.nll_loss(z.relu().log_softmax(-1), y), z, y)
+    assert facts["rectified_logits"] == pytest.approx(float((z <= 0).float().mean()))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_squared_error_written_by_hand_is_known_by_the_batchs_targets(turned):
+    z, _ = rows(1)
+    y = torch.linspace(-3, 3, 64)[:, None]
+
+    def loss(z, y):
+        prediction = z.tanh()
+        return ((y - prediction if turned else prediction - y) ** 2).mean()
+
+    facts, *_ = seen(loss, z, y, of_batch=y)
+    assert facts["unreachable_targets"] == pytest.approx(
+        float((y.abs() > 1).float().mean()), abs=0.02
+    )
+    assert facts["target_size"] == pytest.approx(float(y.square().mean().sqrt()), rel=1e-5)
+    # what is not the batch's targets may be anything, such as the inputs of a residual net
+    assert "unreachable_targets" not in seen(loss, z, y)[0]
+    assert "unreachable_targets" not in seen(loss, z, y, of_batch=y.clone())[0]
+
+
+def test_an_absolute_error_of_probabilities_is_judged_against_constant_probabilities():
+    """No softmax predicts zero for each class, which would lose least."""
+    z, y = rows()
+    step = lambda z, y: functional.l1_loss(z.softmax(-1), one_hot(y))  # noqa: E731
+    _, (best, blind), _ = seen(step, z, y)
+    most = float(y.bincount().max()) / len(y)
+    assert best == pytest.approx(2 * (1 - most) / 4)
+    assert blind == pytest.approx(2 * (1 - 1 / 4) / 4)

@@ -20,6 +20,7 @@ from helpers.doctor_programs import (
     initialized,
     learnable,
     mlp,
+    numbers,
 )
 from helpers.events import events, packed_events
 from helpers.lightning_twins import fit
@@ -380,6 +381,44 @@ def test_a_run_that_is_restarted_each_epoch_is_judged_like_a_whole_one(tmp_path)
     assert ids(part.findings) == ids(whole.findings) != set()
     histories = [d.state_dict()["patient"]["losses"]["recent"] for d in (whole, part)]
     assert histories[1] == pytest.approx(histories[0])
+
+
+def squares_by_hand(prediction, target):
+    return ((prediction - target) ** 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "data"),
+    [
+        (nn.functional.cross_entropy, learnable(64, size=4)),
+        (nn.functional.mse_loss, numbers(64, size=4)),
+        (squares_by_hand, numbers(12, size=1)),  # pairs of rows, from one batch to the next
+    ],
+)
+def test_a_run_that_is_restarted_remembers_the_targets(tmp_path, loss, data):
+    """Constant predictions are judged by all targets seen, not by those since the restart."""
+
+    def make():
+        torch.manual_seed(0)
+        return Program(
+            nn.Linear(8, 1 if loss is not nn.functional.cross_entropy else CLASSES), loss
+        )
+
+    whole, _ = saving(tmp_path / "whole", make(), data, 4)
+    _, path = saving(tmp_path / "parts", make(), data, 2)
+    part, _ = saving(tmp_path / "parts", make(), data, 4, ckpt_path=path)
+    for key in ("batches", "pairs"):
+        kept, expected = (json.dumps(d.state_dict()["patient"][key]) for d in (part, whole))
+        assert kept == expected
+
+
+def test_a_state_without_targets_still_loads():
+    watcher = doctor()
+    examined(Program(mlp()), watcher=watcher)
+    state = watcher.state_dict()
+    for key in ("batches", "pairs"):
+        del state["patient"][key]["targets"]
+    doctor().load_state_dict(state)
 
 
 def test_a_fit_that_is_continued_by_the_same_trainer_keeps_its_findings():
