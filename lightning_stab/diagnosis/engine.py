@@ -122,8 +122,8 @@ class Engine:
             for earlier in [f for f in self.findings if f.is_alarm and f not in new]:
                 is_sign = earlier.id in EXPLAINS[cause.id]
                 if is_sign and CAUSES[earlier.id] > CAUSES[cause.id]:
-                    taken = {"state": "withdrawn", "withdrawn_at": facts.step}
-                    self._exchange(earlier, replace(earlier, **taken, explained_by=cause.id))
+                    taken = replace(earlier, state="withdrawn", withdrawn_at=facts.step)
+                    self._exchange(earlier, replace(taken, explained_by=cause.id))
 
     def _review(self, facts: Facts) -> None:
         """Withdraw what no longer holds; at the end of the run, confirm what does."""

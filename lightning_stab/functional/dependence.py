@@ -33,7 +33,7 @@ def neighbour_agreement(inputs: Tensor, targets: Tensor) -> Tensor:
     """
     x = _standardised(inputs.reshape(len(inputs), -1).float())
     if targets.dim() == 1 and not targets.is_floating_point():
-        y = (targets[:, None] == targets.unique()).float()
+        y = (targets[:, None] == torch.unique(targets)).float()
         y = y - y.mean(0)
     else:
         y = _standardised(targets.reshape(len(targets), -1).float())

@@ -288,7 +288,8 @@ class LossFunctions:
 
     def _note_regression(self, call: _Call) -> Tensor:
         """Note targets and predictions of a regression; return the targets."""
-        target, prediction = call.target.detach().float(), call.input.detach().float()
+        target: Tensor = call.target.detach().float()
+        prediction = call.input.detach().float()
         low, high = _range_of(call.made_by) or (-torch.inf, torch.inf)
         slack = 1e-3 * target.abs().amax()
         outside = (target < low - slack) | (target > high + slack)

@@ -71,11 +71,12 @@ def beside_bar(trainer: Trainer) -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.write("\n")
     progress = getattr(bar, "progress", None) if inherits(bar, "RichProgressBar") else None
-    is_stopped = progress is not None and _writes_to_terminal() and progress.live.is_started
-    if is_stopped:
+    if progress is not None and not (_writes_to_terminal() and progress.live.is_started):
+        progress = None
+    if progress is not None:
         progress.stop()
     yield
-    if is_stopped:
+    if progress is not None:
         progress.start()
 
 
