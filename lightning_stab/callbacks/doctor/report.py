@@ -72,12 +72,13 @@ def beside_bar(trainer: Trainer) -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.write("\n")
     progress = getattr(bar, "progress", None) if inherits(bar, "RichProgressBar") else None
-    if progress is None or not (_writes_to_terminal() and progress.live.is_started):
-        yield
-        return
-    progress.stop()
+    if progress is not None and not (_writes_to_terminal() and progress.live.is_started):
+        progress = None
+    if progress is not None:
+        progress.stop()
     yield
-    progress.start()
+    if progress is not None:
+        progress.start()
 
 
 def _writes_to_terminal() -> bool:
