@@ -61,13 +61,15 @@ def check_choices(options: Any) -> None:
         >>> check_choices(Options("value"))
     """
     for name, hint in _fields_of_choices(options.__class__).items():
-        value, allowed = getattr(options, name), _parts(hint)
-        if value is None and type(None) in allowed:
+        value, others = getattr(options, name), [p for p in _parts(hint) if not choices(p)]
+        if value is None and type(None) in others:
             continue
-        holds_many = any(get_origin(part) not in (None, Literal) for part in allowed)
         listed = list(value.values()) if isinstance(value, Mapping) else value
-        for each in listed if holds_many and is_list(listed) else [value]:
-            one_of(name, each, choices(hint))
+        if is_list(listed) and any(get_origin(p) not in (None, Literal) for p in _parts(hint)):
+            for each in listed:
+                one_of(name, each, choices(hint))
+        elif isinstance(value, str) or not {*others} - {type(None)}:
+            one_of(name, value, choices(hint))  # else it is checked as what else it may be
 
 
 @cache

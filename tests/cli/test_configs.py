@@ -92,4 +92,5 @@ def test_all_lists_every_callback():
 
 def test_the_files_are_found():
     assert BASE in FILES
-    assert {path.parent.name for path in FILES} == {"configs", "model", "callbacks", "experiment"}
+    folders = {"configs", "model", "callbacks", "experiment", "trainer"}
+    assert {path.parent.name for path in FILES} == folders
