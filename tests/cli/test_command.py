@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from helpers.processes import run_code
+from helpers.tiers import in_tiers
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
@@ -199,14 +200,19 @@ def test_the_saved_config_repeats_the_run(folder, capsys):
     )
 
 
-@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize(
+    "subcommand", in_tiers(["fit", "validate", "test", "predict"], ["fit", "predict"])
+)
 def test_the_printed_config_round_trips(folder, capsys, subcommand):
     first = printed_config(capsys, subcommand)
     (folder / "printed.yaml").write_text(first)
     assert printed_config(capsys, subcommand, "--config", "printed.yaml") == first
 
 
-@pytest.mark.parametrize("name", lightning_stab.callbacks.__all__)
+SHORT = ["BestWeightsEarlyStopping", "GradientMonitor", "TrainingDoctor", "WeightInitialization"]
+
+
+@pytest.mark.parametrize("name", in_tiers(lightning_stab.callbacks.__all__, SHORT))
 def test_callbacks_go_by_their_short_names(folder, capsys, name):
     words = ["fit", f"--trainer.callbacks={name}"]
     if name == "BestWeightsEarlyStopping":
@@ -428,7 +434,7 @@ def test_the_checkpoint_is_tested(folder, capsys):
     )
 
 
-@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+@pytest.mark.parametrize("subcommand", in_tiers(["validate", "test", "predict"], ["test"]))
 def test_measuring_untrained_weights_is_pointed_out(folder, subcommand):
     with pytest.warns(UserWarning, match=f"`{subcommand}` without --ckpt_path uses the weights"):
         run([subcommand, *TINY, *SMALL])
@@ -445,6 +451,7 @@ def test_only_the_suites_own_errors_become_sentences():
     assert own_error(ours) is ours
 
 
+@pytest.mark.nightly
 def test_the_package_runs_as_a_module_from_anywhere(folder):
     said = run_code(("lightning_stab", "--help"), folder, [ROOT])
     assert all(name in said for name in ("lightning-stab", "fit", "validate", "test", "predict"))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers.stopping_modules import Regression, data, fit, trainer
+from helpers.tiers import in_tiers
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import BackboneFinetuning, Checkpoint, StochasticWeightAveraging
 from torch import nn
@@ -42,7 +43,9 @@ TIMED = {
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 @pytest.mark.parametrize("after", [1, 2], ids=["half way", "ended"])
-@pytest.mark.parametrize("schedule", TIMED)
+@pytest.mark.parametrize(
+    "schedule", in_tiers(TIMED, ["exponential", "inverse_sqrt", "cosine_restarts"])
+)
 def test_a_resumed_run_has_the_rates_of_one_with_the_new_settings(
     schedule, after, interval, tmp_path
 ):

@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 from helpers.gradcheck_modules import Doubled
+from helpers.tiers import in_tiers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -181,7 +182,9 @@ def test_a_replay_of_branches_that_loses_its_way_gives_no_losses(other):
 
 
 @pytest.mark.parametrize("name", OTHER_WAYS)
-@pytest.mark.parametrize("runs", range(6, 18))  # as many as the check of one line needs
+@pytest.mark.parametrize(
+    "runs", in_tiers(range(6, 18), range(6, 18, 3))
+)  # as many as the check of one line needs
 def test_a_step_whose_control_flow_changes_is_unchecked_and_not_called_wrong(name, runs):
     """After so many runs, counted where no state is put back, the step does other things."""
     counted = itertools.count()
