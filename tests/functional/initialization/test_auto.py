@@ -9,6 +9,7 @@ import torch
 from helpers.tiers import in_tiers
 from torch import nn
 
+from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.initialization import (
     InitializationSettings,
     Program,
@@ -286,9 +287,13 @@ def test_gates_without_a_batch(layer):
         assert torch.allclose(gate @ gate.T, torch.eye(5), atol=1e-5)
 
 
-def test_an_output_prior_of_another_size_is_refused():
-    from lightning_stab.errors import InvalidArgumentError
+@pytest.mark.parametrize("prior", [5, "ab", {"a": 1}])
+def test_an_output_prior_that_is_no_list_is_refused(prior):
+    with pytest.raises(InvalidArgumentError, match="`output_prior` must be a list of frequencies"):
+        InitializationSettings(output_prior=prior)
 
+
+def test_an_output_prior_of_another_size_is_refused():
     net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
     with pytest.raises(InvalidArgumentError, match="got 2 values and 0 such layers"):
         drawn(net, torch.randn(8, 4), output_prior=[1, 2])
