@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
@@ -18,8 +18,8 @@ from lightning_stab.errors import InvalidArgumentError
 Options = TypeVar("Options")
 
 
-def one_of(name: str, value: str, valid: Collection[str]) -> str:
-    """Return ``value`` if it is one of ``valid``.
+def one_of(name: str, value: str, valid: Collection[str], also: str = "") -> str:
+    """Return ``value`` if it is one of ``valid``; ``also`` says what else the caller takes.
 
     Raises:
         InvalidArgumentError: otherwise, with the list of valid names and the nearest one.
@@ -30,7 +30,7 @@ def one_of(name: str, value: str, valid: Collection[str]) -> str:
     """
     if isinstance(value, str) and value in valid:
         return value
-    names = ", ".join(repr(v) for v in valid)
+    names = ", ".join(repr(v) for v in valid) + (f" or {also}" if also else "")
     hint = did_you_mean(str(value), valid)
     raise InvalidArgumentError(f"`{name}` must be one of {names}, got {value!r}.{hint}")
 
@@ -61,15 +61,15 @@ def check_choices(options: Any) -> None:
         >>> check_choices(Options("value"))
     """
     for name, hint in _fields_of_choices(options.__class__).items():
-        value, others = getattr(options, name), [p for p in _parts(hint) if not choices(p)]
-        if value is None and type(None) in others:
+        value, parts = getattr(options, name), _parts(hint)
+        others = {get_origin(part) or part for part in parts if not choices(part)}
+        if isinstance(value, tuple(others)):  # whose rule is the caller's
             continue
         listed = list(value.values()) if isinstance(value, Mapping) else value
-        if is_list(listed) and any(get_origin(p) not in (None, Literal) for p in _parts(hint)):
-            for each in listed:
-                one_of(name, each, choices(hint))
-        elif isinstance(value, str) or not {*others} - {type(None)}:
-            one_of(name, value, choices(hint))  # else it is checked as what else it may be
+        holds_many = any(choices(p) and get_origin(p) is not Literal for p in parts)
+        also = "a function" if Callable in others else ""
+        for each in listed if holds_many and is_list(listed) else [value]:
+            one_of(name, each, choices(hint), also)
 
 
 @cache
@@ -144,7 +144,7 @@ def mapping(name: str, value: Mapping[str, Any] | None, what: str) -> dict[str, 
 
 
 def path(name: str, value: str | PathLike[str], *, hint: str = "") -> Path:
-    """Return ``value`` as the path of a local file or folder.
+    """Return ``value`` as the path of a local folder.
 
     Raises:
         InvalidArgumentError: for what is no path, and for a remote one.

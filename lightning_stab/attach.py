@@ -54,7 +54,7 @@ def recommended(
 ) -> list[Any]:
     """Return callbacks for a Trainer: by default those that leave a healthy run as it is.
 
-    Each argument is ``True``, ``False``, or the arguments of its callback.
+    Each argument is ``True``, ``False`` (or None), or the arguments of its callback.
 
     Args:
         init: `WeightInitialization`. Off, because weights may be pretrained.
@@ -76,7 +76,9 @@ def recommended(
         [GradientMonitor(), GradientClipping(threshold=0.5), StepGuard(), TrainingDoctor()]
     """
     given = locals()
-    wanted = {name: given[name] for name in CLASSES if given[name] not in (False, None)}
+    wanted = {
+        name: given[name] for name in CLASSES if not (given[name] is False or given[name] is None)
+    }
     return [_make(name, {} if value is True else value) for name, value in wanted.items()]
 
 

@@ -45,6 +45,7 @@ def test_arguments_go_to_their_callback():
     [
         ({"stop": True}, "`stop` must name its metric"),
         ({"stop": 5}, "`stop` must be a mapping of names to arguments, got 5"),
+        ({"clip": 0}, "`clip` must be a mapping of names to arguments, got 0"),
         ({"clip": {"treshold": 1}}, "`clip` .GradientClipping.: got an unexpected keyword"),
         ({"clip": {"threshold": -1}}, "`threshold` must be"),
     ],

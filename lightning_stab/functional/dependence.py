@@ -43,7 +43,7 @@ def neighbour_agreement(inputs: Tensor, targets: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     orders = [torch.randperm(len(x), generator=generator) for _ in range(PERMUTATIONS)]
     permuted = torch.stack([torch.arange(len(x)), *orders]).to(y.device)
-    agreement = (y[permuted] * y[permuted[:, nearest]]).sum(-1).mean(1)
+    agreement = (y @ y.T)[permuted, permuted[:, nearest]].mean(1)
     chance = agreement[1:]
     spread = chance.std()
     excess = (agreement[0] - chance.mean()) / spread

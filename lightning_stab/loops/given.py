@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from lightning_stab import callbacks as suite
+from lightning_stab.arguments import is_list
 from lightning_stab.callbacks._trainer.lightning_classes import inherits
 from lightning_stab.callbacks._trainer.loop_trainer import FunctionLogger
 from lightning_stab.errors import ConflictError, InvalidArgumentError
@@ -33,6 +34,8 @@ INSTEAD = {  # of callbacks that need a Trainer
 
 def plain_module(module: Any, fabric: Any) -> nn.Module:
     """Return the user's own module, without what Fabric and torch have wrapped around it."""
+    if fabric is not None and not inherits(fabric, "Fabric"):
+        raise InvalidArgumentError(f"`fabric` must be a Fabric of Lightning, got {fabric!r}.")
     if not isinstance(module, nn.Module):
         raise InvalidArgumentError(f"`module` must be a torch module, got {module!r}.")
     if any(inherits(m, "FullyShardedDataParallel", "DeepSpeedEngine") for m in module.modules()):
@@ -50,6 +53,13 @@ def plain_module(module: Any, fabric: Any) -> nn.Module:
     if isinstance(own, DistributedDataParallel):
         own = own.module
     return own
+
+
+def listed(callbacks: Any) -> list[Any]:
+    """Return the callbacks as a list."""
+    if not is_list(callbacks):
+        raise InvalidArgumentError(f"`callbacks` must be a list of callbacks, got {callbacks!r}.")
+    return list(callbacks)
 
 
 def check_callbacks(callbacks: Sequence[Any], module: nn.Module) -> None:
@@ -109,9 +119,11 @@ def one_of_optimizers(wanted: Any, known: Sequence[Any]) -> Any:
 
 def scaler(given: Any, fabric: Any) -> Any:
     """Return the enabled loss scaler of the loop or of Fabric, or None."""
-    own = given if fabric is None else getattr(fabric.strategy.precision, "scaler", None)
     if fabric is not None and given is not None:
         raise ConflictError("`scaler` is for plain loops: Fabric has its own. Leave it out.")
+    if given is not None and not hasattr(given, "is_enabled"):
+        raise InvalidArgumentError(f"`scaler` must be a GradScaler of torch, got {given!r}.")
+    own = given if fabric is None else getattr(fabric.strategy.precision, "scaler", None)
     return own if own is not None and own.is_enabled() else None
 
 

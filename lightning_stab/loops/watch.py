@@ -76,7 +76,7 @@ def watch(
     if total_steps is not None:
         integer("total_steps", total_steps, minimum=1)
     default = (GradientMonitor(), StepGuard(), TrainingDoctor())
-    chosen: list[Any] = list(default if callbacks is None else callbacks)
+    chosen = given.listed(default if callbacks is None else callbacks)
     own = given.plain_module(module, fabric)
     given.check_callbacks(chosen, own)
     optimizers = given.optimizers(optimizer, accumulate_grad_batches)

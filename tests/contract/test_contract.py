@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lightning_stab import check_gradients, initialize
+from lightning_stab import check_gradients, initialize, watch
 from lightning_stab.data import MNISTDataModule
 from lightning_stab.errors import GradientCheckError, StabError
 
@@ -79,8 +79,10 @@ def said_of_wrong_arguments(call, given, without=()):
     return said
 
 
+NET = nn.Linear(2, 2)
 OTHERS = {  # with what they need, and with those of their arguments that only the module can judge
     "MNISTDataModule": (MNISTDataModule, {}, []),
+    "watch": (watch, {"module": NET, "optimizer": torch.optim.SGD(NET.parameters(), 0.1)}, []),
     "initialize": (initialize, {"module": nn.Linear(2, 2)}, ["batch", "loss_fn"]),
     "check_gradients": (
         functools.partial(check_gradients, loss_fn=lambda module, batch: module(batch).sum()),

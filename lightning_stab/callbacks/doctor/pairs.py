@@ -142,11 +142,10 @@ class NeighbourRows(FactSource):
         inputs = batch[0] if place == 1 else None
         if inputs is None or inputs.layout is not torch.strided or inputs.dim() < 2:
             return
-        rows = min(len(inputs), ROWS_OF_A_BATCH)
-        flat = inputs.detach()[:rows].reshape(rows, -1)
-        flat = flat[:, :: -(-flat.shape[1] // FEATURES)]
-        self._rows.append((flat.clone(), batch[place].detach()[:rows].clone()))
-        self._count += rows
+        targets = batch[place]
+        few = _few_features(targets) if targets.dim() > 1 else targets.detach()[:ROWS_OF_A_BATCH]
+        self._rows.append((_few_features(inputs), few.clone()))
+        self._count += len(few)
 
     def pending(self) -> list[DeviceScalars]:
         """Return the agreement, once there are enough rows."""
@@ -169,6 +168,12 @@ class NeighbourRows(FactSource):
     def facts(self) -> dict[str, float]:
         """Return the agreement in standard errors."""
         return {"neighbour_agreement": self._agreement}
+
+
+def _few_features(rows: Tensor) -> Tensor:
+    """Return a copy of some rows, each cut to entries that are spread evenly over it."""
+    flat = rows.detach()[:ROWS_OF_A_BATCH].flatten(1)
+    return flat[:, :: max(1, -(-flat.shape[1] // FEATURES))].clone()
 
 
 def place_of_targets(batch: Any) -> Any:

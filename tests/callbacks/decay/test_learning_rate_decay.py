@@ -602,3 +602,9 @@ def test_steps_that_a_fused_optimizer_skips_for_the_scaler_do_not_count():
     decay = LearningRateDecay(interval="step", gamma=0.5)
     _, module = fit([1.0], decay, module=Fused(1.0), plugins=[plugin])
     assert step_rates(module) == pytest.approx([0.05, 0.025, 0.025, 0.025])
+
+
+@pytest.mark.parametrize("function", [5, "cubic", ["linear"]])
+def test_a_function_that_is_none_is_refused(function):
+    with pytest.raises(InvalidArgumentError, match="'square' or a function, got"):
+        LearningRateDecay("loss", function=function)

@@ -610,6 +610,17 @@ def test_a_fall_of_nothing_is_no_trend_however_quiet_the_losses_are():
     assert falling["falling"] > 4
 
 
+def test_of_large_inputs_and_masks_few_entries_are_kept():
+    rows = NeighbourRows()
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.randn(40, 3, 32, 32, generator=generator)
+        rows.add((images, (images[:, 0] > 0).long()), 0)
+    assert {(x.shape, y.shape) for x, y in rows._rows} == {((32, 64), (32, 64))}
+    to_host(rows.pending())
+    assert math.isfinite(rows.facts()["neighbour_agreement"])
+
+
 def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
     rows = NeighbourRows()
     x = torch.linspace(0, 1, 100)[:, None]

@@ -418,7 +418,13 @@ def test_a_state_without_targets_still_loads():
     state = watcher.state_dict()
     for key in ("batches", "pairs"):
         del state["patient"][key]["targets"]
-    doctor().load_state_dict(state)
+    restored = doctor()
+    restored.load_state_dict(state)
+    again = restored.state_dict()
+    for key in ("batches", "pairs"):
+        fresh = again["patient"][key].pop("targets")
+        assert not any(fresh.values())  # nothing is known of the targets
+    assert json.dumps(again["patient"]) == json.dumps(state["patient"])
 
 
 def test_a_fit_that_is_continued_by_the_same_trainer_keeps_its_findings():
