@@ -41,6 +41,7 @@ def test_an_error_lists_the_choices_of_the_type(name, argument, valid):
     wrong = valid[-1] + "x"
     given = {**GIVEN.get(name, {}), argument: [wrong] if is_list else wrong}
     listed = ", ".join(map(repr, valid))
+    listed += " or a function" if argument == "function" else ""  # which a callable may be, too
     words = f"`{argument}` must be one of {listed}, got {wrong!r}. Did you mean {valid[-1]!r}?"
     with pytest.raises(InvalidArgumentError, match=re.escape(words)):
         CALLBACKS[name](**given)
