@@ -7,6 +7,7 @@ import runpy
 import sys
 import warnings
 
+SECONDS = 600  # of a busy machine; then a process that waits for something is ended
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["lightning.pytorch", "torch.distributed.fsdp", "pytest"])
 
@@ -25,7 +26,10 @@ def run_code(program, folder, path=(), code=0):
         target=_run, args=(program, folder, [str(each) for each in path], output)
     )
     process.start()
-    process.join()
+    process.join(SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
     printed = output.read_text()
     assert process.exitcode == code, printed
     return printed

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import torch
 from helpers.lightning_twins import Classifier, batches, fit
-from helpers.processes import SERVER, redirect
+from helpers.processes import SECONDS, SERVER, redirect
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch.distributed.fsdp import fully_shard
 
-SECONDS = 600  # then ranks that wait for each other are ended; gloo itself waits half an hour
 AFTER_A_FAILURE = 60
 WORLD = 2
 

@@ -2,10 +2,12 @@
 
 import os
 import re
+import select
 import subprocess
 import sys
 
 import pytest
+from helpers.processes import SECONDS
 
 pytestmark = pytest.mark.nightly
 
@@ -45,10 +47,13 @@ def shown(*arguments):
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *arguments]
-    with subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment):
+    with subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment) as run:
         os.close(other)
         read = b""
         while True:
+            if not select.select([main], [], [], SECONDS)[0]:
+                run.kill()  # or leaving this block would wait for it
+                break
             try:
                 part = os.read(main, 65536)
             except OSError:  # how a pseudo-terminal says that nobody writes to it any more
