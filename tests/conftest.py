@@ -4,6 +4,11 @@ import pytest
 import torch
 from helpers import slowest
 from helpers.command_folder import command_folder
+from hypothesis import HealthCheck, settings
+
+# On a busy machine an example takes seconds: no test of a law may fail for that.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -277,7 +277,7 @@ SHOWN = st.builds(
 
 
 @given(st.lists(SHOWN, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_is_never_a_flood(shown):
     engine = Engine()
     for facts in shown:
@@ -296,7 +296,7 @@ def test_it_is_never_a_flood(shown):
 
 
 @given(st.lists(SHOWN, min_size=1, max_size=6), st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_restart_anywhere_changes_nothing(shown, place):
     whole, first, second = Engine(), Engine(), Engine()
     for facts in shown:
@@ -310,6 +310,6 @@ def test_a_restart_anywhere_changes_nothing(shown, place):
 
 
 @given(SHOWN, st.sampled_from(IDS))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_ignored_id_is_never_reported(facts, id_):
     assert id_ not in {f.id for f in reported_by_all([facts] * 4, ignore=[id_])}

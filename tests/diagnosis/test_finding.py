@@ -28,7 +28,7 @@ FINDINGS = st.builds(
 
 
 @given(FINDINGS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_finding_comes_back_from_json(finding):
     back = Finding.from_dict(json.loads(json.dumps(finding.to_dict())))
     assert back == finding

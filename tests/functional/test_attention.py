@@ -14,7 +14,7 @@ from lightning_stab.functional.attention import (
     packed_logit_spread,
 )
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25)
 SEEDS = st.integers(0, 10_000)
 
 

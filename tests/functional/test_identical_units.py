@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lightning_stab.functional.gradient_statistics import identical_fraction
 
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=30)
 SHAPES = st.tuples(st.integers(3, 24), st.integers(2, 24))
 SEEDS = st.integers(0, 10_000)
 

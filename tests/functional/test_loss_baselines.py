@@ -16,7 +16,7 @@ from lightning_stab.functional.loss_baselines import (
     regression,
 )
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25)
 SEEDS = st.integers(0, 10_000)
 MANY = 4000
 
@@ -165,7 +165,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 @given(seed=SEEDS, shape=st.sampled_from([(), (3,), (2, 4)]), offset=st.floats(-5, 5))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_a_regressions_baselines_are_torchs(name, seed, shape, offset):
     function, options = LOSSES[name]
     generator = torch.Generator().manual_seed(seed)

@@ -82,7 +82,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     ``grad_rms/<layer>``       norm / sqrt(number of entries)
     ``grad_max_abs/<layer>``   the greatest magnitude of an entry
     ``grad_zero_fraction/...`` fraction of entries that are exactly 0
-    ``grad_nonfinite_fraction/...`` fraction of entries that are NaN or infinite
+    ``grad_nonfinite_fraction/...`` fraction of entries that are NaN or infinite, if any is
     ``update_ratio/<layer>``   norm of the weights' change over the norm of the weights
     ``grad_cosine/previous``   cosine with the gradient of the step before
     ``preactivation_grad/...`` RMS of the gradient of each layer's output, in execution order

@@ -88,12 +88,11 @@ def entry_scalars(step: OptimizerStep, statistics: Sequence[str]) -> list[Device
     if "max_abs" in statistics:
         add("max_abs", largest_magnitudes(step.gradients), partial(_largest, layers))
     asked = "nonfinite_fraction" in statistics  # else nothing has to be waited for
-    finite = asked and bool(torch.isfinite(step.norms).all())  # then so is every entry
-    if finite:
-        add("nonfinite_fraction", step.norms[:0], lambda _: dict.fromkeys(layers, 0.0))
-    counted = [s for s in statistics if s == "zero_fraction" or (s in COUNTED and not finite)]
+    # where all norms are finite every entry is: zeros for each layer would say nothing
+    nonfinite = asked and not bool(torch.isfinite(step.norms).all())
+    counted = [s for s in statistics if s == "zero_fraction" or (s in COUNTED and nonfinite)]
     if counted:
-        counts = count_zero_and_nonfinite(step.gradients, nonfinite=asked and not finite)
+        counts = count_zero_and_nonfinite(step.gradients, nonfinite=nonfinite)
         own_sizes = [local_shard(g).numel() for g in step.gradients]
         for column, name in enumerate(COUNTED):
             if name in counted:

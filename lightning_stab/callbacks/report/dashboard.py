@@ -7,8 +7,10 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, inherits
 from lightning_stab.callbacks._trainer.logging import summary_writer
 from lightning_stab.callbacks._trainer.places import reporting
+from lightning_stab.callbacks.report.precision import is_scaled
 
 # Regular expressions, which TensorBoard looks for at the beginning of a tag; the loss first.
 LAYOUT: Mapping[str, Any] = {
@@ -39,7 +41,36 @@ LAYOUT: Mapping[str, Any] = {
         "mixed precision": ["Multiline", ["^precision/"]],
     },
 }
+# Whose tags a chart draws, by the names of classes; a chart that nobody fills would stay empty.
+FILLED_BY: Mapping[str, set[str]] = {
+    "learning rate": {"LearningRateMonitor", "LearningRateDecay"},
+    "norm before and after clipping": {"GradientMonitor", "GradientClipping"},
+    "norm by layer": {"GradientMonitor"},
+    "update to weight": {"GradientMonitor"},
+    "dead": {"ActivationMonitor"},
+    "saturated": {"ActivationMonitor"},
+    "spread of activations": {"ActivationMonitor"},
+    "skipped and rewound steps": {"StepGuard"},
+    "findings (1 info, 2 warning, 3 error)": {"TrainingDoctor"},
+}
 FOLDER = "outcome"  # beside the run's event file: a file's first hyperparameters hide later ones
+
+
+def layout_for(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Return the layout without the charts that no callback of this Trainer fills."""
+    present = callbacks_of(trainer)
+    empty = {
+        chart
+        for chart, fillers in FILLED_BY.items()
+        if not any(inherits(each, name) for each in present for name in fillers)
+    }
+    if not is_scaled(trainer):
+        empty.add("mixed precision")
+    kept = {
+        group: {name: chart for name, chart in charts.items() if name not in empty}
+        for group, charts in LAYOUT.items()
+    }
+    return {group: charts for group, charts in kept.items() if charts}
 
 
 def log_outcome(

@@ -44,6 +44,11 @@ class ScalerWatch:
             log_scalars(trainer, {**values, tag("precision", "skipped"): skipped}, step - 1)
 
 
+def is_scaled(trainer: Trainer) -> bool:
+    """Tell whether losses are scaled for mixed precision."""
+    return _scaler(trainer) is not None
+
+
 def _scaler(trainer: Trainer) -> Any | None:
     """Return the loss scaler of mixed precision, if it is on."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)

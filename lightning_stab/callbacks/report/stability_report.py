@@ -27,7 +27,7 @@ from lightning_stab.callbacks._trainer.media import (
 )
 from lightning_stab.callbacks._trainer.places import log_folder, reporting, write_file
 from lightning_stab.callbacks.report import about
-from lightning_stab.callbacks.report.dashboard import LAYOUT, log_outcome
+from lightning_stab.callbacks.report.dashboard import layout_for, log_outcome
 from lightning_stab.callbacks.report.event_file import EventFile
 from lightning_stab.callbacks.report.figures import run_figures
 from lightning_stab.callbacks.report.notices import Notices, resolve
@@ -133,7 +133,7 @@ class StabilityReport(Callback, options=ReportOptions):
                 self._about = about.about_run(trainer)
             self._notices.begin(trainer)
             self._notices.tell(trainer, "started", "The fit started.")
-        log_layout(trainer, LAYOUT)
+        log_layout(trainer, layout_for(trainer))
         self._note(trainer, ended="")
 
     def on_before_optimizer_step(

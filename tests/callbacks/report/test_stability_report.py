@@ -11,11 +11,14 @@ import pytest
 import torch
 from helpers.events import events
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
 
+import lightning_stab
 from lightning_stab import (
+    GradientClipping,
     GradientMonitor,
     LearningRateDecay,
     StabilityReport,
@@ -23,7 +26,7 @@ from lightning_stab import (
     TrainingDoctor,
 )
 from lightning_stab.callbacks.report import notices
-from lightning_stab.callbacks.report.dashboard import LAYOUT
+from lightning_stab.callbacks.report.dashboard import FILLED_BY, LAYOUT, layout_for
 from lightning_stab.callbacks.report.figures import run_figures
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.reporting import read_run
@@ -295,6 +298,47 @@ def test_the_layout_draws_what_its_charts_name(chart, drawn, others):
     # TensorBoard looks for each expression at the beginning of a tag
     found = [t for t in (*drawn, *others) if any(re.match(x, t) for x in charts[chart])]
     assert found == drawn
+
+
+def charts(layout):
+    return {name for group in layout.values() for name in group}
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "drawn"),
+    [
+        ([], set()),
+        ([StepGuard()], {"skipped and rewound steps"}),
+        ([LearningRateMonitor()], {"learning rate"}),
+        ([type("Mine", (GradientClipping,), {})()], {"norm before and after clipping"}),
+        (
+            [GradientMonitor(), TrainingDoctor()],
+            {
+                "norm before and after clipping",
+                "norm by layer",
+                "update to weight",
+                "findings (1 info, 2 warning, 3 error)",
+            },
+        ),
+    ],
+)
+def test_no_chart_stays_empty(callbacks, drawn):
+    layout = layout_for(Trainer(callbacks=callbacks, accelerator="cpu", logger=False))
+    assert charts(layout) == {"loss", "metrics"} | drawn
+    assert all(layout.values())
+
+
+def test_mixed_precision_has_a_chart_where_losses_are_scaled():
+    trainer = Trainer(accelerator="cpu", logger=False)
+    assert "mixed precision" not in charts(layout_for(trainer))
+    trainer.strategy.precision_plugin.scaler = torch.amp.GradScaler("cpu")
+    assert "mixed precision" in charts(layout_for(trainer))
+
+
+def test_each_chart_is_filled_by_someone():
+    assert charts(LAYOUT) == {"loss", "metrics", "mixed precision", *FILLED_BY}
+    ours = {name for names in FILLED_BY.values() for name in names} - {"LearningRateMonitor"}
+    assert ours <= set(lightning_stab.__all__)
 
 
 def test_a_second_fit_of_one_trainer_has_its_own_end(tmp_path):

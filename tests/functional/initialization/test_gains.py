@@ -27,7 +27,7 @@ def seeded(seed=0):
     rows=st.integers(1, 6), columns=st.integers(1, 6), gain=st.floats(0.1, 5),
     mirror_in=st.booleans(), mirror_out=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_structured_weights_keep_the_variance_of_each_unit(
     rows, columns, gain, mirror_in, mirror_out
 ):

@@ -90,7 +90,7 @@ def test_activations_are_known_by_the_names_of_their_classes():
     kernel=st.integers(1, 5),
     stride=st.integers(1, 3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_fan_in_of_a_convolution_counts_what_an_output_sees(groups, fan, out, kernel, stride):
     layer = nn.Conv2d(fan * groups, out * groups, kernel, stride=stride, groups=groups, bias=False)
     seen = torch.func.functional_call(
@@ -105,7 +105,7 @@ def test_fan_in_of_a_convolution_counts_what_an_output_sees(groups, fan, out, ke
     taps=st.integers(1, 3),
     s=st.integers(1, 3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_fan_in_of_a_transposed_convolution_is_the_mean_of_what_an_output_sees(
     groups, channels, taps, s
 ):
@@ -143,7 +143,7 @@ def test_fans_agree_with_torch_on_plain_layers():
     fan_out=st.integers(1, 10_000),
     gain=st.floats(0.01, 100, allow_nan=False),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_standard_deviation_is_the_published_formula(scheme, formula, fan_in, fan_out, gain):
     shape = WeightShape(float(fan_in), float(fan_out))
     assert scheme_std(scheme, shape, gain) == pytest.approx(formula(fan_in, fan_out, gain), 1e-14)
@@ -179,7 +179,7 @@ def test_a_plain_linear_gets_the_very_numbers_of_torch(scheme, reference):
 
 
 @given(rows=st.integers(1, 12), columns=st.integers(1, 12), gain=st.floats(0.1, 10))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_orthogonal_has_equal_singular_values(rows, columns, gain):
     like = torch.empty(rows, columns, dtype=torch.float64)
     new = draw("orthogonal", like, WeightShape(float(columns), float(rows)), gain, seeded())
