@@ -10,6 +10,10 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+DROPOUTS = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 # Layers with one weight and one result, the pre-activations.
 WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, *CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)
 # Everything that takes an activation and multiplies it with weights.

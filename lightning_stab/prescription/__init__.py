@@ -5,6 +5,7 @@ from lightning_stab.prescription.prescribe import prescribe
 from lightning_stab.prescription.prescription import CureRecord, Prescription
 from lightning_stab.prescription.standardize import StandardizeInputs, StandardizeTargets
 from lightning_stab.prescription.surgery import (
+    DropoutSettings,
     NormBeforeActivations,
     ReplaceModules,
     SkipConnections,
@@ -12,6 +13,7 @@ from lightning_stab.prescription.surgery import (
 
 __all__ = [
     "CureRecord",
+    "DropoutSettings",
     "NormBeforeActivations",
     "OptimizerSettings",
     "Prescription",

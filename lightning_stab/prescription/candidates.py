@@ -12,6 +12,7 @@ from lightning_stab.diagnosis import Finding
 from lightning_stab.diagnosis.cures import (
     BY_ID,
     USUAL_DECAY,
+    USUAL_DROPOUT,
     USUAL_MOMENTUM,
     Cure,
     cures_for,
@@ -35,6 +36,7 @@ NEEDS: Mapping[str, Callable[[Survey, Program], bool]] = {
     "real targets": lambda s, p: s.real_targets,
     "high momentum": lambda s, p: s.momentum > 0.95,
     "high weight decay": lambda s, p: s.weight_decay > 0.2,
+    "high dropout": lambda s, p: s.dropout > 0.5,
     "learning rate": lambda s, p: s.learning_rate > 0,
     "schedule": lambda s, p: s.has_schedule,
     "no schedule": lambda s, p: not s.has_schedule and "LearningRateDecay" not in s.callbacks,
@@ -61,6 +63,7 @@ WANTED = {  # what is said where a need is not met
 SILENT = (
     "high momentum",
     "high weight decay",
+    "high dropout",
     "schedule",
     "no schedule",
     "learning rate",
@@ -121,6 +124,8 @@ def _values(program: Program, watched: Run) -> dict[str, Any]:
         "weight_decay": survey.weight_decay,
         "usual_momentum": USUAL_MOMENTUM,
         "usual_decay": USUAL_DECAY if survey.optimizer == "AdamW" else 0.0,
+        "dropout": survey.dropout,
+        "usual_dropout": USUAL_DROPOUT,
         "output_name": survey.output_activation[0],
         "output_class": survey.output_activation[1],
         "first_layer": survey.first_layer,

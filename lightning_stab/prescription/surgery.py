@@ -11,12 +11,13 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_stab.arguments import check_choices, integer, options_from
+from lightning_stab.arguments import check_choices, integer, options_from, real
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.activation_kinds import activation_of_class
 from lightning_stab.functional.layer_kinds import (
     CONVOLUTIONS,
+    DROPOUTS,
     TRANSPOSED_CONVOLUTIONS,
     WEIGHT_LAYERS,
     is_norm,
@@ -196,6 +197,58 @@ def long_sequences(module: nn.Module) -> list[str]:
         if type(part) is nn.Sequential
         and sum(isinstance(layer, WEIGHT_LAYERS) for layer in part) >= LEAST_LAYERS
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutOptions:
+    """The arguments of `DropoutSettings`, checked."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        real("p", self.p, minimum=0, below=1)
+
+
+class DropoutSettings(Callback, options=DropoutOptions):
+    """Lower every dropout of a module to at most ``p``, in ``setup``.
+
+    Dropout layers, and what attention and recurrent layers drop inside.
+
+    Args:
+        p: the probability that a value is set to zero, in [0, 1).
+
+    Raises:
+        InvalidArgumentError: if ``p`` breaks its rule.
+        ConflictError: in ``setup``, if the module drops nothing.
+
+    Example:
+        >>> DropoutSettings(p=0.1)
+        DropoutSettings(p=0.1)
+
+    Source: Srivastava et al. 2014.
+    """
+
+    def __init__(self, p: float) -> None:
+        self.options = options_from(DropoutOptions, locals())
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Change the module; what drops less stays."""
+        super().setup(trainer, pl_module, stage)
+        found = [(part, name) for part in pl_module.modules() if (name := dropped_by(part))]
+        if not found:
+            raise ConflictError(
+                f"`DropoutSettings` needs dropout layers, and {type(pl_module).__name__} has none."
+                " Change the probability in its `forward`."
+            )
+        for part, name in found:
+            setattr(part, name, min(getattr(part, name), self.options.p))
+
+
+def dropped_by(part: nn.Module) -> str:
+    """Return the attribute that holds a layer's dropout probability, empty where it has none."""
+    if isinstance(part, DROPOUTS):
+        return "p"
+    return "dropout" if isinstance(part, (nn.MultiheadAttention, nn.RNNBase)) else ""
 
 
 @dataclass(frozen=True, kw_only=True)

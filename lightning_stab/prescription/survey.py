@@ -19,7 +19,12 @@ from lightning_stab.functional.layer_kinds import (
     WEIGHT_LAYERS,
 )
 from lightning_stab.prescription.optimizer_settings import first_rate
-from lightning_stab.prescription.surgery import hidden_activations, is_activation, long_sequences
+from lightning_stab.prescription.surgery import (
+    dropped_by,
+    hidden_activations,
+    is_activation,
+    long_sequences,
+)
 
 OUTPUT_ONLY = ("Softmax", "LogSoftmax", "Softmin")
 
@@ -41,6 +46,7 @@ class Survey:
         learning_rate: of the first group, before schedules.
         momentum: of the first group, the first of ``betas`` for Adam.
         weight_decay: of the first group.
+        dropout: the highest probability of the module's dropouts; 0 where it has none.
         optimizer: its class.
         has_schedule: whether the module has a scheduler.
         callbacks: the Trainer's, by class, with their options.
@@ -62,6 +68,7 @@ class Survey:
     learning_rate: float = math.nan
     momentum: float = math.nan
     weight_decay: float = math.nan
+    dropout: float = 0.0
     optimizer: str = ""
     has_schedule: bool = False
     callbacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -186,6 +193,10 @@ def _structure(
         "first_layer": "" if declared[:1] == [first[0]] else first[0],
         "last_layer": "" if declared[-1:] == [last[0]] else last[0],
         "takes_inputs": type(first[1]) in linear,
+        "dropout": max(
+            (float(getattr(part, name)) for part in module.modules() if (name := dropped_by(part))),
+            default=0.0,
+        ),
     }
 
 

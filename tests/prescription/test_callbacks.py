@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.prescription import (
+    DropoutSettings,
     NormBeforeActivations,
     OptimizerSettings,
     ReplaceModules,
@@ -139,6 +140,20 @@ def test_modules_are_replaced_by_class_and_by_name():
         fitted(module, ReplaceModules({"GELU": "SiLU"}))
     with pytest.raises(InvalidArgumentError, match=r"must be a class of torch.nn .* got 'Leaky'"):
         ReplaceModules({"ReLU": "Leaky"})
+
+
+def test_dropout_is_lowered_wherever_it_is():
+    module = Net(nn.Dropout(0.9), nn.Dropout2d(0.05), nn.AlphaDropout(0.6))
+    module.rnn = nn.LSTM(2, 2, 2, dropout=0.7)
+    module.attention = nn.MultiheadAttention(2, 1, dropout=0.8)
+    for _ in range(2):  # what has been lowered stays
+        DropoutSettings(0.1).setup(Trainer(**QUIET), module, "fit")
+        assert [part.p for part in module.net] == [0.1, 0.05, 0.1]
+        assert (module.rnn.dropout, module.attention.dropout) == (0.1, 0.1)
+    with pytest.raises(ConflictError, match="needs dropout layers, and Net has none"):
+        DropoutSettings(0.1).setup(Trainer(**QUIET), Net(nn.Linear(1, 1)), "fit")
+    with pytest.raises(InvalidArgumentError, match="`p` must be"):
+        DropoutSettings(1.0)
 
 
 def halve(optimizer):

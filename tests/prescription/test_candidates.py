@@ -27,7 +27,7 @@ READY = Survey(
     norms=("batch", "layer"), long_sequences=1, hidden_classes=("ReLU",),
     output_activation=("net.9", "Softmax"), losses=("MSELoss",), first_layer="a", last_layer="z",
     takes_inputs=True, real_targets=True, learning_rate=0.1, momentum=0.99, weight_decay=0.5,
-    optimizer="AdamW", has_schedule=True, max_epochs=7, accumulate=3, steps=500,
+    dropout=0.9, optimizer="AdamW", has_schedule=True, max_epochs=7, accumulate=3, steps=500,
 )  # fmt: skip
 
 
@@ -48,8 +48,17 @@ def reasons(*findings, **arguments):
     return {each.id: each.untried for each in made(*findings, **arguments)}
 
 
-EVERY = ("output-activation", "input-scale", "target-scale", "dead-units", "plateau",
-         "oscillating-loss", "learning-rate-too-high", "learning-rate-too-low")  # fmt: skip
+EVERY = (
+    "output-activation",
+    "over-regularized",
+    "input-scale",
+    "target-scale",
+    "dead-units",
+    "plateau",
+    "oscillating-loss",
+    "learning-rate-too-high",
+    "learning-rate-too-low",
+)
 ROWS = (*(finding(id_) for id_ in EVERY), finding("vanishing-gradient", "gradient_depth_log10"),
         finding("loss-spike", "target_peak"))  # fmt: skip
 
@@ -76,6 +85,7 @@ def test_what_a_program_lacks_is_said(cure, lacking, reason):
     ("cure", "lacking"),
     [
         ("momentum", {"momentum": 0.95}), ("weight-decay", {"weight_decay": 0.2}),
+        ("dropout", {"dropout": 0.5}),
         ("schedule", {"has_schedule": False}), ("lower-learning-rate", {"learning_rate": 0.0}),
         ("higher-learning-rate", {"learning_rate": math.nan}), ("longer-run", {"max_epochs": 0}),
     ],
@@ -144,6 +154,7 @@ def test_the_numbers_of_a_program_are_put_into_its_cures():
     assert settings(found, "momentum") == [{"momentum": 0.9}]
     assert by_id["momentum"].what == "Lower the momentum from 0.99 to 0.9."
     assert settings(found, "weight-decay") == [{"weight_decay": 0.01}]
+    assert settings(found, "dropout") == [{"p": 0.1}]
     assert settings(found, "clip") == [{"rule": "norm", "threshold": 0.2}]
     assert settings(found, "schedule")[0]["warmup_steps"] == 50
     assert settings(found, "standardize-inputs") == [{"layer": "a"}]
@@ -233,11 +244,11 @@ def test_a_program_is_seen_as_it_is():
     assert (survey.learning_rate, survey.momentum, survey.weight_decay) == (0.1, 0.5, 0.25)
     assert (survey.optimizer, survey.max_epochs, survey.accumulate) == ("SGD", 3, 2)
     assert survey.steps == 3  # two batches an epoch are one step
-    assert survey.batch_fingerprint != 0
-    other = seen(Net(*layers, optimizer=torch.optim.Adam, betas=(0.7, 0.9)),
+    assert (survey.batch_fingerprint != 0, survey.dropout) == (True, 0.0)
+    other = seen(Net(*layers, nn.Dropout(0.75), optimizer=torch.optim.Adam, betas=(0.7, 0.9)),
                  y=torch.zeros(8).long(), max_epochs=-1, max_steps=2)  # fmt: skip
     assert (other.momentum, other.max_epochs, other.steps) == (0.7, 0, 2)
-    assert (other.real_targets, other.output_activation) == (False, ("", ""))
+    assert (other.real_targets, other.output_activation, other.dropout) == (False, ("", ""), 0.75)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from lightning_stab.callbacks._hooks.compiled import hookable_modules
 from lightning_stab.callbacks._hooks.hooks import ModuleHooks
 from lightning_stab.callbacks.doctor.fact_source import FactSource
+from lightning_stab.functional.layer_kinds import DROPOUTS
 
 FEW_ROWS = 16  # of a batch, below which normalising over it is asked about
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 class ModuleFacts(FactSource):

@@ -2,6 +2,7 @@
 
 from lightning_stab.diagnosis.cures.advice import (
     USUAL_DECAY,
+    USUAL_DROPOUT,
     USUAL_MOMENTUM,
     advice_for,
     estimates,
@@ -14,6 +15,7 @@ __all__ = [
     "BY_ID",
     "CURES",
     "USUAL_DECAY",
+    "USUAL_DROPOUT",
     "USUAL_MOMENTUM",
     "Cure",
     "advice_for",

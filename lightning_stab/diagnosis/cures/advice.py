@@ -12,7 +12,7 @@ from lightning_stab.diagnosis.finding import Finding
 
 GOOD_UPDATE = 0.02  # of the weights, at which most first steps are safe
 FARTHEST = 1e4  # times the present learning rate
-USUAL_MOMENTUM, USUAL_DECAY = 0.9, 0.01
+USUAL_MOMENTUM, USUAL_DECAY, USUAL_DROPOUT = 0.9, 0.01, 0.1
 
 
 def estimates(facts: Facts, gradient_norm: float = math.nan, steps: int = 0) -> dict[str, Any]:

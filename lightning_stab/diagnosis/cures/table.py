@@ -161,10 +161,18 @@ CURES = (
     Cure(
         "weight-decay",
         "Lower the weight decay from {weight_decay} to {usual_decay}.",
-        tried_for=("plateau", _HIGH, "vanishing-gradient", "dead-units"),
+        tried_for=("over-regularized", "plateau", _HIGH, "vanishing-gradient", "dead-units"),
         callbacks=((OWN + "OptimizerSettings", {"weight_decay": "{usual_decay}"}),),
         needs=("high weight decay",),
         source="Loshchilov & Hutter 2019",
+    ),
+    Cure(
+        "dropout",
+        "Lower the dropout from {dropout} to {usual_dropout}.",
+        tried_for=("over-regularized", "plateau"),
+        callbacks=((OWN + "DropoutSettings", {"p": "{usual_dropout}"}),),
+        needs=("high dropout",),
+        source="Srivastava et al. 2014",
     ),
     Cure(
         "schedule",
