@@ -234,6 +234,7 @@ FAULTS = (
             "loss": "labels" if task_of(s) == "labels" else "bce_logits",
         },
         _task("binary", "labels"),
+        structural=True,  # the loss has no least value, however the metric ends
     ),
     Change(
         "zeros",
