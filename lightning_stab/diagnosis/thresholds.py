@@ -59,6 +59,7 @@ THRESHOLDS = MappingProxyType(
         "nearly_gone": 0.01,  # of the highest learning rate
         "small_update": 1e-4,
         "no_rate": 1e-30,
+        "no_loss": 1e-30,
         "short_reach": 0.03,  # of the weights' size, in the whole run
         "limited_reach": 0.2,
         "straight": 0.5,  # distance over path
@@ -131,6 +132,9 @@ GUARDS = MappingProxyType(
         "ordinary_data": "ordinary_start and target_size not> large_target",
         "ordinary_values": "input_peak not> outlying and input_size not> large_input",
         "kept_weights": "weight_growth not< shrunk_weights",
+        # the baseline is that of shuffled pairs, which large outputs make too large
+        "unknown_loss": "start_loss_ratio not> flag_set",
+        "began_finite": "loss_ratio > no_loss",
         # what is NaN has another cause where one of these shows it from the start
         "no_cause_at_start": (
             "input_size not> huge_input and target_size not> large_target"

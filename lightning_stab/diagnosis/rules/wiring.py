@@ -8,6 +8,10 @@ _SKIP = (
     'Add `StepGuard(on_nonfinite="skip")`: a bad step is not taken;'
     " with `forensics=True` the batch is kept for inspection."
 )
+_SAFE_LOSS = (
+    "Look for log(0), 0/0, the root of 0 and exp of large numbers in the loss;"
+    " add a small epsilon, or use the `_with_logits` forms."
+)
 _END_LINEAR = "End the network in its last linear layer, without an activation."
 _FREEZE = "If they are meant to stay as they are, say so with `requires_grad_(False)`."
 _STANDARDISE = "Standardise every feature with the training set's mean and standard deviation."
@@ -80,11 +84,17 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         error(
+            "nonfinite_losses > any_nonfinite_loss and loss_ratio not> no_loss",
+            "The loss is NaN or infinite from the first step.",
+            _SKIP,
+            _SAFE_LOSS,
+            persistence=1,
+        ),
+        error(
             "nonfinite_losses > any_nonfinite_loss and no_cause_at_start",
             "The loss is NaN or infinite.",
             _SKIP,
-            "Look for log(0), 0/0, the root of 0 and exp of large numbers in the loss;"
-            " add a small epsilon, or use the `_with_logits` forms.",
+            _SAFE_LOSS,
             "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
             persistence=1,
         ),
@@ -232,13 +242,13 @@ WIRING_FAULTS = (
             *_SMALLER_TARGETS,
         ),
         error(
-            "nonfinite_weights > flag_set and target_size > large_target",
+            "nonfinite_weights > flag_set and target_size > large_target and began_finite",
             _NONFINITE_FROM_TARGETS,
             *_SMALLER_TARGETS,
             persistence=1,
         ),
         error(
-            "nonfinite_losses > any_nonfinite_loss and target_size > large_target",
+            "nonfinite_losses > any_nonfinite_loss and target_size > large_target and began_finite",
             _NONFINITE_FROM_TARGETS,
             *_SMALLER_TARGETS,
             persistence=1,
@@ -259,26 +269,28 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         error(
-            "nonfinite_weights > flag_set and input_size > huge_input",
+            "nonfinite_weights > flag_set and input_size > huge_input and began_finite",
             _NONFINITE_FROM_INPUT,
             *_SMALLER_INPUT,
             persistence=1,
         ),
         error(
-            "nonfinite_losses > any_nonfinite_loss and input_size > huge_input",
+            "nonfinite_losses > any_nonfinite_loss and input_size > huge_input and began_finite",
             _NONFINITE_FROM_INPUT,
             *_SMALLER_INPUT,
             persistence=1,
         ),
         warning(
             "input_size > huge_input and learnt not> well_learnt and epoch > some_epochs"
-            " and a_while and progress > half_the_run and meant_to_learn",
+            " and step > tens_of_steps and samples not< hundreds_of_samples"
+            " and progress > half_the_run and meant_to_learn and unknown_loss",
             _HUGE_INPUT,
             *_SMALLER_INPUT,
         ),
         warning(
             "input_size > huge_input and validation_learnt < well_learnt and epoch > some_epochs"
-            " and a_while and progress > half_the_run and meant_to_learn",
+            " and step > tens_of_steps and samples not< hundreds_of_samples"
+            " and progress > half_the_run and meant_to_learn and unknown_loss",
             _HUGE_INPUT,
             *_SMALLER_INPUT,
         ),
@@ -331,14 +343,14 @@ WIRING_FAULTS = (
         ),
         error(
             "nonfinite_weights > flag_set and start_scale > large_start"
-            " and input_size not> huge_input",
+            " and input_size not> huge_input and began_finite",
             _NONFINITE_FROM_START,
             _FITTED_START,
             persistence=1,
         ),
         error(
             "nonfinite_losses > any_nonfinite_loss and start_scale > large_start"
-            " and input_size not> huge_input",
+            " and input_size not> huge_input and began_finite",
             _NONFINITE_FROM_START,
             _FITTED_START,
             persistence=1,
