@@ -84,6 +84,7 @@ def test_spikes_of_a_run_that_learns_are_no_alarm():
     assert alarms({**spiky, "learnt": 0.1}) == ["loss-spike"]
     assert alarms({**spiky, "learnt": 0.1, "validation_learnt": 0.5}) == []
     assert alarms({**spiky, "learnt": 0.4}) == []
+    assert alarms({**spiky, "learnt": 0.1, "improvement": 0.7}) == []
     assert alarms({**spiky, "learnt": 0.1, "falling": 9.0}) == []
 
 

@@ -261,7 +261,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "spiky_epochs > recurring and learnt not> little_learnt and not_falling"
-            " and validation_learnt not> little_learnt",
+            " and validation_learnt not> little_learnt and improvement not> half_learnt",
             "The loss has jumped far above its usual level in {spiky_epochs:.0f} epochs,"
             " and the run learns little.",
             *_SKIP_SPIKES,
