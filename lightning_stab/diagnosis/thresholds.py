@@ -134,7 +134,6 @@ GUARDS = MappingProxyType(
         "kept_weights": "weight_growth not< shrunk_weights",
         # the baseline is that of shuffled pairs, which large outputs make too large
         "unknown_loss": "start_loss_ratio not> flag_set",
-        "began_finite": "loss_ratio > no_loss",
         # what is NaN has another cause where one of these shows it from the start
         "no_cause_at_start": (
             "input_size not> huge_input and target_size not> large_target"

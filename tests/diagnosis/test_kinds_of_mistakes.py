@@ -37,6 +37,12 @@ def test_a_loss_that_is_nan_from_the_first_step_is_a_fault_of_the_loss():
     assert alarms({"nonfinite_losses": 1.0, "input_size": 4000.0}) == ["non-finite"]
 
 
+def test_what_is_nan_is_said_also_where_the_loss_is_not_known_or_training_goes_on():
+    assert alarms({**NAN_WEIGHTS, "input_size": 300.0}) == ["non-finite"]
+    only_there = {"validation_nonfinite": 1.0, "input_size": 300.0, "learnt": 0.7}
+    assert alarms({**only_there, "start_loss_ratio": 1.0}, moment="validation") == ["non-finite"]
+
+
 def test_a_loss_that_is_infinite_for_a_moment_is_taken_back():
     once = {"nonfinite_losses": 1.0, "learnt": 0.9}
     assert alarms({**once}, {"nonfinite_losses": 0.0, "learnt": 0.9}, times=5) == []

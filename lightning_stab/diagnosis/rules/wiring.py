@@ -12,6 +12,23 @@ _SAFE_LOSS = (
     "Look for log(0), 0/0, the root of 0 and exp of large numbers in the loss;"
     " add a small epsilon, or use the `_with_logits` forms."
 )
+_NAN_WEIGHTS = (
+    "Weights are NaN or infinite: {layers}. Everything that is computed from them is lost.",
+    "Go back to an earlier checkpoint, or start again.",
+    'Add `StepGuard(on_nonfinite="skip")`: a bad step is then not taken.',
+    (
+        "Lower the learning rate from {learning_rate} to {learning_rate:/10},"
+        ' or clip: `GradientClipping(rule="norm", threshold=1.0)`.'
+    ),
+)
+_NAN_VALIDATION = (
+    "The validation loss is NaN or infinite, although training goes on.",
+    (
+        "Look for what differs in validation: `eval` mode, masks that hide everything,"
+        " empty classes, samples of length 0."
+    ),
+    "Compare one validation batch in `train` and in `eval` mode.",
+)
 _END_LINEAR = "End the network in its last linear layer, without an activation."
 _FREEZE = "If they are meant to stay as they are, say so with `requires_grad_(False)`."
 _STANDARDISE = "Standardise every feature with the training set's mean and standard deviation."
@@ -60,11 +77,12 @@ WIRING_FAULTS = (
     Fault("non-finite", 0, "the loss or a weight is NaN or infinite").found_by(
         error(
             "nonfinite_weights > flag_set and no_cause_at_start",
-            "Weights are NaN or infinite: {layers}. Everything that is computed from them is lost.",
-            "Go back to an earlier checkpoint, or start again.",
-            'Add `StepGuard(on_nonfinite="skip")`: a bad step is then not taken.',
-            "Lower the learning rate from {learning_rate} to {learning_rate:/10},"
-            ' or clip: `GradientClipping(rule="norm", threshold=1.0)`.',
+            *_NAN_WEIGHTS,
+            persistence=1,
+        ),
+        error(
+            "nonfinite_weights > flag_set and loss_ratio not> no_loss",
+            *_NAN_WEIGHTS,
             persistence=1,
         ),
         error(
@@ -77,10 +95,12 @@ WIRING_FAULTS = (
         ),
         error(
             "validation_nonfinite > flag_set and no_cause_at_start",
-            "The validation loss is NaN or infinite, although training goes on.",
-            "Look for what differs in validation: `eval` mode, masks that hide everything,"
-            " empty classes, samples of length 0.",
-            "Compare one validation batch in `train` and in `eval` mode.",
+            *_NAN_VALIDATION,
+            persistence=1,
+        ),
+        error(
+            "validation_nonfinite > flag_set and learnt > nothing_learnt",
+            *_NAN_VALIDATION,
             persistence=1,
         ),
         error(
@@ -242,13 +262,13 @@ WIRING_FAULTS = (
             *_SMALLER_TARGETS,
         ),
         error(
-            "nonfinite_weights > flag_set and target_size > large_target and began_finite",
+            "nonfinite_weights > flag_set and target_size > large_target and loss_ratio > no_loss",
             _NONFINITE_FROM_TARGETS,
             *_SMALLER_TARGETS,
             persistence=1,
         ),
         error(
-            "nonfinite_losses > any_nonfinite_loss and target_size > large_target and began_finite",
+            "nonfinite_losses > any_nonfinite_loss and target_size > large_target and loss_ratio > no_loss",
             _NONFINITE_FROM_TARGETS,
             *_SMALLER_TARGETS,
             persistence=1,
@@ -269,13 +289,13 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         error(
-            "nonfinite_weights > flag_set and input_size > huge_input and began_finite",
+            "nonfinite_weights > flag_set and input_size > huge_input and loss_ratio > no_loss",
             _NONFINITE_FROM_INPUT,
             *_SMALLER_INPUT,
             persistence=1,
         ),
         error(
-            "nonfinite_losses > any_nonfinite_loss and input_size > huge_input and began_finite",
+            "nonfinite_losses > any_nonfinite_loss and input_size > huge_input and loss_ratio > no_loss",
             _NONFINITE_FROM_INPUT,
             *_SMALLER_INPUT,
             persistence=1,
@@ -343,14 +363,14 @@ WIRING_FAULTS = (
         ),
         error(
             "nonfinite_weights > flag_set and start_scale > large_start"
-            " and input_size not> huge_input and began_finite",
+            " and input_size not> huge_input and loss_ratio > no_loss",
             _NONFINITE_FROM_START,
             _FITTED_START,
             persistence=1,
         ),
         error(
             "nonfinite_losses > any_nonfinite_loss and start_scale > large_start"
-            " and input_size not> huge_input and began_finite",
+            " and input_size not> huge_input and loss_ratio > no_loss",
             _NONFINITE_FROM_START,
             _FITTED_START,
             persistence=1,
