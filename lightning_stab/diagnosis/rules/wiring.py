@@ -268,7 +268,8 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         error(
-            "nonfinite_losses > any_nonfinite_loss and target_size > large_target and loss_ratio > no_loss",
+            "nonfinite_losses > any_nonfinite_loss and target_size > large_target"
+            " and loss_ratio > no_loss",
             _NONFINITE_FROM_TARGETS,
             *_SMALLER_TARGETS,
             persistence=1,
@@ -295,7 +296,8 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         error(
-            "nonfinite_losses > any_nonfinite_loss and input_size > huge_input and loss_ratio > no_loss",
+            "nonfinite_losses > any_nonfinite_loss and input_size > huge_input"
+            " and loss_ratio > no_loss",
             _NONFINITE_FROM_INPUT,
             *_SMALLER_INPUT,
             persistence=1,
