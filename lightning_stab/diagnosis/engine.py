@@ -11,7 +11,7 @@ from typing import Any
 from lightning_stab.arguments import one_of
 from lightning_stab.diagnosis.facts import BY_LAYER, NAMES, OF_VALIDATION, SAMPLED_STEP, Facts
 from lightning_stab.diagnosis.finding import SEVERITIES, SHOWN_LAYERS, Evidence, Finding
-from lightning_stab.diagnosis.rule import Rule, match
+from lightning_stab.diagnosis.rule import Condition, Rule, match
 from lightning_stab.diagnosis.rules import CAUSES, EXPLAINS, IDS, RULES
 from lightning_stab.diagnosis.thresholds import THRESHOLDS, current_names
 
@@ -129,15 +129,15 @@ class Engine:
         """Withdraw what no longer holds; at the end of the run, confirm what does."""
         self.changed = []
         for finding in list(self.findings):
-            is_event = finding.evidence.keys() <= PASSING_EVENTS
+            is_event = _asked(finding.evidence) <= PASSING_EVENTS
             rules = [r for r in self.rules if r.id == finding.id and r.severity != "info"]
             if is_event:
-                rules = [r for r in rules if {c.fact for c in r.conditions} <= PASSING_EVENTS]
+                rules = [r for r in rules if _asked(r.conditions) <= PASSING_EVENTS]
             asked = [r for r in rules if _applies(r, facts.moment)]
             if not finding.is_alarm or not asked or facts.moment == "start":
                 continue
             may_pass = is_event or CAUSES[finding.id] > LAST_RANK_OF_FORM
-            holds = len(asked) < len(rules) or any(self._may_hold(r, facts) for r in asked)
+            holds = len(asked) < len(rules) or any(self._may_hold(r, finding, facts) for r in asked)
             if holds or not may_pass:
                 self._absent[finding.id] = 0
                 if facts.moment == "end":
@@ -159,21 +159,26 @@ class Engine:
             self.findings[place] = other
         self.changed.append(other)
 
-    def _may_hold(self, rule: Rule, facts: Facts) -> bool:
-        """Say whether a rule holds but for what passes with time and what is not known now."""
+    def _may_hold(self, rule: Rule, finding: Finding, facts: Facts) -> bool:
+        """Say whether a rule holds but for what passes with time.
+
+        Of the rule that found the fault what is not known now may hold; of others it does not.
+        """
         thresholds = self._thresholds_of(rule)
+        is_own = finding.evidence.keys() == {c.fact for c in rule.conditions}
         for condition in rule.conditions:
             value, limit = getattr(facts, condition.fact), thresholds[condition.threshold]
             is_over = condition.fact == "progress" and condition.sign == ">" and value <= limit
             if condition.fact in PASSING and not is_over:  # a run may be continued beyond its end
                 continue
             if condition.fact in BY_LAYER:
-                if value and not any(condition.holds(v, limit) for v in value.values()):
+                holds = any(condition.holds(v, limit) for v in value.values())
+                if not holds and (value or not is_own):
                     return False
             elif condition.fact == "learnt" and condition.sign == "not>":
                 if value > limit + CLEARLY:
                     return False
-            elif not (math.isnan(value) or condition.holds(value, limit)):
+            elif not ((is_own and math.isnan(value)) or condition.holds(value, limit)):
                 return False
         return True
 
@@ -244,8 +249,16 @@ def _applies(rule: Rule, moment: str) -> bool:
     """Say whether what a rule is about was measured at this moment."""
     if moment not in (SAMPLED_STEP, "validation"):
         return moment != "start" or rule.persistence == 1
-    is_about_validation = any(c.fact in OF_VALIDATION for c in rule.conditions)
+    # a guard that holds also where validation is unknown does not make it one about validation
+    is_about_validation = bool(_asked(rule.conditions) & OF_VALIDATION)
     return is_about_validation == (moment == "validation")
+
+
+def _asked(conditions: Mapping[str, Evidence] | Sequence[Condition]) -> set[str]:
+    """Return the facts that have to be known for these conditions to hold."""
+    if isinstance(conditions, Mapping):
+        return {name for name, each in conditions.items() if each.sign in (">", "<")}
+    return {each.fact for each in conditions if each.sign in (">", "<")}
 
 
 class _ShortNumber(float):

@@ -20,11 +20,14 @@ THRESHOLDS = MappingProxyType(
         "large_start": 5.0,
         "nowhere": 1e-7,  # far from the start, of the weights' size
         "no_agreement": 2.0,  # standard errors
+        "no_sign": 1.0,
+        "somewhere": 0.01,
         "never_a_gradient": 0.99,  # of the sampled steps
         "enough_steps": 8.0,  # optimizer steps before "never" is said
         "early_steps": 15.0,
         "tens_of_steps": 40.0,
         "many_steps": 95.0,
+        "hundreds_of_steps": 190.0,
         "early_samples": 60.0,  # rows of the batches seen
         "hundreds_of_samples": 150.0,
         "many_rectified": 0.2,  # of the logits
@@ -56,6 +59,7 @@ THRESHOLDS = MappingProxyType(
         "nearly_gone": 0.01,  # of the highest learning rate
         "small_update": 1e-4,
         "no_rate": 1e-30,
+        "no_loss": 1e-30,
         "short_reach": 0.03,  # of the weights' size, in the whole run
         "limited_reach": 0.2,
         "straight": 0.5,  # distance over path
@@ -66,6 +70,7 @@ THRESHOLDS = MappingProxyType(
         "worse_than_constant": 1.5,
         "small_improvement": 0.05,
         "clear_trend": 4.0,  # standard errors
+        "faint_trend": 2.0,
         "notable_fall": 0.02,
         # loss
         "outlying": 30.0,
@@ -87,6 +92,7 @@ THRESHOLDS = MappingProxyType(
         "all_learnt": 0.95,
         # scales
         "large_input": 10.0,
+        "huge_input": 50.0,
         "small_input": 0.02,
         "large_target": 30.0,
         "small_prediction": 0.3,
@@ -126,6 +132,13 @@ GUARDS = MappingProxyType(
         "ordinary_data": "ordinary_start and target_size not> large_target",
         "ordinary_values": "input_peak not> outlying and input_size not> large_input",
         "kept_weights": "weight_growth not< shrunk_weights",
+        # the baseline is that of shuffled pairs, which large outputs make too large
+        "unknown_loss": "start_loss_ratio not> flag_set",
+        # what is NaN has another cause where one of these shows it from the start
+        "no_cause_at_start": (
+            "input_size not> huge_input and target_size not> large_target"
+            " and start_scale not> large_start"
+        ),
     }
 )
 # how long a run has lasted, in epochs, steps and rows: epochs may have one step, batches one row
@@ -134,6 +147,9 @@ TIMES = MappingProxyType(
         "some_steps": "epoch > early and step > early_steps and samples not< early_samples",
         "a_while": (
             "epoch > one_epoch and step > tens_of_steps and samples not< hundreds_of_samples"
+        ),
+        "long_by_steps": (
+            "epoch > one_epoch and step > hundreds_of_steps and samples not< hundreds_of_samples"
         ),
         "long_enough": (
             "epoch > some_epochs and step > many_steps and samples not< hundreds_of_samples"

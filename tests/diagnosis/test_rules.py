@@ -247,7 +247,7 @@ def test_only_what_needs_no_persistence_is_said_before_the_first_step(rule):
 @EVERY_RULE
 def test_a_moment_counts_only_where_something_of_the_rule_was_measured(rule):
     """Two validations between sampled steps, or two of those between validations, do not last."""
-    is_about_validation = any(c.fact in OF_VALIDATION for c in rule.conditions)
+    is_about_validation = any(c.fact in OF_VALIDATION for c in rule.conditions if c.sign in "<>")
     counts, other = ("validation", SAMPLED_STEP)
     if not is_about_validation:
         counts, other = other, counts

@@ -1,4 +1,4 @@
-"""Forty data sets in memory: tables, series, tokens and small images, of 2 to 100 classes.
+"""Sixty data sets in memory: tables, series, tokens and small images, of 2 to 100 classes.
 
 Each function returns inputs and targets of up to some 1,500 rows; the rows are split once and for
 all into those to train on and a quarter for validation. Nothing is downloaded.
@@ -15,6 +15,8 @@ import torch
 from numpy.random import Generator
 from sklearn import datasets
 from torch import Tensor
+
+from benchmarks.diagnosis.elsewhere.report_data import REPORT_SETS
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -282,23 +284,24 @@ SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
     "majority": ("validate", "tokens", "classes", _majority),
     "languages": ("validate", "tokens", "classes", _languages),
     "shapes": ("validate", "image", "classes", _shapes),
-    "breast_cancer": ("report", "table", "classes", _real("breast_cancer")),
-    "quantiles": ("report", "table", "classes", _toy("gaussian_quantiles", 1200, n_classes=4)),
-    "clusters_50": ("report", "table", "classes", _clusters(50, 24, 1600)),
-    "checkerboard": ("report", "table", "classes", _checkerboard),
-    "spirals": ("report", "table", "classes", _spirals),
-    "friedman3": ("report", "table", "numbers", _toy("friedman3", 900)),
-    "tides": ("report", "table", "numbers", _tides),
-    "counts": ("report", "table", "numbers", _counts),
-    "s_curve": ("report", "table", "numbers", _s_curve),
-    "labels_8": ("report", "table", "labels", _labels(30, 8)),
-    "steps": ("report", "series", "classes", _steps),
-    "chaos": ("report", "series", "numbers", _chaos),
-    "topics_6": ("report", "tokens", "classes", _topics(6, 30)),
-    "ratings": ("report", "tokens", "numbers", _ratings),
-    "digits": ("report", "image", "classes", _digits),
-    "textures": ("report", "image", "classes", _textures),
-    "bright": ("report", "image", "numbers", _bright),
+    "breast_cancer": ("seen", "table", "classes", _real("breast_cancer")),
+    "quantiles": ("seen", "table", "classes", _toy("gaussian_quantiles", 1200, n_classes=4)),
+    "clusters_50": ("seen", "table", "classes", _clusters(50, 24, 1600)),
+    "checkerboard": ("seen", "table", "classes", _checkerboard),
+    "spirals": ("seen", "table", "classes", _spirals),
+    "friedman3": ("seen", "table", "numbers", _toy("friedman3", 900)),
+    "tides": ("seen", "table", "numbers", _tides),
+    "counts": ("seen", "table", "numbers", _counts),
+    "s_curve": ("seen", "table", "numbers", _s_curve),
+    "labels_8": ("seen", "table", "labels", _labels(30, 8)),
+    "steps": ("seen", "series", "classes", _steps),
+    "chaos": ("seen", "series", "numbers", _chaos),
+    "topics_6": ("seen", "tokens", "classes", _topics(6, 30)),
+    "ratings": ("seen", "tokens", "numbers", _ratings),
+    "digits": ("seen", "image", "classes", _digits),
+    "textures": ("seen", "image", "classes", _textures),
+    "bright": ("seen", "image", "numbers", _bright),
+    **REPORT_SETS,
 }
 
 

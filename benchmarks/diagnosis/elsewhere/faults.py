@@ -15,7 +15,10 @@ from benchmarks.diagnosis.elsewhere.data import SETS
 from benchmarks.diagnosis.elsewhere.nets import NETS
 
 Settings = dict[str, Any]
-PERCEPTRONS = ("relu_", "tanh_", "elu_", "gelu_", "silu_", "leaky_", "keras", "dropout_")
+PERCEPTRONS = (
+    *("relu_", "tanh_", "elu_", "gelu_", "silu_", "leaky_", "keras", "dropout_"),
+    *("mish_", "selu_", "layernorm_"),
+)
 RELU = ("relu_", "keras", "cnn_max", "dropout_", "cnn_batchnorm")
 
 
@@ -231,6 +234,7 @@ FAULTS = (
             "loss": "labels" if task_of(s) == "labels" else "bce_logits",
         },
         _task("binary", "labels"),
+        structural=True,  # the loss has no least value, however the metric ends
     ),
     Change(
         "zeros",

@@ -1,7 +1,8 @@
-"""Thirty small architectures, by the shape of their inputs; their parts are made to be broken."""
+"""Some fifty small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -190,6 +191,108 @@ def _bag(activation: Callable[[], nn.Module] | None, width: int) -> Make:
     return make
 
 
+class Towers(nn.Module):
+    """Two bodies, each for one half of the features, side by side."""
+
+    def __init__(self, left: nn.Module, right: nn.Module, cut: int) -> None:
+        super().__init__()
+        self.left, self.right, self.cut = left, right, cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, F] of [N, features]."""
+        return torch.cat([self.left(x[:, : self.cut]), self.right(x[:, self.cut :])], 1)
+
+
+def _towers(data: Any, settings: dict[str, Any]) -> nn.Module:
+    def tower(inputs: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(inputs, 24), nn.ReLU(), nn.Linear(24, 24), nn.Tanh())
+
+    cut = _width(data) // 2
+    return Towers(tower(cut), tower(_width(data) - cut), cut)
+
+
+def _gated(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten()]
+    last = _width(data)
+    for _ in range(2):
+        layers += [nn.Linear(last, 64), nn.GLU()]
+        last = 32
+    return nn.Sequential(*layers)
+
+
+def _pyramid(data: Any, settings: dict[str, Any]) -> nn.Module:
+    widths = (_width(data), 64, 32, 16)
+    pairs = itertools.pairwise(widths)
+    layers = [part for a, b in pairs for part in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+def _strided(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = []
+    for before, after in ((1, 8), (8, 16), (16, 32)):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ELU()]
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def _depthwise(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12), nn.Hardswish()]
+    for _ in range(2):
+        layers += [nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.Conv2d(12, 12, 1)]
+        layers += [nn.BatchNorm2d(12), nn.Hardswish()]
+    return nn.Sequential(*layers, nn.AvgPool2d(2), nn.Flatten())
+
+
+class Mixed(nn.Module):
+    """Mixes the rows of an image, then its columns, as an MLP-Mixer does."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows = nn.Sequential(nn.Linear(rows, 24), nn.GELU(), nn.Linear(24, rows))
+        self.columns = nn.Sequential(nn.Linear(columns, 24), nn.GELU(), nn.Linear(24, columns))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, H, W] of [N, H, W]."""
+        x = x + self.rows(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.columns(x)
+
+
+def _mixer(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(Patches(), Mixed(*data.x.shape[2:]), nn.Flatten())
+
+
+def _both_ways(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = _embedded(data, settings, 12)
+    return nn.Sequential(*first, Read(nn.GRU(12, 16, batch_first=True, bidirectional=True), "mean"))
+
+
+def _two_lstms(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = _embedded(data, settings, 12)
+    return nn.Sequential(*first, Read(nn.LSTM(12, 24, num_layers=2, batch_first=True), "last"))
+
+
+def _convolved_gru(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*_embedded(data, settings, 12), Swap(), nn.Conv1d(12, 16, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*first, Swap(), Read(nn.GRU(16, 20, batch_first=True), "last"))
+
+
+class Attended(nn.Module):
+    """One vector of a sequence: its places, weighted by a learnt attention."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden, self.weight = nn.Linear(width, width), nn.Linear(width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, F] of [N, T, F]."""
+        hidden = torch.tanh(self.hidden(x))
+        return (self.weight(hidden).softmax(1) * hidden).sum(1)
+
+
+def _attention(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*_embedded(data, settings, 20), Places(data.x.shape[1], 20)]
+    return nn.Sequential(*first, Attended(20), nn.Linear(20, 32), nn.ReLU())
+
+
 # by name: the part of the corpus, the shapes that it takes, what makes its body
 NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     "relu_2": ("tune", ("table", "image"), _perceptron(nn.ReLU, 2, 32)),
@@ -212,19 +315,34 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     "dilated": ("validate", ("series", "tokens"), _over_time(nn.GELU, 2)),
     "bag_relu": ("validate", ("tokens",), _bag(nn.ReLU, 32)),
     "gru_mean": ("validate", ("tokens",), _recurrent(nn.GRU, "mean", 32)),
-    "silu_2": ("report", ("table", "image"), _perceptron(nn.SiLU, 2, 48)),
-    "relu_4": ("report", ("table",), _perceptron(nn.ReLU, 4, 32)),
-    "leaky_3": ("report", ("table",), _perceptron(nn.LeakyReLU, 3, 40)),
-    "dropout_2": ("report", ("table",), _perceptron(nn.ReLU, 2, 64, None, 0.1)),
-    "wide_batchnorm": ("report", ("table",), _perceptron(nn.SiLU, 1, 128, nn.BatchNorm1d)),
-    "residual_tanh": ("report", ("table",), _residual(nn.Tanh, 2, 32)),
-    "cnn_groupnorm": ("report", ("image",), _convolutions(nn.ReLU, "group", "max")),
-    "cnn_silu": ("report", ("image",), _convolutions(nn.SiLU, "", "mean")),
-    "vision_transformer": ("report", ("image",), _vision_transformer),
-    "rnn": ("report", ("series", "tokens"), _recurrent(nn.RNN)),
-    "lstm_mean": ("report", ("tokens", "series"), _recurrent(nn.LSTM, "mean", 32)),
-    "transformer_2": ("report", ("series", "tokens"), _transformer(2, "last", True)),
-    "bag_gelu": ("report", ("tokens",), _bag(nn.GELU, 48)),
+    "silu_2": ("seen", ("table", "image"), _perceptron(nn.SiLU, 2, 48)),
+    "relu_4": ("seen", ("table",), _perceptron(nn.ReLU, 4, 32)),
+    "leaky_3": ("seen", ("table",), _perceptron(nn.LeakyReLU, 3, 40)),
+    "dropout_2": ("seen", ("table",), _perceptron(nn.ReLU, 2, 64, None, 0.1)),
+    "wide_batchnorm": ("seen", ("table",), _perceptron(nn.SiLU, 1, 128, nn.BatchNorm1d)),
+    "residual_tanh": ("seen", ("table",), _residual(nn.Tanh, 2, 32)),
+    "cnn_groupnorm": ("seen", ("image",), _convolutions(nn.ReLU, "group", "max")),
+    "cnn_silu": ("seen", ("image",), _convolutions(nn.SiLU, "", "mean")),
+    "vision_transformer": ("seen", ("image",), _vision_transformer),
+    "rnn": ("seen", ("series", "tokens"), _recurrent(nn.RNN)),
+    "lstm_mean": ("seen", ("tokens", "series"), _recurrent(nn.LSTM, "mean", 32)),
+    "transformer_2": ("seen", ("series", "tokens"), _transformer(2, "last", True)),
+    "bag_gelu": ("seen", ("tokens",), _bag(nn.GELU, 48)),
+    "mish_2": ("report", ("table", "image"), _perceptron(nn.Mish, 2, 40)),
+    "selu_3": ("report", ("table",), _perceptron(nn.SELU, 3, 32)),
+    "layernorm_3": ("report", ("table", "image"), _perceptron(nn.ReLU, 3, 48, nn.LayerNorm)),
+    "relu_pyramid": ("report", ("table",), _pyramid),
+    "towers": ("report", ("table",), _towers),
+    "gated_2": ("report", ("table", "image"), _gated),
+    "residual_silu": ("report", ("table",), _residual(nn.SiLU, 4, 24)),
+    "cnn_strided": ("report", ("image",), _strided),
+    "cnn_batchnorm_depthwise": ("report", ("image",), _depthwise),
+    "mixer": ("report", ("image",), _mixer),
+    "gru_both_ways": ("report", ("series", "tokens"), _both_ways),
+    "lstm_twice": ("report", ("series", "tokens"), _two_lstms),
+    "convolved_gru": ("report", ("series", "tokens"), _convolved_gru),
+    "attention_pool": ("report", ("series", "tokens"), _attention),
+    "bag_mish": ("report", ("tokens",), _bag(nn.Mish, 32)),
 }
 
 

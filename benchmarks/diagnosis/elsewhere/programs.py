@@ -15,9 +15,13 @@ from typing import Any
 from benchmarks.diagnosis.elsewhere.data import SETS, rows
 from benchmarks.diagnosis.elsewhere.faults import FAULTS, HARMLESS, nets_for
 from benchmarks.diagnosis.elsewhere.module import LOSSES
+from benchmarks.diagnosis.elsewhere.report_data import TARGET_SIZES
 
-PARTS = ("tune", "validate", "report")
-TWINS = {"tune": 24, "validate": 22, "report": 36}  # of which about half learn enough to count
+PARTS = ("tune", "validate", "seen", "report")
+# of which about half learn enough to count
+TWINS = {"tune": 24, "validate": 22, "seen": 36, "report": 38}
+# what was the report part is `seen` once it was looked at; its programs stay as they were drawn
+SEEDS = {"tune": "tune 1", "validate": "validate 1", "seen": "report 1", "report": "report 2"}
 FAULTS_EACH, HARMLESS_EACH = 5, 2
 STEPS = (60, 320)  # of a run, about
 RATES = {  # that suit batches of 32 and more
@@ -56,7 +60,7 @@ def programs(part: str = "") -> tuple[Drawn, ...]:
 
 
 def _drawn(part: str) -> list[Drawn]:
-    rng = random.Random(f"elsewhere {part} 1")
+    rng = random.Random(f"elsewhere {SEEDS[part]}")
     found: list[Drawn] = []
     uses = {change.name: 0 for change in FAULTS}  # each fault comes about as often as any other
     names = [name for name, row in SETS.items() if row[0] == part]
@@ -107,4 +111,5 @@ def _twin(rng: random.Random, part: str, data: str) -> dict[str, Any]:
         "batch": batch,
         "rows": count,
         "epochs": epochs,
+        **({"targets": TARGET_SIZES[data]} if data in TARGET_SIZES else {}),
     }

@@ -93,7 +93,9 @@ class BatchFacts(FactSource):
             ends = torch.stack([probe.inputs.max(), probe.inputs.min()])
             scalars.append(DeviceScalars(ends, self._update_inputs))
         if self.loss is not None:
-            scalars.append(DeviceScalars(probe.losses.baseline_of(self.loss), self._add_baseline))
+            pair = probe.losses.baseline_of(self.loss)
+            is_finite = self.loss.isfinite().all().reshape(1).to(pair)
+            scalars.append(DeviceScalars(torch.cat([pair, is_finite]), self._add_baseline))
         return scalars
 
     def _update_gradients(self, rms: dict[str, float]) -> None:
@@ -122,9 +124,12 @@ class BatchFacts(FactSource):
         self._known["input_size"] = ends[0]
         self._known["input_spread"] = log_ratio(*ends)
 
-    def _add_baseline(self, pair: list[float]) -> None:
-        # the first sampled step knows the fewest targets, so the latest ones count
-        self._baselines = [*self._baselines[1 - BASELINES :], pair]
+    def _add_baseline(self, values: list[float]) -> None:
+        *pair, is_finite = values
+        # the first sampled step knows the fewest targets, so the latest ones count; a loss that is
+        # NaN says nothing about the function that made it
+        if is_finite:
+            self._baselines = [*self._baselines[1 - BASELINES :], pair]
 
     @property
     def baseline(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lightning_stab.callbacks._trainer.device_values import to_host
-from lightning_stab.callbacks._trainer.logging import is_due, num_steps
+from lightning_stab.callbacks._trainer.logging import is_due, log_step, num_steps
 from lightning_stab.callbacks._trainer.losses import true_loss
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
@@ -179,6 +179,8 @@ class DoctorState:
     def facts(self, trainer: Trainer, moment: str = "") -> Facts:
         """Return what is known now."""
         planned, steps = trainer.estimated_stepping_batches, num_steps(trainer)
+        # planned are batches, and each may be a step of several optimizers
+        stepped = log_step(trainer) if len(trainer.optimizers) > 1 else steps
         known: dict[str, Any] = {
             "moment": moment,
             "step": steps,
@@ -186,7 +188,7 @@ class DoctorState:
             "warming_up": float(self._is_warming_up),
             "learning_rate": self._rate,
             "rate_left": self._rate / self._highest_rate if self._highest_rate > 0 else math.nan,
-            "progress": steps / planned if 0 < planned < math.inf else math.nan,
+            "progress": stepped / planned if 0 < planned < math.inf else math.nan,
         }
         options = (getattr(trainer, name, 0) for name in ("overfit_batches", "fast_dev_run"))
         known["on_purpose"] = float(any(options))

@@ -23,6 +23,11 @@ _CROSS_ENTROPY = (
     "Use `torch.nn.CrossEntropyLoss` on logits, without a softmax before it"
     " (`BCEWithLogitsLoss` for two classes)."
 )
+_EXCLUSIVE = (
+    "Each row has exactly one label, but each class gets a sigmoid of its own, and little is"
+    " learnt."
+)
+_ONE_CLASS = "Use `torch.nn.CrossEntropyLoss` on the logits: exactly one class is right."
 _CHECK_DATA = (
     "Check that inputs and labels belong together, in training and in validation.",
     "Check that there is something to learn: fit a simple model to the same data.",
@@ -69,7 +74,8 @@ LEARNING_FAULTS = (
             *_LOWER_RATE,
         ),
         warning(
-            "early_rise > sudden_rise and some_steps and learnt not> little_learnt"
+            "early_rise > sudden_rise and early_update_ratio not< notable_update and some_steps"
+            " and learnt not> little_learnt"
             " and ordinary_values and start_loss_ratio not> large_start_loss and moving"
             " and not_falling",
             "Within the first steps the loss rose to {early_rise} times its start,"
@@ -118,7 +124,8 @@ LEARNING_FAULTS = (
             "update_ratio < small_update and improvement < small_improvement"
             " and a_while and warming_up < flag_set and with_gradient and early_update_ratio"
             " not> notable_update and highest_rise not> sudden_rise and ordinary_values"
-            " and rate_left not< nearly_gone and ordinary_flow",
+            " and rate_left not< nearly_gone and ordinary_flow"
+            " and error_of_probabilities not> flag_set",
             "A step changes the weights by {update_ratio:.1e} of their size,"
             " and the loss has come down by {improvement:.1%} since the start.",
             "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
@@ -175,7 +182,8 @@ LEARNING_FAULTS = (
             "Lower the weight decay: 0.1 and less is usual.",
         ),
         warning(
-            "dropout > strong_dropout and learnt not> half_learnt and some_steps",
+            "dropout > strong_dropout and learnt not> half_learnt and some_steps"
+            " and validation_learnt not> well_learnt",
             "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
             "Lower the dropout probability: 0.1 to 0.5 is usual.",
         ),
@@ -205,11 +213,26 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
         warning(
+            "error_of_probabilities > flag_set and learnt not> little_learnt"
+            " and progress > whole_run and long_by_steps and falling not> faint_trend"
+            " and meant_to_learn and moving",
+            _ERROR_OF_PROBABILITIES,
+            _CROSS_ENTROPY,
+            persistence=1,
+        ),
+        warning(
+            "exclusive_labels > flag_set and learnt not> little_learnt"
+            " and progress > whole_run and long_by_steps and falling not> faint_trend"
+            " and meant_to_learn and moving",
+            _EXCLUSIVE,
+            _ONE_CLASS,
+            persistence=1,
+        ),
+        warning(
             "exclusive_labels > flag_set and learnt not> little_learnt and long_enough"
             " and not_falling and not_improving",
-            "Each row has exactly one label, but each class gets a sigmoid of its own,"
-            " and little is learnt.",
-            "Use `torch.nn.CrossEntropyLoss` on the logits: exactly one class is right.",
+            _EXCLUSIVE,
+            _ONE_CLASS,
         ),
     ),
     Fault("loss-spike", 8, "one loss far above the run's own recent past").found_by(
@@ -237,7 +260,8 @@ LEARNING_FAULTS = (
             *_SKIP_SPIKES,
         ),
         warning(
-            "spiky_epochs > recurring and learnt not> half_learnt",
+            "spiky_epochs > recurring and learnt not> little_learnt and not_falling"
+            " and validation_learnt not> little_learnt and improvement not> half_learnt",
             "The loss has jumped far above its usual level in {spiky_epochs:.0f} epochs,"
             " and the run learns little.",
             *_SKIP_SPIKES,
@@ -285,7 +309,8 @@ LEARNING_FAULTS = (
     Fault("too-short", 9, "the run ends while the loss still falls").found_by(
         warning(
             "progress > whole_run and falling > clear_trend and recent_fall > notable_fall"
-            " and learnt not> half_learnt and validation_learnt not> half_learnt"
+            " and learnt not> little_learnt and validation_learnt not> half_learnt"
+            " and improvement not> half_learnt and validation_rise not> risen_validation_loss"
             " and step not> short_run and warming_up not> flag_set and meant_to_learn"
             " and ordinary_values",
             "The run ends after {step} steps while the loss is still falling: by"
@@ -339,6 +364,7 @@ LEARNING_FAULTS = (
     Fault("overfitting", 10, "validation gets worse while training gets better").found_by(
         warning(
             "validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost"
+            " and validation_rise not< risen_validation_loss"
             " and meant_to_learn and validation_shift not> unlike",
             "The validation metric has fallen by {validation_fall:.0%} from its best.",
             *_REGULARISE,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Fault, error, warning
+from lightning_stab.diagnosis.rule import Fault, error, info, warning
 
 _LOWER_RATE = "Lower the learning rate from {learning_rate} to {learning_rate:/10}."
 _CLIP = 'Clip: `GradientClipping(rule="norm", threshold=1.0)`.'
+_CLEAR = (
+    "Call `optimizer.zero_grad()` before each `self.manual_backward(loss)`.",
+    "Leave `optimizer_zero_grad` as it is, where you override it.",
+)
 _CURE_DEPTH = (
     'Add `WeightInitialization(scheme="auto")`: it fits each layer to the activation before it.',
     (
@@ -32,6 +36,15 @@ NETWORK_FAULTS = (
             " no gradient passes.",
             "Add `WeightInitialization()` and start again: dead units do not come back.",
             _LOWER_RATE,
+            "Use LeakyReLU or GELU instead of ReLU.",
+            source="Lu et al. 2019 (dying ReLU)",
+        ),
+        error(
+            "dead_fraction > dead_layer and travelled < nowhere and highest_rate not< no_rate"
+            " and learnt not> half_learnt and some_steps and input_size not> large_input",
+            "{dead_fraction:.0%} of the units of {layers} are zero on every sample,"
+            " and most weights have never changed.",
+            "Add `WeightInitialization()` and start again: dead units do not come back.",
             "Use LeakyReLU or GELU instead of ReLU.",
             source="Lu et al. 2019 (dying ReLU)",
         ),
@@ -78,7 +91,7 @@ NETWORK_FAULTS = (
             "gradient_depth_log10 < severe_vanishing_depth"
             " and gradient_depth_start_log10 not> vanishing_depth"
             " and kept_weights and most_dead not> dead_layer and ordinary_inputs"
-            " and zero_gradient not> flag_set",
+            " and zero_gradient not> flag_set and learnt not> half_learnt",
             _VANISHING,
             *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
@@ -135,11 +148,16 @@ NETWORK_FAULTS = (
             source="Pascanu, Mikolov & Bengio 2013",
         ),
         error(
+            "stale_gradients > flag_set and some_steps and learnt not> half_learnt",
+            "The gradients of earlier steps are still there when new ones come:"
+            " they add up, step by step, and little is learnt.",
+            *_CLEAR,
+        ),
+        info(
             "stale_gradients > flag_set",
             "The gradients of earlier steps are still there when new ones come:"
             " they add up, step by step.",
-            "Call `optimizer.zero_grad()` before each `self.manual_backward(loss)`.",
-            "Leave `optimizer_zero_grad` as it is, where you override it.",
+            *_CLEAR,
         ),
         warning(
             "gradient_growth_log10 > exploding_growth and learnt not> half_learnt"

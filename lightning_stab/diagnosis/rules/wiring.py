@@ -8,6 +8,27 @@ _SKIP = (
     'Add `StepGuard(on_nonfinite="skip")`: a bad step is not taken;'
     " with `forensics=True` the batch is kept for inspection."
 )
+_SAFE_LOSS = (
+    "Look for log(0), 0/0, the root of 0 and exp of large numbers in the loss;"
+    " add a small epsilon, or use the `_with_logits` forms."
+)
+_NAN_WEIGHTS = (
+    "Weights are NaN or infinite: {layers}. Everything that is computed from them is lost.",
+    "Go back to an earlier checkpoint, or start again.",
+    'Add `StepGuard(on_nonfinite="skip")`: a bad step is then not taken.',
+    (
+        "Lower the learning rate from {learning_rate} to {learning_rate:/10},"
+        ' or clip: `GradientClipping(rule="norm", threshold=1.0)`.'
+    ),
+)
+_NAN_VALIDATION = (
+    "The validation loss is NaN or infinite, although training goes on.",
+    (
+        "Look for what differs in validation: `eval` mode, masks that hide everything,"
+        " empty classes, samples of length 0."
+    ),
+    "Compare one validation batch in `train` and in `eval` mode.",
+)
 _END_LINEAR = "End the network in its last linear layer, without an activation."
 _FREEZE = "If they are meant to stay as they are, say so with `requires_grad_(False)`."
 _STANDARDISE = "Standardise every feature with the training set's mean and standard deviation."
@@ -19,17 +40,49 @@ _SMALLER_START = (
     "Add `WeightInitialization()`, or make the output layer's weights smaller.",
     "Give the loss logits, and let it apply the softmax: there it has no flat places.",
 )
+_INDEPENDENT = (
+    "The targets look independent of the inputs: rows that lie closest together agree in them no"
+    " more than by chance ({neighbour_agreement:.1f} standard errors), and"
+)
+_CHECK_PAIRS = (
+    (
+        "Check that inputs and labels belong together: a join, a sort or a shuffle of one of the"
+        " two breaks the pairs."
+    ),
+    "Check that there is something to learn: fit a simple model to the same data.",
+)
+_SMALLER_TARGETS = (
+    (
+        "Standardise the targets with the training set's mean and standard deviation, and undo it"
+        " where you predict."
+    ),
+    "Or start the output layer's bias at the targets' mean.",
+)
+_HUGE_INPUT = "Features enter the network at a size of {input_size}, and little is learnt."
+_NONFINITE_FROM_INPUT = (
+    "Features enter the network at a size of {input_size}, and loss or weights are NaN or infinite."
+)
+_NONFINITE_FROM_TARGETS = (
+    "The targets are large ({target_size}), and loss or weights are NaN or infinite."
+)
+_NONFINITE_FROM_START = (
+    "The weights start {start_scale:.0f} times as large as what keeps a signal's size, and loss or"
+    " weights are NaN or infinite."
+)
+_FITTED_START = "Add `WeightInitialization()`, which fits each layer to the activation before it."
 _NORMALISE = "Or put a normalisation layer in front of the first layer."
+_SMALLER_INPUT = (_STANDARDISE, _NORMALISE)
 
 WIRING_FAULTS = (
     Fault("non-finite", 0, "the loss or a weight is NaN or infinite").found_by(
         error(
-            "nonfinite_weights > flag_set",
-            "Weights are NaN or infinite: {layers}. Everything that is computed from them is lost.",
-            "Go back to an earlier checkpoint, or start again.",
-            'Add `StepGuard(on_nonfinite="skip")`: a bad step is then not taken.',
-            "Lower the learning rate from {learning_rate} to {learning_rate:/10},"
-            ' or clip: `GradientClipping(rule="norm", threshold=1.0)`.',
+            "nonfinite_weights > flag_set and no_cause_at_start",
+            *_NAN_WEIGHTS,
+            persistence=1,
+        ),
+        error(
+            "nonfinite_weights > flag_set and loss_ratio not> no_loss",
+            *_NAN_WEIGHTS,
             persistence=1,
         ),
         error(
@@ -41,19 +94,27 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         error(
-            "validation_nonfinite > flag_set",
-            "The validation loss is NaN or infinite, although training goes on.",
-            "Look for what differs in validation: `eval` mode, masks that hide everything,"
-            " empty classes, samples of length 0.",
-            "Compare one validation batch in `train` and in `eval` mode.",
+            "validation_nonfinite > flag_set and no_cause_at_start",
+            *_NAN_VALIDATION,
             persistence=1,
         ),
         error(
-            "nonfinite_losses > any_nonfinite_loss",
+            "validation_nonfinite > flag_set and learnt > nothing_learnt",
+            *_NAN_VALIDATION,
+            persistence=1,
+        ),
+        error(
+            "nonfinite_losses > any_nonfinite_loss and loss_ratio not> no_loss",
+            "The loss is NaN or infinite from the first step.",
+            _SKIP,
+            _SAFE_LOSS,
+            persistence=1,
+        ),
+        error(
+            "nonfinite_losses > any_nonfinite_loss and no_cause_at_start",
             "The loss is NaN or infinite.",
             _SKIP,
-            "Look for log(0), 0/0, the root of 0 and exp of large numbers in the loss;"
-            " add a small epsilon, or use the `_with_logits` forms.",
+            _SAFE_LOSS,
             "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
             persistence=1,
         ),
@@ -142,12 +203,17 @@ WIRING_FAULTS = (
             "neighbour_agreement < no_agreement and validation_learnt < nothing_learnt"
             " and learnt > hardly_learnt and long_enough and meant_to_learn"
             " and validation_shift not> unlike and input_peak not> outlying",
-            "The targets look independent of the inputs: rows that lie closest together agree in"
-            " them no more than by chance ({neighbour_agreement:.1f} standard errors), and what is"
-            " learnt in training has never helped in validation.",
-            "Check that inputs and labels belong together: a join, a sort or a shuffle of one of"
-            " the two breaks the pairs.",
-            "Check that there is something to learn: fit a simple model to the same data.",
+            _INDEPENDENT + " what is learnt in training has never helped in validation.",
+            *_CHECK_PAIRS,
+            source="Schilling 1986 (nearest neighbours)",
+        ),
+        warning(
+            "neighbour_agreement < no_sign and validation_learnt < hardly_learnt"
+            " and learnt not> hardly_learnt and travelled > somewhere and a_while"
+            " and progress > half_the_run and ordinary_data and ordinary_steps and ordinary_flow"
+            " and meant_to_learn and validation_shift not> unlike and dropout not> strong_dropout",
+            _INDEPENDENT + " nothing is learnt, although the weights have moved.",
+            *_CHECK_PAIRS,
             source="Schilling 1986 (nearest neighbours)",
         ),
         warning(
@@ -193,26 +259,62 @@ WIRING_FAULTS = (
             "target_size > large_target and prediction_size < small_prediction and some_steps",
             "The targets are large ({target_size}),"
             " and the predictions have reached {prediction_size:.1%} of their size.",
-            "Standardise the targets with the training set's mean and standard deviation,"
-            " and undo it where you predict.",
-            "Or start the output layer's bias at the targets' mean.",
+            *_SMALLER_TARGETS,
+        ),
+        error(
+            "nonfinite_weights > flag_set and target_size > large_target and loss_ratio > no_loss",
+            _NONFINITE_FROM_TARGETS,
+            *_SMALLER_TARGETS,
+            persistence=1,
+        ),
+        error(
+            "nonfinite_losses > any_nonfinite_loss and target_size > large_target"
+            " and loss_ratio > no_loss",
+            _NONFINITE_FROM_TARGETS,
+            *_SMALLER_TARGETS,
+            persistence=1,
         ),
     ),
     Fault("input-scale", 3, "features enter unscaled, and it does harm").found_by(
         warning(
             "input_size > large_input and a_while and learnt not> little_learnt and not_falling",
             "Features enter the network at a size of {input_size}, and it does not learn.",
-            _STANDARDISE,
-            _NORMALISE,
+            *_SMALLER_INPUT,
         ),
         error(
             "input_size > large_input and loss_ratio > enormous_rise"
             " and unexplained > worse_than_constant",
             "Features enter the network at a size of {input_size},"
             " and the loss has risen to {loss_ratio} times its start.",
-            _STANDARDISE,
-            _NORMALISE,
+            *_SMALLER_INPUT,
             persistence=1,
+        ),
+        error(
+            "nonfinite_weights > flag_set and input_size > huge_input and loss_ratio > no_loss",
+            _NONFINITE_FROM_INPUT,
+            *_SMALLER_INPUT,
+            persistence=1,
+        ),
+        error(
+            "nonfinite_losses > any_nonfinite_loss and input_size > huge_input"
+            " and loss_ratio > no_loss",
+            _NONFINITE_FROM_INPUT,
+            *_SMALLER_INPUT,
+            persistence=1,
+        ),
+        warning(
+            "input_size > huge_input and learnt not> well_learnt and epoch > some_epochs"
+            " and step > tens_of_steps and samples not< hundreds_of_samples"
+            " and progress > half_the_run and meant_to_learn and unknown_loss",
+            _HUGE_INPUT,
+            *_SMALLER_INPUT,
+        ),
+        warning(
+            "input_size > huge_input and validation_learnt < well_learnt and epoch > some_epochs"
+            " and step > tens_of_steps and samples not< hundreds_of_samples"
+            " and progress > half_the_run and meant_to_learn and unknown_loss",
+            _HUGE_INPUT,
+            *_SMALLER_INPUT,
         ),
         warning(
             "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling",
@@ -250,7 +352,7 @@ WIRING_FAULTS = (
             " and ordinary_inputs",
             "The weights start at {start_scale:.2g} of the size that keeps a signal's:"
             " what passes through the layers fades, and little is learnt.",
-            "Add `WeightInitialization()`, which fits each layer to the activation before it.",
+            _FITTED_START,
             source="Glorot & Bengio 2010; He et al. 2015",
         ),
         warning(
@@ -258,8 +360,22 @@ WIRING_FAULTS = (
             " and ordinary_inputs",
             "The weights start {start_scale:.0f} times as large as what keeps a signal's size,"
             " and little is learnt.",
-            "Add `WeightInitialization()`, which fits each layer to the activation before it.",
+            _FITTED_START,
             source="Glorot & Bengio 2010; He et al. 2015",
+        ),
+        error(
+            "nonfinite_weights > flag_set and start_scale > large_start"
+            " and input_size not> huge_input and loss_ratio > no_loss",
+            _NONFINITE_FROM_START,
+            _FITTED_START,
+            persistence=1,
+        ),
+        error(
+            "nonfinite_losses > any_nonfinite_loss and start_scale > large_start"
+            " and input_size not> huge_input and loss_ratio > no_loss",
+            _NONFINITE_FROM_START,
+            _FITTED_START,
+            persistence=1,
         ),
         error(
             "zero_gradient > all_identical and travelled < nowhere and most_dead < dead_layer"

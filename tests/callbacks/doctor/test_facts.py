@@ -535,9 +535,11 @@ def test_the_variety_and_the_baseline_are_means_of_the_latest():
     facts._update_loss_inputs({"batch_variety": math.nan, "other": 3.0})
     assert facts._known["other"] == 3.0
     for place in range(7):
-        facts._add_baseline([float(place), 1.0])
+        facts._add_baseline([float(place), 1.0, 1.0])
     assert (facts.baseline, facts.blind, facts.knows_baseline) == (4.0, 1.0, True)
-    facts._add_baseline([math.nan, 1.0])
+    facts._add_baseline([math.nan, math.nan, 0.0])  # of a loss that was NaN
+    assert (facts.baseline, facts.knows_baseline) == (4.0, True)
+    facts._add_baseline([math.nan, 1.0, 1.0])
     assert not facts.knows_baseline
     assert math.isnan(facts.baseline)
 
@@ -558,7 +560,8 @@ def test_the_facts_of_a_fit_that_are_no_sources_own():
     state._rate, state._highest_rate = 0.1, 0.4
     state._num_batches, state._losses.rows, state.steps._largest = 7, 8, 0.5
     trainer = SimpleNamespace(estimated_stepping_batches=40, global_step=10, overfit_batches=0,
-                              num_training_batches=5, fast_dev_run=False)  # fmt: skip
+                              num_training_batches=5, fast_dev_run=False,
+                              optimizers=[None])  # fmt: skip
     facts = state.facts(trainer, "validation")
     assert (facts.moment, facts.step, facts.progress) == ("validation", 10, 0.25)
     assert (facts.learning_rate, facts.rate_left, facts.highest_rate) == (0.1, 0.25, 0.4)
@@ -574,6 +577,10 @@ def test_the_facts_of_a_fit_that_are_no_sources_own():
         assert math.isnan(state.facts(trainer).reach)
     state._highest_rate = 0.0
     assert math.isnan(state.facts(trainer).rate_left)
+    trainer.estimated_stepping_batches, trainer.optimizers = 40, [None, None]
+    trainer.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=5))
+    facts = state.facts(trainer)  # 5 batches, each a step of two optimizers
+    assert (facts.step, facts.progress) == (10, 0.125)
     state.note_failure(IndexError("Target 7 is out of bounds."))
     assert state.facts(trainer).class_out_of_range == 1.0
     state.note_failure(ValueError("Target 7 is out of bounds."))

@@ -1,0 +1,146 @@
+"""What once accused a healthy run, missed a sick one, or named its symptom, on made facts."""
+
+import pytest
+
+from lightning_stab.diagnosis import Engine, Facts
+from lightning_stab.diagnosis.facts import SAMPLED_STEP
+
+LONG = {"epoch": 10.0, "step": 300, "samples": 4000.0, "progress": 1.0}
+NAN_WEIGHTS = {"nonfinite_weights": {"a": 1.0}}
+
+
+def alarms(*moments, moment=SAMPLED_STEP, times=2):
+    """Return the alarms that stand after these facts were seen some times each."""
+    engine = Engine()
+    for known in moments:
+        for _ in range(times):
+            engine.update(Facts(**{"moment": moment, **LONG, **known}))
+    return [f.id for f in engine.findings if f.is_alarm]
+
+
+@pytest.mark.parametrize("bad", [NAN_WEIGHTS, {"nonfinite_losses": 3.0}])
+@pytest.mark.parametrize(
+    ("start", "cause"),
+    [
+        ({"input_size": 300.0}, "input-scale"),
+        ({"target_size": 700.0}, "target-scale"),
+        ({"start_scale": 12.0}, "bad-initialization"),
+        ({"input_size": 12.0}, "non-finite"),
+        ({}, "non-finite"),
+    ],
+)
+def test_what_is_nan_is_named_by_what_showed_at_the_start(bad, start, cause):
+    assert alarms({"loss_ratio": 90.0, **bad, **start})[:1] == [cause]
+
+
+def test_a_loss_that_is_nan_from_the_first_step_is_a_fault_of_the_loss():
+    assert alarms({"nonfinite_losses": 1.0, "input_size": 4000.0}) == ["non-finite"]
+
+
+def test_what_is_nan_is_said_also_where_the_loss_is_not_known_or_training_goes_on():
+    assert alarms({**NAN_WEIGHTS, "input_size": 300.0}) == ["non-finite"]
+    only_there = {"validation_nonfinite": 1.0, "input_size": 300.0, "learnt": 0.7}
+    assert alarms({**only_there, "start_loss_ratio": 1.0}, moment="validation") == ["non-finite"]
+
+
+def test_a_loss_that_is_infinite_for_a_moment_is_taken_back():
+    once = {"nonfinite_losses": 1.0, "learnt": 0.9}
+    assert alarms({**once}, {"nonfinite_losses": 0.0, "learnt": 0.9}, times=5) == []
+
+
+def test_gradients_that_are_kept_are_an_error_only_where_little_is_learnt():
+    kept = {"stale_gradients": 1.0}
+    assert alarms({**kept, "learnt": 0.4}) == ["exploding-gradient"]
+    assert alarms({**kept, "learnt": 0.8}) == []
+    assert alarms({**kept, "learnt": 0.2}, {**kept, "learnt": 0.8}) == []
+    engine = Engine()
+    engine.update(Facts(step=3, **kept))
+    engine.update(Facts(step=4, **kept))
+    assert [f.severity for f in engine.findings] == ["info"]
+
+
+def test_a_rise_of_the_first_losses_without_a_large_step_is_noise():
+    risen = {"early_rise": 6.0, "learnt": 0.1, "falling": 1.0}
+    assert alarms({**risen, "early_update_ratio": 0.02}) == []
+    assert alarms({**risen, "early_update_ratio": 0.1}) == ["learning-rate-too-high"]
+
+
+def test_dropout_that_validation_does_not_mind_is_none():
+    strong = {"dropout": 0.98, "learnt": 0.25}
+    assert alarms(strong) == ["over-regularized"]
+    assert alarms({**strong, "validation_learnt": 0.93}) == []
+
+
+def test_a_run_is_not_too_short_where_much_is_learnt_or_validation_gets_worse():
+    falling = {"falling": 9.0, "recent_fall": 0.3, "learnt": 0.1}
+    assert alarms(falling, moment="end") == ["too-short"]
+    assert alarms({**falling, "improvement": 0.8}, moment="end") == []
+    assert alarms({**falling, "learnt": 0.4}, moment="end") == []
+    assert alarms({**falling, "validation_rise": 0.9}, moment="end") == []
+
+
+def test_a_metric_that_falls_while_the_validation_loss_does_not_rise_is_noise():
+    fallen = {"validation_fall": 0.2, "learnt": 0.97}
+    assert alarms({**fallen, "validation_rise": 0.5}, moment="validation") == ["overfitting"]
+    assert alarms({**fallen, "validation_rise": 0.1}, moment="validation") == []
+
+
+def test_spikes_of_a_run_that_learns_are_no_alarm():
+    spiky = {"spiky_epochs": 3.0, "falling": 1.0}
+    assert alarms({**spiky, "learnt": 0.1}) == ["loss-spike"]
+    assert alarms({**spiky, "learnt": 0.1, "validation_learnt": 0.5}) == []
+    assert alarms({**spiky, "learnt": 0.4}) == []
+    assert alarms({**spiky, "learnt": 0.1, "improvement": 0.7}) == []
+    assert alarms({**spiky, "learnt": 0.1, "falling": 9.0}) == []
+
+
+def test_targets_that_neighbours_do_not_share_are_named_where_the_weights_have_moved():
+    blind = {"neighbour_agreement": 0.2, "validation_learnt": 0.05, "learnt": 0.05}
+    moved = {**blind, "travelled": 0.1}
+    assert alarms(moved, moment="validation") == ["labels"]
+    assert "labels" not in alarms({**blind, "travelled": 1e-4}, moment="validation")
+    assert "labels" not in alarms({**moved, "neighbour_agreement": 9.0}, moment="validation")
+    assert "labels" not in alarms({**moved, "validation_learnt": 0.3}, moment="validation")
+    assert "labels" not in alarms({**moved, "early_update_ratio": 0.5}, moment="validation")
+
+
+def test_large_inputs_are_named_where_only_shuffled_pairs_say_what_is_learnt():
+    large = {"input_size": 200.0, "learnt": 0.6}
+    assert alarms(large) == ["input-scale"]
+    assert alarms({**large, "start_loss_ratio": 3.0}) == []  # the loss's own baseline is known
+    assert alarms({**large, "learnt": 0.9}) == []
+    poor = {**large, "learnt": 0.9, "validation_learnt": 0.5}
+    assert alarms(poor, moment="validation") == ["input-scale"]
+
+
+def test_dead_layers_are_found_although_the_last_bias_still_learns():
+    dead = {"dead_fraction": {"a": 1.0}, "learnt": 0.0, "falling": 9.0, "highest_rate": 0.1}
+    assert alarms({**dead, "travelled": 0.0}) == ["dead-units"]
+    assert alarms({**dead, "travelled": 0.1}) == []
+
+
+@pytest.mark.parametrize("form", ["error_of_probabilities", "exclusive_labels"])
+def test_a_loss_that_does_not_suit_is_named_in_a_run_of_few_long_epochs(form):
+    few = {"epoch": 2.0, form: 1.0, "learnt": 0.1, "falling": 0.5, "recent_improvement": 0.06}
+    assert alarms(few) == ["loss-function"]
+    assert alarms({**few, "falling": 3.0}) == []
+    assert alarms({**few, "step": 100}) == []
+
+
+def test_small_steps_of_an_error_of_probabilities_are_the_loss_functions():
+    small = {"update_ratio": 6e-5, "improvement": 0.0, "warming_up": 0.0, "learnt": 0.0}
+    small |= {"falling": 9.0}
+    assert alarms(small) == ["learning-rate-too-low"]
+    assert alarms({**small, "error_of_probabilities": 1.0}) == ["loss-function"]
+
+
+def test_a_gradient_that_shrinks_in_a_net_that_learns_is_no_alarm():
+    small = {"gradient_depth_log10": -8.0, "gradient_depth_start_log10": -8.0}
+    assert alarms({**small, "learnt": 0.1}) == ["vanishing-gradient"]
+    assert alarms({**small, "learnt": 0.8}) == []
+
+
+def test_what_another_rule_does_not_know_keeps_no_alarm():
+    """Else a rule about saturation holds an alarm of a net that has nothing to saturate."""
+    high = {"early_rise": 6.0, "falling": 1.0, "early_update_ratio": 0.1}
+    assert alarms({**high, "learnt": 0.0}, {**high, "learnt": 0.6}) == []
