@@ -29,6 +29,7 @@ from lightning_stab import (
 from lightning_stab.callbacks._trainer.loop_trainer import LoopTrainer
 from lightning_stab.callbacks.doctor.state import NO_BASELINE
 from lightning_stab.errors import ConflictError, InvalidArgumentError, UnstableStepError
+from lightning_stab.loops.given import scaler, with_end
 from lightning_stab.loops.watch import UNKNOWN_BATCHES
 
 CALLBACKS = Path(lightning_stab.__file__).parent / "callbacks"
@@ -288,3 +289,40 @@ def test_an_unsized_loader_steps_with_its_last_short_window():
     w = lightning_stab.watch(net, sgd, [StepGuard()], accumulate_grad_batches=4)
     train(net, w, iter(batches(6)))
     assert w.num_steps == 2
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("number", [0, 1, 3])
+@pytest.mark.parametrize("is_sized", [False, True])
+def test_the_last_batch_is_known_where_it_can_be(ahead, number, is_sized):
+    loader = list(range(number))
+    read = list(with_end(loader if is_sized else iter(loader), ahead=ahead))
+    last = number - 1 if is_sized or ahead else None
+    assert read == [(place, place == last) for place in range(number)]
+
+
+def test_whether_a_batch_ends_without_a_step_is_known_before_and_within_it():
+    net, sgd = net_and_sgd(batch_norm=False)
+    w = lightning_stab.watch(net, sgd, [StepGuard()], accumulate_grad_batches=3)
+    seen = []
+    with w:
+        for batch in batches(6):
+            before = w.is_accumulating
+            loss = loss_of(net, batch)
+            seen.append((before, w.is_accumulating))
+            w.step(loss)
+    assert seen == [(each, each) for each in (True, True, False)] * 2
+
+
+def test_a_loss_scaler_that_is_off_is_none():
+    net, sgd = net_and_sgd()
+    on, off = (torch.amp.GradScaler("cpu", enabled=enabled) for enabled in (True, False))
+    assert [scaler(each, None) for each in (None, off, on)] == [None, None, on]
+    with pytest.raises(InvalidArgumentError, match="`scaler` must be a GradScaler"):
+        lightning_stab.watch(net, sgd, scaler=2.0)
+    with pytest.raises(InvalidArgumentError, match="`fabric` must be a Fabric"):
+        lightning_stab.watch(net, sgd, fabric=3)
+    with pytest.raises(InvalidArgumentError, match="`callbacks` must be a list"):
+        lightning_stab.watch(net, sgd, StepGuard())
+    with pytest.raises(InvalidArgumentError, match="`optimizer` must be an optimizer"):
+        lightning_stab.watch(net, [])

@@ -299,7 +299,8 @@ def test_a_training_step_without_a_loss_does_not_count():
         ([2, 3, 8, 0.0], {"schedule": "loss"}, [1, 1, 1, 1, 0.01]),
         ([2, 3, 8, 0.0], {"schedule": "loss", "ceiling": 2, "floor": 0.2}, [1, 1, 1.5, 2, 0.2]),
         # a higher value is better: only the third and the fourth are no improvement
-        ([1, 2, 2, 1, 3], {"schedule": "plateau", "mode": "max", "patience": 2}, [1] * 4 + [0.5, 0.5]),
+        ([1, 2, 2, 1, 3], {"schedule": "plateau", "mode": "max", "patience": 2},
+         [1] * 4 + [0.5, 0.5]),
         ([1, 2, 3, 4], {"schedule": "plateau", "patience": 3, "gamma": 0.001}, [1] * 4 + [0.01]),
         ([3, 2.5, 2], {"schedule": "plateau", "patience": 1, "min_delta": 0.5}, [1, 1, 0.5, 0.5]),
         # swings of 0.04 and of 0.06 around 1 are on either side of the default amplitude

@@ -346,6 +346,10 @@ def test_figures_show_the_losses_with_their_findings():
     assert panel.get_yscale() == "log"
     (panel,) = run_figures(Run(None, {"loss": series([30.0, 1.0])}))["overview"].axes
     assert panel.get_yscale() == "linear"  # not more than thirty times
+    assert panel.figure.get_size_inches().tolist() == [8.0, 3.2]
+    curves = {"train_loss": series([90.0, 1.0]), "val_loss": series([3.0, 0.0])}
+    (panel,) = run_figures(Run(None, curves))["overview"].axes
+    assert panel.get_yscale() == "linear"  # zero has no logarithm
     assert run_figures(Run(None, {"other": series([1.0])})) == {}
 
 
@@ -355,6 +359,8 @@ def test_the_layers_of_a_figure_have_labels_that_do_not_touch(count, labels):
     curves = {f"grad_norm/layer{i}": series([10.0**-i, 1.0, 0.0]) for i in range(count)}
     panel, colours = run_figures(Run(None, curves))["layers"].axes
     figure = panel.figure
+    # a layer needs 0.16 inches, and the whole is no taller than a page
+    assert figure.get_figheight() == pytest.approx({2: 1.52, 40: 7.6, 41: 7.76, 100: 9}[count])
     figure.draw_without_rendering()
     boxes = [t.get_window_extent() for t in panel.get_yticklabels()]
     assert len(boxes) == labels
