@@ -162,6 +162,36 @@ def test_a_run_that_the_guard_ends_leaves_nothing_behind():
     assert "non-finite" in {finding.id for finding in w.findings}
 
 
+def test_a_failure_at_the_end_of_the_run_ends_it_too():
+    class Failing(GradientMonitor):
+        log = ()
+
+        def setup(self, trainer, pl_module, stage):
+            super().setup(trainer, pl_module, stage)
+            self.log = (*self.log, "setup")
+
+        def on_train_end(self, trainer, pl_module):
+            if "failed" not in self.log:
+                self.log = (*self.log, "failed")
+                raise OSError("no room")
+
+        def teardown(self, trainer, pl_module, stage):
+            super().teardown(trainer, pl_module, stage)
+            self.log = (*self.log, "teardown")
+
+    net, sgd = net_and_sgd()
+    monitor = Failing()
+    w = lightning_stab.watch(net, sgd, [monitor])
+    with pytest.raises(OSError, match="no room"):
+        train(net, w, batches(2))
+    with pytest.raises(ConflictError, match="must be called within"):
+        w.step(loss_of(net, next(iter(batches(1)))))
+    train(net, w, batches(2))
+    assert [e for e in monitor.log if e != "teardown"] == ["setup", "failed", "setup"]
+    assert monitor.log.count("teardown") >= 2
+    assert (w.num_steps, hooks_of(net)) == (4, [])
+
+
 def test_a_loop_that_is_left_early_and_entered_again_goes_on():
     net, sgd = net_and_sgd()
     guard = StepGuard("skip")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.events import events
+from helpers.lightning_twins import Classifier, batches, built, half_precision
+from helpers.lightning_twins import fit as fit_classifier
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -323,6 +325,16 @@ def test_the_summary_is_of_the_suites_callbacks_and_of_no_helper(tmp_path, caplo
     (said,) = (r.getMessage() for r in caplog.records if "lightning-stab:" in r.getMessage())
     assert "Saver" not in said
     assert re.search(r"LearningRateDecay +Followed the schedule `exponential`\.", said)
+
+
+def test_the_loss_scale_and_the_steps_that_its_scaler_skipped_are_logged(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    own = {"logger": logger, "log_every_n_steps": 2, "plugins": [half_precision()]}
+    module = built(Classifier, batch_norm=False)
+    fit_classifier(module, [StabilityReport()], batches(6, poison=[2, 3]), **own)
+    scalars, _ = events(logger.log_dir)
+    assert scalars["precision/scale"] == [(1, 1024.0), (3, 256.0), (5, 256.0)]
+    assert scalars["precision/skipped"] == [(1, 0.0), (3, 2.0), (5, 2.0)]
 
 
 def series(values):
