@@ -329,7 +329,7 @@ def total_length(trainer: Trainer, options: DecayOptions) -> int:
         by_steps = max(1, math.ceil(steps / per_epoch)) if is_known else math.inf
         length = min(epochs, by_steps) if epochs > 0 else by_steps
         total = options.total or length - done[1]
-        before = int(max(0, options.warmup_steps - 1) // per_epoch)  # epochs that end within it
+        before = int(options.warmup_steps // per_epoch)
     if total == math.inf:
         raise ConflictError(
             f"`total` must be given for `schedule={options.schedule!r}`, because the Trainer has "

@@ -110,8 +110,8 @@ def cosine(time, length):
 @pytest.mark.parametrize(
     ("run", "settings", "formula"),
     [
-        # the warm-up's last step ends epoch 0, which counts; five of them are left
-        ({}, {"warmup_steps": STEPS}, {e: cosine(e, 6) for e in range(1, 6)}),
+        # the schedule begins when the warm-up is over, and five epochs are left for it
+        ({}, {"warmup_steps": STEPS}, {e: cosine(e - 1, 5) for e in range(1, 6)}),
         ({}, {"warmup_steps": STEPS + 1}, {e: cosine(e - 1, 5) for e in range(2, 6)}),
         ({}, {"warmup_steps": STEPS + 1, "total": 4}, {2: 0.75, 3: 0.25, 4: 0, 5: 0}),
         ({"max_steps": 2 * STEPS}, {}, {0: 1, 1: 0.5}),
