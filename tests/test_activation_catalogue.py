@@ -215,3 +215,13 @@ def test_no_other_file_lists_activations_or_their_gains():
                           and isinstance(c.value, str)}  # fmt: skip
                 listed |= {c.attr.lower() for c in children if isinstance(c, ast.Attribute)}
                 assert len(listed & names) < 5, (path, sorted(listed & names))
+
+
+def test_a_rectifier_passes_what_is_large_and_little_of_what_is_far_below():
+    """Kaiming's scheme is for these; SELU has a gain of its own, and a threshold is no default."""
+    like = set()
+    for name, row in CATALOGUE.items():
+        if name not in ("threshold", "selu") and row.module is not None:
+            below, above = row.module().eval()(torch.tensor([[-50.0, 50.0]])).flatten().tolist()
+            like |= {name} if above > 5 and abs(below) < 0.3 * above else set()
+    assert {n for n, row in CATALOGUE.items() if row.rectifier} == like | {"quick_gelu"}

@@ -38,8 +38,9 @@ class Reach:
         self._by_line: dict[str, dict[int, list[str]]] = {}
 
     def tests_of(self, path: Path, line: int) -> list[str]:
-        """Return the tests that reach a line, those that reach the least of the package first.
+        """Return the tests that reach a line, those of the file's own folder first.
 
+        Of each kind those come first that reach the least of the package.
         What runs at an import has none (a default, a constant of a class): then it is those that
         reach the statement around it, and so on up to the whole file.
         """
@@ -47,7 +48,9 @@ class Reach:
         for first, last in _around(path, line):
             found = {t for n in range(first, last + 1) for t in by_line.get(n, ())}
             if found:
-                return sorted(found, key=lambda test: (self._sizes[test], test))
+                inside = path.relative_to(ROOT / "lightning_stab").parent.as_posix()
+                own = f"tests/{inside}/"
+                return sorted(found, key=lambda t: (not t.startswith(own), self._sizes[t], t))
         return []
 
     def _lines_of(self, path: Path) -> dict[int, list[str]]:

@@ -4,8 +4,9 @@
 
 Each fault is planted in a copy of the project, and the gate's tests run there until the first one
 fails: first those of the file's own folder, then those of what imports it, then all. `--near`
-leaves the third round out. `--reach FILE` runs the tests that reach the fault's line instead, the
-cheapest first, for at most 30 s of CPU; where there is no FILE, one run of all tests makes it.
+leaves the third round out. `--reach FILE` runs the tests that reach the fault's line instead, those
+of its own folder and the cheapest first, for at most 30 s of CPU; where there is no FILE, one run
+of all tests makes it.
 A fault that changes nothing that can be seen counts as missed until a reader marks it in
 `equivalent.toml`, with the reason; such faults are left out. A stopped run goes on with what the
 JSON lacks. A test that fails without a fault, too, has noticed nothing.

@@ -170,7 +170,10 @@ class Watch:
     ) -> None:
         self._hooks.remove()
         self._follows_loader = False
-        if error is None:
+        try:
+            if error is not None:
+                self._fail(error)
+                return
             try:
                 self._end_batch()
                 self._end_epoch()
@@ -178,10 +181,9 @@ class Watch:
             except BaseException as own:
                 self._fail(own)
                 raise
-        else:
-            self._fail(error)
-        self._trainer.training = self._is_ready = False
-        self._call("teardown", stage="fit")
+        finally:
+            self._trainer.training = self._is_ready = False
+            self._call("teardown", stage="fit")
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Yield the batches of one epoch, so that they and the length of an epoch are known.
@@ -384,4 +386,3 @@ class Watch:
             callback.on_exception(self._trainer, self._module, error)
         self._trainer.strategy.on_exception(error)
         self._has_batch = False
-        self._is_ready = False

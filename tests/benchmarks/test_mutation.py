@@ -1,6 +1,7 @@
 """Faults are planted one at a time, where they change something, and the small size runs."""
 
 import ast
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -125,6 +126,14 @@ def test_the_tests_that_reach_a_line_come_with_the_smallest_first(reach):
     small, large = "tests/b.py::test_small", "tests/a.py::test_large"
     assert known.tests_of(path, place["def accept"] + 2) == [small, large]
     assert known.tests_of(path, place["def is_spike"] + 2) == [large]
+
+
+def test_those_of_the_files_own_folder_come_before_all_others(reach):
+    known, path, _ = reach
+    small, own = "tests/b.py::test_small", "tests/functional/c.py::test_own"
+    known._by_line[path.relative_to(ROOT).as_posix()] = {30: [small, own]}
+    vars(known)["_sizes"] = Counter({small: 1, own: 9})
+    assert known.tests_of(path, 30) == [own, small]
 
 
 def test_what_runs_at_an_import_is_reached_by_what_stands_around_it(reach):

@@ -149,7 +149,7 @@ def test_runs_that_start_together_never_share_a_folder(folder, logger_class):
         def _get_next_version(self):
             version = super()._get_next_version()
             if version == 0:
-                start.wait(timeout=600)  # now all have chosen the same number
+                start.wait(timeout=60)  # now all have chosen the same number
             return version
 
     trainers = [

@@ -1,11 +1,13 @@
-"""How far a diagnosed fit has come, in numbers."""
+"""What came of a diagnosed fit: how far it came, and what is printed of it."""
 
+import json
 import math
 from types import SimpleNamespace
 
 import pytest
 
-from lightning_stab.cli.diagnosis_report import diagnosis
+from lightning_stab.cli.diagnosis_report import Diagnosis, diagnosis, show
+from lightning_stab.diagnosis import Finding
 
 
 @pytest.mark.parametrize(
@@ -20,3 +22,73 @@ def test_the_epochs_have_three_decimals_and_data_without_an_end_has_none(batches
     )
     found = diagnosis(trainer, SimpleNamespace(findings=[], unseen=("x",)), 0, None)
     assert (found.epochs, found.steps, found.unseen) == (epochs, 0, ())
+
+
+def found(*severities, layers=3, **more):
+    names = tuple(f"net.{i}" for i in range(layers))
+    findings = tuple(
+        Finding(f"id-{s}", s, 7, names, {}, f"A message of {s}.", ("Do [this].", "Do that."))
+        for s in severities
+    )
+    return Diagnosis(findings, **{"steps": 20, "epochs": 2.54, "unseen": ("Not seen.",), **more})
+
+
+@pytest.mark.parametrize(
+    ("severities", "failure", "has_failed", "stopped"),
+    [
+        ((), None, False, None),
+        (("info", "warning"), None, False, None),
+        (("info", "error"), None, True, None),
+        ((), SystemExit(3), True, "an interruption"),
+        ((), ValueError("of the module"), True, "ValueError: of the module"),
+    ],
+)
+def test_an_error_or_a_failure_has_failed(capsys, severities, failure, has_failed, stopped):
+    made = found(*severities, failure=failure)
+    assert (made.has_failed, made.stopped) == (has_failed, stopped)
+    show(made, as_json=True)
+    plain = json.loads(capsys.readouterr().out)
+    assert [f["id"] for f in plain.pop("findings")] == [f"id-{s}" for s in severities]
+    wanted = {"steps": 20, "epochs": 2.54, "unseen": ["Not seen."], "stopped": stopped}
+    assert plain == wanted
+
+
+def shown(capsys, made):
+    show(made, as_json=False)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("layers", "there", "missing"),
+    [(0, "the whole run", "net."), (3, "net.2", "more"), (5, "and 2 more", "net.3")],
+)
+def test_the_table_names_three_layers_and_counts_the_others(capsys, layers, there, missing):
+    table, _, advice = shown(capsys, found("error", layers=layers)).partition("What to do about")
+    assert table.startswith("Found in 20 optimizer steps (2.5 epochs)")
+    assert there in table
+    assert missing not in table
+    for word in ("first advice", "Do [this].", "error", "id-error", " 7 ", "A message of error."):
+        assert word in table
+    assert "Do that." not in table
+    lines = [line.strip() for line in advice.splitlines()]
+    assert lines == ["id-error", "1. Do [this].", "2. Do that.", "", "Not seen."]
+
+
+def test_in_a_narrow_terminal_the_advice_stands_below_alone(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # then rich takes it for a terminal
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for columns, there in (("99", False), ("100", True)):
+        monkeypatch.setenv("COLUMNS", columns)
+        table = shown(capsys, found("warning")).partition("What to do")[0]
+        assert ("first advice" in table) == there
+
+
+def test_nothing_found_and_how_it_ended(capsys):
+    assert shown(capsys, found()).split("\n\n") == [
+        "Nothing wrong was found in 20 optimizer steps (2.5 epochs).", "Not seen.\n",
+    ]  # fmt: skip
+    said = shown(capsys, found(epochs=None, unseen=(), failure=OSError("no [room]")))
+    assert said == (
+        "Nothing wrong was found in 20 optimizer steps, until the fit failed.\n\n"
+        "Stopped by OSError: no [room]\n"
+    )

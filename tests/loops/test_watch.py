@@ -29,6 +29,7 @@ from lightning_stab import (
 from lightning_stab.callbacks._trainer.loop_trainer import LoopTrainer
 from lightning_stab.callbacks.doctor.state import NO_BASELINE
 from lightning_stab.errors import ConflictError, InvalidArgumentError, UnstableStepError
+from lightning_stab.loops.given import scaler, with_end
 from lightning_stab.loops.watch import UNKNOWN_BATCHES
 
 CALLBACKS = Path(lightning_stab.__file__).parent / "callbacks"
@@ -161,6 +162,36 @@ def test_a_run_that_the_guard_ends_leaves_nothing_behind():
     assert "non-finite" in {finding.id for finding in w.findings}
 
 
+def test_a_failure_at_the_end_of_the_run_ends_it_too():
+    class Failing(GradientMonitor):
+        log = ()
+
+        def setup(self, trainer, pl_module, stage):
+            super().setup(trainer, pl_module, stage)
+            self.log = (*self.log, "setup")
+
+        def on_train_end(self, trainer, pl_module):
+            if "failed" not in self.log:
+                self.log = (*self.log, "failed")
+                raise OSError("no room")
+
+        def teardown(self, trainer, pl_module, stage):
+            super().teardown(trainer, pl_module, stage)
+            self.log = (*self.log, "teardown")
+
+    net, sgd = net_and_sgd()
+    monitor = Failing()
+    w = lightning_stab.watch(net, sgd, [monitor])
+    with pytest.raises(OSError, match="no room"):
+        train(net, w, batches(2))
+    with pytest.raises(ConflictError, match="must be called within"):
+        w.step(loss_of(net, next(iter(batches(1)))))
+    train(net, w, batches(2))
+    assert [e for e in monitor.log if e != "teardown"] == ["setup", "failed", "setup"]
+    assert monitor.log.count("teardown") >= 2
+    assert (w.num_steps, hooks_of(net)) == (4, [])
+
+
 def test_a_loop_that_is_left_early_and_entered_again_goes_on():
     net, sgd = net_and_sgd()
     guard = StepGuard("skip")
@@ -288,3 +319,40 @@ def test_an_unsized_loader_steps_with_its_last_short_window():
     w = lightning_stab.watch(net, sgd, [StepGuard()], accumulate_grad_batches=4)
     train(net, w, iter(batches(6)))
     assert w.num_steps == 2
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("number", [0, 1, 3])
+@pytest.mark.parametrize("is_sized", [False, True])
+def test_the_last_batch_is_known_where_it_can_be(ahead, number, is_sized):
+    loader = list(range(number))
+    read = list(with_end(loader if is_sized else iter(loader), ahead=ahead))
+    last = number - 1 if is_sized or ahead else None
+    assert read == [(place, place == last) for place in range(number)]
+
+
+def test_whether_a_batch_ends_without_a_step_is_known_before_and_within_it():
+    net, sgd = net_and_sgd(batch_norm=False)
+    w = lightning_stab.watch(net, sgd, [StepGuard()], accumulate_grad_batches=3)
+    seen = []
+    with w:
+        for batch in batches(6):
+            before = w.is_accumulating
+            loss = loss_of(net, batch)
+            seen.append((before, w.is_accumulating))
+            w.step(loss)
+    assert seen == [(each, each) for each in (True, True, False)] * 2
+
+
+def test_a_loss_scaler_that_is_off_is_none():
+    net, sgd = net_and_sgd()
+    on, off = (torch.amp.GradScaler("cpu", enabled=enabled) for enabled in (True, False))
+    assert [scaler(each, None) for each in (None, off, on)] == [None, None, on]
+    with pytest.raises(InvalidArgumentError, match="`scaler` must be a GradScaler"):
+        lightning_stab.watch(net, sgd, scaler=2.0)
+    with pytest.raises(InvalidArgumentError, match="`fabric` must be a Fabric"):
+        lightning_stab.watch(net, sgd, fabric=3)
+    with pytest.raises(InvalidArgumentError, match="`callbacks` must be a list"):
+        lightning_stab.watch(net, sgd, StepGuard())
+    with pytest.raises(InvalidArgumentError, match="`optimizer` must be an optimizer"):
+        lightning_stab.watch(net, [])

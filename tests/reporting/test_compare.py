@@ -107,6 +107,7 @@ def test_other_curves_are_told_apart_by_their_whole_range():
     # the values range over 10: three tenths of it are enough
     assert apart([0.0, -5.0, -1.9, -1.9], [0.0, 5.0, 1.2, 1.2]).step == 1
     assert apart([0.0, -5.0, -1.4, -1.4], [0.0, 5.0, 1.5, 1.5]) is None  # 0.29
+    assert apart([0.0, 1.0, 0.3, 0.3], [0.0] * 4).step == 1  # three tenths, not more
 
 
 def test_groups_have_to_stay_apart_for_two_moments_and_to_the_end():
@@ -152,6 +153,10 @@ def test_facts_take_part_and_what_is_no_cause_does_not():
     pair = [one("a", True, facts=facts[0], epoch=[9.0] * 3, stopping__wait=[9.0] * 3),
             one("b", facts=facts[1], epoch=[1.0] * 3, stopping__wait=[1.0] * 3)]  # fmt: skip
     assert first_difference(pair).tag == "diagnosis/learnt"
+    figure = comparison_page(pair).partition("<b>diagnosis/learnt</b>")[2].partition("</figure>")[0]
+    assert figure.count('class="line ') == 2
+    page = comparison_page([one("a", acc=[1.0, 2.0]), one("b", facts={"acc": series([5.0, 6.0])})])
+    assert page.count('class="line ') == 1  # a fact of the same name is another curve
 
 
 def test_the_answer_is_a_few_sentences():

@@ -135,6 +135,20 @@ def test_long_curves_stay_small_and_keep_their_extremes():
     assert series["b"].steps[-1] == 59_999
 
 
+@pytest.mark.parametrize(("tags", "most"), [(1, 8192), (1000, 4000), (8000, 512)])
+def test_a_group_of_curves_keeps_four_million_numbers_and_no_curve_fewer_than_512(tags, most):
+    collected = Collected([str(i) for i in range(tags)])
+    row = np.zeros(tags, np.float32)
+    for step in range(most - 1):
+        collected.add(step, row)
+    assert len(collected.series()["0"]) == most - 1
+    collected.add(most - 1, row)
+    kept = collected.series()["0"]
+    assert len(kept) < 0.3 * most  # two of eight neighbours
+    assert kept.steps[-1] == most - 1
+    assert kept.num_logged == most
+
+
 def test_thinned_series_are_drawn_from_at_most_so_many_points():
     long = Series(np.arange(10_000), np.sin(np.arange(10_000.0)), 10_000)
     assert len(long.thinned(400)) <= 450

@@ -152,8 +152,8 @@ class DecayClock:
         self.steps += 1
 
     def epoch(self) -> None:
-        """Count one completed epoch."""
-        if self.in_warmup:
+        """Count one completed epoch, if it did not end within or with the warm-up."""
+        if self.in_warmup or 0 < self.steps == self._options.warmup_steps:
             return
         self.epochs += 1
         if self._options.interval == "epoch" and not self._options.by_loss:

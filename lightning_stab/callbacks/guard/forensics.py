@@ -76,8 +76,11 @@ def plain_batch(value: Any) -> Any:
     """
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (int, float, str):  # also of a subclass, as NumPy's numbers are
+        if isinstance(value, kind):
+            return kind(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain_batch(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):

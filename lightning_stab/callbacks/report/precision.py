@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step, tag
+from lightning_stab.callbacks._trainer.step import will_step
 
 
 class ScalerWatch:
@@ -16,11 +17,10 @@ class ScalerWatch:
 
     def __init__(self) -> None:
         self._skipped: Tensor | None = None
-        self._logged = -1
 
     def begin(self) -> None:
         """Forget an earlier fit."""
-        self._skipped, self._logged = None, -1
+        self._skipped = None
 
     def count(self, trainer: Trainer, optimizer: Optimizer) -> None:
         """Count a step that the scaler will pass over."""
@@ -32,16 +32,13 @@ class ScalerWatch:
             self._skipped = overflow + (0 if self._skipped is None else self._skipped)
 
     def log(self, trainer: Trainer) -> None:
-        """Log scale and count at Lightning's interval."""
-        scaler, step = _scaler(trainer), log_step(trainer)
+        """Log scale and count after a step that ends one of Lightning's intervals."""
+        scaler = _scaler(trainer)
         every: int = getattr(trainer, "log_every_n_steps", 1)  # set where a type checker is blind
-        if scaler is None or step == self._logged or not step:
-            return
-        if is_due(step - 1, max(every, 1)):
-            self._logged = step
+        if scaler is not None and will_step(trainer) and is_due(log_step(trainer), max(every, 1)):
             skipped = 0.0 if self._skipped is None else float(self._skipped)
             values = {tag("precision", "scale"): float(scaler.get_scale())}
-            log_scalars(trainer, {**values, tag("precision", "skipped"): skipped}, step - 1)
+            log_scalars(trainer, {**values, tag("precision", "skipped"): skipped})
 
 
 def is_scaled(trainer: Trainer) -> bool:

@@ -12,12 +12,22 @@ from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard, TrainingDoctor
+from lightning_stab.callbacks._trainer.step_watch import StepWatch
 
 
 def num_hooks():
     return len(torch_optimizer._global_optimizer_pre_hooks) + len(
         torch_optimizer._global_optimizer_post_hooks
     )
+
+
+def test_the_hooks_come_off_and_go_on_again():
+    watch = StepWatch(lightning.Trainer(logger=False, accelerator="cpu"), lambda trainer: [])
+    counts = []
+    for act in (watch.start, watch.start, watch.stop, watch.stop, watch.start, watch.stop):
+        act()
+        counts.append(num_hooks())
+    assert counts == [2, 2, 0, 0, 2, 0]
 
 
 class Sam(torch.optim.Optimizer):

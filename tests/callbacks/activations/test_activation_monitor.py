@@ -115,6 +115,15 @@ def test_the_growth_over_depth_is_that_of_the_most_frequent_kind():
     )
 
 
+def test_two_layers_of_a_kind_are_enough_for_the_growth_over_depth():
+    module = built(Classifier, batch_norm=False)
+    layers = [part for _ in range(2) for part in (nn.Linear(8, 8), nn.Tanh())]
+    module.net = nn.Sequential(*layers, nn.Linear(8, 3))
+    values = own(fit(module, [ActivationMonitor(1)], batches(1)))[0]
+    ratio = values["activation_std/net.3"] / values["activation_std/net.1"]
+    assert values["depth/activation_std_log10"] == pytest.approx(math.log10(ratio))
+
+
 def test_patterns_choose_layers():
     trainer = fit(built(Net), [ActivationMonitor(1, include=["r*", "s*"], exclude=["*oid"])])
     names = {name.partition("/")[2] for values in own(trainer).values() for name in values}
@@ -174,6 +183,24 @@ def test_a_unit_that_is_only_rare_is_not_dead():
     assert dead_points(trainer) == [(23, pytest.approx(0.1))]
     short = fit(built(Rare), [ActivationMonitor(20, window=1)], rare())
     assert dead_points(short) == [(19, pytest.approx(0.2))]
+
+
+def test_a_window_is_read_again_after_four_batches_and_sixteen():
+    class Fires(Rare):
+        """The first unit fires in one batch, the second from the start."""
+
+        def __init__(self):
+            super().__init__()
+            with torch.no_grad():
+                self.one.bias[1] = 10.0
+
+    for firing, at in ((27, 27), (28, 39)):  # the logged step is 24, the first of the window
+        x, y = torch.full((45, 4, 8), -1.0), torch.zeros(45, 4, dtype=torch.long)
+        x[firing, 0] = 1.0
+        data = torch.utils.data.TensorDataset(x, y)
+        loader = torch.utils.data.DataLoader(data, batch_size=None)
+        trainer = fit(built(Fires), [ActivationMonitor(25, window=999)], loader)
+        assert dead_points(trainer) == [(at, 0.0)]
 
 
 def test_an_epoch_is_enough_and_so_is_the_first_window_of_a_short_run():
@@ -244,6 +271,21 @@ def test_both_nets_of_a_gan_are_seen():
     names = {n for n in own(trainer)[0] if n.startswith("activation_std")}
     # the discriminator runs three times; the generator's last activation is an output of a net
     assert names == {"activation_std/discriminator.1"}
+
+
+def test_under_manual_optimisation_what_runs_after_a_backward_is_seen_too():
+    class Later(SmallGAN):
+        def __init__(self):
+            super().__init__()
+            self.generator.insert(1, nn.Tanh())
+
+        def training_step(self, batch, batch_idx):
+            first, second = self.optimizers()
+            self.step(second, self.discriminator(batch[0]).mean(), None)
+            self.step(first, self.generator(batch[0][:, :4]).square().mean(), None)
+
+    names = own(fit(built(Later), [ActivationMonitor(1)], batches(2)))[1]
+    assert {"activation_std/discriminator.1", "activation_std/generator.1"} <= set(names)
 
 
 def test_hooks_and_mode_are_never_there_for_optimizer_and_validation():

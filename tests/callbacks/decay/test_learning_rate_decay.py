@@ -22,6 +22,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_stab import LearningRateDecay, StepGuard
+from lightning_stab.callbacks.decay.options import DecayClock
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 
 EPOCHS = 6
@@ -100,6 +101,45 @@ def test_after_a_warm_up_the_cosine_still_ends_with_the_run():
     module = run_with("cosine", interval="step", warmup_steps=4)
     last = (1 + math.cos(math.pi * 19 / 20)) / 2
     assert step_rates(module)[-1] == pytest.approx(0.05 * last)
+
+
+def cosine(time, length):
+    return (1 + math.cos(math.pi * time / length)) / 2
+
+
+@pytest.mark.parametrize(
+    ("run", "settings", "formula"),
+    [
+        # the schedule begins when the warm-up is over, and five epochs are left for it
+        ({}, {"warmup_steps": STEPS}, {e: cosine(e - 1, 5) for e in range(1, 6)}),
+        ({}, {"warmup_steps": STEPS + 1}, {e: cosine(e - 1, 5) for e in range(2, 6)}),
+        ({}, {"warmup_steps": STEPS + 1, "total": 4}, {2: 0.75, 3: 0.25, 4: 0, 5: 0}),
+        ({"max_steps": 2 * STEPS}, {}, {0: 1, 1: 0.5}),
+        ({"max_steps": 2 * STEPS + 1}, {}, {0: 1, 1: 0.75, 2: 0.25}),
+        ({"max_steps": 3, "accumulate_grad_batches": 3}, {}, {0: 1, 1: 0.5}),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2, "max_steps": 99}, {}, {0: 1, 1: 0.5}),
+    ],
+)
+def test_by_epoch_the_cosine_ends_with_the_run(run, settings, formula):
+    _, module = fit([1.0] * EPOCHS, LearningRateDecay("cosine", **settings), **run)
+    rates = epoch_rates(module)
+    assert max(formula) == len(rates) - 1
+    for epoch, factor in formula.items():
+        assert rates[epoch] == pytest.approx(0.05 * factor, abs=1e-12), epoch
+
+
+def test_after_a_warm_up_of_so_many_steps_the_root_falls_with_that_time_scale():
+    module = run_with("inverse_sqrt", interval="step", warmup_steps=3, epochs=2)
+    after = [math.sqrt(3 / (3 + t)) for t in range(5)]
+    assert step_rates(module) == pytest.approx([0.05 * f for f in (0.25, 0.5, 0.75, *after)])
+    module = run_with("inverse_sqrt", epochs=3)
+    assert epoch_rates(module) == pytest.approx([0.05 / math.sqrt(1 + t) for t in range(3)])
+
+
+def test_each_period_between_restarts_grows():
+    module = run_with("cosine_restarts", interval="step", every=2, growth=2, epochs=2)
+    factors = [1, 0.5, *(cosine(t, 4) for t in range(4)), 1, cosine(1, 8)]
+    assert step_rates(module) == pytest.approx([0.05 * f for f in factors])
 
 
 def test_epochs_that_end_within_the_warm_up_do_not_count():
@@ -253,6 +293,33 @@ def test_a_training_step_without_a_loss_does_not_count():
 # By loss.
 
 
+@pytest.mark.parametrize(
+    ("values", "settings", "factors"),
+    [
+        ([2, 3, 8, 0.0], {"schedule": "loss"}, [1, 1, 1, 1, 0.01]),
+        ([2, 3, 8, 0.0], {"schedule": "loss", "ceiling": 2, "floor": 0.2}, [1, 1, 1.5, 2, 0.2]),
+        # a higher value is better: only the third and the fourth are no improvement
+        ([1, 2, 2, 1, 3], {"schedule": "plateau", "mode": "max", "patience": 2},
+         [1] * 4 + [0.5, 0.5]),
+        ([1, 2, 3, 4], {"schedule": "plateau", "patience": 3, "gamma": 0.001}, [1] * 4 + [0.01]),
+        ([3, 2.5, 2], {"schedule": "plateau", "patience": 1, "min_delta": 0.5}, [1, 1, 0.5, 0.5]),
+        # swings of 0.04 and of 0.06 around 1 are on either side of the default amplitude
+        ([1.04, 0.96] * 3, {"schedule": "oscillation", "window": 4}, [1] * 7),
+        ([1.06, 0.94] * 2, {"schedule": "oscillation", "window": 4}, [1] * 4 + [0.5]),
+        ([1.04, 0.96] * 2, {"schedule": "oscillation", "window": 4, "amplitude": 0.03},
+         [1] * 4 + [0.5]),
+    ],
+)  # fmt: skip
+def test_the_factor_follows_a_value(values, settings, factors):
+    clock = DecayClock(LearningRateDecay(**settings).options, total=1)
+    seen = [clock.factor]
+    for value in values:
+        is_cut = clock.observe(value)
+        assert is_cut == (clock.factor < seen[-1])
+        seen.append(clock.factor)
+    assert seen == pytest.approx(factors)
+
+
 def test_by_a_monitored_loss():
     values = [8.0, 2.0, 4.0, 16.0]
     module = run_with("loss", monitor="val_loss", values=values, module=Regression(*values))
@@ -330,6 +397,18 @@ def test_an_oscillating_metric_is_cut_and_a_falling_one_is_not():
 def test_a_metric_of_the_training():
     module = run_with("plateau", monitor="train_loss", patience=1, gamma=0.5, epochs=3)
     assert epoch_rates(module)[0] == 0.05
+
+
+def test_of_a_score_the_highest_one_has_the_weights_that_come_back():
+    class Watches(Regression):
+        begun = ()
+
+        def on_train_epoch_start(self):
+            self.begun = (*self.begun, tensors(self))
+
+    settings = {"monitor": "val_loss", "patience": 2, "reload_best": True, "mode": "max"}
+    module = run_with("plateau", epochs=5, module=Watches(1, 3, 2, 1, 0), **settings)
+    assert same(module.begun[4], module.validated[1])
 
 
 class LogsEpochs(Regression):

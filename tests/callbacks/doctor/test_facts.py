@@ -628,6 +628,14 @@ def test_of_large_inputs_and_masks_few_entries_are_kept():
     assert math.isfinite(rows.facts()["neighbour_agreement"])
 
 
+def test_rows_of_different_widths_are_not_compared():
+    rows = NeighbourRows()
+    for width in (3, 4):
+        rows.add((torch.randn(32, width), torch.arange(32)), 0)
+    assert rows.pending() == []
+    assert math.isnan(rows.facts()["neighbour_agreement"])
+
+
 def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
     rows = NeighbourRows()
     x = torch.linspace(0, 1, 100)[:, None]

@@ -336,6 +336,52 @@ def test_the_noise_scale_of_a_window_of_two_is_its_formula():
     assert "grad_noise/scale" not in alone.logger.latest
 
 
+def test_noise_and_signal_are_averaged_over_ten_windows_and_then_forget_a_tenth(tmp_path):
+    class Still(Classifier):
+        """Its weights stay, so that each window's gradients are known beforehand."""
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    data, pairs = batches(26), []
+    module = built(Still, batch_norm=False)
+    for x, y in data:
+        grads = torch.autograd.grad(
+            nn.functional.cross_entropy(module(x), y), list(module.parameters())
+        )
+        pairs.append(torch.cat([g.flatten() for g in grads]).double())
+    means = [0.0, 0.0]
+    for number in range(13):
+        first, second = pairs[2 * number : 2 * number + 2]
+        small, large = float(first.square().sum()), float(((first + second) / 2).square().sum())
+        now = (small - large) / (1 / 16 - 1 / 32), (32 * large - 16 * small) / 16
+        rate = max(1 / (number + 1), 0.1)
+        means = [m + rate * (v - m) for m, v in zip(means, now, strict=True)]
+    assert means[1] > 0
+    monitor = GradientMonitor(1, 0)
+    trainer = fit(module, [monitor], data, accumulate_grad_batches=2)
+    expected = pytest.approx(means[0] / means[1], rel=1e-3)
+    assert trainer.logger.latest["grad_noise/scale"] == expected
+    saved = monitor.state_dict()["noise_scale"]
+    assert (saved["noise"]["mean"], saved["signal"]["mean"]) == pytest.approx(means, rel=1e-3)
+
+
+def test_a_layer_called_total_is_not_the_norm_of_everything():
+    class Named(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.total = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return super().forward(self.total(x))
+
+    witness, trainer, _ = watched(GradientMonitor(1), built(Named), batches(1))
+    gradients, logged = witness.gradients[0], trainer.logger.latest
+    assert logged["grad_norm/total"] == pytest.approx(norm(gradients.values()), rel=1e-5)
+    own = [g for n, g in gradients.items() if n.startswith("total")]
+    assert logged["grad_norm/total_"] == pytest.approx(norm(own), rel=1e-5)
+
+
 def test_histograms_at_their_interval(tmp_path):
     logger = TensorBoardLogger(tmp_path)
     monitor = GradientMonitor(histogram_every_n_steps=4)

@@ -366,6 +366,20 @@ def test_each_rewind_in_a_row_cuts_the_learning_rate_further():
     assert after[9]["clock"] == [0]
 
 
+def test_two_snapshots_are_kept_and_no_rewind_goes_back_further():
+    class Times(lightning.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            clocks.append(trainer.lr_scheduler_configs[0].scheduler.last_epoch)
+
+    clocks = []
+    guard = StepGuard("rewind", snapshot_every_n_steps=2, rewind_after=1, max_consecutive=9)
+    module = built(Classifier, scheduler=SCHEDULERS["lambda"])
+    fit(module, [guard, Times()], batches(12, poison=[7, 8, 9, 11]))
+    assert guard.num_rewound == 4
+    # snapshots at 0, 2, 4 and 6: back to the newest, then to the one before, and never before it
+    assert clocks == [1, 2, 3, 4, 5, 6, 7, 6, 4, 4, 5, 4]
+
+
 def test_a_single_bad_step_is_only_passed_over():
     guard, _, _, module = rewound([3, 6, 9])
     clean = built(Classifier, scheduler=SCHEDULERS["lambda"])
@@ -635,6 +649,25 @@ def test_skips_are_logged_when_they_happen(tmp_path):
     assert scalars["guard/skipped"] == [(3, 1.0), (7, 2.0)]
     assert all(math.isnan(value) for _, value in scalars["guard/loss"])
     assert [step for step, _ in scalars["guard/grad_norm"]] == [3, 7]
+
+
+def test_the_loss_of_a_bad_step_is_the_mean_of_its_batches():
+    class Kick(Classifier):
+        def on_after_backward(self):
+            if len(self.losses) == 6:
+                self.net[0].weight.grad[0, 0] = INF
+
+    module = built(Kick)
+    trainer = fit(module, [StepGuard("skip")], batches(6), accumulate_grad_batches=3)
+    expected = float(torch.stack(module.losses[3:]).mean())
+    assert trainer.logger.latest["guard/loss"] == pytest.approx(expected)
+    assert trainer.logger.latest["guard/skipped"] == 1
+
+
+def test_the_loss_of_several_optimizers_is_not_named():
+    """Of two it is not known whose it is, and the gradient alone is judged."""
+    with pytest.raises(UnstableStepError, match=r"non-finite gradient at step \d+ .*\(gradient no"):
+        fit(built(SmallGAN), [StepGuard()], batches(3, poison=[1]))
 
 
 def test_a_healthy_run_logs_nothing():

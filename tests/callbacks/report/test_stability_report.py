@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.events import events
+from helpers.lightning_twins import Classifier, batches, built, half_precision
+from helpers.lightning_twins import fit as fit_classifier
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -369,6 +371,16 @@ def test_the_summary_is_of_the_suites_callbacks_and_of_no_helper(tmp_path, caplo
     assert re.search(r"LearningRateDecay +Followed the schedule `exponential`\.", said)
 
 
+def test_the_loss_scale_and_the_steps_that_its_scaler_skipped_are_logged(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    own = {"logger": logger, "log_every_n_steps": 2, "plugins": [half_precision()]}
+    module = built(Classifier, batch_norm=False)
+    fit_classifier(module, [StabilityReport()], batches(6, poison=[2, 3]), **own)
+    scalars, _ = events(logger.log_dir)
+    assert scalars["precision/scale"] == [(1, 1024.0), (3, 256.0), (5, 256.0)]
+    assert scalars["precision/skipped"] == [(1, 0.0), (3, 2.0), (5, 2.0)]
+
+
 def series(values):
     return Series(np.arange(len(values)), np.array(values, float), len(values))
 
@@ -390,6 +402,10 @@ def test_figures_show_the_losses_with_their_findings():
     assert panel.get_yscale() == "log"
     (panel,) = run_figures(Run(None, {"loss": series([30.0, 1.0])}))["overview"].axes
     assert panel.get_yscale() == "linear"  # not more than thirty times
+    assert panel.figure.get_size_inches().tolist() == [8.0, 3.2]
+    curves = {"train_loss": series([90.0, 1.0]), "val_loss": series([3.0, 0.0])}
+    (panel,) = run_figures(Run(None, curves))["overview"].axes
+    assert panel.get_yscale() == "linear"  # zero has no logarithm
     assert run_figures(Run(None, {"other": series([1.0])})) == {}
 
 
@@ -399,6 +415,8 @@ def test_the_layers_of_a_figure_have_labels_that_do_not_touch(count, labels):
     curves = {f"grad_norm/layer{i}": series([10.0**-i, 1.0, 0.0]) for i in range(count)}
     panel, colours = run_figures(Run(None, curves))["layers"].axes
     figure = panel.figure
+    # a layer needs 0.16 inches, and the whole is no taller than a page
+    assert figure.get_figheight() == pytest.approx({2: 1.52, 40: 7.6, 41: 7.76, 100: 9}[count])
     figure.draw_without_rendering()
     boxes = [t.get_window_extent() for t in panel.get_yticklabels()]
     assert len(boxes) == labels

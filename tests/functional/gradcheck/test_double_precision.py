@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_stab.functional.gradcheck.double_precision import double_copy
+from lightning_stab.functional.gradcheck.double_precision import (
+    call_in_double,
+    double_copy,
+    is_in_place,
+)
 from lightning_stab.functional.gradcheck.state import ModuleState
 from lightning_stab.functional.random_states import preserve_random_states
 
@@ -137,3 +141,41 @@ def test_random_states_are_kept_also_when_the_body_raises():
         pass
     assert expected == (torch.rand(1), np.random.random(), random.random())  # noqa: NPY002
     assert before != expected
+
+
+F32, F64, C128 = torch.float32, torch.float64, torch.complex128
+ONE, LOW = torch.ones(2, dtype=F64), torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs", "dtype", "lifted"),
+    [
+        (torch.Tensor.float, (ONE,), {}, F64, True),
+        (torch.Tensor.half, (ONE,), {}, F64, True),
+        (torch.Tensor.cfloat, (ONE,), {}, C128, True),
+        (torch.Tensor.to, (ONE, torch.bfloat16), {}, F64, True),
+        (torch.Tensor.to, (ONE, torch.int64), {}, torch.int64, False),
+        (torch.zeros, (2,), {"dtype": F32}, F64, True),
+        (torch.zeros, (2,), {"dtype": torch.complex64}, C128, True),
+        (torch.zeros, (2,), {}, F64, True),  # of the default type
+        (torch.Tensor.type, (ONE, "torch.HalfTensor"), {}, F64, True),
+        (torch.Tensor.type, (ONE, "torch.LongTensor"), {}, torch.int64, False),
+        (torch.add, (ONE, ONE), {}, F64, False),
+        (torch.dot, (ONE, LOW), {}, F64, True),  # which torch refuses as it is
+        (torch.Tensor.add_, (LOW.clone(), ONE), {}, F32, False),  # what is written to stays
+    ],
+)
+def test_a_call_is_made_in_double(function, args, kwargs, dtype, lifted):
+    result, was_lifted = call_in_double(function, args, kwargs)
+    assert (result.dtype, was_lifted) == (dtype, lifted)
+
+
+def test_another_error_of_a_call_is_the_callers():
+    with pytest.raises(RuntimeError, match="size"):
+        call_in_double(torch.dot, (ONE, torch.ones(3, dtype=F64)), {})
+
+
+def test_which_functions_write_into_their_first_argument():
+    names = ["add_", "__setitem__", "__iadd__", "__imul__"]
+    others = ["add", "__getitem__", "__add__", "__invert__", "__int__", "__index__", "relu"]
+    assert [name for name in (*names, *others) if is_in_place(name)] == names

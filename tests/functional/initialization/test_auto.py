@@ -66,6 +66,16 @@ def test_fifty_plain_layers_keep_signal_and_gradient(name, seed):
     assert 0.1 < gradient[0] / gradient[-2] < 10
 
 
+@pytest.mark.parametrize(("activation", "depth"), [(nn.Tanh, 200), (nn.SELU, 100)])
+def test_very_deep_plain_nets_keep_signal_and_gradient(activation, depth):
+    net = plain_net(activation, depth, width=32, features=32)
+    drawn(net, torch.randn(64, 32, generator=seeded()))
+    signal, gradient = profile(net, torch.randn(64, 32, generator=seeded(5)), torch.arange(64) % 10)
+    assert min(signal) > 0.2
+    assert max(signal) < 2
+    assert 0.05 < gradient[0] / gradient[-2] < 20
+
+
 BY_QUADRATURE = {  # smooth ones without a rule of their own in the catalogue
     "mish": nn.functional.mish,
     "celu": nn.functional.celu,
