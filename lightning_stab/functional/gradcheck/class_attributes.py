@@ -39,12 +39,7 @@ class ClassAttributes:
         self.renew()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for cls, values in self._found:
             _set(cls, values)
 
