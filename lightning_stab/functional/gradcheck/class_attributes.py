@@ -7,7 +7,7 @@ of them belongs to both. The same goes for the classes of custom ``autograd.Func
 from __future__ import annotations
 
 from contextlib import suppress
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import torch
