@@ -16,10 +16,13 @@ HOMES = {
     "prescribe": ".prescription.prescribe",
     "recommended": ".attach",
     "watch": ".loops.watch",
-    **dict.fromkeys(callbacks.HOMES, ".callbacks"),
+    **dict.fromkeys(callbacks.__all__, ".callbacks"),
 }
 
-if TYPE_CHECKING:  # what type checkers and editors read
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(__name__, HOMES)
+    __all__ = ["__version__", *HOMES]
+else:  # what type checkers, editors and the reference read
     from lightning_stab import errors as errors
     from lightning_stab.attach import recommended as recommended
     from lightning_stab.callbacks import *  # noqa: F403
@@ -29,8 +32,5 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from lightning_stab.callbacks.initialization.initialize import initialize as initialize
     from lightning_stab.loops.watch import watch as watch
     from lightning_stab.prescription import prescribe as prescribe
-else:
-    __getattr__, __dir__ = lazy(__name__, HOMES)
-    __all__ = ["__version__", *HOMES]
 
-call_with("jsonargparse", lambda: [getattr(callbacks, name) for name in callbacks.HOMES])
+call_with("jsonargparse", lambda: [getattr(callbacks, name) for name in callbacks.__all__])
