@@ -10,14 +10,10 @@ from lightning_stab import callbacks
 from lightning_stab._lazy import call_with, lazy
 from lightning_stab._version import __version__ as __version__
 
-HOMES = {
-    "check_gradients": ".callbacks.gradcheck.check_gradients",
-    "initialize": ".callbacks.initialization.initialize",
-    "prescribe": ".prescription.prescribe",
-    "recommended": ".attach",
-    "watch": ".loops.watch",
-    **dict.fromkeys(callbacks.__all__, ".callbacks"),
-}
+HOMES = {"prescribe": ".prescription", "recommended": ".attach", "watch": ".loops.watch"}
+HOMES |= {"check_gradients": ".callbacks.gradcheck.check_gradients"}
+HOMES |= {"initialize": ".callbacks.initialization.initialize"}
+HOMES |= dict.fromkeys(callbacks.__all__, ".callbacks")
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy(__name__, HOMES)

@@ -272,3 +272,24 @@ def test_what_is_imported_lazily_is_listed_starred_and_refused_by_name():
 
 with pytest.raises(AttributeError, match="module 'lightning_stab' has no attribute 'StepGard'"):
     _ = lightning_stab.StepGard
+
+
+FIRST = """
+import os, lightning_stab
+from lightning_stab import callbacks
+homes = [f"lightning_stab{home}" for home in lightning_stab.HOMES.values()]
+homes += [f"lightning_stab.callbacks{home}" for home in callbacks.HOMES.values()]
+for name in dict.fromkeys([*homes, "lightning_stab.cli", "lightning_stab.diagnosis"]):
+    child = os.fork()
+    if not child:
+        __import__(name)
+        os._exit(0)
+    print(name, os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.nightly
+def test_each_public_module_may_be_the_first_that_is_imported(tmp_path):
+    ends = [line.split() for line in run_code(FIRST, tmp_path, [PACKAGE.parent]).splitlines()]
+    assert len(ends) > 10
+    assert [name for name, code in ends if code != "0"] == []
