@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 
@@ -48,8 +47,8 @@ def lazy(
     return load, names
 
 
-class _Waiting(MetaPathFinder):
-    """Is asked for every module that is about to be imported, and finds none."""
+class _Waiting:
+    """A finder that is asked for every module that is about to be imported, and finds none."""
 
     def __init__(self, awaited: str, call: Callable[[], Any]) -> None:
         self.awaited, self.call = awaited, call
