@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.laws import OF_TORCH
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules import activation as torch_activations
@@ -28,7 +29,6 @@ from lightning_stab.functional.initialization.replay import is_pointwise
 from lightning_stab.models import MLPClassifier
 from lightning_stab.models.activations import activation_module
 
-OF_TORCH = [name for name, row in CATALOGUE.items() if row.module is not None]
 NO_ACTIVATIONS_OF_SINGLE_NUMBERS = {
     *("GLU", "MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin"),
 }

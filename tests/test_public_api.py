@@ -3,6 +3,9 @@
 import ast
 import importlib.metadata
 import inspect
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import lightning.fabric
@@ -215,11 +218,83 @@ def test_the_version_stands_in_one_place():
     assert lightning_stab.__version__ == installed
 
 
-def test_importing_loads_nothing_dear(tmp_path):
-    # torchmetrics imports matplotlib, scipy and sklearn where they are installed.
-    dear = {"sklearn", "lightning_stab.cli"}
+def test_importing_loads_nothing_but_itself():
     code = (
-        "import sys, lightning.pytorch; before = set(sys.modules); import lightning_stab;"
-        f" print(sorted({dear!r} & set(sys.modules) - before))"
+        "import sys; before = set(sys.modules); import lightning_stab;"
+        " added = (n for n in sys.modules if n not in before);"
+        " print(sorted(n for n in added if n.split('.')[0] not in sys.stdlib_module_names))"
     )
-    assert run_code(code, tmp_path, [PACKAGE.parent]).strip() == "[]"
+    own = ["lightning_stab", *(f"lightning_stab.{n}" for n in ("_lazy", "_version", "callbacks"))]
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )  # without what the server of `run_code` has loaded
+    assert ast.literal_eval(ended.stdout) == own
+
+
+def test_one_callback_loads_neither_the_command_line_nor_the_other_ones(tmp_path):
+    code = (
+        "import sys; from lightning_stab import GradientClipping;"
+        " print([n for n in sys.modules if n.startswith('lightning_stab.')])"
+    )
+    loaded = ast.literal_eval(run_code(code, tmp_path, [PACKAGE.parent]))
+    assert "lightning_stab.callbacks.clipping.gradient_clipping" in loaded
+    unused = ("cli", "reporting", "prescription", "callbacks.doctor", "callbacks.stopping")
+    assert {f"lightning_stab.{name}" for name in unused}.isdisjoint(loaded)
+
+
+NAMED_IN_A_CONFIGURATION = """
+from {package}.cli import LightningCLI
+from {package}.demos.boring_classes import BoringDataModule, BoringModel
+{after}
+arguments = ["--trainer.callbacks+=GradientClipping", "--trainer.callbacks.threshold=0.5"]
+cli = LightningCLI(BoringModel, BoringDataModule, run=False, args=arguments)
+print("GradientClipping(threshold=0.5)" in map(repr, cli.trainer.callbacks))
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "comes"),
+    [
+        ("lightning.pytorch", "after"),
+        ("pytorch_lightning", "before"),
+        pytest.param("lightning.pytorch", "before", marks=pytest.mark.nightly),
+        pytest.param("pytorch_lightning", "after", marks=pytest.mark.nightly),
+    ],
+)
+def test_short_names_are_known_in_whichever_order_is_imported(tmp_path, package, comes):
+    before, after = ["import lightning_stab", ""][:: 1 if comes == "before" else -1]
+    code = before + NAMED_IN_A_CONFIGURATION.format(package=package, after=after)
+    assert run_code(code, tmp_path, [PACKAGE.parent]).splitlines()[-1] == "True"
+
+
+def test_what_is_imported_lazily_is_listed_starred_and_refused_by_name():
+    starred = {}
+    exec("from lightning_stab import *", starred)
+    assert set(lightning_stab.__all__) <= starred.keys() & set(dir(lightning_stab))
+    assert pickle.loads(pickle.dumps(lightning_stab.StepGuard)) is lightning_stab.StepGuard
+    assert lightning_stab.errors.__name__ == "lightning_stab.errors"
+
+
+with pytest.raises(AttributeError, match="module 'lightning_stab' has no attribute 'StepGard'"):
+    _ = lightning_stab.StepGard
+
+
+FIRST = """
+import os, lightning_stab
+from lightning_stab import callbacks
+homes = [f"lightning_stab{home}" for home in lightning_stab.HOMES.values()]
+homes += [f"lightning_stab.callbacks{home}" for home in callbacks.HOMES.values()]
+for name in dict.fromkeys([*homes, "lightning_stab.cli", "lightning_stab.diagnosis"]):
+    child = os.fork()
+    if not child:
+        __import__(name)
+        os._exit(0)
+    print(name, os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.nightly
+def test_each_public_module_may_be_the_first_that_is_imported(tmp_path):
+    ends = [line.split() for line in run_code(FIRST, tmp_path, [PACKAGE.parent]).splitlines()]
+    assert len(ends) > 10
+    assert [name for name, code in ends if code != "0"] == []

@@ -26,15 +26,10 @@ from typing import Any
 from benchmarks import _script
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {  # a row's name and its words; what is asked twice may be kept from the first time
-    "--version": ["--version"],
-    "--help": ["--help"],
-    "fit --help": ["fit", "--help"],
-    "fit --help, again": ["fit", "--help"],
-    "check --help": ["check", "--help"],
-    "diagnose --help": ["diagnose", "--help"],
-    "diagnose --help, again": ["diagnose", "--help"],
-}
+AGAIN = ", again"  # what is asked twice may be kept from the first time
+ASKED = ("--version", "--help", "fit --help", f"fit --help{AGAIN}", "check --help")
+ASKED = (*ASKED, "diagnose --help", f"diagnose --help{AGAIN}")
+COMMANDS = {name: name.removesuffix(AGAIN).split() for name in ASKED}  # a row's name and its words
 MISTAKES = {
     "a misspelt command": ["fitt"],
     "a misspelt option": ["fit", "--trainr.max_epochs=3"],
@@ -54,7 +49,12 @@ FILES = {
     "callback.yaml": f"{CALLBACK}StepGard\n",
     "choice.yaml": f"{CALLBACK}GradientClipping\n      init_args: {{rule: nrom}}\n",
 }
-IMPORTS = ("lightning.pytorch", "lightning_stab")
+IMPORTS = {  # what is added to the first: by the package, by one callback, by all it has
+    "Lightning": "import lightning.pytorch",
+    "the package": "import lightning.pytorch, lightning_stab",
+    "a callback": "import lightning.pytorch; from lightning_stab import GradientClipping",
+    "everything": "import lightning.pytorch; from lightning_stab import *",
+}
 NEW, OLD = "from _lightning_stab import main", "from lightning_stab.cli import main"
 
 
@@ -130,17 +130,16 @@ def _measure(tree: Path, rows: dict[str, list[str]], found: dict[str, Row]) -> N
 
 
 def _imports(tree: Path, rounds: int) -> dict[str, float]:
-    """Return the CPU seconds of each import, in turn, and what the second adds."""
+    """Return the CPU seconds of importing Lightning, and what each of the others adds to it."""
     times: dict[str, list[float]] = {name: [] for name in IMPORTS}
     for _ in range(rounds):
-        for name in IMPORTS:
+        for name, program in IMPORTS.items():
             before = _cpu()
             environment = _environment(tree, tempfile.gettempdir())
-            subprocess.run([sys.executable, "-c", f"import {name}"], env=environment, check=True)
+            subprocess.run([sys.executable, "-c", program], env=environment, check=True)
             times[name].append(_cpu() - before)
-    medians = {f"import {name}": statistics.median(each) for name, each in times.items()}
-    first, second = medians.values()
-    return {**medians, "beyond": second - first}
+    alone, *others = ((name, statistics.median(each)) for name, each in times.items())
+    return dict([alone, *((f"+ {name}", each - alone[1]) for name, each in others)])
 
 
 def _environment(tree: Path, folder: str) -> dict[str, str]:

@@ -83,11 +83,11 @@ def logged(
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
-def side_by_side(*panels: Callable[[Axes], None]) -> Figure:
-    """Return a figure of panels beside each other, each drawn by its function."""
+def side_by_side(small: bool, *panels: tuple[Callable[[Axes, int], None], int, int]) -> Figure:
+    """Return a figure of panels beside each other: a function, its epochs if small, and in full."""
     figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), layout="constrained")
-    for draw_panel, each in zip(panels, axes, strict=True):
-        draw_panel(each)
+    for (draw_panel, few, all_of_them), each in zip(panels, axes, strict=True):
+        draw_panel(each, few if small else all_of_them)
     without_frame(axes)
     return figure
 

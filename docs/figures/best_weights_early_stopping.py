@@ -145,10 +145,7 @@ def draw_swing(axes: Axes, epochs: int) -> None:
 
 def draw(small: bool) -> Figure:
     """Return the figure."""
-    return _drawing.side_by_side(
-        lambda axes: draw_overfitting(axes, 20 if small else 150),
-        lambda axes: draw_swing(axes, 12 if small else 40),
-    )
+    return _drawing.side_by_side(small, (draw_overfitting, 20, 150), (draw_swing, 12, 40))
 
 
 if __name__ == "__main__":

@@ -117,10 +117,7 @@ def draw_losses(axes: Axes, epochs: int) -> None:
 
 def draw(small: bool) -> Figure:
     """Return the figure."""
-    return _drawing.side_by_side(
-        lambda axes: draw_rates(axes, 2 if small else 11),
-        lambda axes: draw_losses(axes, 4 if small else 30),
-    )
+    return _drawing.side_by_side(small, (draw_rates, 2, 11), (draw_losses, 4, 30))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Loss = Callable[..., Tensor]  # of a prediction and targets
+Options = Mapping[str, Any]
+
 
 def class_frequencies(logits: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
     """Return how often each class occurs, shape ``[C]``.
@@ -75,11 +78,7 @@ def binary_cross_entropy(mean: Tensor, samples: int) -> tuple[Tensor, Tensor]:
 
 
 def regression(
-    function: Callable[..., Tensor],
-    target: Tensor,
-    mean: Tensor,
-    samples: int,
-    options: Mapping[str, Any],
+    function: Loss, target: Tensor, mean: Tensor, samples: int, options: Options
 ) -> tuple[Tensor, Tensor]:
     """Return a regression's losses of predicting each column's mean, and of predicting zero.
 
@@ -102,12 +101,7 @@ def regression(
 
 
 def probabilities(
-    function: Callable[..., Tensor],
-    target: Tensor,
-    mean: Tensor,
-    options: Mapping[str, Any],
-    *,
-    exclusive: bool,
+    function: Loss, target: Tensor, mean: Tensor, options: Options, *, exclusive: bool
 ) -> tuple[Tensor, Tensor]:
     """Return a regression's losses of the best constant chances, and of even ones.
 
@@ -136,11 +130,7 @@ def probabilities(
 
 
 def weighted_cross_entropy(
-    function: Callable[..., Tensor],
-    logits: Tensor,
-    target: Tensor,
-    counts: Tensor,
-    options: Mapping[str, Any],
+    function: Loss, logits: Tensor, target: Tensor, counts: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
     """Return a cross-entropy's losses of the best constant and of the uniform prediction.
 
@@ -173,7 +163,7 @@ def weighted_cross_entropy(
 
 
 def weighted_binary(
-    function: Callable[..., Tensor], target: Tensor, mean: Tensor, options: Mapping[str, Any]
+    function: Loss, target: Tensor, mean: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
     """Return a binary cross-entropy's losses of the best constant and of the even prediction.
 

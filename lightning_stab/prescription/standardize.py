@@ -22,42 +22,30 @@ MOST_ROWS = 10_000  # of the training data that are read, evenly spread
 MOST_DEVIATIONS = 10.0  # from the mean that a value may have: a rare feature is not blown up
 
 
-def standardized(layer: Any, inputs: Tensor) -> Tensor:
-    """Return the inputs with mean 0 and standard deviation 1, by the buffers of their layer."""
-    result: Tensor = (inputs - layer.input_mean) / layer.input_std
-    return result
+class Standardized(nn.Module):
+    """What comes first of a layer's classes: it standardises the inputs by the layer's buffers."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the layer's result for the inputs with mean 0 and standard deviation 1."""
+        layer: Any = self
+        result: Tensor = super().forward((input - layer.input_mean) / layer.input_std)
+        return result
 
 
-class StandardizedLinear(nn.Linear):
+class StandardizedLinear(Standardized, nn.Linear):
     """A linear layer of standardised inputs."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the layer's result for the standardised input."""
-        return super().forward(standardized(self, input))
 
-
-class StandardizedConv1d(nn.Conv1d):
+class StandardizedConv1d(Standardized, nn.Conv1d):
     """A convolution of standardised inputs."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the layer's result for the standardised input."""
-        return super().forward(standardized(self, input))
 
-
-class StandardizedConv2d(nn.Conv2d):
+class StandardizedConv2d(Standardized, nn.Conv2d):
     """A convolution of standardised inputs."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the layer's result for the standardised input."""
-        return super().forward(standardized(self, input))
 
-
-class StandardizedConv3d(nn.Conv3d):
+class StandardizedConv3d(Standardized, nn.Conv3d):
     """A convolution of standardised inputs."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the layer's result for the standardised input."""
-        return super().forward(standardized(self, input))
 
 
 class RescaledLinear(nn.Linear):

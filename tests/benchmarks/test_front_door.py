@@ -15,4 +15,4 @@ def test_commands_and_mistakes_are_counted():
     assert mistake["exit_code"] == 2
     assert mistake["lines"] <= 3
     assert mistake["names_the_right_one"]
-    assert results["imports"]["now"]["import lightning_stab"] > 0
+    assert results["imports"]["now"]["Lightning"] > 0

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.command_folder import assert_refused
 
 from lightning_stab.cli import run
 
@@ -225,11 +226,7 @@ def test_what_several_optimizers_hide_is_said(diagnosed):
     ],
 )
 def test_bad_words_are_one_sentence(diagnosed, words, sentence):
-    code, said = diagnosed(*words)
-    assert code == 2
-    assert sentence in said.err
-    assert said.out == ""
-    assert "Traceback" not in said.err
+    assert_refused(diagnosed(*words), sentence)
 
 
 @pytest.mark.nightly

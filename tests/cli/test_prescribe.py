@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from helpers.command_folder import assert_refused
 
 from lightning_stab.cli import run
 
@@ -86,8 +87,4 @@ def test_a_healthy_program(prescribed):
     ],
 )
 def test_what_cannot_be_tried_is_one_sentence_and_code_2(prescribed, words, sentence):
-    code, said = prescribed(*words)
-    assert code == 2
-    assert sentence in said.err
-    assert said.out == ""
-    assert "Traceback" not in said.err
+    assert_refused(prescribed(*words), sentence)

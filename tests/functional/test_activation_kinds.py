@@ -4,19 +4,18 @@ import math
 
 import pytest
 import torch
+from helpers.laws import OF_TORCH
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.functional.activation_kinds import (
-    CATALOGUE,
     FLAT,
     activation_kind,
     tanh_by_output,
 )
 
-KINDS = [name for name, row in CATALOGUE.items() if row.module is not None]
 PARAMETERS = {
     "threshold": (0.5, 0.0),
     "leaky_relu": (0.1,),
@@ -45,7 +44,7 @@ def largest_slope(name, parameters=()):
 
 LARGEST = {
     (name, parameters): largest_slope(name, parameters)
-    for name in KINDS
+    for name in OF_TORCH
     if name not in NEVER_FLAT
     for parameters in {(), PARAMETERS.get(name, ())}
     if (name, parameters) != ("threshold", ())  # torch has no defaults for it
@@ -92,7 +91,7 @@ def test_each_bound_is_where_the_derivative_crosses_2_percent(name, parameters):
         assert max(before, after) >= limit * (1 - 1e-9)
 
 
-@pytest.mark.parametrize("name", [n for n in KINDS if activation_kind(n).can_be_dead])
+@pytest.mark.parametrize("name", [n for n in OF_TORCH if activation_kind(n).can_be_dead])
 def test_a_dead_unit_gives_next_to_nothing(name):
     z = torch.linspace(-60, activation_kind(name).dead_below, 2001, dtype=torch.float64)
     parameters = (0.0, 0.0) if name == "threshold" else ()

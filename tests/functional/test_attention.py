@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from helpers.laws import FEW, SEEDS
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -13,9 +14,6 @@ from lightning_stab.functional.attention import (
     logit_spread_of_call,
     packed_logit_spread,
 )
-
-FEW = settings(max_examples=25)
-SEEDS = st.integers(0, 10_000)
 
 
 def normal(seed, *shape):

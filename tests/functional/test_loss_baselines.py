@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.laws import FEW, SEEDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -16,8 +17,6 @@ from lightning_stab.functional.loss_baselines import (
     regression,
 )
 
-FEW = settings(max_examples=25)
-SEEDS = st.integers(0, 10_000)
 MANY = 4000
 
 

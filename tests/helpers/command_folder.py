@@ -21,3 +21,12 @@ def command_folder(path):
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         yield path
+
+
+def assert_refused(answer, sentence):
+    """Fail unless a command, called in this process, says one sentence and no more, with code 2."""
+    code, said = answer
+    assert code == 2
+    assert sentence in said.err
+    assert said.out == ""
+    assert "Traceback" not in said.err

@@ -2,34 +2,21 @@
 
 import torch
 from helpers.contract import loader, samples
+from helpers.stopping_modules import Replays
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 
-class KeepsItsPlace:
-    """A loader with a state of its own: it goes on where it stood, also in the next iterator."""
+class KeepsItsPlace(Replays):
+    """It goes on where it stood, also in the next iterator, and counts them."""
 
     def __init__(self, num=4, seed=0):
-        self.data, self.at, self.num_iterators = samples(num, seed), 0, 0
+        super().__init__(samples(num, seed))
+        self.num_iterators = 0
 
     def __iter__(self):
         self.num_iterators += 1
-        return self._rest()
-
-    def _rest(self):
-        self.at %= len(self.data)
-        while self.at < len(self.data):
-            self.at += 1
-            yield self.data[self.at - 1]
-
-    def __len__(self):
-        return len(self.data)
-
-    def state_dict(self):
-        return {"at": self.at}
-
-    def load_state_dict(self, state):
-        self.at = state["at"]
+        return super().__iter__()
 
 
 class Stream(IterableDataset):

@@ -102,6 +102,17 @@ class SaveSteps(Checkpoint):
         trainer.save_checkpoint(path, weights_only=False)
 
 
+class SaveEpochs(Checkpoint):
+    """Saves a checkpoint at the end of every epoch; it has no state of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        path = self.folder / f"epoch={trainer.current_epoch}.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)
+
+
 class Replays:
     """A loader that goes on where it was: what a resume in mid-epoch needs."""
 

@@ -242,7 +242,7 @@ def test_each_feature_or_channel_is_measured_over_all_the_rest(layer, x, dims, s
     assert torch.allclose(layer.input_mean.flatten(), seen.mean(dims), atol=1e-5)
     assert torch.allclose(layer.input_std.flatten(), seen.std(dims, correction=0), atol=1e-5)
     plain = copy.deepcopy(layer)
-    plain.__class__ = type(layer).__mro__[1]
+    plain.__class__ = type(layer).__bases__[-1]  # the class of torch
     expected = plain((seen - layer.input_mean) / layer.input_std)
     assert torch.allclose(layer(seen), expected, atol=1e-5)
 

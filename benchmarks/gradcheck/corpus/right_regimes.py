@@ -88,36 +88,36 @@ class _UnusedParameters(_Regime):
         return h + 0.0 * self.muted
 
 
-class _UnusedRows(_Regime):
+class _Embedded(_Regime):
+    """The layer's result times rows that are looked up, of which there are ``num_rows``."""
+
+    make_table: partial[nn.Module]
+    num_rows: int
+
     def prepare(self) -> None:
-        self.table = nn.Embedding(50, 6, padding_idx=0)
+        self.table = self.make_table()
 
     def through(self, h: Tensor, x: Tensor) -> Tensor:
-        return h * self.table(torch.arange(len(h)) % 3)
+        return h * self.table(torch.arange(len(h)) % self.num_rows)
 
 
-class _SparseEmbedding(_Regime):
-    def prepare(self) -> None:
-        self.table = nn.Embedding(20, 6, sparse=True)
-
-    def through(self, h: Tensor, x: Tensor) -> Tensor:
-        return h * self.table(torch.arange(len(h)) % 5)
+class _UnusedRows(_Embedded):
+    make_table, num_rows = partial(nn.Embedding, 50, 6, padding_idx=0), 3
 
 
-class _EmbeddingBag(_Regime):
-    def prepare(self) -> None:
-        self.table = nn.EmbeddingBag(20, 6, mode="max")
+class _SparseEmbedding(_Embedded):
+    make_table, num_rows = partial(nn.Embedding, 20, 6, sparse=True), 5
+
+
+class _EmbeddingBag(_Embedded):
+    make_table = partial(nn.EmbeddingBag, 20, 6, mode="max")
 
     def through(self, h: Tensor, x: Tensor) -> Tensor:
         return h * self.table(torch.arange(2 * len(h)).remainder(7).reshape(len(h), 2))
 
 
-class _BoundedEmbedding(_Regime):
-    def prepare(self) -> None:
-        self.table = nn.Embedding(10, 6, max_norm=1.0)
-
-    def through(self, h: Tensor, x: Tensor) -> Tensor:
-        return h * self.table(torch.arange(len(h)) % 4)
+class _BoundedEmbedding(_Embedded):
+    make_table, num_rows = partial(nn.Embedding, 10, 6, max_norm=1.0), 4
 
 
 class _ClampedWeights(_Regime):

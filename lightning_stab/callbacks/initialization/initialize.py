@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_stab.arguments import instance, integer
+from lightning_stab.arguments import instance, integer, options_from
 from lightning_stab.callbacks.initialization.program import program_of
 from lightning_stab.functional.initialization import (
     Bias,
@@ -69,16 +69,7 @@ def initialize(
     Sources: Saxe et al. 2014; Mishkin & Matas 2016; Balduzzi et al. 2017; Xiao et al. 2018.
     """
     integer("seed", seed, minimum=0)
-    settings = InitializationSettings(
-        scheme,
-        gain,
-        bias=bias,
-        exclude=exclude,
-        embedding_std=embedding_std,
-        include=include,
-        schemes=schemes,
-        output_prior=output_prior,
-    )
+    settings = options_from(InitializationSettings, locals())
     instance("module", module, nn.Module)
     program = None if batch is None else program_of(module, batch, loss_fn)
     return initialize_(module, settings, seed, program)

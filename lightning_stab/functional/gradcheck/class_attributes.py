@@ -7,7 +7,7 @@ of them belongs to both. The same goes for the classes of custom ``autograd.Func
 from __future__ import annotations
 
 from contextlib import suppress
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -39,12 +39,7 @@ class ClassAttributes:
         self.renew()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for cls, values in self._found:
             _set(cls, values)
 

@@ -14,17 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_stab import (
-    ActivationMonitor,
-    BestWeightsEarlyStopping,
-    GradientCheck,
-    GradientClipping,
-    GradientMonitor,
-    LearningRateDecay,
-    StepGuard,
-    TrainingDoctor,
-    WeightInitialization,
-)
+import lightning_stab
 from lightning_stab.callbacks._trainer.places import write_file
 from lightning_stab.errors import InvalidArgumentError, UnstableStepError
 
@@ -51,15 +41,15 @@ class Breaks(BoringModel):
 
 def everything(**folder):
     return [
-        WeightInitialization(),
-        GradientMonitor(every_n_steps=1, histogram_every_n_steps=1),
-        ActivationMonitor(every_n_steps=1),
-        GradientClipping(),
-        StepGuard(on_nonfinite="skip"),
-        GradientCheck(),
-        BestWeightsEarlyStopping("val_loss", patience=1, **folder),
-        LearningRateDecay(),
-        TrainingDoctor(every_n_steps=1, print_findings=False),
+        lightning_stab.WeightInitialization(),
+        lightning_stab.GradientMonitor(every_n_steps=1, histogram_every_n_steps=1),
+        lightning_stab.ActivationMonitor(every_n_steps=1),
+        lightning_stab.GradientClipping(),
+        lightning_stab.StepGuard(on_nonfinite="skip"),
+        lightning_stab.GradientCheck(),
+        lightning_stab.BestWeightsEarlyStopping("val_loss", patience=1, **folder),
+        lightning_stab.LearningRateDecay(),
+        lightning_stab.TrainingDoctor(every_n_steps=1, print_findings=False),
     ]
 
 
@@ -144,7 +134,7 @@ def test_the_guards_own_error_comes_whether_or_not_its_batch_can_be_saved(tmp_pa
     (tmp_path / "file").write_text("")
     remote = place.startswith("memory")
     logger = Somewhere(place if remote else str(tmp_path / place))
-    run = trainer(tmp_path, [StepGuard(forensics=True)], logger=logger)
+    run = trainer(tmp_path, [lightning_stab.StepGuard(forensics=True)], logger=logger)
     sentence = "The batch is in memory://" if remote else "The batch could not be saved"
     with pytest.raises(UnstableStepError, match=sentence):
         run.fit(Breaks())
@@ -204,7 +194,7 @@ def test_a_terminal_that_cannot_print_stops_nothing(tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr("sys.stdout", Ascii())
-    said = fitted(tmp_path, [WeightInitialization()])
+    said = fitted(tmp_path, [lightning_stab.WeightInitialization()])
     assert len(said) == 1
     assert said[0].startswith("The table of `WeightInitialization` cannot be printed (Unicode")
 
@@ -228,7 +218,9 @@ def test_a_file_is_replaced_at_once_and_a_failed_draft_is_removed(tmp_path, monk
 def test_best_weights_that_cannot_be_written_stay_in_memory(tmp_path):
     (tmp_path / "file").write_text("")
     module = Breaks()
-    callback = BestWeightsEarlyStopping("val_loss", patience=5, folder=str(tmp_path / "file" / "x"))
+    callback = lightning_stab.BestWeightsEarlyStopping(
+        "val_loss", patience=5, folder=str(tmp_path / "file" / "x")
+    )
     kept = []
 
     class Keep(lightning.Callback):
@@ -245,4 +237,4 @@ def test_best_weights_that_cannot_be_written_stay_in_memory(tmp_path):
 
 def test_a_remote_folder_for_the_best_weights_is_refused():
     with pytest.raises(InvalidArgumentError, match="`folder` must be a local folder"):
-        BestWeightsEarlyStopping("loss", folder="s3://bucket/best")
+        lightning_stab.BestWeightsEarlyStopping("loss", folder="s3://bucket/best")

@@ -2,24 +2,15 @@
 
 import pytest
 import torch
-from helpers.stopping_modules import Regression, data, fit, trainer
+from helpers.stopping_modules import Regression, SaveEpochs, data, fit, trainer
 from helpers.tiers import in_tiers
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import BackboneFinetuning, Checkpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import BackboneFinetuning, StochasticWeightAveraging
 from torch import nn
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR
 
 from lightning_stab import LearningRateDecay
 from lightning_stab.errors import ConflictError
-
-
-class SaveEpochs(Checkpoint):
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        path = self.folder / f"{trainer.current_epoch}.ckpt"
-        trainer.save_checkpoint(path, weights_only=False)
 
 
 def rates(decay, epochs, path=None, save=None, make=Regression):
@@ -54,14 +45,14 @@ def test_a_resumed_run_has_the_rates_of_one_with_the_new_settings(
     for settings in ({**old, "warmup_steps": 2}, {**new, "warmup_steps": 2}):
         whole = rates(LearningRateDecay(schedule, interval=interval, **settings), 4)
         again = LearningRateDecay(schedule, interval=interval, **settings)
-        assert rates(again, 4, tmp_path / f"{after - 1}.ckpt") == whole[4 * after :]
+        assert rates(again, 4, tmp_path / f"epoch={after - 1}.ckpt") == whole[4 * after :]
 
 
 @pytest.mark.parametrize("old", ["cosine", "plateau"])
 @pytest.mark.parametrize("new", ["exponential", "cosine", "plateau", "loss", "oscillation"])
 def test_another_schedule_takes_over_at_the_checkpoints_time(old, new, tmp_path):
     rates(LearningRateDecay(old), 2, save=tmp_path)
-    resumed = rates(LearningRateDecay(new), 4, tmp_path / "1.ckpt")
+    resumed = rates(LearningRateDecay(new), 4, tmp_path / "epoch=1.ckpt")
     by_time = new in ("exponential", "cosine")
     assert resumed[0] == (rates(LearningRateDecay(new), 4)[8] if by_time else 0.05)
 
@@ -70,7 +61,7 @@ def test_another_metric_forgets_what_the_first_one_had(tmp_path):
     old = LearningRateDecay("plateau", monitor="val_loss", patience=1, reload_best=True)
     rates(old, 2, save=tmp_path)
     new = LearningRateDecay("plateau", monitor="train_loss", patience=9, reload_best=True)
-    assert set(rates(new, 4, tmp_path / "1.ckpt")) == {0.05}
+    assert set(rates(new, 4, tmp_path / "epoch=1.ckpt")) == {0.05}
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
@@ -168,7 +159,7 @@ def test_a_group_added_in_mid_run_decays_on_across_a_resume(epoch, tmp_path):
         return module.rates
 
     whole = go(SaveEpochs(tmp_path))
-    assert go(path=tmp_path / f"{epoch}.ckpt") == whole[4 * (epoch + 1) :]
+    assert go(path=tmp_path / f"epoch={epoch}.ckpt") == whole[4 * (epoch + 1) :]
 
 
 class Installs(Callback):

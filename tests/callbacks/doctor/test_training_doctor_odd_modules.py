@@ -23,6 +23,7 @@ from helpers.doctor_programs import (
     samples,
 )
 from helpers.lightning_twins import fit
+from helpers.small_modules import FromParts
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
@@ -166,20 +167,18 @@ def test_no_hook_is_left_on_a_parameter():
 
 
 def test_packed_and_unbatched_sequences():
-    class Packed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.recurrent = nn.GRU(1, 6, batch_first=True)
-            self.head = nn.Linear(6, CLASSES)
+    def forward(net, x):
+        lengths = torch.arange(len(x)) % FEATURES + 1
+        pack = nn.utils.rnn.pack_padded_sequence
+        packed = pack(x[..., None], lengths, batch_first=True, enforce_sorted=False)
+        alone = net.recurrent(x[:1].T.repeat(2, 1))[1]
+        return net.head(net.recurrent(packed)[1][0] + alone)
 
-        def forward(self, x):
-            lengths = torch.arange(len(x)) % FEATURES + 1
-            pack = nn.utils.rnn.pack_padded_sequence
-            packed = pack(x[..., None], lengths, batch_first=True, enforce_sorted=False)
-            alone = self.recurrent(x[:1].T.repeat(2, 1))[1]
-            return self.head(self.recurrent(packed)[1][0] + alone)
+    def net():
+        recurrent, head = nn.GRU(1, 6, batch_first=True), nn.Linear(6, CLASSES)
+        return FromParts(forward, recurrent=recurrent, head=head)
 
-    watched(lambda: Program(Packed()))
+    watched(lambda: Program(net()))
 
 
 class Unmade(Program):
@@ -203,17 +202,15 @@ def test_lazy_modules():
 
 
 def test_sparse_gradients():
-    class Words(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.words = nn.Embedding(10, 6, sparse=True)
-            self.head = nn.Linear(6, CLASSES)
+    def forward(net, x):
+        return net.head(net.words((3 * x.abs()).long().clamp(max=9)).mean(1))
 
-        def forward(self, x):
-            return self.head(self.words((3 * x.abs()).long().clamp(max=9)).mean(1))
+    def program():
+        words, head = nn.Embedding(10, 6, sparse=True), nn.Linear(6, CLASSES)
+        net = FromParts(forward, words=words, head=head)
+        return Program(net, optimizer=partial(torch.optim.SGD, lr=0.1))
 
-    slow = partial(torch.optim.SGD, lr=0.1)
-    assert alarms(watched(lambda: Program(Words(), optimizer=slow), epochs=3)) == set()
+    assert alarms(watched(program, epochs=3)) == set()
 
 
 def test_parameters_of_no_two_dimensions():
@@ -406,15 +403,7 @@ def test_logits_over_time_and_space():
 
 @pytest.mark.filterwarnings("ignore:.*grad attribute of a Tensor.*")  # torch's own, in compiling
 def test_compiled_functions_are_not_compiled_again():
-    class Fused(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = mlp()
-
-        def forward(self, x):
-            return double(self.net(x))
-
-    watched(lambda: Program(Fused()))
+    watched(lambda: Program(FromParts(lambda m, x: double(m.net(x)), net=mlp())))
     torch._dynamo.reset()
 
 

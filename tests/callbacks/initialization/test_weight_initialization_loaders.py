@@ -53,18 +53,21 @@ class OnceStream(Once, IterableDataset):
 class Position:
     """Goes on where it was left, as loaders that can be resumed do."""
 
-    def __init__(self):
-        self.at = 0
+    def __init__(self, name="position", item=None):
+        self.at, self.name, self.item = 0, name, item or self.rows
 
     def __len__(self):
         return 3
 
     def __iter__(self):
-        ITERATORS.append("position")
+        ITERATORS.append(self.name)
         start, self.at = self.at, 0
         for k in range(start, 3):
             self.at = (k + 1) % 3
-            yield torch.full((4, 4), float(k)) + torch.rand(4, 4), torch.arange(4) % 2
+            yield self.item(k)
+
+    def rows(self, k):
+        return torch.full((4, 4), float(k)) + torch.rand(4, 4), torch.arange(4) % 2
 
     def state_dict(self):
         return {"at": self.at}
@@ -73,19 +76,8 @@ class Position:
         self.at = state["at"]
 
 
-class PositionSampler:
-    def __init__(self):
-        self.at = 0
-
-    def __len__(self):
-        return 3
-
-    def __iter__(self):
-        ITERATORS.append("sampler")
-        start, self.at = self.at, 0
-        for k in range(start, 3):
-            self.at = (k + 1) % 3
-            yield list(range(4 * k, 4 * k + 4))
+def sampler():
+    return Position("sampler", lambda k: list(range(4 * k, 4 * k + 4)))
 
 
 class OwnIteration(DataLoader):
@@ -115,7 +107,7 @@ LOADERS = {
     "once with length": OnceWithLength,
     "stream that is its own iterator": lambda: DataLoader(OnceStream(), batch_size=None),
     "position": Position,
-    "sampler with a position": lambda: DataLoader(Rows(), batch_sampler=PositionSampler()),
+    "sampler with a position": lambda: DataLoader(Rows(), batch_sampler=sampler()),
     "own __iter__": lambda: OwnIteration(Rows(), 4, shuffle=True),
     "stream with length": lambda: DataLoader(Stream(), 4),
     "shuffled": lambda: DataLoader(Rows(), 4, shuffle=True),

@@ -1,25 +1,14 @@
 import pytest
 import torch
 from helpers.processes import run_code
-from helpers.stopping_modules import Regression, fit, same, tensors
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from helpers.stopping_modules import Regression, SaveEpochs, fit, same, tensors
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.weight_averaging import EMAWeightAveraging
 
 from lightning_stab import BestWeightsEarlyStopping
 from lightning_stab.errors import ConflictError
 
 VALUES = [5, 3, 4, 4.5, 2, 6, 6, 6, 6, 6]
-
-
-class SaveEpochs(Checkpoint):
-    """Saves a checkpoint at the end of every epoch; it has no state of its own."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        path = self.folder / f"epoch={trainer.current_epoch}.ckpt"
-        trainer.save_checkpoint(path, weights_only=False)
 
 
 def resumed(callback, path, **settings):
