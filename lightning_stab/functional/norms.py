@@ -124,6 +124,25 @@ def plain_values(tensor: Tensor) -> Tensor:
     return tensor.coalesce().values() if tensor.is_sparse else tensor
 
 
+def storage_of(tensor: Tensor) -> int:
+    """Return what tells a tensor's memory from others': its address, which views share.
+
+    Where there is none to be known by (sparse, lazy, on ``meta``, a wrapper), the tensor's own
+    ``id``, which holds as long as the tensor is kept.
+
+    Example:
+        >>> whole = torch.zeros(4)
+        >>> storage_of(whole[2:]) == storage_of(whole) != storage_of(torch.zeros(4))
+        True
+    """
+    if torch.nn.parameter.is_lazy(tensor) or tensor.layout != torch.strided:
+        return id(tensor)
+    try:
+        return tensor.untyped_storage().data_ptr() or id(tensor)
+    except RuntimeError:  # what wraps other tensors
+        return id(tensor)
+
+
 def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
     """Say whether the tensor is a DTensor."""
     return isinstance(tensor, _SHARDED)

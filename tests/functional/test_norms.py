@@ -15,6 +15,7 @@ from lightning_stab.functional.norms import (
     is_sharded,
     local_shard,
     plain_values,
+    storage_of,
     tensor_norms,
     total_norm,
 )
@@ -199,6 +200,31 @@ def test_norms_work_in_a_torch_without_distributed_tensors(monkeypatch):
     spec.loader.exec_module(alone)
     assert alone.tensor_norms([torch.tensor([3.0, 4.0])]).tolist() == [5.0]
     assert not alone.is_sharded(torch.ones(1))
+
+
+KINDS = {
+    "coo": lambda: torch.eye(3).to_sparse(),
+    "csr": lambda: torch.eye(3).to_sparse_csr(),
+    "meta": lambda: torch.zeros(3, device="meta"),
+    "lazy": lambda: torch.nn.LazyLinear(2).weight,
+    "empty": lambda: torch.zeros(0),
+    "nested": lambda: torch.nested.nested_tensor([torch.zeros(2)], layout=torch.jagged),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tensor_without_an_address_is_known_by_itself(kind):
+    one, other = KINDS[kind](), KINDS[kind]()
+    assert storage_of(one) == storage_of(one) != storage_of(other)
+
+
+def test_views_share_their_storage_also_inside_of_vmap():
+    whole = torch.zeros(4, 2)
+    assert storage_of(whole.T[1:]) == storage_of(whole.detach()) != storage_of(whole.clone())
+    seen = []
+    torch.vmap(lambda row: seen.append(storage_of(row)) or row)(whole)
+    assert len(seen) == 1
 
 
 def test_measuring_changes_nothing():

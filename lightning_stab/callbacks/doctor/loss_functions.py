@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from lightning_stab.functional import loss_baselines as baselines
 from lightning_stab.functional.activation_kinds import CATALOGUE, FUNCTIONS
+from lightning_stab.functional.norms import storage_of
 from lightning_stab.functional.sampling import few_rows
 
 REGRESSION = (
@@ -128,7 +129,7 @@ class LossFunctions:
         made_by = self._maker(function, args, kwargs)
         if made_by:
             # held, so that nothing else is put into its memory meanwhile
-            self._made_by[_memory(result)] = (made_by, result, args[0] if args else None)
+            self._made_by[storage_of(result)] = (made_by, result, args[0] if args else None)
         elif function in _MEASURES and not result.dim():
             self._see_loss(_Call(function, args, kwargs), result)
         elif function in DIFFERENCES and _is_every_pair(args):
@@ -155,7 +156,7 @@ class LossFunctions:
         """Note a loss, what it received, and what a constant prediction would lose."""
         if not (isinstance(call.input, Tensor) and isinstance(call.target, Tensor)):
             return
-        maker, _, source = self._made_by.get(_memory(call.input), ("", None, None))
+        maker, _, source = self._made_by.get(storage_of(call.input), ("", None, None))
         call.made_by = maker.partition(" ")[0]
         with torch.no_grad():
             self._note_flag("softmax_of_one", maker.endswith("of one"), result)
@@ -171,7 +172,7 @@ class LossFunctions:
             is_pair = isinstance(input_, Tensor) and isinstance(target, Tensor)
             if is_pair and input_.requires_grad and self._is_of_batch(target):
                 call = _Call(DIFFERENCES[0], (input_, target), {})
-                call.made_by = self._made_by.get(_memory(input_), ("",))[0].partition(" ")[0]
+                call.made_by = self._made_by.get(storage_of(input_), ("",))[0].partition(" ")[0]
                 if input_.shape == target.shape and target.is_floating_point():
                     with torch.no_grad():
                         self._note_regression(call)
@@ -180,7 +181,9 @@ class LossFunctions:
         known = self.of_batch
         if known is None or tensor.requires_grad or tensor.numel() != known.numel():
             return False
-        return tensor.data_ptr() == known.data_ptr()
+        if storage_of(tensor) != storage_of(known):
+            return False
+        return tensor is known or tensor.storage_offset() == known.storage_offset()
 
     def baseline_of(self, loss: Tensor) -> Tensor:
         """Return the two baselines ``[2]`` of ``loss`` if the calls add up to it, else NaN."""
@@ -209,7 +212,7 @@ class LossFunctions:
     def _note_ends(self, value: Tensor) -> None:
         """Note which activation bounds the logits that enter a cross-entropy."""
         logits = few_rows(value.detach())
-        made_by = self._made_by.get(_memory(value), ("",))[0]
+        made_by = self._made_by.get(storage_of(value), ("",))[0]
         zeros = (logits == 0).float().mean()
         self._note("rectified_logits", zeros if made_by == "relu" else torch.zeros_like(zeros))
         self._note_flag("squashed_logits", made_by in ("sigmoid", "tanh"), logits)
@@ -389,7 +392,3 @@ def _is_every_pair(args: Sequence[Any]) -> bool:
         return False
     flat, column = sorted((each.shape for each in args[:2]), key=len)
     return len(flat) == 1 and len(column) == 2 and flat[0] > 1 and tuple(column) == (flat[0], 1)
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

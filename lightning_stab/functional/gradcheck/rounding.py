@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from lightning_stab.functional.gradcheck.branches import DispatchMode
+from lightning_stab.functional.norms import storage_of
 
 _LOGARITHMS = {"_log_softmax", "logsumexp", "log_softmax"}
 """Operators that take the logarithm of a sum near 1: their error is absolute."""
@@ -38,11 +39,11 @@ class RandomRounding(DispatchMode):
         if name.lstrip("_").startswith(_NO_ROUNDING):
             return result
         given = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
-        memory = set(map(_memory, given))
+        memory = set(map(storage_of, given))
         for tensor in tree_flatten(result)[0]:
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
                 continue
-            if name.endswith("_") or _memory(tensor) not in memory:  # a view is no new number
+            if name.endswith("_") or storage_of(tensor) not in memory:  # a view is no new number
                 self._change(tensor, name, given)
         return result
 
@@ -62,7 +63,3 @@ class RandomRounding(DispatchMode):
 
 def _is_whole(tensor: Tensor) -> Tensor:
     return tensor == tensor.round()
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else id(tensor)

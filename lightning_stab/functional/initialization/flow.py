@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from lightning_stab.functional.initialization.tape import Operation, Tape, storage_of
+from lightning_stab.functional.initialization.tape import Operation, Tape
 from lightning_stab.functional.names import plain_name
+from lightning_stab.functional.norms import storage_of
 
 _PRODUCTS = {
     *("addmm", "mm", "linear", "convolution", "_convolution", "bmm", "baddbmm", "addbmm", "mv"),

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_stab.functional.layer_kinds import RECURRENT, is_norm
+from lightning_stab.functional.norms import storage_of
 
 
 @dataclass(eq=False)
@@ -129,13 +130,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _exact_key(tensor: Tensor) -> tuple[Any, ...]:
-    lazy = nn.parameter.is_lazy(tensor) or tensor.layout != torch.strided
-    memory = 0 if lazy else tensor.untyped_storage().data_ptr()
-    if memory == 0:  # there is none to be known by
-        return (id(tensor),)
+    memory = storage_of(tensor)
+    if memory == id(tensor):
+        return (memory,)
     return (memory, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
-
-
-def storage_of(tensor: Tensor) -> Any:
-    """Return what identifies the storage of a tensor."""
-    return _exact_key(tensor)[0]
