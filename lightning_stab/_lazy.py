@@ -34,7 +34,7 @@ def lazy(
             setattr(module, name, value)  # from now on it is found without asking here
             return value
         try:
-            if not name.startswith("_"):
+            if name.isidentifier() and not name.startswith("_"):
                 return import_module(f".{name}", package)
         except ModuleNotFoundError as error:
             if error.name != f"{package}.{name}":

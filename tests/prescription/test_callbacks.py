@@ -147,11 +147,11 @@ def test_dropout_is_lowered_wherever_it_is():
     module.rnn = nn.LSTM(2, 2, 2, dropout=0.7)
     module.attention = nn.MultiheadAttention(2, 1, dropout=0.8)
     for _ in range(2):  # what has been lowered stays
-        DropoutSettings(0.1).setup(Trainer(**QUIET), module, "fit")
+        DropoutSettings(0.1).setup(Trainer(**QUIET), module, "test")
         assert [part.p for part in module.net] == [0.1, 0.05, 0.1]
         assert (module.rnn.dropout, module.attention.dropout) == (0.1, 0.1)
     with pytest.raises(ConflictError, match="needs dropout layers, and Net has none"):
-        DropoutSettings(0.1).setup(Trainer(**QUIET), Net(nn.Linear(1, 1)), "fit")
+        DropoutSettings(0.1).setup(Trainer(**QUIET), Net(nn.Linear(1, 1)), "test")
     with pytest.raises(InvalidArgumentError, match="`p` must be"):
         DropoutSettings(1.0)
 
