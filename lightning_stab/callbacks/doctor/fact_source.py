@@ -15,7 +15,7 @@ class FactSource:
 
     Attributes:
         SAVED: attributes, without their underscore.
-        SAVED_FACTS: facts by layer.
+        SAVED_FACTS: names of facts that are measured once.
     """
 
     SAVED: ClassVar[tuple[str, ...]] = ()
@@ -35,7 +35,7 @@ class FactSource:
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive a restart, as plain values."""
         values = {key: getattr(self, f"_{key}") for key in self.SAVED}
-        facts = {name: dict(self._known.get(name, {})) for name in self.SAVED_FACTS}
+        facts = {n: deepcopy(self._known[n]) for n in self.SAVED_FACTS if n in self._known}
         plain = {k: sorted(v) if isinstance(v, set) else deepcopy(v) for k, v in values.items()}
         return {**plain, **facts}
 
@@ -46,5 +46,5 @@ class FactSource:
                 continue
             is_set = isinstance(getattr(self, f"_{key}"), set)
             setattr(self, f"_{key}", set(state[key]) if is_set else deepcopy(state[key]))
-        self._known |= {name: dict(state[name]) for name in self.SAVED_FACTS}
+        self._known |= {n: deepcopy(state[n]) for n in self.SAVED_FACTS if n in state}
         self._known = {name: value for name, value in self._known.items() if name in NAMES}

@@ -203,7 +203,8 @@ class DoctorState:
         return Facts(**{**known, **self._failure})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values."""
+        """Return the memory as plain values, with what waits on the device."""
+        self._transfer()
         states: dict[str, Any] = {key: each.state_dict() for key, each in self._sources.items()}
         return {**states, "highest_rate": self._highest_rate}
 

@@ -42,7 +42,10 @@ class StepFacts(FactSource):
         *("never", "owner", "norms", "early", "from_zero", "ratios", "start_size", "largest"),
         *("zeros", "travelled", "straightness"),
     )
-    SAVED_FACTS = ("identical_units",)
+    SAVED_FACTS = (
+        *("identical_units", "start_scale", "weight_decay"),
+        *("unregistered", "unoptimized", "frozen_held"),
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +64,7 @@ class StepFacts(FactSource):
         self._largest = math.nan  # ratio of update to weight so far
         self._zeros: list[float] = []  # of the recent sampled steps, whether the gradient was 0
         self._travelled = self._straightness = math.nan
+        self._travelled_before = math.nan  # a restart, which leaves no weights of the start
         self._origin: dict[str, Tensor] = {}  # entries of each weight at the start,
         self._previous: dict[str, Tensor] = {}  # and at the sampled step before, which
         self._previous_step = 0  # was this one,
@@ -237,7 +241,8 @@ class StepFacts(FactSource):
         count = len(names)
         change, size, _, start, path = (values[i * count : (i + 1) * count] for i in range(5))
         travelled = [far / s for far, s in zip(start, size, strict=True) if s > 0]
-        self._travelled = median(travelled) if travelled else math.nan
+        since, known = median(travelled) if travelled else math.nan, self._travelled_before
+        self._travelled = known if known > since else since
         steps, changes = step - self._previous_step, dict(zip(names, change, strict=True))
         before = self._previous_changes
         if steps > 1 and before.keys() == changes.keys():
@@ -288,12 +293,15 @@ class StepFacts(FactSource):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values; a key has the name that earlier versions gave it."""
-        return {**super().state_dict(), "looks": dict(self._steps)}
+        own = {"looks": dict(self._steps), "early_seen": self.early_seen}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved memory."""
         super().load_state_dict(state)
-        self._steps, self.early_seen = dict(state["looks"]), len(self._early)
+        self._steps = dict(state["looks"])
+        self.early_seen = state.get("early_seen", len(self._early))
+        self._travelled_before = self._travelled
 
 
 class UnclearedGradients:
