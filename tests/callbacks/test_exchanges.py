@@ -82,7 +82,10 @@ def counted(ways, sharded):
         report(way=name, quiet=found.on(QUIET), logged=found.on(LOGGED))
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    "sharded",
+    [pytest.param(False, id="ddp", marks=pytest.mark.full), pytest.param(True, id="fsdp2")],
+)
 def test_a_step_exchanges_what_docs_scaling_says(sharded, tmp_path):
     for bare, *rows in run_ranks(counted, tmp_path, list(WAYS), sharded):
         for row in rows:

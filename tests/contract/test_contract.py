@@ -20,7 +20,7 @@ from helpers import contract
 from helpers.contract import CALLBACKS, KINDS, NEUTRAL, Net, end_of, fit, same
 from helpers.loaders import KeepsItsPlace
 from helpers.processes import run_code
-from helpers.tiers import in_tiers
+from helpers.tiers import FULL, in_tiers
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -337,7 +337,7 @@ fit([save, *callbacks], Dies(), [KeepsItsPlace()], enable_checkpointing=True)
     "names",
     [
         pytest.param(list(CALLBACKS), id="all"),
-        *(pytest.param([n], id=n, marks=pytest.mark.nightly) for n in CALLBACKS),
+        *(pytest.param([n], id=n, marks=FULL) for n in CALLBACKS),
     ],
 )
 def test_a_run_killed_in_mid_epoch_goes_on_bit_for_bit(names, folder):
@@ -396,7 +396,7 @@ def all_in_order(seed):
     return end_of(fit(callbacks))
 
 
-@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 50), marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 50), marks=FULL)])
 def test_every_order_of_the_list_trains_the_same_weights(seeds):
     expected = end_of(fit(all_of_them()))
     assert all(same(all_in_order(seed), expected) for seed in seeds)

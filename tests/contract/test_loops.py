@@ -7,6 +7,7 @@ import torch
 from helpers import contract
 from helpers.contract import CALLBACKS, NEUTRAL, Net, end_of, fit, hearing, same
 from helpers.loaders import LOADERS
+from helpers.tiers import in_tiers
 from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import nn
 
@@ -89,8 +90,7 @@ SETTINGS = {
 
 
 @every
-@pytest.mark.nightly
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", in_tiers(SETTINGS, [], list(SETTINGS)[::3]))
 def test_the_trainers_settings_hold_beside_it(name, setting):
     settings = SETTINGS[setting]
     refusal, got = refusal_or_result(lambda: read([CALLBACKS[name]()], "a data loader", **settings))

@@ -7,6 +7,7 @@ import torch
 from helpers import contract
 from helpers.contract import CALLBACKS, KINDS, Net, fit, samples
 from helpers.ranks import ddp, process_group, rank, report, run_ranks, weights
+from helpers.tiers import in_tiers
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -103,7 +104,11 @@ def outcome(name, situation):
     return {"situation": situation, "error": error, "end": (module.num_steps, weights(module))}
 
 
-@pytest.mark.parametrize("name", [*CALLBACKS, *(f"{n} busy" for n in BUSY), "all", "all busy"])
+ALL = [*CALLBACKS, *(f"{n} busy" for n in BUSY), "all", "all busy"]
+SOME = ("StepGuard busy", "BestWeightsEarlyStopping", "all", "all busy")
+
+
+@pytest.mark.parametrize("name", in_tiers(ALL, [], SOME))
 def test_two_ranks_end_alike_or_raise(name, tmp_path):
     ranks = run_ranks(every_situation, tmp_path, name)
     assert [[fact["situation"] for fact in each] for each in ranks] == [SITUATIONS, SITUATIONS]

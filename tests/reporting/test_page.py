@@ -194,6 +194,7 @@ print("MEASURED", time.process_time() - start, peak, pathlib.Path("report.html")
 
 
 @pytest.mark.nightly
+@pytest.mark.full
 def test_100_000_steps_of_500_tags(tmp_path):
     tags = [f"grad_norm/layers.{i}" for i in range(499)]
     rows = ((s, dict.fromkeys(tags, 1.0 + s % 7)) for s in range(0, 100_000, 50))
