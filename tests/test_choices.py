@@ -83,7 +83,12 @@ watch(MLPClassifier(), 3)
 def test_mypy_finds_a_misspelt_choice(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+    ]  # with the project's cache, as its own check
     done = subprocess.run([*command, str(script)], cwd=ROOT, capture_output=True, text=True)
     lines = [int(found) for found in re.findall(r"train\.py:(\d+): error", done.stdout)]
     assert lines == [8, 9, 10, 11, 12], done.stdout + done.stderr

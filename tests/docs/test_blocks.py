@@ -229,15 +229,22 @@ def test_the_suites_commands_of_a_page_run(page, runs):
         if tuple(words) in ALREADY_RUN:
             continue
         if words[1] == "--print_completion":
-            # Its time grows without end with the subclasses that the process knows: a new process.
-            command = [sys.executable, "-m", "lightning_stab", *words[1:]]
-            script = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-            assert "--trainer.max_epochs" in script.stdout
-            continue
+            continue  # the next test
         code, said = call(small(words))
         faulty = words[1] in ("diagnose", "prescribe", "report")  # the program is: exit code 1
         assert code in ((0, 1) if faulty else (0,)), said
         ALREADY_RUN.add(tuple(words))
+
+
+@pytest.mark.nightly
+@pytest.mark.full
+def test_the_completion_script_is_written():
+    """By a new process: its time grows without end with the subclasses that a process knows."""
+    page = ROOT / "docs" / "command_line.md"
+    (words,) = (w for w in of_the_suite(page, "bash") if w[1] == "--print_completion")
+    command = [sys.executable, "-m", "lightning_stab", *words[1:]]
+    script = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--trainer.max_epochs" in script.stdout
 
 
 def sessions(page):
