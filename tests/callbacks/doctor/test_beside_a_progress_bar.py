@@ -10,6 +10,7 @@ import pytest
 from helpers.processes import SECONDS
 
 pytestmark = pytest.mark.nightly
+LAST, HANDLER = "last resort", "handler"  # of logging
 
 PROGRAM = """
 import logging, sys
@@ -66,15 +67,10 @@ def shown(*arguments):
     return [line.rpartition("\r")[2] for line in text.split("\n")]
 
 
-@pytest.mark.parametrize(
-    ("bar", "how"),
-    [
-        ("tqdm", "handler"),
-        ("rich", "last resort"),
-        pytest.param("tqdm", "last resort", marks=pytest.mark.full),
-        pytest.param("rich", "handler", marks=pytest.mark.full),
-    ],
-)
+FULL = [pytest.param(*ways, marks=pytest.mark.full) for ways in (("tqdm", LAST), ("rich", HANDLER))]
+
+
+@pytest.mark.parametrize(("bar", "how"), [("tqdm", HANDLER), ("rich", LAST), *FULL])
 def test_a_finding_begins_on_its_own_line(bar, how):
     lines = shown(bar, how)
     named = [line for line in lines if "error: output-activation" in line]

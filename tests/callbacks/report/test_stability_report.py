@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_stab
 from lightning_stab import (
-    GradientClipping,
     GradientMonitor,
     LearningRateDecay,
     StabilityReport,
@@ -312,7 +311,10 @@ def charts(layout):
         ([], set()),
         ([StepGuard()], {"skipped and rewound steps"}),
         ([LearningRateMonitor()], {"learning rate"}),
-        ([type("Mine", (GradientClipping,), {})()], {"norm before and after clipping"}),
+        (
+            [type("Mine", (lightning_stab.GradientClipping,), {})()],
+            {"norm before and after clipping"},
+        ),
         (
             [GradientMonitor(), TrainingDoctor()],
             {
