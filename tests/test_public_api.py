@@ -231,6 +231,7 @@ def test_importing_loads_nothing_but_itself():
     assert ast.literal_eval(ended.stdout) == own
 
 
+@pytest.mark.nightly
 def test_one_callback_loads_neither_the_command_line_nor_the_other_ones(tmp_path):
     code = (
         "import sys; from lightning_stab import GradientClipping;"
@@ -256,7 +257,7 @@ print("GradientClipping(threshold=0.5)" in map(repr, cli.trainer.callbacks))
     ("package", "comes"),
     [
         ("lightning.pytorch", "after"),
-        ("pytorch_lightning", "before"),
+        pytest.param("pytorch_lightning", "before", marks=pytest.mark.nightly),
         pytest.param("lightning.pytorch", "before", marks=pytest.mark.nightly),
         pytest.param("pytorch_lightning", "after", marks=pytest.mark.nightly),
     ],

@@ -394,7 +394,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch, tmp_path):
     assert answer(["fit", "--help"]) is None
 
 
-@pytest.mark.parametrize("logged", [True, False])
+@pytest.mark.parametrize("logged", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_a_page_is_written_by_default_where_there_is_a_logger(folder, logged):
     cli = run(["fit", *TINY, *SMALL, *([] if logged else ["--trainer.logger=false"])])
     names = [type(callback).__name__ for callback in cli.trainer.callbacks]

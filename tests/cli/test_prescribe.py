@@ -62,6 +62,7 @@ def test_the_overlay_that_it_writes_composes_with_fit(prescribed, folder):
     assert {"WeightInitialization", "TrainingDoctor"} <= set(names)  # theirs stay
 
 
+@pytest.mark.nightly
 def test_json_and_the_exit_code_of_what_is_not_cured(prescribed, folder):
     code, said = prescribed("--json", "--seeds=1", "--max_cost=1", "--cures=[clip]")
     assert code == 1

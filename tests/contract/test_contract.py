@@ -174,7 +174,9 @@ for callbacks in {callbacks}:
 """
 
 
-@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+@pytest.mark.parametrize(
+    "package", in_tiers(["pytorch_lightning", "lightning.pytorch"], ["lightning.pytorch"])
+)
 @pytest.mark.parametrize("first", in_tiers(["ours", "theirs"], ["ours"]))
 def test_both_packages_trainers_take_each_alone_and_all_in_a_list(package, first, tmp_path):
     imports = [f"import {package}", "from lightning_stab import *"]

@@ -401,6 +401,7 @@ def test_logits_over_time_and_space():
     assert alarms(watched(lambda: Program(Sequence()), loader(x, y), epochs=3)) == set()
 
 
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:.*grad attribute of a Tensor.*")  # torch's own, in compiling
 def test_compiled_functions_are_not_compiled_again():
     watched(lambda: Program(FromParts(lambda m, x: double(m.net(x)), net=mlp())))

@@ -66,7 +66,10 @@ def test_fifty_plain_layers_keep_signal_and_gradient(name, seed):
     assert 0.1 < gradient[0] / gradient[-2] < 10
 
 
-@pytest.mark.parametrize(("activation", "depth"), [(nn.Tanh, 200), (nn.SELU, 100)])
+@pytest.mark.parametrize(
+    ("activation", "depth"),
+    [pytest.param(nn.Tanh, 200, marks=pytest.mark.nightly), (nn.SELU, 100)],
+)
 def test_very_deep_plain_nets_keep_signal_and_gradient(activation, depth):
     net = plain_net(activation, depth, width=32, features=32)
     drawn(net, torch.randn(64, 32, generator=seeded()))
