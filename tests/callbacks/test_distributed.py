@@ -94,6 +94,7 @@ needs_sharding_on_a_cpu = pytest.mark.skipif(
 )
 
 
+@pytest.mark.nightly
 @needs_sharding_on_a_cpu
 def test_fully_sharded_parameters_have_the_true_global_norm(tmp_path):
     facts = facts_alike(fully_sharded, tmp_path)

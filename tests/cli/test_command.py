@@ -134,6 +134,7 @@ def test_the_same_seed_gives_the_same_run(folder):
     assert loss("--seed_everything=7") != first
 
 
+@pytest.mark.nightly
 def test_two_runs_never_share_a_folder(folder):
     kept = fit(*SMALL, *BARE).trainer.log_dir
     before = Path(kept, "config.yaml").read_text()
@@ -170,6 +171,7 @@ def test_the_folder_is_claimed_before_the_run_begins(folder):
     assert Watched(["fit", *TINY, *SMALL, *BARE]).seen == [Path("runs", "version_0")]
 
 
+@pytest.mark.nightly
 def test_a_folder_of_the_users_choice_keeps_every_config(folder):
     for depth in (1, 2):
         fit(*BARE, "--model.width=8", f"--model.depth={depth}", "--trainer.logger.version=mine")
@@ -329,6 +331,7 @@ def test_a_mistake_is_a_sentence_with_the_nearest_right_name(folder, capsys, wor
     assert 1 <= len(said.strip().splitlines()) <= 3
 
 
+@pytest.mark.nightly
 def test_debug_shows_where_a_mistake_was_found(capsys):
     with pytest.raises(ArgumentError, match="max_epochs"):
         run(["fit", "--debug", "--trainer.max_epochs=many"])
@@ -424,6 +427,7 @@ def test_a_checkpoint_that_is_not_there_is_one_sentence(folder, capsys, command)
     assert not Path("runs").exists()
 
 
+@pytest.mark.nightly
 def test_the_checkpoint_is_tested(folder, capsys):
     trained = fit(*SMALL, *BARE)
     checkpoint = next(Path(trained.trainer.log_dir, "checkpoints").glob("*.ckpt"))

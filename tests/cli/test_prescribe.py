@@ -44,6 +44,7 @@ def prescribed(folder, capsys):
     return call
 
 
+@pytest.mark.nightly
 def test_the_overlay_that_it_writes_composes_with_fit(prescribed, folder):
     words = ["--metric=val_loss", "--seeds", "1", "--max_cost=2", "--cures=[initialization]"]
     code, said = prescribed(*words)

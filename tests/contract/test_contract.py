@@ -177,7 +177,7 @@ for callbacks in {callbacks}:
 @pytest.mark.parametrize(
     "package", in_tiers(["pytorch_lightning", "lightning.pytorch"], ["lightning.pytorch"])
 )
-@pytest.mark.parametrize("first", in_tiers(["ours", "theirs"], ["ours"]))
+@pytest.mark.parametrize("first", in_tiers(["ours", "theirs"], ["ours"], []))
 def test_both_packages_trainers_take_each_alone_and_all_in_a_list(package, first, tmp_path):
     imports = [f"import {package}", "from lightning_stab import *"]
     calls = [repr(callback) for callback in all_of_them()]
@@ -398,6 +398,7 @@ def all_in_order(seed):
     return end_of(fit(callbacks))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 50), marks=FULL)])
 def test_every_order_of_the_list_trains_the_same_weights(seeds):
     expected = end_of(fit(all_of_them()))

@@ -192,6 +192,7 @@ def test_a_loss_scaler(plain):
     one.assert_equal(watched(module, POISONED, optimizer, forward=half, scaler=scaler()))
 
 
+@pytest.mark.nightly
 def test_an_optimizer_that_evaluates_several_times(plain):
     guard = partial(StepGuard, "skip")
     one = under_trainer(built(optimizer="lbfgs"), POISONED, guard=guard)
@@ -235,6 +236,7 @@ class Validated(Classifier):
         self.log("val_loss", loss_of(self, batch))
 
 
+@pytest.mark.nightly
 def test_validation(plain):
     module = built(Validated)
     callbacks, data = suite(), partial(batches, 6)

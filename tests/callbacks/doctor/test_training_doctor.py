@@ -387,6 +387,7 @@ def squares_by_hand(prediction, target):
     return ((prediction - target) ** 2).mean()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("loss", "data"),
     [

@@ -95,6 +95,7 @@ def test_a_zero_head_is_a_good_start():
         assert alarms(examined(Program(net), epochs=2)) == set()
 
 
+@pytest.mark.nightly
 def test_a_head_that_is_far_too_large_is_found():
     def make(factor):
         net = mlp()
@@ -426,6 +427,7 @@ def test_a_spike_is_information_and_found_where_it_was():
     assert "loss-spike" not in ids(findings)
 
 
+@pytest.mark.nightly
 def test_a_loss_that_swings_from_batch_to_batch_is_found():
     x, _ = samples()
     y = torch.randn(len(x), 1, generator=torch.Generator().manual_seed(3))
@@ -438,6 +440,7 @@ def test_a_loss_that_swings_from_batch_to_batch_is_found():
     assert "oscillating-loss" not in ids(findings)
 
 
+@pytest.mark.nightly
 def test_a_loss_that_stands_still_is_found():
     findings = examined(Program(nn.Linear(FEATURES, CLASSES)), hopeless(), epochs=15)
     assert "plateau" in ids(findings), ids(findings)
@@ -475,6 +478,7 @@ def fit_with_validation(program, callbacks, data, held_out, epochs):
     return fit(program, callbacks, Data(), epochs=epochs)
 
 
+@pytest.mark.nightly
 def test_learning_by_heart_is_found_and_learning_is_not():
     quick = partial(torch.optim.Adam, lr=1e-2)
     by_heart = Validated(mlp(3, width=64), optimizer=quick)
@@ -485,6 +489,7 @@ def test_learning_by_heart_is_found_and_learning_is_not():
     assert alarms(findings) == set()
 
 
+@pytest.mark.nightly
 def test_an_error_that_falls_is_no_fault():
     """By any name: a percentage error gets better when it falls."""
 
@@ -542,6 +547,7 @@ def alarm_ids(findings):
     return {finding.id for finding in findings if finding.is_alarm}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("size", [1, 2, 4, 16])
 def test_small_batches_have_little_variety_and_are_not_blamed(size):
     program = Program(mlp(outputs=40), optimizer=partial(SGD, lr=1e-4))
