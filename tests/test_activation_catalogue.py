@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.cases import for_each
 from helpers.laws import OF_TORCH
 from torch import nn
 from torch.nn import functional
@@ -150,7 +151,7 @@ def test_no_activation_of_torch_is_missing():
     assert classes == {CATALOGUE[name].class_name for name in OF_TORCH}
 
 
-@pytest.mark.parametrize("name", OF_TORCH)
+@for_each(OF_TORCH)
 def test_every_activation_is_known_as_a_module_and_by_name(name):
     module = activation_module(name)
     assert type(module) is CATALOGUE[name].module
@@ -158,7 +159,7 @@ def test_every_activation_is_known_as_a_module_and_by_name(name):
     assert initialize(stack(module))[1].preceding == type(module).__name__
 
 
-@pytest.mark.parametrize("name", OF_TORCH)
+@for_each(OF_TORCH)
 def test_every_activation_is_known_as_a_function(name):
     function = getattr(functional, name)
     parameters = CATALOGUE[name].parameters.values() if name == "threshold" else ()
@@ -166,12 +167,12 @@ def test_every_activation_is_known_as_a_function(name):
     assert kinds_seen(Calling(lambda z: function(z, *parameters))) == [name]
 
 
-@pytest.mark.parametrize("name", OF_TORCH)
+@for_each(OF_TORCH)
 def test_every_activation_is_known_in_a_recorded_pass(name):
     assert initialize(stack(activation_module(name)), X)[1].preceding == CATALOGUE[name].class_name
 
 
-@pytest.mark.parametrize("name", [name for name in OF_TORCH if CATALOGUE[name].range])
+@for_each([name for name in OF_TORCH if CATALOGUE[name].range])
 def test_results_stay_in_the_range(name):
     z = torch.linspace(-100, 100, 10_001)
     low, high = CATALOGUE[name].range

@@ -4,7 +4,7 @@ import ast
 import sys
 from pathlib import Path
 
-import pytest
+from helpers.cases import for_each
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "lightning_stab"
@@ -71,14 +71,14 @@ NAMES = {module_name(f) for f in FILES}
 IMPORTS = {module_name(f): {n for n in imported(f) if n in NAMES} - {module_name(f)} for f in FILES}
 
 
-@pytest.mark.parametrize("module", IMPORTS)
+@for_each(IMPORTS)
 def test_imports_point_down(module):
     for name in IMPORTS[module]:
         same_part = name.split(".")[1:2] == module.split(".")[1:2]
         assert same_part or floor(name) < floor(module), f"{module} imports {name}, above it"
 
 
-@pytest.mark.parametrize("module", [name for name in IMPORTS if room(name)])
+@for_each([name for name in IMPORTS if room(name)])
 def test_a_room_imports_only_what_the_drawing_allows(module):
     own = room(module)
     below = GROUND if own not in GROUND else {"_trainer"} if own == "_hooks" else set()
@@ -92,7 +92,7 @@ def test_every_folder_of_callbacks_is_a_room():
     assert [f.name for f in (ROOT / PACKAGE / "callbacks").glob("*.py")] == ["__init__.py"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
+@for_each(FILES, module_name)
 def test_only_torch_and_the_standard_library_below_the_callbacks(path):
     if floor(module_name(path)) > FLOOR_OF["functional"]:
         return
@@ -117,7 +117,7 @@ def test_the_house_stays_small():
     assert sum(lines.values()) <= MOST_LINES
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
+@for_each(FILES, module_name)
 def test_functions_are_short(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.FunctionDef):

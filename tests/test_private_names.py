@@ -13,6 +13,7 @@ from pathlib import Path
 import lightning.pytorch
 import pytest
 import torch
+from helpers.cases import for_each
 from helpers.gradcheck_modules import Doubled
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -74,7 +75,7 @@ def names(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+@for_each([[*row] for row in ROWS])
 def test_a_private_name_is_there(row, names):
     name, expression, *_ = row
     assert name in expression
@@ -82,7 +83,7 @@ def test_a_private_name_is_there(row, names):
     assert found is not False, f"`{name}` is gone"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+@for_each([[*row] for row in ROWS])
 def test_a_private_name_is_used_where_the_register_says(row):
     name, _, files, _ = row
     for file in files.split(", "):

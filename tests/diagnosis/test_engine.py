@@ -3,16 +3,18 @@
 import io
 import json
 from dataclasses import fields, replace
+from itertools import product
 
 import pytest
 import torch
+from helpers.cases import for_each
 from helpers.diagnosis_moments import (
+    EVERY_RULE,
     FAULTY,
     HEALTHY,
     is_by_layer,
     moment,
     reported_by_all,
-    rule_names,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +24,6 @@ from lightning_stab.diagnosis.facts import BY_LAYER, MOMENTS, NAMES, UNKNOWN
 from lightning_stab.diagnosis.rule import when
 from lightning_stab.diagnosis.rules import CAUSES, EXPLAINS
 
-EVERY_RULE = pytest.mark.parametrize("rule", RULES, ids=rule_names())
 APART = ("non-finite", "output-activation", "unused-parameters", "labels", "shape-mismatch")
 ALARMS = {rule.id for rule in RULES if rule.severity != "info"}
 
@@ -93,7 +94,7 @@ def test_of_two_severities_at_one_moment_the_more_severe_is_reported_alone():
     assert [f.severity for f in Engine(limits, rules=rules).update(Facts(depth=9.0))] == ["error"]
 
 
-@pytest.mark.parametrize("deep", sorted(ALARMS, key=IDS.index))
+@for_each(sorted(ALARMS, key=IDS.index))
 def test_the_alarm_of_a_deeper_cause_silences_what_it_explains(deep):
     """In one moment and at every later one."""
     cause = replace(first_rule(deep, alarm=True), persistence=1)
@@ -121,8 +122,7 @@ def test_alarms_of_one_rank_are_reported_one_at_a_time():
         assert [f.id for f in Engine(rules=rules).update(Facts(depth=1e9))] == [second]
 
 
-@pytest.mark.parametrize("late", APART)
-@pytest.mark.parametrize("deep", IDS)
+@for_each(product(IDS, APART))
 def test_what_stands_apart_is_never_silenced(deep, late):
     if late == deep:
         return
@@ -134,7 +134,7 @@ def test_what_stands_apart_is_never_silenced(deep, late):
     assert late in {f.id for f in reported}
 
 
-@pytest.mark.parametrize("id_", [i for i in IDS if i not in APART])
+@for_each([i for i in IDS if i not in APART])
 def test_information_silences_nothing(id_):
     gentle = Rule(id_, "info", when("input_spread > one_epoch"), "So.", ("Do.",))
     engine = Engine(rules=[gentle, *RULES])

@@ -5,11 +5,11 @@ import math
 from dataclasses import FrozenInstanceError
 
 import pytest
-from helpers.diagnosis_moments import moment, reported, rule_names
+from helpers.diagnosis_moments import EVERY_RULE, moment, reported
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_stab.diagnosis import RULES, SEVERITIES, Evidence, Finding
+from lightning_stab.diagnosis import SEVERITIES, Evidence, Finding
 
 TEXTS = st.text(max_size=9)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -36,7 +36,7 @@ def test_a_finding_comes_back_from_json(finding):
     assert back.to_dict() == finding.to_dict()
 
 
-@pytest.mark.parametrize("rule", RULES, ids=rule_names())
+@EVERY_RULE
 def test_what_a_rule_says_comes_back_from_json(rule):
     (finding,) = reported(rule, [moment(rule, s) for s in range(rule.persistence)])
     assert Finding.from_dict(json.loads(json.dumps(finding.to_dict()))) == finding

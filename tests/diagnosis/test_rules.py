@@ -4,8 +4,10 @@ import math
 from dataclasses import fields, replace
 
 import pytest
+from helpers.cases import for_each
 from helpers.diagnosis_moments import (
     ALWAYS_KNOWN,
+    EVERY_RULE,
     FAULTY,
     HEALTHY,
     UNKNOWN_WORD,
@@ -17,7 +19,6 @@ from helpers.diagnosis_moments import (
     moment,
     reported,
     reported_by_all,
-    rule_names,
     short_of,
     values_beyond,
 )
@@ -38,13 +39,7 @@ from lightning_stab.diagnosis.rules import FAULTS
 from lightning_stab.diagnosis.thresholds import GUARDS, TIMES
 from lightning_stab.errors import InvalidArgumentError
 
-EVERY_RULE = pytest.mark.parametrize("rule", RULES, ids=rule_names())
-EVERY_CONDITION = pytest.mark.parametrize(
-    ("rule", "condition"),
-    [(rule, condition) for rule in RULES for condition in rule.conditions],
-    ids=[f"{n}-{c.fact}{c.sign}" for n, r in zip(rule_names(), RULES, strict=True)
-         for c in r.conditions],
-)  # fmt: skip
+EVERY_CONDITION = for_each([(rule, condition) for rule in RULES for condition in rule.conditions])
 CONTRACT = {
     "vanishing-gradient", "exploding-gradient", "dead-units", "saturated-units",
     "bad-initialization", "learning-rate-too-high", "learning-rate-too-low", "loss-spike",

@@ -17,6 +17,7 @@ from string import Template
 
 import pytest
 import yaml
+from helpers.cases import for_each
 from helpers.command_folder import command_folder
 from helpers.doc_blocks import PAGES, ROOT, assert_shown, blocks, given_names, run_page, runnable
 from lightning.pytorch import Trainer, strategies
@@ -88,7 +89,7 @@ def folder(tmp_path):
         yield tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+@for_each(PAGES)
 def test_every_block_names_its_language_and_shows_no_output_of_its_own(page):
     for block in blocks(page):
         assert block.language in LANGUAGES, f"{page}:{block.line}"

@@ -3,21 +3,21 @@
 import re
 from pathlib import Path
 
-import pytest
+from helpers.cases import for_each
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "benchmarks", "examples")
 PAGES = sorted([*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+@for_each(PAGES)
 def test_every_link_leads_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     missing = [x for x in links if "://" not in x and not (page.parent / x).exists()]
     assert missing == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+@for_each(PAGES)
 def test_nothing_was_left_to_be_filled_in(page):
     assert re.findall(r"@[A-Z]+@|TODO|FIXME", page.read_text()) == []
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.cases import for_each
 from helpers.laws import OF_TORCH
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,7 +67,7 @@ def bounds(kind):
     return [bound for bound in every if bound is not None]
 
 
-@pytest.mark.parametrize(("name", "parameters"), LARGEST, ids=str)
+@for_each(LARGEST)
 def test_flat_is_a_derivative_under_2_percent_of_its_maximum(name, parameters):
     kind = activation_kind(name, *parameters)
     z = torch.linspace(-30, 30, 6001, dtype=torch.float64)
@@ -82,7 +83,7 @@ def test_flat_is_a_derivative_under_2_percent_of_its_maximum(name, parameters):
     assert steep[~flat].all()
 
 
-@pytest.mark.parametrize(("name", "parameters"), LARGEST, ids=str)
+@for_each(LARGEST)
 def test_each_bound_is_where_the_derivative_crosses_2_percent(name, parameters):
     for bound in bounds(activation_kind(name, *parameters)):
         before, after = slopes(name, [bound - 1e-6, bound + 1e-6], parameters).abs().tolist()
@@ -91,14 +92,14 @@ def test_each_bound_is_where_the_derivative_crosses_2_percent(name, parameters):
         assert max(before, after) >= limit * (1 - 1e-9)
 
 
-@pytest.mark.parametrize("name", [n for n in OF_TORCH if activation_kind(n).can_be_dead])
+@for_each([n for n in OF_TORCH if activation_kind(n).can_be_dead])
 def test_a_dead_unit_gives_next_to_nothing(name):
     z = torch.linspace(-60, activation_kind(name).dead_below, 2001, dtype=torch.float64)
     parameters = (0.0, 0.0) if name == "threshold" else ()
     assert getattr(functional, name)(z, *parameters).abs().max() < 0.03
 
 
-@pytest.mark.parametrize("name", NEVER_FLAT)
+@for_each(NEVER_FLAT)
 def test_some_are_never_flat(name):
     kind = activation_kind(name)
     assert not kind.can_be_dead

@@ -4,6 +4,8 @@ import math
 import re
 import string
 
+from helpers.cases import for_each
+
 from lightning_stab.diagnosis import RULES, THRESHOLDS, Engine, Facts
 from lightning_stab.diagnosis.facts import BY_LAYER
 
@@ -12,9 +14,12 @@ FAULTY, HEALTHY = ("first.faulty", "second.faulty"), "third.healthy"
 ALWAYS_KNOWN = {"learning_rate": 0.01, "depth": 8.0}  # what texts may name beside the conditions
 
 
-def rule_names():
-    """Return a name for each rule, with its place, because several share an id."""
-    return [f"{place}-{rule.id}-{rule.severity}" for place, rule in enumerate(RULES)]
+def name_of(rule):
+    """Return a name for a rule, with its place, because several share an id."""
+    return f"{RULES.index(rule)}-{rule.id}-{rule.severity}"
+
+
+EVERY_RULE = for_each(RULES, name_of)
 
 
 TOWARDS = {">": math.inf, "<": -math.inf, "not>": math.inf, "not<": -math.inf}

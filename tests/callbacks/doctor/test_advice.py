@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from helpers.diagnosis_moments import EVERY_RULE
 
 from lightning_stab import (
     GradientClipping,
@@ -39,7 +40,7 @@ def advised(rule_id, *facts, callbacks=()):
     return list(advise_beside([TrainingDoctor(), *callbacks], finding, MEASURED, 0.73, 400).advice)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+@EVERY_RULE
 def test_some_advice_is_always_left_and_nothing_that_is_there_is_to_be_added(rule):
     for callbacks in ([], THERE):
         lines = advise_beside(callbacks, finding_of(rule), MEASURED, 0.73, 400).advice
