@@ -158,6 +158,17 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
+def same_values(a: Tensor, b: Tensor) -> bool:
+    """Say whether two tensors hold the same values, of one shape; NaN equals NaN here.
+
+    Example:
+        >>> nan = torch.tensor([1.0, float("nan")])
+        >>> same_values(nan, nan.clone()), same_values(nan, nan[:1])
+        (True, False)
+    """
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
 def _group_norms(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     """Measure tensors of one type, precision, layout, device and mesh by one fused call."""
     first, values = tensors[0], list(tensors)

@@ -25,7 +25,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from lightning_stab.functional.norms import local_shard, tensor_norms
+from lightning_stab.functional.norms import local_shard, same_values, tensor_norms
 
 Members = Callable[[Trainer], list[Any]]
 _watches: WeakKeyDictionary[Trainer, StepWatch] = WeakKeyDictionary()
@@ -99,9 +99,7 @@ class StepWatch:
         before, self._norms = self._norms, None
         if before is None or self.has_seen_step or self.has_warned:
             return
-        after = _weight_norms(trainer)
-        same = after.shape == before.shape and torch.allclose(after, before, 0, 0, equal_nan=True)
-        if not same:
+        if not same_values(_weight_norms(trainer), before):
             self.has_warned = True
             self._warn("a batch has changed the weights, but no optimizer was seen to step")
 

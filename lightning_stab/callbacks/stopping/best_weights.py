@@ -20,7 +20,7 @@ from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, in
 from lightning_stab.callbacks.stopping.measured import FirstBatch, may_swap_weights
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.names import plain_name
-from lightning_stab.functional.norms import is_sharded, local_shard
+from lightning_stab.functional.norms import is_sharded, local_shard, same_values
 
 _CHECKPOINT_KEY = "lightning_stab.best_weights"
 
@@ -180,7 +180,7 @@ class BestWeights:
         """Say whether the module still has the stored parameters."""
         kept, own = self._best.read(), dict(module.named_parameters())
         pairs = [(kept.get(plain_name(n)), local_shard(p.detach()).cpu()) for n, p in own.items()]
-        return all(a is not None and torch.equal(a.to(b.dtype), b) for a, b in pairs)
+        return all(a is not None and same_values(a.to(b.dtype), b) for a, b in pairs)
 
     def save_to_checkpoint(self, checkpoint: dict[str, Any], key: str, trainer: Trainer) -> None:
         """Add the copy, unsharded, to a checkpoint; every process must call it."""

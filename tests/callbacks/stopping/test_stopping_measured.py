@@ -154,14 +154,16 @@ class Averaged(Regression):
         if self.place in ("a submodule", "beside"):
             self.hidden[0](batch[0])
             return
-        if self.place == "validation_step":
+        if self.place == "raw first":
+            self.net(batch[0])
+        if self.place in ("validation_step", "raw first"):
             self.swap()
         if self.place == "functional_call":
             average = dict(self.hidden[0].module.named_parameters())
             torch.func.functional_call(self.net, average, batch[0])
         else:
             self.net(batch[0])
-        if self.place == "validation_step":
+        if self.place in ("validation_step", "raw first"):
             self.swap()
 
     def on_validation_epoch_end(self):
@@ -183,6 +185,25 @@ def test_an_average_that_is_a_submodule_comes_back_with_it():
     fit([5, 3, 4, 4], BestWeightsEarlyStopping("val_loss", patience=2), module=module)
     assert same(tensors(module), module.validated[1])
     assert same(dict(module.average.module.named_parameters()), module.measured[1])
+
+
+def test_two_sets_of_weights_in_one_batch_are_named():
+    module = Averaged("raw first")
+    with pytest.warns(UserWarning, match="two sets of weights.*those of the first run"):
+        fit([5, 3, 4, 4], BestWeightsEarlyStopping("val_loss", patience=2), module=module)
+    assert same(tensors(module), module.validated[1])
+
+
+def test_a_layer_that_runs_twice_with_one_set_of_weights_is_no_swap():
+    """Also where a weight is NaN, which equals nothing."""
+
+    class Twice(Regression):
+        def validation_step(self, batch, batch_idx):
+            self.net(self.net(batch[0])[:, :1].expand_as(batch[0]))
+
+    module = Twice(5, 3)
+    module.net[0].weight.data[0, 0] = float("nan")  # warnings are errors
+    fit([5, 3], BestWeightsEarlyStopping("val_loss", check_finite=False), module=module)
 
 
 def test_an_average_beside_the_module_cannot_be_kept():
