@@ -11,7 +11,7 @@ from textwrap import shorten
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_stab.arguments import integer, options_from, strings
@@ -19,6 +19,7 @@ from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_ho
 from lightning_stab.callbacks._trainer.lightning_classes import Callback, is_automatic
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step, tag
 from lightning_stab.callbacks._trainer.step import will_step
+from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.callbacks.activations.probe import ActivationProbe
 from lightning_stab.callbacks.activations.record import ActivationLayer
 from lightning_stab.functional.gradient_statistics import log_ratio
@@ -166,8 +167,11 @@ class ActivationMonitor(Callback, options=ActivationOptions):
             log_scalars(trainer, window.read(statistics=due, final=final), as_metrics=True)
             if window.unseen and not self.unseen:
                 self.unseen = window.unseen
-                say = rank_zero_info if window.probe.layers else rank_zero_warn
-                say(f"`ActivationMonitor`: {self.unseen}")
+                text = f"`ActivationMonitor`: {self.unseen}"
+                if window.probe.layers:
+                    say(trainer, text)
+                else:
+                    rank_zero_warn(text)
         if window.is_over:
             self._num_windows += 1
             self._stop()
@@ -183,9 +187,10 @@ class ActivationMonitor(Callback, options=ActivationOptions):
             scalars = self._window.read(statistics=False, final=True)
             log_scalars(trainer, scalars, step=self._step, as_metrics=True)
         if trainer.is_global_zero and self._step < 0:
-            rank_zero_info(
+            say(
+                trainer,
                 "`ActivationMonitor`: nothing was logged, because no step of this fit ended an"
-                f" interval of {self.options.every_n_steps}. Lower `every_n_steps`."
+                f" interval of {self.options.every_n_steps}. Lower `every_n_steps`.",
             )
         self._stop()
 

@@ -17,6 +17,7 @@ from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start
 from lightning_stab.callbacks._trainer.logging import require_metrics
 from lightning_stab.callbacks._trainer.losses import loss_of_output
 from lightning_stab.callbacks._trainer.ranks import mean
+from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.callbacks.decay.options import Combine, DecayClock, DecayOptions
 from lightning_stab.callbacks.decay.param_groups import (
     GroupRates,
@@ -87,9 +88,10 @@ class DecayState:
             return
         self._is_left = bool(configs)
         if configs:
-            rank_zero_info(
+            say(
+                trainer,
                 "`LearningRateDecay` leaves the learning rates to "
-                f"{type(configs[0].scheduler).__name__}, installed at step {trainer.global_step}."
+                f"{type(configs[0].scheduler).__name__}, installed at step {trainer.global_step}.",
             )
         self.write()
 

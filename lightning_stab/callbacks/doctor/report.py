@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from lightning.pytorch import Trainer
 
-from lightning_stab.callbacks._trainer.lightning_classes import inherits
 from lightning_stab.callbacks._trainer.logging import (
     log_json,
     log_scalars,
@@ -21,6 +18,7 @@ from lightning_stab.callbacks._trainer.logging import (
     tag,
 )
 from lightning_stab.callbacks._trainer.places import reporting, write_file
+from lightning_stab.callbacks._trainer.terminal import beside_bar
 from lightning_stab.diagnosis import SEVERITIES, Facts, Finding
 from lightning_stab.diagnosis.facts import BY_LAYER
 
@@ -45,7 +43,7 @@ def print_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:
         level = logging.INFO if finding.state == "withdrawn" else LEVELS[finding.severity]
         if LOGGER.isEnabledFor(level):
             failure = "A finding of `TrainingDoctor` cannot be printed"
-            with reporting(trainer, failure), beside_bar(trainer):
+            with reporting(trainer, failure), beside_bar(trainer, LOGGER):
                 LOGGER.log(level, "%s", text_of(finding))
 
 
@@ -57,40 +55,6 @@ def text_of(finding: Finding) -> str:
         return f"withdrawn: {finding.id} (step {finding.withdrawn_at}): {why}."
     head = f"{finding.severity}: {finding.id} (step {finding.step}{_history(finding)})"
     return "\n".join([head, finding.message, *(f"  {line}" for line in numbered(finding.advice))])
-
-
-@contextmanager
-def beside_bar(trainer: Trainer) -> Iterator[None]:
-    """Let a text that is printed meanwhile begin on a line of its own.
-
-    The line on which tqdm draws its bar is ended. Rich puts what goes to `sys.stderr` above its own
-    bar; where a handler has kept the terminal itself, the bar is stopped and goes on below.
-    """
-    bar = getattr(trainer, "progress_bar_callback", None)
-    is_shown = getattr(bar, "is_enabled", True) and sys.stderr.isatty() and sys.stdout.isatty()
-    if is_shown and inherits(bar, "TQDMProgressBar"):
-        sys.stdout.flush()
-        sys.stderr.write("\n")
-    progress = getattr(bar, "progress", None) if inherits(bar, "RichProgressBar") else None
-    if progress is not None and not (_writes_to_terminal() and progress.live.is_started):
-        progress = None
-    if progress is not None:
-        progress.stop()
-    yield
-    if progress is not None:
-        progress.start()
-
-
-def _writes_to_terminal() -> bool:
-    """Say whether a handler of the logger holds a terminal that is not the present `sys.stderr`."""
-    logger: logging.Logger | None = LOGGER
-    while logger is not None:
-        for handler in logger.handlers:
-            stream = getattr(handler, "stream", None)
-            if stream is not None and stream not in (sys.stderr, sys.stdout) and stream.isatty():
-                return True
-        logger = logger.parent if logger.propagate else None
-    return False
 
 
 def log_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_stab.arguments import integer, options_from
 from lightning_stab.callbacks._trainer.fit_state import FitStart, begin_fit, fit_start, note_restore
@@ -16,6 +16,7 @@ from lightning_stab.callbacks._trainer.logging import log_step, log_text
 from lightning_stab.callbacks._trainer.places import log_folder, write_file
 from lightning_stab.callbacks._trainer.ranks import broadcast
 from lightning_stab.callbacks._trainer.strategies import is_sharded_module
+from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.callbacks.gradcheck.check_gradients import SHARDED, check_gradients, not_made
 from lightning_stab.errors import GradientCheckError
 from lightning_stab.functional.gradcheck import CheckSettings, GradientReport, Mode, describe
@@ -120,7 +121,7 @@ class GradientCheck(Callback, options=GradientCheckOptions):
         report = self._check(pl_module, batch) if trainer.is_global_zero else GradientReport(())
         self.report = broadcast(trainer, report)
         _write(trainer, self.report)
-        self._announce(self.report)
+        self._announce(trainer, self.report)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch of the last check."""
@@ -139,9 +140,9 @@ class GradientCheck(Callback, options=GradientCheckOptions):
         except Exception as error:  # of any kind; what follows is for `on_fail` to say
             return not_made(error)
 
-    def _announce(self, report: GradientReport) -> None:
+    def _announce(self, trainer: Trainer, report: GradientReport) -> None:
         if report.passed:
-            rank_zero_info(report.short())
+            say(trainer, report.short())
         elif self.options.on_fail == "raise":
             raise GradientCheckError(_message(report))
         else:

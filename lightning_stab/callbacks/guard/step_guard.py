@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,6 +17,7 @@ from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import log_scalars, tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, scaler_will_cure
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
+from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.callbacks.guard.deferred import defer
 from lightning_stab.callbacks.guard.options import GuardOptions, Policy
 from lightning_stab.callbacks.guard.restoring import num_groups, scale_learning_rates
@@ -353,9 +353,7 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         self.num_skipped += 1
         self._log(trainer, {"loss": facts.loss, "grad_norm": facts.norm}, step)
         if self.num_skipped == 1 or found:
-            rank_zero_info(
-                f"`StepGuard` passed over a step: {what}.{found} Later ones are counted."
-            )
+            say(trainer, f"`StepGuard` passed over a step: {what}.{found} Later ones are counted.")
 
     def _rewind(self, trainer: Trainer, module: LightningModule) -> None:
         snapshot = self._fit.rewind(trainer, module, self)
@@ -364,10 +362,11 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         times = self.num_rewound - int(snapshot["num_rewound"])
         scale_learning_rates(trainer, factor, times, num_groups(snapshot))
         self._log(trainer, {})
-        rank_zero_info(
+        say(
+            trainer,
             "`StepGuard` went back to an earlier snapshot of the weights after"
             f" {self.num_consecutive} bad steps in a row and multiplied the learning rates by"
-            f" {factor:g}."
+            f" {factor:g}.",
         )
 
     def _log(self, trainer: Trainer, values: dict[str, float], step: int | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import integer, options_from
@@ -26,6 +26,7 @@ from lightning_stab.callbacks._trainer.media import (
     log_table,
 )
 from lightning_stab.callbacks._trainer.places import log_folder, reporting, write_file
+from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.callbacks.report import about
 from lightning_stab.callbacks.report.dashboard import layout_for, log_outcome
 from lightning_stab.callbacks.report.event_file import EventFile
@@ -209,7 +210,7 @@ class StabilityReport(Callback, options=ReportOptions):
             self._note(trainer, ended=ended, failure=failure[:2000], callbacks=done)
             self._write(trainer, at_end=True)
             self._notices.tell(trainer, ended, failure or "The fit is done.")
-            self._say(done)
+            self._say(trainer, done)
         self._own_file.end(trainer)
 
     def _write(self, trainer: Trainer, *, at_end: bool) -> None:
@@ -258,14 +259,14 @@ class StabilityReport(Callback, options=ReportOptions):
         settings = self._about.get("settings", {})
         log_outcome(trainer, str(run.folder), settings, outcome)
 
-    def _say(self, done: list[list[str]]) -> None:
+    def _say(self, trainer: Trainer, done: list[list[str]]) -> None:
         if not self.options.verbose:
             return
         width = max((len(name) for name, _ in done), default=0)
         lines = [f"  {name:<{width}}  {text.splitlines()[0]}" for name, text in done]
         verdict = f" {self._headline}." if self._headline else ""
         place = f" The page: {self.path}" if self.path else ""
-        rank_zero_info("\n".join([f"lightning-stab:{verdict}{place}", *lines]))
+        say(trainer, "\n".join([f"lightning-stab:{verdict}{place}", *lines]), is_last=True)
 
     def _repr_html_(self) -> str:
         """Return a link to the page, for notebooks."""

@@ -28,6 +28,7 @@ from lightning_stab.callbacks._trainer.strategies import (
     refuse_shared_state_key,
     refuse_unrestorable_weights,
 )
+from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
 from lightning_stab.callbacks.stopping.record import Stall, StoppingOptions, StoppingRecord
 from lightning_stab.functional.stopping import MinOrMax, Position, Unit
@@ -392,7 +393,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
 
     def _report(self, trainer: Trainer, ended: str) -> None:
         self.summary = self._record.summarize(ended, restored=self._restored)
-        rank_zero_info(self.summary)
+        say(trainer, self.summary)
         log_text(trainer, tag("stopping", "summary"), self.summary)
         best = self._record.track(self.monitor)
         values = {"best": best.best, "best_check": best.at.check, "best_step": best.at.step}
