@@ -8,13 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from lightning_stab.diagnosis.facts import MEANINGS
 from lightning_stab.reporting.causes import Causes
 from lightning_stab.reporting.chart import Axis, Line, Mark, chart
 from lightning_stab.reporting.curves import learning_curves
 from lightning_stab.reporting.depth import natural
 from lightning_stab.reporting.run import Run
 from lightning_stab.reporting.series import Series
-from lightning_stab.reporting.text import cure, escape, layers, name, number, sentence, title
+from lightning_stab.reporting.text import (
+    cure,
+    escape,
+    layers,
+    name,
+    number,
+    sentence,
+    since,
+    title,
+)
 
 CALLBACKS = (  # that an advice may name
     "ActivationMonitor",
@@ -32,6 +42,7 @@ WORDS = {"error": "error", "warning": "warning", "info": "info"}
 BY_LAYER = ("dead_fraction", "saturated_fraction", "update_ratio")  # facts that are also sections
 OVER_DEPTH = ("gradient_depth_log10", "gradient_depth_start_log10")
 OF_LOSS = ("loss_ratio", "spike_height", "spikes", "unexplained", "relapse", "oscillation")
+FLAG = "flag_set"  # the threshold of facts that only say yes or no, as the message does already
 FEWEST = 3  # points from which a fact's curve is worth drawing
 MOST_LINES = 5  # layers of a card's chart
 
@@ -39,7 +50,7 @@ MOST_LINES = 5  # layers of a card's chart
 def marks_of(causes: Causes) -> list[Mark]:
     """Return the alarms' steps as numbered marks, for every chart over steps."""
     return [
-        Mark(f["step"], str(place), title(f["id"]), f["severity"])
+        Mark(since(f), str(place), title(f["id"]), f["severity"])
         for place, f in enumerate(causes.alarms, start=1)
     ]
 
@@ -50,7 +61,7 @@ def cards(run: Run, causes: Causes, steps: Axis) -> str:
     parts = [_card(run, f, steps, mark) for f, mark in zip(causes.alarms, marks, strict=True)]
     if causes.remarks:
         rows = "".join(
-            f"<li><b>{escape(title(f['id']))}</b> (step {f['step']:,}). {sentence(f['message'])}"
+            f"<li><b>{escape(title(f['id']))}</b> (step {since(f):,}). {sentence(f['message'])}"
             + (f" <span class=do>{sentence(f['advice'][0])}</span>" if f["advice"] else "")
             + "</li>"
             for f in causes.remarks
@@ -62,13 +73,15 @@ def cards(run: Run, causes: Causes, steps: Axis) -> str:
 def _card(run: Run, finding: Mapping[str, Any], steps: Axis, mark: Mark) -> str:
     severity = finding["severity"]
     where = layers(finding["layers"], 6) if finding["layers"] else "the whole run"
-    since = f"since step {finding['step']:,}" if finding["step"] else "from the start"
+    step = since(finding)
+    when = f"since step {step:,}" if step else "from the start"
+    when += f", found at step {finding['step']:,}" if finding["step"] > step else ""
     advice = "".join(f"<li>{sentence(line)}</li>" for line in finding["advice"])
     yaml = cure(finding["advice"], CALLBACKS)
     source = finding.get("source")
     return (
         f'<article class="card {severity}"><h3><i class="number {severity}">{mark.text}</i> '
-        f"{escape(title(finding['id']))} <small>{GLYPHS[severity]} {WORDS[severity]}, {since}, "
+        f"{escape(title(finding['id']))} <small>{GLYPHS[severity]} {WORDS[severity]}, {when}, "
         f"{where}</small></h3><p>{sentence(finding['message'])}</p>"
         f"{_evidence_chart(run, finding, steps, mark)}{_evidence(finding)}"
         f"<h4>What to do</h4><ol>{advice}</ol>"
@@ -86,11 +99,18 @@ def _broken(finding: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _evidence(finding: Mapping[str, Any]) -> str:
     rows = "".join(
-        f"<tr><th>{name(fact)}<td>{number(each.get('value'))}<td>"
+        f"<tr><th>{_meaning(fact)}<td>{number(each.get('value'))}<td>"
         + (f"{_limit(each)} <code>{name(each['name'])}</code>" if each.get("name") else "")
         for fact, each in _broken(finding)
+        if each.get("name") != FLAG
     )
     return f"<table class=evidence><tr><th>measured<th><th>threshold{rows}</table>" * bool(rows)
+
+
+def _meaning(fact: str) -> str:
+    """Return what a fact is, as HTML; its name where nobody has explained it."""
+    meaning = MEANINGS.get(fact, "").partition(". ")[0].removeprefix("by layer, ")
+    return sentence(meaning) if meaning else name(title(fact))
 
 
 def _limit(each: Mapping[str, Any]) -> str:
@@ -102,7 +122,8 @@ def _evidence_chart(run: Run, finding: Mapping[str, Any], steps: Axis, mark: Mar
     evidence = _broken(finding)
     facts = [fact for fact, _ in evidence]
     if any(fact in OVER_DEPTH for fact in facts):
-        drawn = _profile(run, finding)
+        limits = [each for fact, each in evidence if fact in OVER_DEPTH]
+        drawn = _profile(run, finding, limits[0])
         if drawn:
             return drawn
     for fact, each in evidence:
@@ -114,6 +135,11 @@ def _evidence_chart(run: Run, finding: Mapping[str, Any], steps: Axis, mark: Mar
             return chart(words, lines, steps, threshold=threshold, marks=[mark])
     loss = learning_curves(run.series).training
     about_loss = not facts or finding.get("from_curves") or any(f in OF_LOSS for f in facts)
+    if finding["id"] == "non-finite" and (not loss or not len(run.series[loss].finite())):
+        before = run.series.get("grad_norm/total")
+        if before is not None and len(before.finite()):
+            line = Line("grad_norm/total", before, "blue")
+            return chart("Gradient norm", [line], steps, marks=[mark])
     if about_loss and loss:
         return _loss(run, steps, mark)
     for fact, each in evidence:
@@ -143,8 +169,14 @@ def _shown_layers(section: Mapping[str, Series], named: Sequence[str]) -> dict[s
     return dict(sorted(chosen.items(), key=lambda pair: natural(pair[0]))[:MOST_LINES])
 
 
-def _profile(run: Run, finding: Mapping[str, Any]) -> str:
-    """Return the gradient over depth at the first logged step and at that of the finding."""
+def _profile(run: Run, finding: Mapping[str, Any], limit: Mapping[str, Any]) -> str:
+    """Return the gradient over depth at the step of the finding and at the end.
+
+    Args:
+        run: with the gradient by layer.
+        finding: of a gradient that vanishes or explodes.
+        limit: the evidence: the first layer's gradient over the last hidden one's, as log10.
+    """
     layers = run.section("preactivation_grad")
     what = "RMS of the gradient at each layer's pre-activations"
     if len(layers) < FEWEST:
@@ -162,7 +194,19 @@ def _profile(run: Run, finding: Mapping[str, Any]) -> str:
             [s.values[max(i, 0)] for i, s in zip(at, layers.values(), strict=True)], float
         )
         values = np.where(values > 0, values, np.nan)
+        if moment == moments[0]:
+            threshold = _at_the_first_layer(float(values[-2]), limit)
         lines.append(Line(f"step {moment:,}", Series(depth, values, len(depth)), colour))
     axis = Axis(1.0, float(len(layers)))
     note = "a healthy net is nearly level"
-    return chart(what, lines, axis, note=note, log=True, axis_name="layer, from first to last")
+    note += "; the threshold is for the first layer" if threshold else ""
+    name_ = "layer, from first to last"
+    return chart(what, lines, axis, note=note, log=True, threshold=threshold, axis_name=name_)
+
+
+def _at_the_first_layer(hidden: float, limit: Mapping[str, Any]) -> tuple[float, str] | None:
+    """Return beyond which value the first layer's gradient is called vanishing or exploding."""
+    threshold = _threshold(limit)
+    if threshold is None or not math.isfinite(hidden) or abs(threshold[0]) > 30:
+        return None
+    return hidden * 10 ** threshold[0], "threshold"

@@ -11,7 +11,7 @@ from typing import Any
 from lightning_stab.reporting.curve_checks import check_curves
 from lightning_stab.reporting.curves import better, learning_curves
 from lightning_stab.reporting.run import SEVERITIES, Run
-from lightning_stab.reporting.text import layers, name, number, sentence, title
+from lightning_stab.reporting.text import layers, name, number, sentence, since, title
 
 CERTAIN = ("non-finite", "diverged")  # curve checks that hold also where the doctor says otherwise
 ALARMS = ("warning", "error")
@@ -72,7 +72,7 @@ def causes_of(run: Run) -> Causes:
             alarms.append(found)
         elif found["id"] == "too-short" or not run.diagnosed:
             remarks.append(found)
-    alarms.sort(key=lambda f: (-SEVERITIES.index(f["severity"]), f["step"]))
+    alarms.sort(key=lambda f: (-SEVERITIES.index(f["severity"]), since(f)))
     return Causes(tuple(alarms), tuple(remarks), tuple(consequences), withdrawn)
 
 
@@ -132,12 +132,12 @@ def main_metric(run: Run) -> str:
 def _alarm(causes: Causes) -> Verdict:
     first, more = causes.alarms[0], len(causes.alarms) - 1
     where = f" in {layers(first['layers'])}" if first["layers"] else ""
-    since = f", since step {first['step']:,}" if first["step"] else ", from the start"
+    when = f", since step {since(first):,}" if since(first) else ", from the start"
     others = f" {more} other cause{'s' * (more > 1)} below." if more else ""
     advice = sentence(first["advice"][0]) if first["advice"] else ""
     return Verdict(
         first["severity"],
-        sentence(title(first["id"])) + where + since,
+        sentence(title(first["id"])) + where + when,
         sentence(first["message"]) + others,
         advice,
     )

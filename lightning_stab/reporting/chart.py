@@ -182,7 +182,7 @@ def chart(
         "name": axis_name,
         "lines": [_data(line) for line in drawn],
     }
-    y_ticks, x_ticks = _numbers(steps, axis)
+    y_ticks, x_ticks = _numbers(steps, axis, any(len(line.series.finite()) for line in drawn))
     heading = f"<b>{escape(title)}</b>" + (f" <small>{escape(note)}</small>" if note else "")
     return (
         f'<figure class="chart" data-chart="{escape(json.dumps(about, separators=(",", ":")))}">'
@@ -194,8 +194,9 @@ def chart(
     )
 
 
-def _numbers(steps: Axis, axis: Axis) -> tuple[str, str]:
-    y_places = [(f"top:{HEIGHT * (1 - place):.1f}px", text) for place, text in axis.ticks()]
+def _numbers(steps: Axis, axis: Axis, has_values: bool) -> tuple[str, str]:
+    ticks = axis.ticks() if has_values else []  # of an axis without a value they would be invented
+    y_places = [(f"top:{HEIGHT * (1 - place):.1f}px", text) for place, text in ticks]
     x_places = [(f"left:{100 * place:.2f}%", text) for place, text in steps.ticks(6)]
     up, along = (
         "".join(f'<span style="{place}">{text}</span>' for place, text in places)

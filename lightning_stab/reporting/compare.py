@@ -17,7 +17,7 @@ from lightning_stab.reporting.curves import learning_curves
 from lightning_stab.reporting.page import page, section, verdict_html
 from lightning_stab.reporting.run import Run
 from lightning_stab.reporting.series import Series
-from lightning_stab.reporting.text import escape, layers, name, number, title
+from lightning_stab.reporting.text import escape, layers, name, number, since, title
 
 COLOURS = ("blue", "orange", "green", "purple", "sky", "vermillion", "grey")
 MOST_CURVES = 12  # tags that are drawn over each other
@@ -129,8 +129,16 @@ def differences(runs: Sequence[Judged]) -> dict[str, list[str]]:
     """Return the settings that differ, with each run's value; "" where a run has none."""
     flat = [settings(each.run) for each in runs]
     keys = dict.fromkeys(key for each in flat for key in each)
-    rows = {key: [each.get(key, "") for each in flat] for key in keys}
-    return {key: values for key, values in rows.items() if len(set(values)) > 1}
+    rows: dict[str, list[str]] = {}
+    seen = set()
+    for key in keys:
+        values = [each.get(key, "") for each in flat]
+        # what hyperparameters and `StabilityReport` both say, as `optimizer: adam` and `Adam`
+        same = (key.rpartition(".")[2].removesuffix("s"), *(v.casefold() for v in values))
+        if len(set(values)) > 1 and same not in seen:
+            rows[key] = values
+        seen.add(same)
+    return rows
 
 
 def first_difference(runs: Sequence[Judged]) -> Difference | None:
@@ -290,7 +298,7 @@ def _findings(runs: Sequence[Judged]) -> str:
         cells = ""
         for each in runs:
             found = next((f for f in each.causes.alarms if f["id"] == id_), None)
-            cells += f"<td>step {found['step']:,}" if found else "<td>"
+            cells += f"<td>step {since(found):,}" if found else "<td>"
         rows += f"<tr><th>{escape(title(id_))}{cells}"
     table = f"<div class=wide><table>{_head(runs)}{rows}</table></div>" if rows else ""
     verdicts = "".join(

@@ -20,6 +20,7 @@ EVENT_FILES, CSV_FILE = "events.out.tfevents.*", "metrics.csv"
 FACTS, FINDINGS, RUN = "diagnosis/facts", "diagnosis/findings", "stability_report/run"
 OLD_FACTS = "diagnosis_facts/"  # the facts as scalars, as earlier versions logged them
 SEVERITIES = ("info", "warning", "error")
+OUTCOME = "outcome"  # a folder of a run, where `StabilityReport` leaves TensorBoard's HParams
 MOST_CONFIG = 200_000  # characters of a configuration that are read
 
 
@@ -81,7 +82,7 @@ def read_run(folder: Path | str) -> Run:
     """Read a run's folder: event files, CSV logs and the suite's own files.
 
     Args:
-        folder: that of the logger, such as ``lightning_logs/version_0``.
+        folder: that of the logger, such as ``lightning_logs/version_0``, or a log file in it.
 
     Raises:
         NoRunError: if it holds no logs, or those of several runs in folders below it.
@@ -121,11 +122,14 @@ def read_run(folder: Path | str) -> Run:
 
 
 def _run_folder(root: Path) -> Path:
+    if root.is_file() and (root.name == CSV_FILE or root.match(EVENT_FILES)):
+        root = root.parent
     if not root.is_dir():
         raise NoRunError(f"`RUN_DIR` must be a folder with the logs of a run, got {str(root)!r}.")
     if _holds_logs(root):
         return root
-    below = sorted({p.parent for name in (EVENT_FILES, CSV_FILE) for p in root.rglob(name)})
+    folders = {p.parent for name in (EVENT_FILES, CSV_FILE) for p in root.rglob(name)}
+    below = sorted(p for p in folders if p.name != OUTCOME or p.parent not in folders)
     if len(below) == 1:
         return below[0]
     found = ", ".join(str(p) for p in below[:8]) + (" ..." if len(below) > 8 else "")
@@ -196,13 +200,18 @@ def _checked(plain: dict[str, Any]) -> dict[str, Any]:
     """Return a finding in which every field has its type, as anybody may have written the file."""
     severity = plain.get("severity")
     step = plain.get("step")
-    kept = {key: plain[key] for key in ("state", "source") if isinstance(plain.get(key), str)}
+    texts = ("state", "source", "explained_by")
+    kept = {key: plain[key] for key in texts if isinstance(plain.get(key), str)}
     evidence = plain.get("evidence")
+    found = _step(step)
+    since, withdrawn = plain.get("since"), plain.get("withdrawn_at")
     return {
         **kept,
         "id": plain["id"],
         "severity": severity if severity in SEVERITIES else "warning",
-        "step": int(step) if isinstance(step, int | float) and math.isfinite(step) else 0,
+        "step": found,
+        "since": found if since is None else min(_step(since), found),
+        **({} if withdrawn is None else {"withdrawn_at": _step(withdrawn)}),
         "message": str(plain.get("message") or ""),
         "layers": _strings(plain.get("layers")),
         "advice": _strings(plain.get("advice")),
@@ -210,6 +219,10 @@ def _checked(plain: dict[str, Any]) -> dict[str, Any]:
         if isinstance(evidence, dict)
         else {},
     }
+
+
+def _step(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
 def _strings(value: Any) -> list[str]:

@@ -40,7 +40,9 @@ def tiles(run: Run) -> str:
         finite = run.series[tag].finite() if tag else None
         if finite is not None and len(finite):
             found.append((name(tag), number(float(finite.values[-1]))))
-    found.append(("steps", f"{run.last_step:,}"))
+    taken = run.about.get("steps")
+    known = isinstance(taken, int) and not isinstance(taken, bool)
+    found.append(("steps", f"{taken:,}") if known else ("last logged step", f"{run.last_step:,}"))
     if run.began is not None and run.ended is not None and run.ended > run.began:
         found.append(("time", duration(run.ended - run.began)))
     if "guard/skipped" in run.series or skipped_steps(run):
@@ -144,7 +146,12 @@ def rate_and_precision(run: Run, steps: Axis, marks: Sequence[Mark]) -> str:
         colours = ("blue", "orange", "green", "purple")
         pairs = zip(tags, colours, strict=False)
         lines = [Line(t, run.series[t], colour) for t, colour in pairs]
-        parts.append(chart("Learning rate", lines, steps, marks=marks))
+        values = np.concatenate([line.series.values for line in lines])
+        if len(values) and np.ptp(values) == 0:
+            always = number(float(values[0]))
+            parts.append(f"<p><code>{name(tags[0])}</code> was {always} in every step.</p>")
+        else:
+            parts.append(chart("Learning rate", lines, steps, marks=marks))
     scale = run.series.get("precision/scale")
     if scale is not None:
         line = Line("scale", scale, "blue")

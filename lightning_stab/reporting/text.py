@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+from collections.abc import Mapping
 from html import escape as _escape
 from typing import Any
 
@@ -16,6 +17,22 @@ _CODE = re.compile(r"`([^`]+)`")
 _POWER = re.compile(r"10\^(-?\d+(?:\.\d+)?)")
 _EXPONENT = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d{2,3})\b")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+TITLES = {  # of findings whose id alone does not say in plain words what is wrong
+    "bad-initialization": "Bad initialisation",
+    "batch-size": "Unsuitable batch size",
+    "diverged": "Diverging loss",
+    "input-scale": "Badly scaled inputs",
+    "labels": "Wrong or unlearnable labels",
+    "loss-function": "Unsuitable loss function",
+    "metric": "Doubtful metric",
+    "non-finite": "NaN or infinite values",
+    "nothing-learnt": "Nothing learnt",
+    "output-activation": "Wrong output activation",
+    "over-regularized": "Too much regularisation",
+    "target-scale": "Badly scaled targets",
+    "too-short": "Run too short",
+    "validation-data": "Unlike validation data",
+}
 LONGEST = 120  # characters of a name that are shown
 
 
@@ -88,9 +105,11 @@ def title(id_: str) -> str:
     """Return an id as words.
 
     Example:
-        >>> title("vanishing-gradient")
-        'Vanishing gradient'
+        >>> title("vanishing-gradient"), title("non-finite")
+        ('Vanishing gradient', 'NaN or infinite values')
     """
+    if id_ in TITLES:
+        return TITLES[id_]
     words = id_.replace("-", " ").replace("_", " ")
     return words[:1].upper() + words[1:]
 
@@ -99,6 +118,11 @@ def layers(names: list[str], most: int = 3) -> str:
     """Return the first names, and how many more there are, for HTML."""
     shown = ", ".join(f"<code>{name(each)}</code>" for each in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def since(finding: Mapping[str, Any]) -> int:
+    """Return the step from which a finding's conditions held; it was found at ``step``."""
+    return int(finding.get("since", finding["step"]))
 
 
 def cure(advice: list[str], known: tuple[str, ...]) -> str:

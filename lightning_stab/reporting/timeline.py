@@ -12,7 +12,7 @@ from lightning_stab.reporting.chart import WIDTH, Axis
 from lightning_stab.reporting.curves import better, learning_curves
 from lightning_stab.reporting.run import Run
 from lightning_stab.reporting.series import Array, Series
-from lightning_stab.reporting.text import escape, layers, name, number, sentence, title
+from lightning_stab.reporting.text import escape, layers, name, number, sentence, since, title
 
 MOST_STEPS = 4  # single steps that a line of the list names
 MOST_TICKS = 400  # of a lane
@@ -48,13 +48,20 @@ def _findings(causes: Causes) -> Iterator[Event]:
     for place, finding in enumerate(causes.alarms, start=1):
         where = f" in {layers(finding['layers'])}" if finding["layers"] else ""
         text = f"<b>{place} {escape(title(finding['id']))}</b>{where}. "
-        yield Event(finding["step"], finding["severity"], text + sentence(finding["message"]))
-    for finding in (*causes.remarks, *causes.consequences):
+        yield Event(since(finding), finding["severity"], text + sentence(finding["message"]))
+    for finding in causes.remarks:
         text = f"{escape(title(finding['id']))}. {sentence(finding['message'])}"
+        yield Event(since(finding), "info", text)
+    for finding in causes.consequences:
+        before = [n for n, f in enumerate(causes.alarms, 1) if since(f) <= finding["step"]]
+        follows = f" (follows from <b>{before[0]}</b>)" if before else ""
+        text = f"{escape(title(finding['id']))}{follows}. {sentence(finding['message'])}"
         yield Event(finding["step"], "info", text)
     for finding in causes.withdrawn:
-        text = f"{escape(title(finding['id']))} was withdrawn: it did not hold."
-        yield Event(finding["step"], "info", text)
+        cause = finding.get("explained_by")
+        why = f"<b>{escape(title(cause))}</b> explains it" if cause else "it held no longer"
+        text = f"{escape(title(finding['id']))}, of step {since(finding):,}, was withdrawn: {why}."
+        yield Event(int(finding.get("withdrawn_at", finding["step"])), "info", text)
 
 
 def rises(series: Series | None) -> list[int]:
@@ -109,7 +116,7 @@ def _best(run: Run) -> Iterator[Event]:
     learning = learning_curves(run.series)
     tag = main_metric(run) or learning.validation
     series = run.series[tag].finite() if tag else None
-    if series is not None and len(series) > 1:
+    if series is not None and len(series) > 1 and np.ptp(series.values) > 0:
         up = better(tag) == "up"
         at = int(series.values.argmax() if up else series.values.argmin())
         text = f"<code>{name(tag)}</code> at its best: {number(float(series.values[at]))}."
@@ -129,6 +136,7 @@ def lanes(run: Run, steps: Axis) -> str:
         _ticks_lane("rewound", rises(run.series.get("guard/rewound")), steps, "purple"),
         _fraction_lane("clipped", run.series.get("clip/fraction"), steps),
         _ticks_lane("restart", list(run.restarts), steps, "black"),
+        _rate_lane(run, steps),
     ]
     shown = [lane for lane in found if lane]
     return f'<div class="lanes">{"".join(shown)}</div>' if shown else ""
@@ -165,6 +173,19 @@ def _fraction_lane(title: str, series: Series | None, steps: Axis) -> str:
         )
     mean = float(np.mean(thinned.values)) if len(thinned) else 0.0
     return _lane(title, "".join(boxes), f"{mean:.0%}")
+
+
+def _rate_lane(run: Run, steps: Axis) -> str:
+    """Return a lane with the learning rate from 0 to its highest, where it changes."""
+    rate = learning_rate(run)
+    series = rate[1].finite().thinned(MOST_TICKS) if rate is not None else None
+    if series is None or not len(series) or np.ptp(series.values) == 0:
+        return ""
+    xs, high = WIDTH * steps.place(series.steps), float(series.values.max())
+    ys = 10 * (1 - np.clip(series.values / high, 0, 1)) if high > 0 else np.zeros(len(xs))
+    points = "L".join(f"{x:.1f} {y:.2f}" for x, y in zip(xs, ys, strict=True))
+    path = f'<path class="rate" d="M{xs[0]:.1f} 10L{points}L{xs[-1]:.1f} 10Z"/>'
+    return _lane("rate", path, f"{number(float(series.values[-1]))} at the end")
 
 
 def event_list(events: Sequence[Event]) -> str:

@@ -91,6 +91,17 @@ def test_only_what_differs_is_a_difference():
     assert differences(runs) == {"lr": ["1", "2"], "x": ["5", ""]}
 
 
+def test_what_two_sources_say_alike_is_one_row():
+    settings_of = [{"optimizer": "Adam", "lr": 1}, {"optimizer": "SGD", "lr": 3}]
+    config = "model: {optimizer: %s, lr: %d}"
+    runs = [
+        one("a", config=config % ("adam", 1), about={"settings": settings_of[0]}),
+        one("b", config=config % ("sgd", 2), about={"settings": settings_of[1]}),
+    ]
+    rows = {"model.optimizer": ["adam", "sgd"], "model.lr": ["1", "2"], "settings.lr": ["1", "3"]}
+    assert differences(runs) == rows
+
+
 def apart(bad, good, **more):
     return first_difference([one("a", True, y=bad, **more), one("b", y=good, **more)])
 

@@ -6,11 +6,13 @@ import json
 import re
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers.run_folders import FINDING, falling
 
+from lightning_stab.diagnosis.facts import MEANINGS
 from lightning_stab.reporting.cards import cards, marks_of
 from lightning_stab.reporting.causes import Causes
 from lightning_stab.reporting.chart import Axis, Line, Mark, chart, steps_axis, value_axis
@@ -306,6 +308,7 @@ def test_everything_that_happened_is_told_in_its_order():
         ({"lr": [0.1, 0.0, 0.1]}, []),
         ({"val_loss": [3.0, 1.0, 2.0]}, ["val_loss at its best: 1."]),
         ({"val_loss": [3.0]}, []),
+        ({"val_acc": [0.1, 0.1]}, []),  # it never moved
         ({"val_acc": [0.4, 0.2], "val_loss": [3.0, 1.0]}, ["val_acc at its best: 0.4."]),
     ],
 )
@@ -315,19 +318,31 @@ def test_what_is_worth_a_line_among_the_events(curves, events):
 
 def test_findings_are_among_the_events():
     causes = Causes(
-        ({**FINDING, "step": 7},),
+        ({**FINDING, "step": 7, "since": 6},),
         ({**FINDING, "id": "plateau", "step": 3, "message": "It stands."},),
-        ({**FINDING, "id": "diverged", "step": 9, "message": "It rose."},),
-        ({**FINDING, "id": "dead-units", "step": 1},),
+        (
+            {**FINDING, "id": "diverged", "step": 9, "message": "It rose."},
+            {**FINDING, "id": "loss-spikes", "step": 5, "message": "It jumped."},
+        ),
+        (
+            {**FINDING, "id": "dead-units", "step": 2, "since": 1},
+            {**FINDING, "id": "metric", "withdrawn_at": 8, "explained_by": "bad-initialization"},
+        ),
     )
     assert happened(run_of(), causes) == [
-        (1, "info", "Dead units was withdrawn: it did not hold."),
+        (2, "info", "Dead units, of step 1, was withdrawn: it held no longer."),
         (3, "info", "Plateau. It stands."),
-        (7, "error", "1 Vanishing gradient in net.0. The gradient shrinks by 109.3."),
-        (9, "info", "Diverged. It rose."),
+        (5, "info", "Loss spikes. It jumped."),
+        (6, "error", "1 Vanishing gradient in net.0. The gradient shrinks by 109.3."),
+        (
+            8,
+            "info",
+            "Doubtful metric, of step 5, was withdrawn: Wrong or unlearnable labels explains it.",
+        ),
+        (9, "info", "Diverging loss (follows from 1). It rose."),
     ]
     assert [(m.step, m.text, m.title, m.severity) for m in marks_of(causes)] == [
-        (7, "1", "Vanishing gradient", "error")
+        (6, "1", "Vanishing gradient", "error")
     ]
 
 
@@ -454,13 +469,15 @@ def test_the_tiles_say_what_one_looks_for_first():
         guard__skipped=[0.0, 1.0, 2.0], clip__fraction=[0.0, 0.5, 1.0, nan],
     )  # fmt: skip
     run = Run(None, run.series, began=10.0, ended=100.0)
+    assert "<b>1,200</b><span>steps" in tiles(replace(run, about={"steps": 1200}))
+    assert "<b>3</b><span>last" in tiles(replace(run, about={"steps": "<b>"}))
     found = re.findall(r"<div><b>(.*?)</b><span>(.*?)</span></div>", tiles(run))
     assert found == [
-        ("1", "train_loss"), ("0.5", "val_loss"), ("0.8", "val_acc"), ("3", "steps"),
+        ("1", "train_loss"), ("0.5", "val_loss"), ("0.8", "val_acc"), ("3", "last logged step"),
         ("1 min 30 s", "time"), ("2", "steps skipped"), ("50%", "clipped"),
     ]  # fmt: skip
     few = re.findall(r"<span>(.*?)</span>", tiles(run_of(train_loss=[1.0])))
-    assert few == ["train_loss", "steps"]
+    assert few == ["train_loss", "last logged step"]
 
 
 def test_metrics_of_one_name_share_a_chart_and_the_rest_is_counted():
@@ -496,6 +513,24 @@ def test_gradient_norm_before_and_after_clipping_and_the_usual_ratios():
     alone = gradients_and_updates(run_of(clip__norm_before=[1.0, 2.0]), Axis(0, 1), ())
     assert ">total<" in alone
     assert "after" not in alone
+
+
+def test_a_rate_that_never_changes_is_a_sentence():
+    drawn = rate_and_precision(run_of(lr__group0=[0.1, 0.1]), Axis(0, 1), ())
+    assert drawn == "<p><code>lr/group0</code> was 0.1 in every step.</p>"
+    assert lanes(run_of(lr__group0=[0.1, 0.1]), steps_axis(10)) == ""
+
+
+def test_a_rate_that_changes_has_a_lane_from_0_to_its_highest():
+    drawn = lanes(run_of(lr__group0=[0.2, 0.1]), steps_axis(10))
+    assert 'd="M0.0 10L0.0 0.00L100.0 5.00L100.0 10Z"' in drawn
+    assert "0.1 at the end" in drawn
+
+
+def test_an_axis_without_a_value_has_no_numbers():
+    drawn = chart("Loss", [Line("loss", series([nan, nan]))], steps_axis(10))
+    assert '<div class="y"></div>' in drawn
+    assert '<div class="y"><span' in chart("Loss", [Line("loss", series([1, nan]))], steps_axis(10))
 
 
 def test_each_groups_learning_rate_and_the_loss_scale():
@@ -538,11 +573,18 @@ def test_a_card_shows_the_evidence_that_broke_its_threshold():
         "learnt": {"value": 0.5, "sign": "is", "threshold": 1.0, "name": "other"},
     }}  # fmt: skip
     drawn = card(finding, run_of(train_loss=falling(11)))
-    assert "<th>spikes<td>3<td>above 2 <code>many_spikes</code>" in drawn
+    row = f"<th>{MEANINGS['spikes']}<td>3<td>above 2 <code>many_spikes</code>"
+    assert row in html.unescape(drawn)
     assert "learnt" not in drawn
     assert "<b>Loss</b>" in drawn
     assert "since step 5" in drawn
+    assert "found at" not in drawn
+    assert "since step 2, found at step 5" in card({**finding, "since": 2}, run_of())
     assert "from the start" in card({**finding, "step": 0, "layers": []}, run_of())
+    flag = {"value": 1.0, "sign": ">", "threshold": 0.5, "name": "flag_set"}
+    assert "evidence" not in card({**finding, "evidence": {"spikes": flag}}, run_of())
+    own = {"evidence": {"<b>": {"value": 1.0, "threshold": 0.5}}}
+    assert "<th>&lt;b&gt;<td>1<td>" in card({**finding, **own}, run_of())
     assert "the whole run" in card({**finding, "layers": []}, run_of())
 
 
@@ -575,6 +617,13 @@ def test_the_gradient_over_depth_at_the_finding_and_at_the_end():
         ("step 4", [1, 2, 3], [1, 0.1, 0.01]), ("step 9", [1, 2, 3], [None] * 3),
     ]  # fmt: skip
     assert (about["x"], about["log"]) == ([1.0, 3.0], True)
+    assert "threshold <b>10⁻⁷</b>" in drawn  # of the last hidden layer's 0.1, 10^-6
+
+
+@pytest.mark.parametrize(("losses", "heading"), [([nan, nan], "Gradient norm"), ([1, nan], "Loss")])
+def test_values_that_are_not_finite_are_drawn_up_to_where_they_begin(losses, heading):
+    run = Run(None, {"train_loss": series(losses), "grad_norm/total": series([1.0, 1e9, nan])})
+    assert f"<b>{heading}</b>" in card({**FINDING, "id": "non-finite", "evidence": {}}, run)
 
 
 def test_what_is_worth_knowing_is_one_list():

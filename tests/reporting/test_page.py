@@ -56,7 +56,7 @@ def sick(folder):
     layers = {f"net.{i}": 10.0 ** (i - 9) for i in range(10)}
     rows = [(s, {f"grad_norm/{n}": v for n, v in layers.items()}) for s in range(0, 60, 5)]
     write_packed(folder, rows, suffix=".g")
-    (folder / "findings.json").write_text(json.dumps({"findings": [FINDING]}))
+    (folder / "findings.json").write_text(json.dumps({"findings": [{**FINDING, "since": 2}]}))
     return folder
 
 
@@ -64,7 +64,7 @@ def test_a_sick_run_says_what_is_wrong_where_since_when_and_what_to_do(tmp_path)
     page = page_of(sick(tmp_path))
     state, text = verdict(page)
     assert state == "error"
-    assert "Vanishing gradient in net.0, since step 5" in text
+    assert "Vanishing gradient in net.0, since step 2" in text
     assert "WeightInitialization" in text
     assert page.count('<article class="card error">') == 1
     assert "class_path: lightning_stab.WeightInitialization" in page
@@ -104,8 +104,11 @@ def test_an_exception_is_in_the_verdict(tmp_path):
 def test_a_withdrawn_finding_has_no_card(tmp_path):
     write_curves(tmp_path, {"train_loss": falling()})
     write_record(tmp_path, "diagnosis/findings", [{**FINDING, "state": "raised"}], step=5)
-    write_record(tmp_path, "diagnosis/findings", [{**FINDING, "state": "withdrawn"}], step=9)
+    withdrawn = {**FINDING, "state": "withdrawn", "withdrawn_at": 9, "explained_by": "labels"}
+    write_record(tmp_path, "diagnosis/findings", [withdrawn], step=9)
     page = page_of(tmp_path)
+    assert "Wrong or unlearnable labels</b> explains it" in page
+    assert "<span>step 9</span>" in page
     assert verdict(page)[0] == "ok"
     assert "was withdrawn" in page
 
@@ -115,7 +118,7 @@ def test_what_an_alarm_explains_has_no_card_of_its_own(tmp_path):
     (tmp_path / "findings.json").write_text(json.dumps({"findings": [FINDING]}))
     page = page_of(tmp_path)
     assert page.count('<article class="card') == 1
-    assert "Diverged" in page  # among what happened when
+    assert "Diverging loss" in page  # among what happened when
 
 
 def hostile(folder):

@@ -95,7 +95,10 @@ def test_csv_logs_are_read(tmp_path):
 
 def test_the_only_run_below_a_folder_is_taken_and_several_are_named(tmp_path):
     write_curves(tmp_path / "version_0", {"loss": [1.0]})
+    write_curves(tmp_path / "version_0" / "outcome", {"outcome/healthy": [1.0]})
     assert read_run(tmp_path).folder.name == "version_0"
+    (event_file,) = (tmp_path / "version_0").glob("events*")
+    assert read_run(event_file).folder.name == "version_0"  # a log file stands for its folder
     write_curves(tmp_path / "version_1", {"loss": [1.0]})
     with pytest.raises(NoRunError, match="version_1"):
         read_run(tmp_path)

@@ -11,6 +11,7 @@ from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, in
 from lightning_stab.callbacks._trainer.logging import summary_writer
 from lightning_stab.callbacks._trainer.places import reporting
 from lightning_stab.callbacks.report.precision import is_scaled
+from lightning_stab.reporting.run import OUTCOME
 
 # Regular expressions, which TensorBoard looks for at the beginning of a tag; the loss first.
 LAYOUT: Mapping[str, Any] = {
@@ -53,7 +54,6 @@ FILLED_BY: Mapping[str, set[str]] = {
     "skipped and rewound steps": {"StepGuard"},
     "findings (1 info, 2 warning, 3 error)": {"TrainingDoctor"},
 }
-FOLDER = "outcome"  # beside the run's event file: a file's first hyperparameters hide later ones
 
 
 def layout_for(trainer: Trainer) -> dict[str, dict[str, Any]]:
@@ -84,7 +84,8 @@ def log_outcome(
 
             records: Any = summary.hparams  # torch gives it no types
 
-            with SummaryWriter(f"{folder}/{FOLDER}") as writer:
+            # not beside the run's event file: a file's first hyperparameters hide later ones
+            with SummaryWriter(f"{folder}/{OUTCOME}") as writer:
                 for record in records(dict(settings), dict(outcome)):
                     writer._get_file_writer().add_summary(record)
                 for tag, value in outcome.items():

@@ -16,7 +16,7 @@ from lightning_stab.arguments import integer, options_from
 from lightning_stab.callbacks._trainer.exceptions import call_after_exception
 from lightning_stab.callbacks._trainer.fit_state import is_validating_fit
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
-from lightning_stab.callbacks._trainer.logging import log_step, tensorboard_writers
+from lightning_stab.callbacks._trainer.logging import log_step, num_steps, tensorboard_writers
 from lightning_stab.callbacks._trainer.media import (
     log_figure,
     log_file,
@@ -207,7 +207,8 @@ class StabilityReport(Callback, options=ReportOptions):
             done = []
             with reporting(trainer, "`StabilityReport` cannot say what the callbacks did"):
                 done = about.what_was_done(trainer)
-            self._note(trainer, ended=ended, failure=failure[:2000], callbacks=done)
+            end = {"ended": ended, "failure": failure[:2000], "steps": num_steps(trainer)}
+            self._note(trainer, **end, callbacks=done)
             self._write(trainer, at_end=True)
             self._notices.tell(trainer, ended, failure or "The fit is done.")
             self._say(trainer, done)
