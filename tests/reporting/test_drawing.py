@@ -334,11 +334,7 @@ def test_findings_are_among_the_events():
         (3, "info", "Plateau. It stands."),
         (5, "info", "Loss spikes. It jumped."),
         (6, "error", "1 Vanishing gradient in net.0. The gradient shrinks by 109.3."),
-        (
-            8,
-            "info",
-            "Doubtful metric, of step 5, was withdrawn: Wrong or unlearnable labels explains it.",
-        ),
+        (8, "info", "Doubtful metric, of step 5, was withdrawn: Bad initialisation explains it."),
         (9, "info", "Diverging loss (follows from 1). It rose."),
     ]
     assert [(m.step, m.text, m.title, m.severity) for m in marks_of(causes)] == [
