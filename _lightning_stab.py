@@ -54,6 +54,7 @@ COMMANDS = {  # what each does, and an example
         "compare runs/version_0 runs/version_1",
     ),
 }
+PAGES = ("report", "compare")  # commands that need no torch
 HELP = """\
 usage: lightning-stab COMMAND [options]
 
@@ -81,9 +82,31 @@ def main() -> None:
     answered = answer(words)
     if answered is not None:
         raise SystemExit(answered)
+    if words[0] in PAGES and words[1:] not in (["--help"], ["-h"]):
+        raise SystemExit(_write_page(words))
     from lightning_stab.cli import main as run
 
     run(words)
+
+
+def _write_page(words: Sequence[str]) -> int:
+    """Run a command that reads nothing but logs, without torch and Lightning."""
+    from lightning_stab.errors import StabError
+
+    arguments = [word for word in words[1:] if word != "--debug"]
+    try:
+        if words[0] == "compare":
+            from lightning_stab.cli.compare import compare
+
+            return compare(arguments)
+        from lightning_stab.cli.report import report
+
+        return report(arguments)
+    except StabError as error:
+        if "--debug" in words:
+            raise
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return 2
 
 
 def attach() -> list[object]:

@@ -1,6 +1,6 @@
 """``python -m lightning_stab``: the command line."""
 
-from lightning_stab.cli import main
+from _lightning_stab import main
 
 if __name__ == "__main__":
     main()

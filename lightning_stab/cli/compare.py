@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lightning_stab.cli.parser import plain_parser
-from lightning_stab.cli.report import write_page
+from lightning_stab.cli.report import plain_parser, write_page
 from lightning_stab.reporting import NoRunError, read_run
 from lightning_stab.reporting.compare import comparison_page, comparison_text, judged
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import os
 import re
@@ -132,16 +131,6 @@ class StabArgumentParser(LightningArgumentParser):
         if own is None:
             sys.stderr.write(f"All options: {name} --help\n")
         self.exit(2)
-
-
-def plain_parser(command: str) -> argparse.ArgumentParser:
-    """Return a parser for a command that builds no module, with its sentence and its example."""
-    what, example = COMMANDS[command]
-    return argparse.ArgumentParser(
-        prog=f"{PROGRAM} {command}",
-        description=f"{what}\n\nexample: {PROGRAM} {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def _own_callbacks() -> str:

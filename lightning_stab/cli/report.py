@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pathlib import Path
 
-from lightning_stab.cli.parser import plain_parser
+from _lightning_stab import COMMANDS, PROGRAM
 from lightning_stab.errors import StabError
 from lightning_stab.reporting import NoRunError, read_run, report_page
 from lightning_stab.reporting.causes import causes_of, is_alarm, verdict_of
 
 WATCH_SECONDS = 10.0
+
+
+def plain_parser(command: str) -> argparse.ArgumentParser:
+    """Return a parser for a command that builds no module, with its sentence and its example."""
+    what, example = COMMANDS[command]
+    return argparse.ArgumentParser(
+        prog=f"{PROGRAM} {command}",
+        description=f"{what}\n\nexample: {PROGRAM} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 class OutputError(StabError):
@@ -72,5 +83,6 @@ def write_page(path: Path, page: str) -> None:
 def _state(run_dir: str) -> list[tuple[str, int]]:
     """Return the sizes of the logs, by which new ones are noticed."""
     names = ("events.out.tfevents.*", "metrics.csv", "findings.json", "run.json")
-    files = [p for name in names for p in Path(run_dir).rglob(name)]
+    folder = Path(run_dir) if Path(run_dir).is_dir() else Path(run_dir).parent
+    files = [p for name in names for p in folder.rglob(name)]
     return sorted((str(p), p.stat().st_size) for p in files)

@@ -1,5 +1,8 @@
 """`lightning-stab report` and `compare`: a page, a sentence, an exit code."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from helpers.run_folders import falling, write_curves
@@ -43,6 +46,33 @@ def test_what_is_no_run_is_one_sentence(tmp_path, capsys):
     assert "at least two" in capsys.readouterr().err
 
 
+WITHOUT_TORCH = """
+import sys
+from _lightning_stab import main
+try:
+    main()
+finally:
+    print([name for name in ("torch", "lightning") if name in sys.modules])
+"""
+
+
+def test_pages_are_made_without_torch(tmp_path):
+    def script(*words):
+        command = [sys.executable, "-c", WITHOUT_TORCH, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    write_curves(tmp_path / "a", {"train_loss": falling()})
+    write_curves(tmp_path / "b", {"train_loss": SICK})
+    done = script("report", "b")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "[]")
+    done = script("compare", "a", "b")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]")
+    assert "1 of 2 runs failed" in done.stdout
+    refused = script("report", "missing")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "NoRunError" in script("report", "missing", "--debug").stderr
+
+
 def test_watch_writes_the_page_again_as_the_logs_grow(tmp_path, monkeypatch, capsys):
     write_curves(tmp_path, {"train_loss": falling()}, suffix=".1")
     moments = iter([lambda: None, lambda: write_curves(tmp_path, {"val_loss": SICK}, suffix=".2")])
@@ -55,7 +85,8 @@ def test_watch_writes_the_page_again_as_the_logs_grow(tmp_path, monkeypatch, cap
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lightning_stab.cli.report.time.sleep", sleep)
-    called("report", str(tmp_path), "--watch", "--interval", "3")
+    (log,) = tmp_path.glob("events*")  # a log file stands for its folder
+    called("report", str(log), "--watch", "--interval", "3")
     assert capsys.readouterr().out.count("report.html") == 2
     assert "val_loss" in (tmp_path / "report.html").read_text()
 

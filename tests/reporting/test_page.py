@@ -182,7 +182,7 @@ LARGE = """
 import pathlib, resource, sys, time
 start = time.process_time()
 sys.argv = ["lightning-stab", "report", "."]
-from lightning_stab.cli import main
+from _lightning_stab import main
 try:
     main()
 except SystemExit:
