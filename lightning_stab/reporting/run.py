@@ -44,7 +44,7 @@ class Run:
         gradient_check: what `gradient_check.json` holds.
         restarts: the steps at which a later file of the run begins.
         began: seconds since 1970.
-        ended: seconds since 1970.
+        seconds: how long something was logged, without the time before a restart.
         notes: what could not be read, a sentence each.
     """
 
@@ -59,7 +59,7 @@ class Run:
     gradient_check: Mapping[str, Any] = field(default_factory=dict)
     restarts: tuple[int, ...] = ()
     began: float | None = None
-    ended: float | None = None
+    seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -103,7 +103,7 @@ def read_run(folder: Path | str) -> Run:
     findings = _findings(saved.get("findings"), lists)
     about = _objects(text for _, text in texts.pop(RUN, []))
     hidden = {t for t, plugin in plugins.items() if plugin not in ("text", "scalars")}
-    times = [t for e in events for t in (e.began, e.ended) if t is not None]
+    times = [e.began for e in events if e.began is not None]
     return Run(
         folder=root,
         series={t: s for t, s in series.items() if not t.startswith(OLD_FACTS)},
@@ -116,7 +116,7 @@ def read_run(folder: Path | str) -> Run:
         gradient_check=_json(root / "gradient_check.json"),
         restarts=restarts,
         began=min(times, default=None),
-        ended=max(times, default=None),
+        seconds=_duration([(e.began, e.ended) for e in events if e.began and e.ended]),
         notes=tuple(notes),
     )
 
@@ -129,7 +129,7 @@ def _run_folder(root: Path) -> Path:
     if _holds_logs(root):
         return root
     folders = {p.parent for name in (EVENT_FILES, CSV_FILE) for p in root.rglob(name)}
-    below = sorted(p for p in folders if p.name != OUTCOME or p.parent not in folders)
+    below = sorted(p for p in folders if not _is_outcome(p, folders))
     if len(below) == 1:
         return below[0]
     found = ", ".join(str(p) for p in below[:8]) + (" ..." if len(below) > 8 else "")
@@ -137,6 +137,11 @@ def _run_folder(root: Path) -> Path:
         f"`RUN_DIR` must hold the logs of one run (event files or {CSV_FILE}), got {str(root)!r}, "
         + (f"with {len(below)} runs below it. Name one of them: {found}" if below else "with none.")
     )
+
+
+def _is_outcome(folder: Path, folders: set[Path]) -> bool:
+    is_of_a_run = folder.parent in folders or (folder.parent / "run.json").is_file()
+    return folder.name == OUTCOME and is_of_a_run
 
 
 def _event_files(root: Path) -> list[Path]:
@@ -156,6 +161,20 @@ def _joined(events: list[Events]) -> tuple[dict[str, Series], tuple[int, ...]]:
         for tag, new in each.scalars.items():
             series[tag] = continued(series[tag], new) if tag in series else new
     return series, tuple(restarts)
+
+
+def _duration(spans: list[tuple[float, float]]) -> float:
+    """Return the length of the union of (begin, end) in seconds, of files written at once too.
+
+    Example:
+        >>> _duration([(0.0, 10.0), (5.0, 12.0), (100.0, 103.0)])
+        15.0
+    """
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(end - max(begin, until), 0.0)
+        until = max(until, end)
+    return total
 
 
 def _texts(events: list[Events]) -> dict[str, list[tuple[int, str]]]:

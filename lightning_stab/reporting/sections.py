@@ -43,8 +43,8 @@ def tiles(run: Run) -> str:
     taken = run.about.get("steps")
     known = isinstance(taken, int) and not isinstance(taken, bool)
     found.append(("steps", f"{taken:,}") if known else ("last logged step", f"{run.last_step:,}"))
-    if run.began is not None and run.ended is not None and run.ended > run.began:
-        found.append(("time", duration(run.ended - run.began)))
+    if run.seconds > 0:
+        found.append(("time", duration(run.seconds)))
     if "guard/skipped" in run.series or skipped_steps(run):
         found.append(("steps skipped", f"{len(skipped_steps(run)):,}"))
     clipped = run.series.get("clip/fraction")

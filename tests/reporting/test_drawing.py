@@ -464,7 +464,7 @@ def test_the_tiles_say_what_one_looks_for_first():
         train_loss=[2.0, 1.0, nan], val_loss=[3.0, 0.5], val_acc=[0.1, 0.8],
         guard__skipped=[0.0, 1.0, 2.0], clip__fraction=[0.0, 0.5, 1.0, nan],
     )  # fmt: skip
-    run = Run(None, run.series, began=10.0, ended=100.0)
+    run = Run(None, run.series, seconds=90.0)
     assert "<b>1,200</b><span>steps" in tiles(replace(run, about={"steps": 1200}))
     assert "<b>3</b><span>last" in tiles(replace(run, about={"steps": "<b>"}))
     found = re.findall(r"<div><b>(.*?)</b><span>(.*?)</span></div>", tiles(run))

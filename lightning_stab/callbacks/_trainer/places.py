@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from weakref import WeakKeyDictionary
 
 from lightning.fabric.utilities.cloud_io import get_filesystem
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_stab.callbacks._trainer.ranks import broadcast
 
 # whose `save_dir` is that of all runs
+LOGS = ("events.out.tfevents.*", "*.csv", "*.json", "*.yaml")  # what a report is made from
 SHARED = ("WandbLogger", "MLFlowLogger", "CometLogger", "NeptuneLogger")
 
 _said: WeakKeyDictionary[Trainer, set[str]] = WeakKeyDictionary()
@@ -59,6 +61,19 @@ def log_folder(trainer: Trainer) -> str | None:
     parts = (logger.name, logger.version) if is_shared else ()
     told = broadcast(trainer, [str(part) for part in parts if part not in (None, "")])
     return "/".join([os.fspath(folder), *told])
+
+
+@contextmanager
+def local_copy(folder: str) -> Iterator[str]:
+    """Give a local folder with the logs of a remote one, for a while; a local one as it is."""
+    if "://" not in folder:
+        yield folder
+        return
+    files, root = get_filesystem(folder), folder.rstrip("/")
+    with TemporaryDirectory() as local:
+        for path in (found for name in LOGS for found in files.glob(f"{root}/{name}")):
+            files.get_file(path, f"{local}/{path.rpartition('/')[2]}")
+        yield local
 
 
 def write_file(trainer: Trainer, path: str, content: bytes) -> bool:

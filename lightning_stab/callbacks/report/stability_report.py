@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lightning_stab.arguments import integer, options_from
 from lightning_stab.callbacks._trainer.exceptions import call_after_exception
 from lightning_stab.callbacks._trainer.fit_state import is_validating_fit
-from lightning_stab.callbacks._trainer.lightning_classes import Callback
+from lightning_stab.callbacks._trainer.lightning_classes import Callback, inherits
 from lightning_stab.callbacks._trainer.logging import log_step, num_steps, tensorboard_writers
 from lightning_stab.callbacks._trainer.media import (
     log_figure,
@@ -25,11 +25,16 @@ from lightning_stab.callbacks._trainer.media import (
     log_record,
     log_table,
 )
-from lightning_stab.callbacks._trainer.places import log_folder, reporting, write_file
+from lightning_stab.callbacks._trainer.places import (
+    local_copy,
+    log_folder,
+    reporting,
+    write_file,
+)
 from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.callbacks.report import about
 from lightning_stab.callbacks.report.dashboard import layout_for, log_outcome
-from lightning_stab.callbacks.report.event_file import EventFile
+from lightning_stab.callbacks.report.event_file import READABLE, EventFile
 from lightning_stab.callbacks.report.figures import run_figures
 from lightning_stab.callbacks.report.notices import Notices, resolve
 from lightning_stab.callbacks.report.precision import ScalerWatch
@@ -217,26 +222,30 @@ class StabilityReport(Callback, options=ReportOptions):
     def _write(self, trainer: Trainer, *, at_end: bool) -> None:
         """Make the page from what lies in the folder."""
         folder = self._folder
-        if folder is None or "://" in folder:
-            if folder is not None:
-                rank_zero_warn(
-                    f"`StabilityReport` cannot read the logs in {folder!r}: copy them to a local"
-                    " folder and call `lightning-stab report` there."
-                )
+        if folder is None:
+            return
+        if "://" in folder and not any(inherits(each, *READABLE) for each in trainer.loggers):
+            rank_zero_warn(
+                f"`StabilityReport` writes no page into {folder!r}: no logger leaves logs there"
+                " that it can read. Add a `CSVLogger` with that `save_dir`."
+            )
             return
         with reporting(trainer, "`StabilityReport` cannot make its page"):
             for writer in tensorboard_writers(trainer):
                 writer.flush()
             for logger in trainer.loggers:
                 logger.save()
-            run = read_run(folder)
-            page = report_page(run)
-            path = f"{folder}/{FILE_NAME}"
-            if write_file(trainer, path, page.encode()):
-                self.path = path
-            self._send(trainer, run, at_end=at_end)
+            with local_copy(folder) as local:
+                run = replace(read_run(local), folder=Path(folder))
+                page = report_page(run)
+                path = f"{folder}/{FILE_NAME}"
+                if write_file(trainer, path, page.encode()):
+                    self.path = path
+                if local != folder:  # for loggers that take files
+                    Path(local, FILE_NAME).write_text(page, "utf-8")
+                self._send(trainer, run, Path(local, FILE_NAME), at_end=at_end)
 
-    def _send(self, trainer: Trainer, run: Run, *, at_end: bool) -> None:
+    def _send(self, trainer: Trainer, run: Run, page: Path, *, at_end: bool) -> None:
         """Send figures, and at the end page, findings and outcome, to the loggers."""
         for name, figure in run_figures(run).items():
             log_figure(trainer, f"stability_report/{name}", figure, log_step(trainer))
@@ -252,13 +261,13 @@ class StabilityReport(Callback, options=ReportOptions):
         if rows:
             log_table(trainer, "stability_report/findings", columns, rows)
         if self.path is not None:
-            log_file(trainer, "stability_report/page", Path(self.path))
+            log_file(trainer, "stability_report/page", page)
         outcome = {"outcome/healthy": float(not is_alarm(run, causes))}
         for tag in learning_curves(run.series).losses[:2]:
             values = run.series[tag].finite().values
             outcome |= {f"outcome/{tag}": float(values[-1])} if len(values) else {}
         settings = self._about.get("settings", {})
-        log_outcome(trainer, str(run.folder), settings, outcome)
+        log_outcome(trainer, str(self._folder), settings, outcome)
 
     def _say(self, trainer: Trainer, done: list[list[str]]) -> None:
         if not self.options.verbose:

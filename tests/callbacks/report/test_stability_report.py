@@ -6,6 +6,7 @@ import logging
 import re
 from types import SimpleNamespace
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -177,6 +178,30 @@ def constant_net():
     for parameter in module.parameters():
         torch.nn.init.constant_(parameter, 0.1)
     return module
+
+
+@pytest.fixture
+def bucket():
+    files = fsspec.filesystem("memory")
+    yield files
+    files.rm("/seen", recursive=True)
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+def test_a_remote_folder_gets_its_page(bucket, kind):
+    report = StabilityReport(verbose=False)
+    fit(kind("memory://seen", name="", version=""), GradientMonitor(2), report)
+    page = bucket.cat_file(report.path).decode()
+    assert report.path.startswith("memory://seen")
+    assert "loss" in page
+    assert "grad_norm/total" in page or "Gradient norm" in page
+
+
+def test_a_remote_folder_without_logs_that_can_be_read_is_named():
+    report = StabilityReport()
+    with pytest.warns(UserWarning, match="no logger leaves logs there"):
+        fit(WandbLogger("memory://seen"), report)
+    assert report.path is None
 
 
 def test_without_a_logger_a_sentence_says_that_there_is_no_page(tmp_path):
