@@ -101,7 +101,8 @@ def verdict_of(run: Run, causes: Causes) -> Verdict:
     )
     short = next((f for f in causes.remarks if f["id"] == "too-short"), None)
     advice = sentence(short["advice"][0]) if short else ""
-    headline = "Healthy, and still improving at the end" if short else "Healthy"
+    headline = "Healthy" if run.diagnosed else "Healthy by its curves"
+    headline += ", and still improving at the end" if short else ""
     return Verdict("ok", headline, f"{outcome(run)} {by}", advice)
 
 

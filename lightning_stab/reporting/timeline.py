@@ -99,7 +99,8 @@ def _rates(run: Run) -> Iterator[Event]:
     if rate is None or len(rate[1]) < 2:
         return
     tag, series = rate
-    before = float(series.values[0])
+    above = series.values[series.values > 0]
+    before = float(above[0]) if len(above) else 0.0  # a warm-up may begin at 0
     changes = []
     for step, value in zip(series.steps[1:].tolist(), series.values[1:].tolist(), strict=True):
         if value > 0 and before > 0 and not 1 / RATE_CHANGE < value / before < RATE_CHANGE:

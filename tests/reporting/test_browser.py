@@ -80,6 +80,18 @@ def test_the_report_is_whole(browser, sick, scheme, width):
     page.close()
 
 
+def test_the_report_prints_dark_on_white_also_from_a_dark_screen(browser, sick):
+    page = browser.new_page()
+    page.emulate_media(media="print", color_scheme="dark")
+    page.goto((sick / "report.html").as_uri())
+    for element, is_bright in (("body", True), (".tiles", False)):
+        name = "backgroundColor" if is_bright else "color"
+        script = f"getComputedStyle(document.querySelector('{element}')).{name}"
+        red = int(page.evaluate(script).split("(")[1].split(",")[0])
+        assert (red > 128) == is_bright
+    page.close()
+
+
 def test_values_zoom_and_hiding(browser, sick):
     page, errors, _ = opened(browser, sick / "report.html")
     plot = page.locator("#loss figure.chart .plot").first

@@ -305,6 +305,7 @@ def test_everything_that_happened_is_told_in_its_order():
         ({"lr": [0.1, 0.051]}, []),  # less than a halving
         ({"lr": [0.1, 0.2]}, ["lr from 0.1 to 0.2."]),
         ({"lr": [0.1]}, []),
+        ({"lr": [0.0, 0.1, 0.2]}, ["lr from 0.1 to 0.2."]),  # a warm-up from 0
         ({"lr": [0.1, 0.0, 0.1]}, []),
         ({"val_loss": [3.0, 1.0, 2.0]}, ["val_loss at its best: 1."]),
         ({"val_loss": [3.0]}, []),

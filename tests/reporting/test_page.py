@@ -83,7 +83,9 @@ def test_a_healthy_run_says_so(tmp_path):
 
 def test_without_a_doctor_the_page_does_not_promise_what_nobody_looked_for(tmp_path):
     write_curves(tmp_path, {"train_loss": falling()})
-    assert "No TrainingDoctor looked further" in verdict(page_of(tmp_path))[1]
+    text = verdict(page_of(tmp_path))[1]
+    assert "Healthy by its curves" in text
+    assert "No TrainingDoctor looked further" in text
 
 
 @pytest.mark.parametrize("curves", [{"weights/size": [1.0, 2.0]}, {}])
