@@ -102,6 +102,9 @@ class StabArgumentParser(LightningArgumentParser):
     debug = False  # whether errors are raised, with their tracebacks
     output: Any = None  # the standard output of the command line
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **settings})  # half a name is a mistake
+
     def format_help(self, *args: Any) -> str:
         """Return the help; usage that names every option before it is explained is left out."""
         command = self.prog.split()[-1]
@@ -134,10 +137,19 @@ class StabArgumentParser(LightningArgumentParser):
         self.exit(2)
 
 
+class _PlainParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say in one sentence what is wrong with the words of the command line."""
+        said = f"{self.prog}: {sentence(message, self)}\nAll options: {self.prog} --help\n"
+        sys.stderr.write(said)
+        self.exit(2)
+
+
 def plain_parser(command: str) -> argparse.ArgumentParser:
     """Return a parser for a command that builds no module, with its sentence and its example."""
     what, example = COMMANDS[command]
-    return argparse.ArgumentParser(
+    return _PlainParser(
+        allow_abbrev=False,
         prog=f"{PROGRAM} {command}",
         description=f"{what}\n\nexample: {PROGRAM} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
