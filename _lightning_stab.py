@@ -55,6 +55,7 @@ COMMANDS = {  # what each does, and an example
     ),
 }
 PAGES = ("report", "compare")  # commands that need no torch
+OPTIONS = ("--help", "--version", "--config", "--print_completion")  # before a command
 HELP = """\
 usage: lightning-stab COMMAND [options]
 
@@ -172,11 +173,16 @@ def answer(words: Sequence[str]) -> int | None:
         text = _kept_help(first)
         sys.stdout.write(text)
         return 0 if text else None
-    if first.startswith("-") or first in COMMANDS:
+    word, is_option = first.split("=")[0], first.startswith("-")
+    if word in COMMANDS or word in OPTIONS:
         return None
-    near = get_close_matches(first, COMMANDS, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(COMMANDS)}."
-    sys.stderr.write(f"{PROGRAM}: there is no command {first!r}. {hint}\n")
+    known = OPTIONS if is_option else COMMANDS
+    near = get_close_matches(word, known, n=1)
+    if is_option and not near:
+        return None
+    hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}."
+    kind = "option" if is_option else "command"
+    sys.stderr.write(f"{PROGRAM}: there is no {kind} {word!r}. {hint}\n")
     return 2
 
 

@@ -1,4 +1,4 @@
-"""What MkDocs is told about this project: pages outside docs/, and notebooks.
+"""What MkDocs has to know of this project: pages outside docs/, and notebooks.
 
 The benchmarks' results, ARCHITECTURE.md and others stand beside what they describe. They become
 pages of the site under the path that they have in the project, and links to them are kept right.

@@ -9,11 +9,10 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from argparse import ArgumentParser
 from collections.abc import Collection, Iterator
 from importlib import import_module
 from typing import Any
-
-from jsonargparse import ArgumentParser
 
 from lightning_stab.arguments import did_you_mean
 
@@ -27,7 +26,7 @@ def sentence(message: str, parser: ArgumentParser) -> str:
     """Return a mistake in one sentence, or the message where nothing better is known.
 
     Args:
-        message: what jsonargparse says.
+        message: what argparse or jsonargparse says.
         parser: that of the command, which knows the names of the options.
     """
     for reading in _READINGS:
@@ -46,6 +45,21 @@ def _unknown_option(message: str, parser: ArgumentParser) -> str:
         return f"{word!r} is not understood: every option begins with `--`."
     options = [name for name in parser._option_string_actions if not name.endswith("+")]
     return f"there is no option `{word}`.{did_you_mean(word, options)}"
+
+
+def _missing(message: str, parser: ArgumentParser) -> str:
+    """Read argparse's own words about what is not there or is no number."""
+    required = re.search(r"^the following arguments are required: (.*)", message)
+    if required:
+        return f"{required[1]} is missing."
+    value = re.search(r"^argument (\S+): (?:expected .*|invalid (\w+) value: (.*))", message)
+    if value is None:
+        return ""
+    if value[2] is None:
+        return f"`{value[1]}` needs a value."
+    return (
+        f"`{value[1]}` must be {_WORDS.get(value[2], f'of the type {value[2]}')}, got {value[3]}."
+    )
 
 
 def _unknown_key(message: str, parser: ArgumentParser) -> str:
@@ -179,6 +193,7 @@ def _known_classes(message: str) -> Iterator[str]:
 
 _READINGS = (
     _unknown_option,
+    _missing,
     _unknown_key,
     _no_file,
     _wrong_value_in_class,

@@ -101,6 +101,9 @@ class StabArgumentParser(LightningArgumentParser):
     debug = False  # whether errors are raised, with their tracebacks
     output: Any = None  # the standard output of the command line
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **settings})  # half a name is a mistake
+
     def format_help(self, *args: Any) -> str:
         """Return the help; usage that names every option before it is explained is left out."""
         command = self.prog.split()[-1]

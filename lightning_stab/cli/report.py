@@ -6,8 +6,10 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from _lightning_stab import COMMANDS, PROGRAM
+from lightning_stab.cli.mistakes import sentence
 from lightning_stab.errors import StabError
 from lightning_stab.reporting import NoRunError, read_run, report_page
 from lightning_stab.reporting.causes import causes_of, is_alarm, verdict_of
@@ -15,13 +17,22 @@ from lightning_stab.reporting.causes import causes_of, is_alarm, verdict_of
 WATCH_SECONDS = 10.0
 
 
+class _PlainParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say in one sentence what is wrong with the words of the command line."""
+        said = f"{self.prog}: {sentence(message, self)}\nAll options: {self.prog} --help\n"
+        sys.stderr.write(said)
+        self.exit(2)
+
+
 def plain_parser(command: str) -> argparse.ArgumentParser:
     """Return a parser for a command that builds no module, with its sentence and its example."""
     what, example = COMMANDS[command]
-    return argparse.ArgumentParser(
+    return _PlainParser(
         prog=f"{PROGRAM} {command}",
         description=f"{what}\n\nexample: {PROGRAM} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 

@@ -13,9 +13,9 @@ STATES = ("raised", "confirmed", "withdrawn")  # of a finding, in the course of 
 SHOWN_LAYERS = 3  # that a text names; of the others it says how many there are
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
-    """One measured number beside the threshold that it broke.
+    """One measured number beside the threshold that it broke; an unknown one equals another.
 
     Attributes:
         value: what was measured; of several layers the worst.
@@ -28,6 +28,16 @@ class Evidence:
     sign: str
     threshold: float
     name: str
+
+    def _known(self) -> tuple[float | str | None, ...]:
+        values = (self.value, self.sign, self.threshold, self.name)
+        return tuple(None if value != value else value for value in values)
+
+    def __eq__(self, other: object) -> bool:
+        return self._known() == other._known() if isinstance(other, Evidence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._known())
 
 
 @dataclass(frozen=True)

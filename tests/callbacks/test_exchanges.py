@@ -83,11 +83,16 @@ def counted(ways, sharded):
 
 
 @pytest.mark.parametrize(
-    "sharded",
-    [pytest.param(False, id="ddp", marks=pytest.mark.full), pytest.param(True, id="fsdp2")],
+    ("sharded", "world"),
+    [
+        pytest.param(False, 2, id="ddp", marks=pytest.mark.full),
+        pytest.param(True, 2, id="fsdp2"),
+        pytest.param(False, 4, id="ddp-4", marks=pytest.mark.full),
+        pytest.param(True, 4, id="fsdp2-4", marks=pytest.mark.full),
+    ],
 )
-def test_a_step_exchanges_what_docs_scaling_says(sharded, tmp_path):
-    for bare, *rows in run_ranks(counted, tmp_path, list(WAYS), sharded):
+def test_a_step_exchanges_what_docs_scaling_says(sharded, world, tmp_path):
+    for bare, *rows in run_ranks(counted, tmp_path, list(WAYS), sharded, world=world):
         for row in rows:
             way = row["way"]
             verdict = {VERDICT: 1} if way in GUARDED else {}

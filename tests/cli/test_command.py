@@ -288,6 +288,7 @@ def test_what_the_user_can_put_right_is_one_sentence(capsys, words, sentence):
 
 
 MISTAKES = {
+    "--versoin": "there is no option '--versoin'. Did you mean '--version'?",
     "fti": "there is no command 'fti'. Did you mean 'fit'?",
     "fit --model.depht=3": "MLPClassifier has no argument `depht`. Did you mean 'depth'?",
     "fit --model.depth=x": "`--model.depth` must be an integer, got 'x'.",
@@ -306,6 +307,12 @@ MISTAKES = {
     "fit --model=nowhere.Module": "nowhere.Module cannot be imported: no module named 'nowhere'.",
     "fit --model=torch.nn.Lineer": "has no attribute 'Lineer'. Did you mean 'Linear'?",
     "fit --optimizer=SDG": "no class 'SDG' is known. Did you mean 'SGD'?",
+    "fit --trainer.max_epoch=3": "Did you mean '--trainer.max_epochs'?",
+    "fit --trainer.max_epochs": "`--trainer.max_epochs` needs a value.",
+    "report --watc nowhere": "there is no option `--watc`. Did you mean '--watch'?",
+    "report": "lightning-stab report: RUN_DIR is missing.",
+    "report nowhere --interval=often": "`--interval` must be a number, got 'often'.",
+    "compare a b --outptu=x": "there is no option `--outptu`. Did you mean '--output'?",
     "fit --trainr.max_epochs=3": "there is no option `--trainr.max_epochs`. Did you mean",
     "fit more": "'more' is not understood: every option begins with `--`.",
     "diagnose --stepp=3": "there is no option `--stepp`. Did you mean '--steps'?",

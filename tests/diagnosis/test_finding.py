@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 from helpers.diagnosis_moments import EVERY_RULE, moment, reported
@@ -65,3 +65,15 @@ def test_a_finding_is_frozen():
         finding.severity = "error"
     with pytest.raises(FrozenInstanceError):
         Evidence(math.pi, ">", 1.0, "x").value = 2.0
+
+
+def test_unknown_numbers_are_equal_and_known_ones_are_compared():
+    """A dataclass compares NaN by identity up to Python 3.12, and by value from 3.13 on."""
+    unknown = [Evidence(float("nan"), "not>", 3.0, "late") for _ in range(2)]
+    assert unknown[0] == unknown[1]
+    assert len({*unknown}) == 1
+    known = Evidence(1.0, "not>", 3.0, "late")
+    assert known == Evidence(1.0, "not>", 3.0, "late") != unknown[0]
+    for other in (("value", 2.0), ("sign", ">"), ("threshold", 4.0), ("name", "early")):
+        assert known != replace(known, **dict([other]))
+    assert known != (1.0, "not>", 3.0, "late")

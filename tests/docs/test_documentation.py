@@ -5,6 +5,8 @@ from pathlib import Path
 
 from helpers.cases import for_each
 
+from docs import badges
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "benchmarks", "examples")
 PAGES = sorted([*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))])
@@ -29,3 +31,7 @@ def test_the_callbacks_have_a_page_each():
         page = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() + ".md"
         assert f"docs/{page}" in (ROOT / "README.md").read_text()
         assert (ROOT / "docs" / page).read_text().startswith(f"# {name}")
+
+
+def test_the_badges_are_those_of_the_project():
+    assert badges.PICTURE.read_text() == badges.drawn(), "run: python docs/badges.py"

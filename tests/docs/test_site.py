@@ -30,8 +30,8 @@ def test_the_versions_and_names_of_the_readme_are_those_of_the_project():
     lowest = re.search(r'"torch>=([\d.]+)', project)[1]
     lightning = re.search(r'"lightning>=([\d.]+)', project)[1]
     pythons = re.findall(r"Programming Language :: Python :: (3\.\d+)", project)
-    assert f"Python {pythons[0]} to {pythons[-1]} · torch {lowest} or later" in readme
-    assert f"· Lightning {lightning} · typed · Apache-2.0" in readme
+    assert f"![Python {pythons[0]} to {pythons[-1]}, torch {lowest} or later" in readme
+    assert f", Lightning {lightning}, types mypy --strict, licence Apache-2.0]" in readme
 
 
 def test_the_readme_counts_the_faults():

@@ -1,4 +1,4 @@
-"""Two processes that train together on gloo: ONE way to start them, for every distributed test.
+"""Two processes or more that train together on gloo: ONE way to start them, for all tests.
 
 They meet in a store of the test's own process, for which the system chooses the port.
 """
@@ -26,26 +26,27 @@ AFTER_A_FAILURE = 60
 WORLD = 2
 
 
-def run_ranks(function, folder, *arguments):
-    """Call a function of a test's module in two processes; return what each rank reported.
+def run_ranks(function, folder, *arguments, world=WORLD):
+    """Call a function of a test's module in several processes; return what each rank reported.
 
     Args:
         function: at the top of its module; it may call `report`.
-        folder: an empty one, where both ranks work.
+        folder: an empty one, where all ranks work.
         arguments: what the function is called with.
+        world: how many ranks there are.
     """
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     program = (inspect.getfile(function), function.__name__, arguments)
     ranks = [
-        SERVER.Process(target=_call_on_rank, args=(rank, store.port, folder, *program))
-        for rank in range(WORLD)
+        SERVER.Process(target=_call_on_rank, args=(rank, world, store.port, folder, *program))
+        for rank in range(world)
     ]
     for rank in ranks:
         rank.start()
     _join(ranks)
-    outputs = [_output(folder, rank).read_text()[-5000:] for rank in range(WORLD)]
-    assert [rank.exitcode for rank in ranks] == [0] * WORLD, "\n".join(outputs)
-    lines = [_reports(folder, rank).read_text().splitlines() for rank in range(WORLD)]
+    outputs = [_output(folder, rank).read_text()[-5000:] for rank in range(world)]
+    assert [rank.exitcode for rank in ranks] == [0] * world, "\n".join(outputs)
+    lines = [_reports(folder, rank).read_text().splitlines() for rank in range(world)]
     return [[json.loads(line) for line in each] for each in lines]
 
 
@@ -66,7 +67,7 @@ def process_group(number, seconds):
     faulthandler.dump_traceback_later(seconds, exit=True)
     store = torch.distributed.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]))
     store = torch.distributed.PrefixStore(f"group {number}", store)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank(), world_size=WORLD)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank(), world_size=world())
     try:
         yield
     finally:
@@ -77,6 +78,11 @@ def process_group(number, seconds):
 def rank():
     """Return the number of this process."""
     return int(os.environ["RANK"])
+
+
+def world():
+    """Return how many processes there are, in one of them."""
+    return int(os.environ["WORLD_SIZE"])
 
 
 def _join(ranks):
@@ -102,7 +108,7 @@ def _reports(folder, number):
     return folder / f"rank-{number}.jsonl"
 
 
-def _call_on_rank(number, port, folder, file, name, arguments):
+def _call_on_rank(number, count, port, folder, file, name, arguments):
     redirect(_output(folder, number))
     faulthandler.dump_traceback_later(SECONDS - 60, exit=True)  # a deadlock shows where it waits
     os.environ.update(
@@ -110,8 +116,8 @@ def _call_on_rank(number, port, folder, file, name, arguments):
         MASTER_PORT=str(port),
         TORCHELASTIC_RUN_ID="test",
         TORCHELASTIC_USE_AGENT_STORE="True",  # the store is there: no rank opens one
-        WORLD_SIZE=str(WORLD),
-        LOCAL_WORLD_SIZE=str(WORLD),
+        WORLD_SIZE=str(count),
+        LOCAL_WORLD_SIZE=str(count),
         GROUP_RANK="0",
         RANK=str(number),
         LOCAL_RANK=str(number),
@@ -135,19 +141,22 @@ def ddp():
 def fsdp2(**arguments):
     """Return the strategy under which `fully_shard` cuts parameters in two."""
     return ModelParallelStrategy(
-        data_parallel_size=WORLD, tensor_parallel_size=1, process_group_backend="gloo", **arguments
+        data_parallel_size=world(),
+        tensor_parallel_size=1,
+        process_group_backend="gloo",
+        **arguments,
     )
 
 
 def fit_on_ranks(module, callbacks=(), data=None, *, strategy=None, **arguments):
     """Fit on both ranks, each with the batches that it is given; return the Trainer."""
-    both = {"strategy": strategy or ddp(), "devices": WORLD, "use_distributed_sampler": False}
+    both = {"strategy": strategy or ddp(), "devices": world(), "use_distributed_sampler": False}
     return fit(module, callbacks, shards() if data is None else data, **{**both, **arguments})
 
 
 def shards(num=12, poison=(), drop=()):
     """Return this rank's own batches; those of ``poison`` hold a NaN on rank 1 alone."""
-    x, y = (tensor[rank() :: WORLD].clone() for tensor in batches(WORLD * num).dataset.tensors)
+    x, y = (tensor[rank() :: world()].clone() for tensor in batches(world() * num).dataset.tensors)
     for place in poison if rank() == 1 else ():
         x[place, 0, 0] = float("nan")
     kept = [i for i in range(num) if i not in drop]

@@ -150,7 +150,7 @@ class GradientCheck(Callback, options=GradientCheckOptions):
 
 
 def _message(report: GradientReport) -> str:
-    """Return what a report that did not pass says: what is wrong, or why it cannot be told."""
+    """Return what a report that did not pass says: what is wrong, or why it cannot be judged."""
     nevertheless = 'To train on nevertheless, use `on_fail="warn"`.'
     if report.skipped:
         return "\n".join([report.summary(), *report.notes, nevertheless])
@@ -161,7 +161,7 @@ def _message(report: GradientReport) -> str:
         parts.append(f"{len(wrong)} of {total} parameters have a wrong gradient:")
         parts += [f"  {describe(record)}" for record in wrong]
     if others:
-        parts.append(f"The gradients of {len(others)} of {total} parameters cannot be told:")
+        parts.append(f"The gradients of {len(others)} of {total} parameters cannot be judged:")
         parts += [f"  {describe(record)}" for record in others]
     where = "Look at the hand-written backward passes between these parameters and the loss."
     return "\n".join([*parts, f"{where} {nevertheless}"])

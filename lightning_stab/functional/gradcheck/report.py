@@ -78,7 +78,7 @@ class GradientReport:
 
     @property
     def failed(self) -> tuple[ParameterRecord, ...]:
-        """The records that do not let the check pass: what is ``wrong``, and what cannot be told.
+        """The records that do not let the check pass: what is ``wrong``, and what cannot be judged.
 
         The latter are ``unchecked``, and ``nondeterministic``.
         """

@@ -459,12 +459,13 @@ class Tuned(Program):
         return torch.optim.SGD(self.parameters(), self.lr)
 
 
-def test_a_finder_that_tries_learning_rates_first_leaves_no_trace():
+def test_a_finder_that_tries_learning_rates_first_leaves_no_trace(tmp_path):
     """It saves and restores the state of every callback before the fit begins."""
     used = doctor()
     examined(Faulty(), watcher=used)
     finder = LearningRateFinder(num_training_steps=20)
-    fit(Tuned(zero_net()), [finder, used], learnable(), enable_checkpointing=True)
+    saves = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    fit(Tuned(zero_net()), [finder, used], learnable(), **saves)
     assert [(f.id, f.step) for f in used.findings] == [("bad-initialization", 0)]
 
 
