@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lightning_stab.callbacks._hooks.compiled import compiled_parts
 from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
 from lightning_stab.callbacks._trainer.step import OptimizerStep
+from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
 from lightning_stab.functional.names import plain_name
 
@@ -48,10 +48,11 @@ class OutputLayer:
             if found & own:
                 if not seen and not self._has_said_declared:
                     self._has_said_declared = True
-                    rank_zero_info(
+                    say(
+                        step.trainer,
                         "`GradientClipping`: the layers were not seen running (compiled or"
                         f" functional code); the last one declared, {name!r}, counts as the output"
-                        " layer and is not clipped. Name others with `exclude`."
+                        " layer and is not clipped. Name others with `exclude`.",
                     )
                 return found
         return set()

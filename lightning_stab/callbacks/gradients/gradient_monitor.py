@@ -160,7 +160,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         if not self._is_full(log_step(trainer)):
             return
         if self._wants("depth"):
-            self._depth.start(pl_module)
+            self._depth.start(trainer, pl_module)
         if self._wants("noise_scale") and trainer.accumulate_grad_batches > 1:
             self._noise.start_batch(batch)
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 from torch.nn import Parameter
@@ -23,6 +22,7 @@ from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe, first_and_
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, named
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
+from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.functional.gradient_statistics import (
     by_layer,
     change_and_size,
@@ -188,7 +188,7 @@ class DepthProfile:
         """Whether hooks are on."""
         return self._probe is not None
 
-    def start(self, module: LightningModule) -> None:
+    def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Put the hooks on; say once which compiled parts are passed over."""
         self.stop()
         self._probe = LayerProbe()
@@ -196,9 +196,10 @@ class DepthProfile:
         compiled = say_compiled(self._probe.compiled)
         if compiled and not self._is_reported:
             self._is_reported = True
-            rank_zero_info(
+            say(
+                trainer,
                 f"`GradientMonitor`: {compiled}; the layers inside are left out of the gradient's"
-                " profile over depth."
+                " profile over depth.",
             )
 
     def stop(self) -> LayerProbe | None:

@@ -10,7 +10,7 @@ from weakref import WeakSet
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.exceptions import call_after_exception
@@ -277,7 +277,7 @@ class BestWeightsEarlyStopping(EarlyStopping):
             if self._weights:
                 self._report(trainer, f"The run was ended by {type(exception).__name__}")
         except Exception as error:  # of any kind: the one that ended the run is to be reported
-            rank_zero_info(f"The best weights could not be restored: {error}")
+            say(trainer, f"The best weights could not be restored: {error}")
         self._weights.discard()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
