@@ -400,3 +400,17 @@ def test_a_run_that_ends_by_itself_says_so():
     assert callback.summary.startswith(
         "The run ended by itself after 3 checks; the best was check 3"
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "values"), [("min", [5, 4.9, 4.2, 4.1, 4.1]), ("max", [5, 5.1, 5.8, 5.9, 5.9])]
+)
+def test_what_can_be_read_of_it_is_what_can_be_read_of_lightnings_class(mode, values):
+    given = {"mode": mode, "min_delta": 0.5, "patience": 2}
+    ours, lightnings = stopping(**given), EarlyStopping("val_loss", **given)
+    fit(values, ours)
+    fit(values, lightnings)
+    for name in ("best_score", "min_delta", "mode", "monitor", "patience", "stopped_epoch",
+                 "stopping_reason", "wait_count"):  # fmt: skip
+        assert getattr(ours, name) == getattr(lightnings, name), name
+    assert (ours.best_score, ours.wait_count) == (values[2], 2)

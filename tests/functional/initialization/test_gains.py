@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lightning_stab.functional.activation_kinds import CATALOGUE
 from lightning_stab.functional.initialization import structured
+from lightning_stab.functional.initialization.auto import _at_depth
 from lightning_stab.functional.initialization.gains import ScalarFunction, preceding_of
 from lightning_stab.functional.initialization.structured import (
     Structure,
@@ -170,3 +172,34 @@ def test_the_balanced_gain_of_a_straight_line_undoes_its_slope(depth):
     gain, deviation = ScalarFunction(lambda x: 0.25 * x).balance(depth)
     assert gain == pytest.approx(4.0)
     assert deviation < 1e-6 * depth
+
+
+def test_the_measured_gains_and_those_between_the_measured_depths():
+    measured = {name: row.balanced_gains for name, row in CATALOGUE.items() if row.balanced_gains}
+    assert measured == {
+        "selu": ((1, 1.0), (20, 1.0), (50, 0.93), (100, 0.85)),
+        "elu": ((1, 1.245),),
+        "sigmoid": ((1, 4.4),),
+        "tanh": ((1, 1.25), (50, 1.25), (200, 1.1)),
+    }
+    for name, depth, gain in (
+        ("tanh", 1, 1.25), ("tanh", 50, 1.25), ("tanh", 100, 1.175), ("tanh", 200, 1.1),
+        ("tanh", 900, 1.1), ("elu", 7, 1.245), ("selu", 20, 1.0), ("selu", 100, 0.85),
+        ("selu", 35, 1 - 0.07 * math.log(35 / 20) / math.log(50 / 20)),
+    ):  # fmt: skip
+        assert _at_depth(measured[name], depth) == pytest.approx(gain), (name, depth)
+
+
+def test_the_gains_that_no_module_shows():
+    z = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
+    weight = torch.exp(-z * z / 2) / torch.exp(-z * z / 2).sum()
+    quick = CATALOGUE["quick_gelu"].gain
+    assert quick**2 * (weight * (z * torch.sigmoid(1.702 * z)) ** 2).sum() == pytest.approx(1)
+    # with torch's defaults
+    assert preceding_of(nn.CELU()).gain == preceding_of(nn.ELU()).gain
+    assert preceding_of(nn.Softplus()).gain == pytest.approx(math.sqrt(2))
+    assert preceding_of(nn.LeakyReLU()).gain == pytest.approx(math.sqrt(2 / (1 + 1e-4)))
+    assert preceding_of(nn.PReLU()).gain == pytest.approx(math.sqrt(2 / (1 + 1 / 16)))
+    assert preceding_of(nn.RReLU()).gain == pytest.approx(math.sqrt(2 / (1 + (11 / 48) ** 2)))
+    for name in ("softshrink", "hardshrink", "tanhshrink", "threshold"):
+        assert CATALOGUE[name].gain is None
