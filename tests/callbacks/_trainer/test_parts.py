@@ -304,7 +304,8 @@ def test_a_loop_without_a_trainer_answers_what_a_fit_before_its_first_batch_woul
     assert (trainer.num_training_batches, trainer.estimated_stepping_batches) == (math.inf,) * 2
     assert (trainer.accumulate_grad_batches, trainer.loggers, trainer.log_dir) == (1, [], None)
     assert (trainer.num_nodes, trainer.num_devices, trainer.state.fn) == (1, 1, "fit")
-    assert not (trainer.sanity_checking or trainer.barebones)
+    assert not trainer.sanity_checking
+    assert not trainer.barebones
     assert trainer.strategy.root_device == torch.device("cpu")
     assert not trainer.strategy.handles_gradient_accumulation
     assert not trainer.strategy.restore_checkpoint_after_setup
