@@ -9,7 +9,7 @@ from helpers.lightning_twins import RecordingLogger, fit
 from torch import nn
 
 from lightning_stab.callbacks._trainer.device_values import to_host
-from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, UnitFacts
+from lightning_stab.callbacks.doctor.batch_facts import UnitFacts
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions, Targets
 from lightning_stab.callbacks.doctor.module_facts import ModuleFacts
 from lightning_stab.callbacks.doctor.probe import DoctorProbe, ends
