@@ -4,16 +4,18 @@ import math
 
 import pytest
 import torch
-from helpers.doctor_programs import ADAM, Program, doctor, learnable, mlp
+from helpers.doctor_programs import ADAM, Program, learnable, mlp
 from helpers.lightning_twins import RecordingLogger, fit
 from torch import nn
 
+from lightning_stab import TrainingDoctor
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks.doctor.batch_facts import UnitFacts
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions, Targets
 from lightning_stab.callbacks.doctor.module_facts import ModuleFacts
 from lightning_stab.callbacks.doctor.probe import DoctorProbe, ends
 from lightning_stab.callbacks.doctor.state import rows_of
+from lightning_stab.diagnosis.facts import SAMPLED_STEP
 
 
 def probed(module, *inputs, loss=lambda out: out.sum(), backward=True):
@@ -252,19 +254,29 @@ def test_chances_outside_of_nought_and_one_are_impossible_and_the_ends_are_not()
     assert float(losses.measured["impossible_targets"]) == 0.5
 
 
-def facts_logged(**settings):
+class Counting(TrainingDoctor):
+    """Counts how often it diagnoses a sampled step."""
+
+    count = 0
+
+    def _diagnose(self, trainer, moment):
+        self.count += moment == SAMPLED_STEP
+        super()._diagnose(trainer, moment)
+
+
+def watched(**settings):
     logger = RecordingLogger()
-    watcher = doctor(1, log_facts=True)
+    watcher = Counting(every_n_steps=1, print_findings=False, log_facts=True)
     fit(Program(mlp(), optimizer=ADAM), [watcher], learnable(), logger=logger, **settings)
-    named = {n for values in logger.steps.values() for n in values}
-    return watcher, {n for n in named if n.startswith("diagnosis_facts/")}
+    return watcher, {n for n in logger.latest if n.startswith("diagnosis_facts/")}
 
 
-def test_an_accumulated_step_is_measured_like_any_other():
-    (one, plain), (other, accumulated) = facts_logged(), facts_logged(accumulate_grad_batches=4)
-    late = {"gradient_growth_log10", "relapse", "relapse_noise"}  # of more than five steps
+def test_an_accumulated_step_is_measured_like_any_other_and_once():
+    one, plain = watched()
+    other, accumulated = watched(accumulate_grad_batches=2)
+    late = {"gradient_growth_log10", "relapse", "relapse_noise"}  # of more than ten steps
     assert plain - accumulated <= {f"diagnosis_facts/{name}" for name in late}
     assert accumulated <= plain
     assert len(accumulated) > 20
-    # of twenty batches: one in four has a step, of which the first one is not early
-    assert (one._state.steps.early_seen, other._state.steps.early_seen) == (10, 5)
+    assert (one.count, other.count) == (20, 10)  # of twenty batches
+    assert other._state.steps.early_seen == 10
