@@ -650,3 +650,23 @@ def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
     assert restored.facts() == rows.facts()
     rows.add((x, torch.zeros(100)), 1)
     assert rows.pending() == []
+
+
+@pytest.mark.parametrize("size", [29, 30])
+def test_rows_are_compared_from_sixty_on_and_gathered_up_to_three_hundred(size):
+    rows = NeighbourRows()
+    generator = torch.Generator().manual_seed(0)
+
+    def add():
+        rows.add((torch.randn(size, 2, generator=generator), torch.arange(size)), 0)
+
+    add()
+    add()
+    assert bool(rows.pending()) == (size == 30)
+    for _ in range(8):
+        add()
+    assert rows._count == 10 * size
+    assert bool(rows.pending())
+    assert bool(rows._rows) == (size == 29)  # with 300 there are enough
+    add()
+    assert rows._count == (300 if size == 30 else 319)
