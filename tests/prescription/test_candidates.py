@@ -1,5 +1,6 @@
 """Which cures are tried for which program, with which numbers, and how it is told."""
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 import torch
 from helpers.quiet import QUIET
 from lightning.pytorch import LightningModule, Trainer
+from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -470,6 +472,16 @@ def test_the_text_shows_finding_table_sentence_cure_and_code():
     by_hand = str(prescription(replace(RECORD, overlay=None), best=0))
     assert by_hand.endswith("Clip it.\nx = 1")
     assert str(prescription(UNTRIED)).endswith("(val_loss 2).")
+
+
+def test_the_command_to_run_comes_last_and_only_with_a_cure():
+    for found, end in (
+        (prescription(RECORD, UNTRIED, best=0), "trainer: {}\n\nfit [it]\n"),
+        (prescription(UNTRIED), "(val_loss 2).\n"),
+    ):
+        console = Console(file=io.StringIO(), width=120)
+        found.show(console, "fit [it]")
+        assert console.file.getvalue().endswith(end)
 
 
 def test_a_callback_is_added_to_those_that_are_there():

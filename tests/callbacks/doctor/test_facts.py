@@ -431,6 +431,16 @@ def test_the_first_steps_and_every_fiftieth_of_the_first_500_are_sampled():
     assert early == list(range(10))
 
 
+def test_the_largest_values_are_those_of_the_first_500_batches_and_of_every_eighth_then(
+    monkeypatch,
+):
+    seen = []
+    monkeypatch.setattr(InputPeaks, "add", lambda self, batch: seen.append(now[-1]))
+    now = []
+    sampled((now.append(step) or step for step in range(490, 540)), lambda step: 0.1)
+    assert seen == [*range(490, 500), *[s for s in range(500, 540) if (s + 1) % 8 == 0]]
+
+
 def test_early_updates_are_those_after_the_warm_up():
     early = sampled(range(40), lambda step: 0.1 * min(step, 8))[1]
     assert early == list(range(9, 19))

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_stab import BestWeightsEarlyStopping
+from lightning_stab.callbacks.stopping import best_weights_early_stopping
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 
 NAN = math.nan
@@ -392,6 +393,16 @@ def test_the_sentence_is_logged(tmp_path):
     assert events.Scalars("stopping/best_step")[0].value == 8
     tensor = events.Tensors("stopping/summary/text_summary")[0].tensor_proto
     assert tensor.string_val[0].decode() == callback.summary
+
+
+def test_why_a_run_ended_is_said_once_and_in_one_sentence(monkeypatch):
+    said = []
+    monkeypatch.setattr(best_weights_early_stopping, "rank_zero_info", said.append)
+    for values in ([5, 3, 4, 4, 4], [5, 4]):
+        callback = stopping(patience=2)
+        fit(values, callback)
+        assert said.pop() == callback.summary
+        assert said == []
 
 
 def test_a_run_that_ends_by_itself_says_so():
