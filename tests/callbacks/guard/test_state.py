@@ -24,8 +24,12 @@ class Trainer(SimpleNamespace):
 def made(optimizer=Own, automatic=True, optimizers=1, **options):
     module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     module.automatic_optimization = automatic
-    trainer = Trainer(lightning_module=module, lr_scheduler_configs=[],
-                      precision_plugin=Trainer(scaler=None), optimizers=[None] * optimizers)  # fmt: skip
+    trainer = Trainer(
+        lightning_module=module,
+        lr_scheduler_configs=[],
+        precision_plugin=Trainer(scaler=None),
+        optimizers=[None] * optimizers,
+    )
     state = GuardState(trainer, module, GuardOptions(**{"on_nonfinite": "skip", **options}))
     return state, trainer, module, optimizer(module.parameters(), lr=0.1)
 
