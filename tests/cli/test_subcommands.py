@@ -212,6 +212,16 @@ def test_a_checkpoint_must_be_there_unless_it_is_a_word_or_an_address():
             after_parsing("test", Bare(), object(), ckpt_path=path)._find_checkpoint()
 
 
+def test_after_a_fit_it_is_said_where_the_run_is(monkeypatch):
+    said = []
+    monkeypatch.setattr("lightning_stab.cli.parser.rank_zero_info", said.append)
+    for loggers, folder in (([], "runs/a"), ([1], None), ([1], "runs/a")):
+        cli = after_parsing("fit", Bare())
+        cli.trainer = SimpleNamespace(loggers=loggers, log_dir=folder)
+        cli.after_fit()
+    assert said == [f"The run is in runs/a. To see it: {tensorboard_command('runs/a')}"]
+
+
 def test_only_untrained_weights_are_warned_about(recwarn):
     after_parsing("test", Bare(), ckpt_path="best").before_test()
     assert not recwarn

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_stab.diagnosis import Facts, Finding
 from lightning_stab.diagnosis.cures import estimates
 from lightning_stab.diagnosis.finding import Evidence
+from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.prescription.candidate import Candidate
 from lightning_stab.prescription.candidates import candidates_for
 from lightning_stab.prescription.judgement import compare
@@ -502,3 +503,31 @@ def test_a_callback_is_added_to_those_that_are_there():
     assert bare.overlay == {"trainer": {"callbacks+": [{"class_path": "a.B"}]}}
     assert Candidate("x", "", "Do.", trainer={"a": 1}).overlay == {"trainer": {"a": 1}}
     assert Candidate("x", "", "Do.").overlay is None
+
+
+def test_a_function_returns_the_parts_or_changes_the_module_in_place():
+    def with_change(change):
+        return Candidate("mine", "", "Do.", change=change)
+
+    parts = ("m", ("d",), {"max_epochs": 1})
+    assert with_change(lambda *given: None).applied(*parts) == parts
+    assert with_change(lambda m, d, a: (m + "!", d, {})).applied(*parts) == ("m!", ("d",), {})
+    for wrong in (("m", ()), ["m", (), {}], ("m", (), {}, 1), "abc", 3):
+        with pytest.raises(InvalidArgumentError, match=f"got {type(wrong).__name__} from 'mine'"):
+            with_change(lambda *given, wrong=wrong: wrong).applied(*parts)
+    assert with_change(lambda *given: None).overlay is None
+
+
+def test_two_cures_become_one_in_the_order_in_which_they_work():
+    guard = Candidate("guard", "plateau", "Guard.", callbacks=(("a.Guard", {"x": 1}),), code=("a",))
+    rate = Candidate("rate", "x", "Slower.", callbacks=(("b.OptimizerSettings", {"lr": 0.1}),),
+                     trainer={"max_epochs": 9}, code=("b",), length=2.0)  # fmt: skip
+    both = guard.with_other(rate)
+    assert (both.id, both.for_finding, both.what) == ("guard+rate", "plateau", "Guard. Slower.")
+    assert [path for path, _ in both.callbacks] == ["b.OptimizerSettings", "a.Guard"]
+    assert (both.trainer, both.code, both.length) == ({"max_epochs": 9}, ("a", "b"), 2.0)
+    change = Candidate("mine", "", "Do.", change=lambda *given: None)
+    other = Candidate("longer", "", "Do.", trainer={"max_epochs": 5})
+    for first, second in ((guard, guard), (rate, other), (guard, change), (change, guard)):
+        assert first.with_other(second) is None
+    assert guard.with_other(other).length == 1.0
