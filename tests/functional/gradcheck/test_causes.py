@@ -22,10 +22,8 @@ def node(function, distance, *parameters):
 
 
 def test_a_node_has_what_is_asked_of_it_here():
-    assert {"name", "function", "distance", "parameters"} <= {
-        *CustomNode.__dataclass_fields__,
-        *dir(CustomNode),
-    }
+    known = {*CustomNode.__dataclass_fields__, *dir(CustomNode)}
+    assert {"name", "function", "distance", "parameters"} <= known
 
 
 class A:
