@@ -20,6 +20,7 @@ from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.prescription.candidate import Candidate
 from lightning_stab.prescription.candidates import candidates_for
 from lightning_stab.prescription.judgement import compare
+from lightning_stab.prescription.prescribe import _progress
 from lightning_stab.prescription.prescription import CureRecord, Prescription
 from lightning_stab.prescription.search import Search
 from lightning_stab.prescription.survey import Survey, Surveyor, fingerprint
@@ -531,3 +532,21 @@ def test_two_cures_become_one_in_the_order_in_which_they_work():
     for first, second in ((guard, guard), (rate, other), (guard, change), (change, guard)):
         assert first.with_other(second) is None
     assert guard.with_other(other).length == 1.0
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_progress_counts_trials_and_is_shown_on_a_terminal_alone(is_terminal, monkeypatch):
+    monkeypatch.setattr(Console, "is_terminal", property(lambda self: is_terminal))
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    progress = _progress()
+    with progress as (report, total):
+        (task,) = progress._progress.tasks
+        assert (task.completed, task.total) == (0, None)
+        assert task.description == "watching the program as it is"
+        total(5)
+        report("one")
+        report("two")
+        assert (task.completed, task.total, task.description) == (2, 5, "two")
+        assert progress._progress.disable != is_terminal
+        assert progress._progress.live.is_started == is_terminal
+    assert not progress._progress.live.is_started

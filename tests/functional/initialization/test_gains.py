@@ -14,6 +14,7 @@ from lightning_stab.functional.initialization.auto import _at_depth
 from lightning_stab.functional.initialization.gains import ScalarFunction, preceding_of
 from lightning_stab.functional.initialization.structured import (
     Structure,
+    draw_gates_,
     draw_structured_,
     fast_orthogonal,
     orthogonal,
@@ -203,3 +204,22 @@ def test_the_gains_that_no_module_shows():
     assert preceding_of(nn.RReLU()).gain == pytest.approx(math.sqrt(2 / (1 + (11 / 48) ** 2)))
     for name in ("softshrink", "hardshrink", "tanhshrink", "threshold"):
         assert CATALOGUE[name].gain is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "blocks"),
+    [
+        (nn.LSTM(5, 8, proj_size=4), "weight_hr_l0", 1), (nn.LSTM(5, 8), "weight_hh_l0", 4),
+        (nn.GRU(5, 8), "weight_hh_l0", 3), (nn.RNN(5, 8), "weight_hh_l0", 1),
+        (nn.LSTMCell(5, 8), "weight_hh", 4), (nn.GRUCell(5, 8), "weight_ih", 3),
+        (nn.RNNCell(5, 8), "weight_hh", 1),
+    ],
+)  # fmt: skip
+def test_each_gate_has_an_orthogonal_block_of_its_own(layer, name, blocks):
+    weight = getattr(layer, name).detach()
+    draw_gates_(layer, name, weight, seeded())
+    for block in weight.chunk(blocks):
+        rows, columns = block.shape
+        gram = block @ block.T if rows <= columns else block.T @ block
+        torch.testing.assert_close(gram, gram[0, 0] * torch.eye(len(gram)), rtol=0, atol=1e-5)
+    assert len(weight.chunk(blocks)) == blocks
