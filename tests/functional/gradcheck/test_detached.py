@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from lightning_stab.functional.gradcheck import Problem, check_problem
+from lightning_stab.functional.gradcheck.check import CheckSettings
 from lightning_stab.functional.gradcheck.custom_functions import Depth
 from lightning_stab.functional.gradcheck.detached import DetachedValues, DetachReplay
 
@@ -13,9 +14,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Converting a tensor with require
 INDEX = torch.tensor([[1, 2], [4, 1]])
 
 
-def verdicts(program, *tensors):
+def verdicts(program, *tensors, **settings):
     module = nn.ParameterList([nn.Parameter(t.double()) for t in tensors])
-    report = check_problem(Problem(module, lambda on_loss: on_loss(program(*module))))
+    problem = Problem(module, lambda on_loss: on_loss(program(*module)))
+    report = check_problem(problem, CheckSettings(**settings))
     return {r.name: r.verdict for r in report.parameters}, report, module
 
 
@@ -58,7 +60,8 @@ def test_what_depends_on_a_parameter_through_a_constant_alone_is_a_stop_of_its_g
         (lambda w: 0 * w.sum() + w.detach().sum() * 0, "zero"),
         (lambda w: 0 * w.detach().sum() + torch.ones(1, requires_grad=True).sum(), "unused"),
     ):
-        assert verdicts(program, start)[0] == {"0": verdict}
+        for coordinates in (None, "all", 2):
+            assert verdicts(program, start, coordinates=coordinates)[0] == {"0": verdict}
 
 
 def passed(values, function, *args, replay=False):
