@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from jsonargparse import ArgumentError
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -14,7 +15,7 @@ from lightning_stab import StabilityReport, StepGuard, TrainingDoctor
 from lightning_stab.cli import prescribe as prescribing
 from lightning_stab.cli import report as reporting
 from lightning_stab.cli.diagnose import DiagnoseCLI, _EndAfter
-from lightning_stab.cli.parser import StabCLI, without_treat
+from lightning_stab.cli.parser import StabArgumentParser, StabCLI, without_treat
 from lightning_stab.cli.prescribe import FromWords, PrescribeCLI
 from lightning_stab.cli.run_folder import (
     ConfigSaver,
@@ -337,3 +338,25 @@ def test_a_fit_of_no_steps_is_no_diagnosis():
     with pytest.raises(ConflictError, match="There must be steps to watch"):
         cli.watch()
     assert fitted == [{"datamodule": None, "ckpt_path": None}]
+
+
+def test_a_mistake_of_the_words_names_the_help_and_one_of_an_argument_does_not(capsys):
+    parser = StabArgumentParser(prog="lightning-stab fit")
+    for error, lines in (
+        (None, ["lightning-stab fit: so it is", "All options: lightning-stab fit --help"]),
+        (
+            ValueError("x"),
+            ["lightning-stab fit: so it is", "All options: lightning-stab fit --help"],
+        ),
+        (ConflictError("It cannot."), ["lightning-stab fit: It cannot."]),
+    ):
+        with pytest.raises(SystemExit) as end:
+            parser.error("so it is", error)
+        assert end.value.code == 2
+        assert capsys.readouterr().err.splitlines() == lines
+    parser.exit_on_error = False
+    with pytest.raises(ArgumentError, match="so it is"):
+        parser.error("so it is")
+    parser.exit_on_error, parser.debug = True, True
+    with pytest.raises(ArgumentError, match="so it is"):
+        parser.error("so it is")

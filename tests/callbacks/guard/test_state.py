@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_stab import StepGuard
 from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.callbacks.guard import state as guarding
 from lightning_stab.callbacks.guard.options import GuardOptions
@@ -255,3 +256,28 @@ def test_a_deferred_step_is_read_once():
     assert module[1].running_mean.tolist() == [1.0, 1.0]
     assert state.take_deferred() == "a deferred step"
     assert state.take_deferred() is None
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "accepted", "settled", "kept"),
+    [([], 99, 0, 0), ([1], 48, 0, 0), ([1], 49, 1, 0), ([1], 50, 1, 1)],
+)
+def test_a_verdict_on_its_way_is_waited_for_only_where_a_snapshot_is_due(
+    snapshots, accepted, settled, kept, monkeypatch
+):
+    guard, calls = StepGuard("skip", snapshot_every_n_steps=50), []
+    schedules = SimpleNamespace(note_advanced=lambda: calls.append("advanced"))
+    guard._state = SimpleNamespace(
+        deferred=SimpleNamespace(schedules=schedules), snapshots=snapshots, rewind_due=False,
+        num_accepted_since_snapshot=accepted, end_batch=lambda trainer: False,
+        keep_snapshot=lambda *_: calls.append("kept"),
+    )  # fmt: skip
+    monkeypatch.setattr(guard, "_settle", lambda trainer: calls.append("settled"))
+    monkeypatch.setattr(guard, "_rewind", lambda *_: calls.append("rewound"))
+    trainer = Trainer(callbacks=[guard])
+    guard.on_train_batch_end(trainer, None, None, None, 0)
+    assert calls == ["advanced", *["settled"] * settled, *["kept"] * kept]
+    calls.clear()
+    guard._state.deferred, guard._state.rewind_due = None, True
+    guard.on_train_batch_end(trainer, None, None, None, 1)
+    assert calls == ["rewound"]
