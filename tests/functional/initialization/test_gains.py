@@ -12,6 +12,13 @@ from lightning_stab.functional.activation_kinds import CATALOGUE
 from lightning_stab.functional.initialization import structured
 from lightning_stab.functional.initialization.auto import _at_depth
 from lightning_stab.functional.initialization.gains import ScalarFunction, preceding_of
+from lightning_stab.functional.initialization.passes import (
+    INPUT_RANGE,
+    LSUV,
+    LSUV_CENTERED,
+    RESCALE,
+    _scale_and_shift,
+)
 from lightning_stab.functional.initialization.structured import (
     Structure,
     draw_gates_,
@@ -223,3 +230,19 @@ def test_each_gate_has_an_orthogonal_block_of_its_own(layer, name, blocks):
         gram = block @ block.T if rows <= columns else block.T @ block
         torch.testing.assert_close(gram, gram[0, 0] * torch.eye(len(gram)), rtol=0, atol=1e-5)
     assert len(weight.chunk(blocks)) == blocks
+
+
+def test_a_signal_of_the_inputs_is_left_as_it_is_between_one_half_and_two():
+    def units(std, mean=0.0):
+        return torch.tensor([[mean - std], [mean + std]], dtype=torch.float64)
+
+    for std, healthy in ((0.5, True), (2.0, True), (1.0, True), (0.499, False), (2.001, False)):
+        scale, shift = _scale_and_shift(INPUT_RANGE, units(std))
+        assert scale == pytest.approx(1.0 if healthy else 1 / std)
+        assert shift is None
+        for correction in (LSUV, RESCALE):
+            assert _scale_and_shift(correction, units(std))[0] == pytest.approx(1 / std)
+    scale, shift = _scale_and_shift(LSUV_CENTERED, units(4.0, 3.0))
+    assert (scale, shift.tolist()) == (0.25, [-0.75])
+    for nothing in (units(0.0), units(1e-21), units(1e21)):
+        assert _scale_and_shift(LSUV, nothing)[0] == 1.0
