@@ -53,6 +53,12 @@ class Reach:
                 return sorted(found, key=lambda t: (not t.startswith(own), self._sizes[t], t))
         return []
 
+    def is_run_by_tests(self, path: Path, line: int) -> bool:
+        """Say whether a test runs a line itself, and not only the import of its file does."""
+        by_line = self._lines_of(path)
+        first, last = _around(path, line, heads=True)[0]
+        return any(by_line.get(number) for number in range(first, last + 1))
+
     def _lines_of(self, path: Path) -> dict[int, list[str]]:
         name = path.relative_to(ROOT).as_posix()
         if name not in self._by_line:
@@ -72,10 +78,16 @@ class Reach:
         )
 
 
-def _around(path: Path, line: int) -> list[tuple[int, int]]:
-    """Return the lines of the statements that hold a line, the innermost first, then all."""
+def _around(path: Path, line: int, *, heads: bool = False) -> list[tuple[int, int]]:
+    """Return the lines of the statements that hold a line, the innermost first, then all.
+
+    With ``heads`` a statement with others inside, such as a function, ends where these begin.
+    """
     text = path.read_text()
-    statements = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt))
-    spans = [(node.lineno, node.end_lineno or node.lineno) for node in statements]
-    held = {(first, last) for first, last in spans if first <= line <= last}
-    return [*sorted(held, key=lambda span: span[1] - span[0]), (1, len(text.splitlines()))]
+    held = {(1, len(text.splitlines()))}
+    for node in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)):
+        first, last = node.lineno, node.end_lineno or node.lineno
+        if heads and getattr(node, "body", None):
+            last = max(first, node.body[0].lineno - 1)
+        held |= {(first, last)} if first <= line <= last else set()
+    return sorted(held, key=lambda span: span[1] - span[0])

@@ -5,8 +5,9 @@
 Each fault is planted in a copy of the project, and the gate's tests run there until the first one
 fails: first those of the file's own folder, then those of what imports it, then all. `--near`
 leaves the third round out. `--reach FILE` runs the tests that reach the fault's line instead, those
-of its own folder and the cheapest first, for at most 30 s of CPU; where there is no FILE, one run
-of all tests makes it.
+of its own folder and the cheapest first, for at most 30 s of CPU; for what runs at an import, such
+as a default, those that hold numbers and defaults and those of its folder come before them. Where
+there is no FILE, one run of all tests makes it.
 A fault that changes nothing that can be seen counts as missed until a reader marks it in
 `equivalent.toml`, with the reason; such faults are left out. A stopped run goes on with what the
 JSON lacks. A test that fails without a fault, too, has noticed nothing.
@@ -44,6 +45,8 @@ ELSEWHERE = {
     "functional/initialization": ("tests/callbacks/initialization/test_*.py",),
     "models": ("tests/docs/test_defaults.py",),
 }
+# tests that hold what is set once, when a module is imported: numbers, defaults, rows of tables
+AT_IMPORT = ("tests/test_signatures.py", "tests/diagnosis/test_numbers.py", "tests/docs/test_d*.py")
 MOST_SECONDS = 30  # of CPU for the tests that reach a line; a fault not noticed by then is missed
 
 
@@ -131,6 +134,12 @@ def notices(
     target.write_text(fault.source)
     try:
         chosen = reach.tests_of(fault.path, fault.line) if reach else []
+        if reach and not reach.is_run_by_tests(fault.path, fault.line):
+            tables = [p.relative_to(ROOT).as_posix() for t in AT_IMPORT for p in ROOT.glob(t)]
+            for words in (tables, rounds_for(fault.path)[0]):  # which read what no line of it runs
+                first = first_failure(copy, words, None, MOST_SECONDS)
+                if first:
+                    return first
         if chosen:
             files = sorted({name.partition("::")[0] for name in chosen})
             there = [name for name in files if (copy / name).exists()]

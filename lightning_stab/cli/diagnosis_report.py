@@ -13,8 +13,9 @@ from lightning.pytorch import Trainer
 
 from lightning_stab import TrainingDoctor
 from lightning_stab.callbacks.doctor.report import COLOURS, numbered
-from lightning_stab.diagnosis import IDS, RULES, THRESHOLDS, Facts, Finding
+from lightning_stab.diagnosis import IDS, RULES, THRESHOLDS, Facts, Finding, Rule
 from lightning_stab.diagnosis.finding import SHOWN_LAYERS
+from lightning_stab.diagnosis.rule import Condition
 
 WIDTH = 120  # columns where the output is no terminal
 WIDE = 100  # columns from which the first advice stands in the table too; all follows below
@@ -151,10 +152,12 @@ def _is_too_early(id_: str, facts: Facts, thresholds: Mapping[str, float]) -> bo
     """Say whether every rule of an id asks for more epochs or steps than were watched."""
     limits = {**THRESHOLDS, **thresholds}
     return all(
-        any(
-            c.fact in ("epoch", "step") and not c.holds(getattr(facts, c.fact), limits[c.threshold])
-            for c in rule.conditions
-        )
+        any(not c.holds(getattr(facts, c.fact), limits[c.threshold]) for c in _of_time(rule))
         for rule in RULES
         if rule.id == id_
     )
+
+
+def _of_time(rule: Rule) -> list[Condition]:
+    """Return the conditions that ask for more time; others ask for less, as of a short run."""
+    return [c for c in rule.conditions if c.fact in ("epoch", "step") and c.sign in (">", "not<")]

@@ -179,5 +179,4 @@ class WatchCallback(TrainerCallback):
     def _end(self, error: BaseException | None = None) -> None:
         self._hooks.remove()
         if self.watch is not None and self.watch._trainer.training:
-            kind = None if error is None else type(error)
-            self.watch.__exit__(kind, error, None)
+            self.watch.__exit__(None, error, None)

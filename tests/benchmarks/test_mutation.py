@@ -8,9 +8,17 @@ import pytest
 from coverage import CoverageData
 from helpers.small_runs import numbers
 
+from benchmarks.mutation import run
 from benchmarks.mutation.faults import sites_of
 from benchmarks.mutation.reach import Reach
-from benchmarks.mutation.run import ROOT, equivalent_faults, is_fault, rounds_for, sample
+from benchmarks.mutation.run import (
+    AT_IMPORT,
+    ROOT,
+    equivalent_faults,
+    is_fault,
+    rounds_for,
+    sample,
+)
 from benchmarks.mutation.trial import FirstFailure
 
 TEXT = '''"""A module."""
@@ -143,6 +151,32 @@ def test_what_runs_at_an_import_is_reached_by_what_stands_around_it(reach):
     assert known.tests_of(path, place["early_minimum: int"]) == both
     assert known.tests_of(path, place["BEYOND_ANY_SCALE ="]) == both
     assert known.tests_of(ROOT / "lightning_stab/errors.py", 1) == []
+
+
+def test_what_only_an_import_runs_is_known(reach):
+    known, path, place = reach
+    at_import = ("BEYOND_ANY_SCALE =", "early_minimum: int", "def accept", "def is_spike")
+    assert not any(known.is_run_by_tests(path, place[word]) for word in at_import)
+    assert known.is_run_by_tests(path, place["def accept"] + 2)
+    assert all((ROOT / table).exists() or "*" in table for table in AT_IMPORT)
+
+
+def test_a_default_is_tried_by_the_tests_of_defaults_first(reach, tmp_path, monkeypatch):
+    known, path, place = reach
+    fault = next(s.plant() for s in sites_of(path) if s.line == place["early_minimum: int"])
+    (copy := tmp_path / path.relative_to(ROOT)).parent.mkdir(parents=True)
+    copy.write_text(path.read_text())
+    tried = []
+
+    def first_failure(copy, words, *chosen):
+        tried.append(words)
+        return "FAILED tests/a.py::test_of_defaults" if len(tried) == 1 else ""
+
+    monkeypatch.setattr(run, "first_failure", first_failure)
+    assert run.notices(fault, tmp_path, reach=known).endswith("test_of_defaults")
+    assert len(tried) == 1
+    assert "tests/test_signatures.py" in tried[0]
+    assert copy.read_text() == path.read_text()
 
 
 def test_the_chosen_tests_run_in_their_order_until_the_time_is_over():

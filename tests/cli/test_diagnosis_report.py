@@ -6,8 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_stab.cli.diagnosis_report import Diagnosis, diagnosis, show
-from lightning_stab.diagnosis import Finding
+from lightning_stab.cli.diagnosis_report import (
+    Diagnosis,
+    _is_too_early,
+    _unseen,
+    diagnosis,
+    show,
+)
+from lightning_stab.diagnosis import IDS, Facts, Finding
 
 
 @pytest.mark.parametrize(
@@ -92,3 +98,47 @@ def test_nothing_found_and_how_it_ended(capsys):
         "Nothing wrong was found in 20 optimizer steps, until the fit failed.\n\n"
         "Stopped by OSError: no [room]\n"
     )
+
+
+def too_early(epoch, step, **thresholds):
+    facts = Facts(epoch=epoch, step=step)
+    return {id_ for id_ in IDS if _is_too_early(id_, facts, thresholds)}
+
+
+def test_it_is_too_early_for_what_each_rule_of_an_id_asks_more_time_for():
+    nothing, later = too_early(0.0, 0), too_early(1e9, 10**9)
+    assert later == set()  # nor for what is said of short runs alone
+    # each has a rule that asks for no time at all
+    assert not nothing & {"non-finite", "output-activation", "labels", "dead-units"}
+    assert {"plateau", "oscillating-loss", "validation-data", "batch-size"} <= nothing
+    assert "plateau" in too_early(1e9, 0)
+    assert "plateau" in too_early(0.0, 10**9)
+    short = {"one_epoch": -1.0, "tens_of_steps": -1.0}  # as for a doctor with other numbers
+    assert "validation-data" in nothing
+    assert "validation-data" not in too_early(0.0, 0, **short)
+
+
+def blind(count, ignored=(), learnt=math.nan, optimizers=1, findings=(), time=1e9):
+    facts = Facts(epoch=time, step=int(time), unexplained=learnt)
+    options, validation = SimpleNamespace(ignore=ignored), SimpleNamespace(count=count)
+    state = SimpleNamespace(facts=lambda trainer: facts, validation=validation)
+    doctor = SimpleNamespace(options=options, findings=findings, thresholds={}, _state=state)
+    return list(_unseen(SimpleNamespace(optimizers=[0] * optimizers), doctor))
+
+
+def test_what_a_fit_was_too_short_or_too_unusual_for_is_said():
+    (constant,), (validations,) = blind(2), blind(1, learnt=0.5)
+    assert constant.startswith("What a constant prediction would lose is not known")
+    assert validations.startswith("Fewer than two validations gave a loss or a metric")
+    assert blind(1) == [constant, validations]
+    assert blind(2, learnt=0.5) == []
+    assert blind(0, ignored=["overfitting"], learnt=0.5) == []
+    assert blind(2, optimizers=2) == []  # which is said already
+    broken = Finding("non-finite", "error", 1, (), {}, "So.", ())
+    assert blind(2, findings=[broken]) == []
+
+
+def test_the_ids_for_which_it_is_too_early_are_listed_without_those_that_are_ignored():
+    (sentence,) = blind(2, ["plateau"], learnt=0.5, time=0)
+    listed = sentence.removeprefix("It is too early for: ").partition(". They need")[0].split(", ")
+    assert listed == [id_ for id_ in IDS if id_ in too_early(0.0, 0) - {"plateau"}]

@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_stab.functional import gradient_statistics
 from lightning_stab.functional.gradient_statistics import (
+    _inner,
     by_layer,
     change_and_size,
     copy_entries,
@@ -247,3 +249,32 @@ def test_counts_are_the_same_in_pieces_and_without_the_second_column(monkeypatch
     assert zeros.tolist() == [[3, 0], [1, 0]]
     monkeypatch.setattr(gradient_statistics, "CHUNK", 3)
     assert torch.equal(count_zero_and_nonfinite([values, values[:2]]), whole)
+
+
+class Operators(TorchDispatchMode):
+    """Notes which operators of aten are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_inner_product_of_plain_tensors_needs_no_memory_and_others_are_widened():
+    a, b = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0], [7.0, 8.0]])
+    half, turned = a.half(), a.T.contiguous().T
+    for one, other, is_direct in (
+        (a, b, True), (a, b.double(), False), (half, b, False), (half, half, False),
+        (turned, b, False), (a, b.to_sparse(), False), (a.to_sparse(), b, False),
+    ):  # fmt: skip
+        with Operators() as seen:
+            found = _inner(one, other)
+        assert float(found) == float((one.to_dense().double() * other.to_dense().double()).sum())
+        assert ("dot" in seen.names) == is_direct
+        assert ("mul" in seen.names) != is_direct
+    z = torch.tensor([1 + 2j, 3 - 1j])
+    assert float(_inner(z, z)) == 15.0
+    assert not _inner(z, z).is_complex()

@@ -125,3 +125,27 @@ def test_fixed_numbers_are_uniform():
     numbers = sampling.fixed_numbers(torch.empty(100_000, dtype=torch.float64))
     shares = torch.histc(numbers, 10, -1, 1) / len(numbers)
     assert shares.tolist() == pytest.approx([0.1] * 10, abs=0.005)
+
+
+def test_samples_at_the_very_limits():
+    x = torch.arange(12).reshape(2, 6)
+    for most, few, entries, of_each in (
+        (12, x, x, x),
+        (11, x[::2], x.flatten(), x),  # a stride of 1: 12 // 11; of 2 it shares with a row of 6
+        (6, x[::2], x.flatten(), x),
+        (2, x[::2], x.flatten()[::5], x[:, ::5]),
+        (1, x[::2], x.flatten()[::11], x[:, ::11]),
+        (0, None, x.flatten()[::11], x[:, ::11]),
+    ):
+        if few is not None:
+            assert sampling.few_rows(x, most).tolist() == few.tolist(), most
+        assert sampling.few_entries(x, most).flatten().tolist() == entries.flatten().tolist(), most
+        assert sampling.per_sample(x, most).tolist() == of_each.tolist(), most
+    assert (
+        sampling.few_rows(x, 12) is sampling.few_entries(x, 12) is sampling.per_sample(x, 12) is x
+    )
+    whole, least = 4_194_304, 4_096
+    meta = [torch.empty(n, device="meta") for n in (whole, 1, 64 * 5_000, 64 * 65_537)]
+    assert sampling.sample_sizes(meta[:1]) is None
+    assert sampling.sample_sizes(meta[:2]) == [65_536, least]
+    assert sampling.sample_sizes(meta) == [65_536, least, 5_000, 65_536]

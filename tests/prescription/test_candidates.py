@@ -1,5 +1,6 @@
 """Which cures are tried for which program, with which numbers, and how it is told."""
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -8,15 +9,18 @@ import pytest
 import torch
 from helpers.quiet import QUIET
 from lightning.pytorch import LightningModule, Trainer
+from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_stab.diagnosis import Facts, Finding
 from lightning_stab.diagnosis.cures import estimates
 from lightning_stab.diagnosis.finding import Evidence
+from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.prescription.candidate import Candidate
 from lightning_stab.prescription.candidates import candidates_for
 from lightning_stab.prescription.judgement import compare
+from lightning_stab.prescription.prescribe import _progress
 from lightning_stab.prescription.prescription import CureRecord, Prescription
 from lightning_stab.prescription.search import Search
 from lightning_stab.prescription.survey import Survey, Surveyor, fingerprint
@@ -472,6 +476,16 @@ def test_the_text_shows_finding_table_sentence_cure_and_code():
     assert str(prescription(UNTRIED)).endswith("(val_loss 2).")
 
 
+def test_the_command_to_run_comes_last_and_only_with_a_cure():
+    for found, end in (
+        (prescription(RECORD, UNTRIED, best=0), "trainer: {}\n\nfit [it]\n"),
+        (prescription(UNTRIED), "(val_loss 2).\n"),
+    ):
+        console = Console(file=io.StringIO(), width=120)
+        found.show(console, "fit [it]")
+        assert console.file.getvalue().endswith(end)
+
+
 def test_a_callback_is_added_to_those_that_are_there():
     cure = Candidate("x", "", "Do.", callbacks=(("torch.nn.Flatten", {"start_dim": 2}),),
                      trainer={"max_epochs": 9})  # fmt: skip
@@ -490,3 +504,49 @@ def test_a_callback_is_added_to_those_that_are_there():
     assert bare.overlay == {"trainer": {"callbacks+": [{"class_path": "a.B"}]}}
     assert Candidate("x", "", "Do.", trainer={"a": 1}).overlay == {"trainer": {"a": 1}}
     assert Candidate("x", "", "Do.").overlay is None
+
+
+def test_a_function_returns_the_parts_or_changes_the_module_in_place():
+    def with_change(change):
+        return Candidate("mine", "", "Do.", change=change)
+
+    parts = ("m", ("d",), {"max_epochs": 1})
+    assert with_change(lambda *given: None).applied(*parts) == parts
+    assert with_change(lambda m, d, a: (m + "!", d, {})).applied(*parts) == ("m!", ("d",), {})
+    for wrong in (("m", ()), ["m", (), {}], ("m", (), {}, 1), "abc", 3):
+        with pytest.raises(InvalidArgumentError, match=f"got {type(wrong).__name__} from 'mine'"):
+            with_change(lambda *given, wrong=wrong: wrong).applied(*parts)
+    assert with_change(lambda *given: None).overlay is None
+
+
+def test_two_cures_become_one_in_the_order_in_which_they_work():
+    guard = Candidate("guard", "plateau", "Guard.", callbacks=(("a.Guard", {"x": 1}),), code=("a",))
+    rate = Candidate("rate", "x", "Slower.", callbacks=(("b.OptimizerSettings", {"lr": 0.1}),),
+                     trainer={"max_epochs": 9}, code=("b",), length=2.0)  # fmt: skip
+    both = guard.with_other(rate)
+    assert (both.id, both.for_finding, both.what) == ("guard+rate", "plateau", "Guard. Slower.")
+    assert [path for path, _ in both.callbacks] == ["b.OptimizerSettings", "a.Guard"]
+    assert (both.trainer, both.code, both.length) == ({"max_epochs": 9}, ("a", "b"), 2.0)
+    change = Candidate("mine", "", "Do.", change=lambda *given: None)
+    other = Candidate("longer", "", "Do.", trainer={"max_epochs": 5})
+    for first, second in ((guard, guard), (rate, other), (guard, change), (change, guard)):
+        assert first.with_other(second) is None
+    assert guard.with_other(other).length == 1.0
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_progress_counts_trials_and_is_shown_on_a_terminal_alone(is_terminal, monkeypatch):
+    monkeypatch.setattr(Console, "is_terminal", property(lambda self: is_terminal))
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    progress = _progress()
+    with progress as (report, total):
+        (task,) = progress._progress.tasks
+        assert (task.completed, task.total) == (0, None)
+        assert task.description == "watching the program as it is"
+        total(5)
+        report("one")
+        report("two")
+        assert (task.completed, task.total, task.description) == (2, 5, "two")
+        assert progress._progress.disable != is_terminal
+        assert progress._progress.live.is_started == is_terminal
+    assert not progress._progress.live.is_started

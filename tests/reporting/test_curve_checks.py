@@ -232,6 +232,27 @@ def test_a_metric_holds_within_two_per_cent_of_its_best(late, severity):
 
 
 @pytest.mark.parametrize(
+    ("late", "severity"),
+    [
+        ([0.9, 0.5, 0.5], "info"),  # of few values the last three count,
+        ([0.9, 0.5, 0.5, 0.5], "warning"),
+        ([0.9, *[0.5] * 3, *[0.5] * 8], "warning"),  # of many a quarter
+        ([*[0.2] * 10, 0.9, *[0.5] * 3], "info"),
+        ([*[0.2] * 10, 0.9, *[0.5] * 4], "warning"),
+    ],
+)
+def test_a_metric_holds_by_its_last_values(late, severity):
+    at = found("overfitting", **FAULTS["overfitting"], val_accuracy=[0.2, 0.3, *late])
+    assert at["severity"] == severity
+
+
+def test_of_fewer_than_four_values_of_a_metric_nothing_is_said():
+    for values, severity in (([0.9, 0.9, 0.9], "warning"), ([0.9] * 4, "info")):
+        at = found("overfitting", **FAULTS["overfitting"], val_accuracy=values)
+        assert at["severity"] == severity
+
+
+@pytest.mark.parametrize(
     ("values", "short"),
     [
         ([*np.linspace(2.0, 1.0, 33), *np.linspace(1.0, 0.85, 8)[1:]], True),

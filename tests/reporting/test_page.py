@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from helpers.run_folders import FINDING, falling, write_curves, write_packed, wr
 
 from lightning_stab.reporting import read_run, report_page
 from lightning_stab.reporting.page import LARGEST
+from lightning_stab.reporting.sections import about
 from lightning_stab.reporting.text import cure, number
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>`</style>\u202e'
@@ -235,3 +237,18 @@ def test_a_cure_is_yaml_that_names_the_callback():
 )
 def test_numbers_have_three_digits(value, text):
     assert number(value) == text
+
+
+def test_what_is_known_of_a_run_and_nothing_else_stands_below():
+    def shown(callbacks=None, **known):
+        given = {} if callbacks is None else {"callbacks": callbacks}
+        run = SimpleNamespace(about={**given, **known}, began=None, config="", notes=())
+        return about(run)
+
+    for nothing in (None, [], "a text", {"a": 1}):
+        assert "<table" not in shown(nothing)
+    page = shown([["A", "did it."], ["B"], "C", ["D", "did <that>."]])
+    assert page.count("<tr>") == 2
+    assert "<code>A</code><td>Did it." in page or "<code>A</code><td>did it." in page
+    assert "&lt;that&gt;" in page
+    assert shown(versions={"torch": "2"}, hardware={"cpu": "x"}).count("<tr>") == 2

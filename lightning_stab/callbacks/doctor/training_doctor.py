@@ -118,7 +118,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         log_facts: bool = False,
     ) -> None:
         self.options = options_from(DoctorOptions, locals())
-        self._is_loaded = False
+        self._is_loaded = False  # from a checkpoint, since the last fit
         self._before_end: dict[str, Any] = {}
         self._folder: str | None = None
         self._begin()

@@ -43,6 +43,12 @@ def test_a_missing_metric_is_answered_with_the_likeliest_name(trainer, logged, h
     assert not require_metrics(trainer, ["val_loss"], strict=False, verbose=False)
 
 
+def test_a_missing_metric_is_an_error_unless_it_may_be_missing_and_is_then_passed_over(trainer):
+    with pytest.raises(ConflictError, match="got 'val_loss'"):
+        require_metrics(trainer, ["val_loss"])
+    assert not require_metrics(trainer, ["val_loss"], strict=False)  # a warning would be an error
+
+
 def test_a_metric_that_is_there_is_enough(trainer):
     trainer.callback_metrics["val_loss"] = torch.ones(())
     assert require_metrics(trainer, ["val_loss"], strict=True, verbose=True)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard, TrainingDoctor
-from lightning_stab.callbacks._trainer.step_watch import StepWatch
+from lightning_stab.callbacks._trainer.step_watch import StepWatch, watch_of
 
 
 def num_hooks():
@@ -270,6 +270,23 @@ def test_weights_that_change_without_an_optimizer_are_reported_once():
 def test_one_callback_alone_reports_them_too():
     with pytest.warns(RuntimeWarning, match="`StepGuard`: a batch has changed the weights"):
         fit(built(Manual, "by hand"), [StepGuard("skip")])
+
+
+MEMBERS = (GradientClipping, GradientMonitor, StepGuard, TrainingDoctor)
+
+
+def test_each_member_alone_sees_and_reports_all_that_a_step_may_be():
+    class Seen(lightning.Callback):
+        def on_train_end(self, trainer, module):
+            self.seen = watch_of(trainer, list).has_seen_step
+            self.hooks = num_hooks()
+
+    for make in MEMBERS:
+        with pytest.warns(RuntimeWarning, match=f"`{make.__name__}`: a batch has changed the weig"):
+            fit(built(Manual, "by hand"), [make()], batches(3))
+        seen = Seen()
+        fit(built(Manual, "plain"), [make(), seen], batches(3))
+        assert (seen.seen, seen.hooks, num_hooks()) == (True, 2, 0), make
 
 
 def test_accumulation_by_hand_is_no_blind_step():

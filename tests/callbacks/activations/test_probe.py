@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from lightning_stab.callbacks.activations.probe import ActivationProbe
-from lightning_stab.callbacks.activations.recognition import unit_layout_of
+from lightning_stab.callbacks.activations.recognition import WEIGHT_FUNCTIONS, unit_layout_of
 from lightning_stab.functional.activation_kinds import FLAT
 
 MEAN, STD, DEAD, SATURATED, INPUT_STD, SAMPLES = range(6)
@@ -466,3 +466,38 @@ def test_which_dimension_holds_the_units(module, dimension, units):
     layout = unit_layout_of(module)
     assert (layout.identity, layout.dimension, layout.features) == (id(module), dimension, units)
     assert unit_layout_of(nn.ReLU()) is unit_layout_of(nn.Embedding(3, 5)) is None
+
+
+def made_of(*shape):
+    return torch.ones(shape)
+
+
+# calls of which five units come out, beside sizes of another number
+CALLS_OF_FIVE = [
+    (functional.linear, made_of(2, 3), made_of(5, 3)),
+    (functional.bilinear, made_of(2, 3), made_of(2, 4), made_of(5, 3, 4)),
+    (functional.conv1d, made_of(2, 3, 7), made_of(5, 3, 1)),
+    (functional.conv2d, made_of(2, 3, 7, 8), made_of(5, 3, 1, 1)),
+    (functional.conv3d, made_of(2, 3, 7, 8, 9), made_of(5, 3, 1, 1, 1)),
+    (functional.conv_transpose1d, made_of(2, 3, 7), made_of(3, 5, 1)),
+    (functional.conv_transpose2d, made_of(2, 3, 7, 8), made_of(3, 5, 1, 1)),
+    (functional.conv_transpose3d, made_of(2, 3, 7, 8, 9), made_of(3, 5, 1, 1, 1)),
+    (torch.addmm, made_of(5), made_of(2, 3), made_of(3, 5)),
+    (torch.baddbmm, made_of(5), made_of(4, 2, 3), made_of(4, 3, 5)),
+    *((f, made_of(2, 3), made_of(3, 5)) for f in (
+        torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm)),
+    *((f, made_of(4, 2, 3), made_of(4, 3, 5)) for f in (torch.bmm, torch.Tensor.bmm)),
+    (torch.einsum, "ab,bc->ac", made_of(2, 3), made_of(3, 5)),
+]  # fmt: skip
+
+
+def test_a_weight_function_makes_its_units_in_the_dimension_that_the_table_says():
+    for function, *args in CALLS_OF_FIVE:
+        result = function(*args)
+        places = [place for place, size in enumerate(result.shape) if size == 5]
+        assert places == [result.dim() + WEIGHT_FUNCTIONS[function]], function
+    none = {f for f, dimension in WEIGHT_FUNCTIONS.items() if dimension is None}
+    assert none == {
+        functional.multi_head_attention_forward, functional.scaled_dot_product_attention,
+    }  # fmt: skip
+    assert len(CALLS_OF_FIVE) == len(WEIGHT_FUNCTIONS) - 2

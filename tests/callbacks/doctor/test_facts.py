@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import lightning.pytorch as lightning
 import pytest
 import torch
 from helpers.doctor_programs import Program, doctor, examined, learnable, mlp
@@ -13,6 +14,7 @@ from torch.nn import functional
 from lightning_stab import StepGuard
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks._trainer.logging import is_due
+from lightning_stab.callbacks.doctor import pairs as pairs_of_rows
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
 from lightning_stab.callbacks.doctor.loss_facts import LossHistory
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
@@ -431,6 +433,16 @@ def test_the_first_steps_and_every_fiftieth_of_the_first_500_are_sampled():
     assert early == list(range(10))
 
 
+def test_the_largest_values_are_those_of_the_first_500_batches_and_of_every_eighth_then(
+    monkeypatch,
+):
+    seen = []
+    monkeypatch.setattr(InputPeaks, "add", lambda self, batch: seen.append(now[-1]))
+    now = []
+    sampled((now.append(step) or step for step in range(490, 540)), lambda step: 0.1)
+    assert seen == [*range(490, 500), *[s for s in range(500, 540) if (s + 1) % 8 == 0]]
+
+
 def test_early_updates_are_those_after_the_warm_up():
     early = sampled(range(40), lambda step: 0.1 * min(step, 8))[1]
     assert early == list(range(9, 19))
@@ -650,3 +662,69 @@ def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
     assert restored.facts() == rows.facts()
     rows.add((x, torch.zeros(100)), 1)
     assert rows.pending() == []
+
+
+@pytest.mark.parametrize("size", [29, 30])
+def test_rows_are_compared_from_sixty_on_and_gathered_up_to_three_hundred(size):
+    rows = NeighbourRows()
+    generator = torch.Generator().manual_seed(0)
+
+    def add():
+        rows.add((torch.randn(size, 2, generator=generator), torch.arange(size)), 0)
+
+    add()
+    add()
+    assert bool(rows.pending()) == (size == 30)
+    for _ in range(8):
+        add()
+    assert rows._count == 10 * size
+    assert bool(rows.pending())
+    assert bool(rows._rows) == (size == 29)  # with 300 there are enough
+    add()
+    assert rows._count == (300 if size == 30 else 319)
+
+
+class Distance(lightning.LightningModule):
+    """Loses the mean distance of its inputs from the targets."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.steps = nn.Parameter(torch.ones(1)), 0
+
+    def training_step(self, batch, batch_idx):
+        self.steps += 1
+        return (self.weight * batch[0][:, 0] - batch[1]).abs().mean()
+
+
+def test_the_loss_of_exchanged_pairs_is_measured_on_a_copy(monkeypatch):
+    x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    module, found = Distance(), ShuffledPairs()
+    found.measure(module, (x, x[:, 0]), 0)
+    assert to_host(found.pending()) == {}
+    assert found.baseline == 2.0  # of 0, 1, 2 and 3 from 2, 3, 0 and 1
+    assert module.steps == 0
+    module.automatic_optimization = False
+    for net, batch in ((module, (x, x[:, 0])), (Distance(), (x, x[:2, 0])), (Distance(), x)):
+        other = ShuffledPairs()
+        other.measure(net, batch, 0)
+        assert math.isnan(other.baseline)
+        assert [w for w in other.pending() if w.update == other._update] == []
+    for parameters, known in ((1, True), (0, False)):
+        monkeypatch.setattr(pairs_of_rows, "MOST_PARAMETERS", parameters)
+        other = ShuffledPairs()
+        other.measure(Distance(), (x, x[:, 0]), 0)
+        to_host(other.pending())
+        assert math.isnan(other.baseline) != known
+        assert other._is_possible == known
+    monkeypatch.setattr(pairs_of_rows, "MOST_PARAMETERS", 9)
+
+    class Broken(Distance):
+        def training_step(self, batch, batch_idx):
+            raise KeyError
+
+    other = ShuffledPairs()
+    other.measure(Broken(), (x, x[:, 0]), 0)
+    assert not other._is_possible
+    other.measure(Distance(), (x, x[:, 0]), 0)  # it is not tried again
+    to_host(other.pending())
+    assert math.isnan(other.baseline)

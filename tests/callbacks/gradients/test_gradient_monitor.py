@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from types import SimpleNamespace
 
 import lightning.pytorch as lightning
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard
 from lightning_stab.callbacks.gradients.gradient_monitor import STATISTICS
+from lightning_stab.callbacks.gradients.statistics import NoiseScale
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 
 
@@ -583,3 +585,22 @@ print("trained")
 
 def test_pytorch_lightnings_trainer_takes_them_too(tmp_path):
     assert run_code(SCRIPT, tmp_path).strip().endswith("trained")
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_the_noise_scale_counts_the_samples_of_all_ranks(ranks):
+    """Two micro-batches of 3 and 5 samples; the window's gradient is divided by their number."""
+    scale = NoiseScale()
+    scale._first, scale._sizes = torch.tensor(3.0), [3, 5]
+    trainer = SimpleNamespace(accumulate_grad_batches=2, world_size=ranks)
+    (values,) = scale.scalars(SimpleNamespace(trainer=trainer, total=torch.tensor(4.0)))
+    small, large = 6.0, 4.0  # the norms of the gradients of a mean
+    found = values.update(values.values.tolist())["grad_noise/scale"]
+    samples = 8 * ranks
+    signal = (samples * large**2 - 3 * small**2) / (samples - 3)
+    noise = (small**2 - large**2) / (1 / 3 - 1 / samples)
+    assert found == pytest.approx(noise / signal)
+    assert (scale._first, scale._sizes) == (None, [])
+    for first, sizes in ((None, [3, 5]), (torch.tensor(1.0), [3]), (torch.tensor(1.0), [3, 0])):
+        scale._first, scale._sizes = first, list(sizes)
+        assert scale.scalars(SimpleNamespace(trainer=trainer, total=torch.tensor(4.0))) == []

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_stab import BestWeightsEarlyStopping
+from lightning_stab.callbacks.stopping import best_weights_early_stopping
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 
 NAN = math.nan
@@ -394,9 +395,33 @@ def test_the_sentence_is_logged(tmp_path):
     assert tensor.string_val[0].decode() == callback.summary
 
 
+def test_why_a_run_ended_is_said_once_and_in_one_sentence(monkeypatch):
+    said = []
+    monkeypatch.setattr(best_weights_early_stopping, "rank_zero_info", said.append)
+    for values in ([5, 3, 4, 4, 4], [5, 4]):
+        callback = stopping(patience=2)
+        fit(values, callback)
+        assert said.pop() == callback.summary
+        assert said == []
+
+
 def test_a_run_that_ends_by_itself_says_so():
     callback = stopping()
     fit([5, 4, 3], callback)
     assert callback.summary.startswith(
         "The run ended by itself after 3 checks; the best was check 3"
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "values"), [("min", [5, 4.9, 4.2, 4.1, 4.1]), ("max", [5, 5.1, 5.8, 5.9, 5.9])]
+)
+def test_what_can_be_read_of_it_is_what_can_be_read_of_lightnings_class(mode, values):
+    given = {"mode": mode, "min_delta": 0.5, "patience": 2}
+    ours, lightnings = stopping(**given), EarlyStopping("val_loss", **given)
+    fit(values, ours)
+    fit(values, lightnings)
+    for name in ("best_score", "min_delta", "mode", "monitor", "patience", "stopped_epoch",
+                 "stopping_reason", "wait_count"):  # fmt: skip
+        assert getattr(ours, name) == getattr(lightnings, name), name
+    assert (ours.best_score, ours.wait_count) == (values[2], 2)

@@ -266,3 +266,19 @@ def test_entries_are_weighed_alike_in_every_run():
     assert _weighted_sum({"a": x, "b": (z, torch.tensor(3), None)}) == pytest.approx(
         float(expected)
     )
+
+
+def test_an_extrapolation_is_as_clean_as_both_of_its_differences():
+    for coarse, fine, expected in (
+        (True, True, True), (True, False, False), (False, True, False), (False, False, False),
+        (None, True, None), (True, None, None), (None, None, None),
+    ):  # fmt: skip
+        pair = [Difference(1e-2, 1.0, 0.5, 3.0, coarse), Difference(1e-3, 2.0, 0.25, 30.0, fine)]
+        for order in (pair, pair[::-1]):
+            (found,) = extrapolate(order)
+            assert found.clean is expected
+            assert (found.step, found.gap) == (1e-3, 0.25)
+            # with a ratio of 10: (100 fine - coarse) / 99, and the noises add up
+            assert found.slope == pytest.approx(199 / 99)
+            assert found.noise == pytest.approx(3003 / 99)
+    assert extrapolate(pair[:1]) == []

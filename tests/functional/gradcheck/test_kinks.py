@@ -66,6 +66,22 @@ def test_a_kink_that_is_crossed_is_seen(name):
     assert sides(name, *before) != sides(name, *after)
 
 
+ON_IT = {  # at the kink, and before and behind it
+    "abs": [([0.0],), ([-0.1],), ([0.1],)],
+    "elu": [([0.0],), ([-0.1],), ([0.1],)],
+    "multi_margin_loss": [([1.25, 0.25], TARGET), ([1.0, 0.25], TARGET), ([1.5, 0.25], TARGET)],
+    "smooth_l1_loss": [([0.0], ONE, 1, 1.0), ([-0.1], ONE, 1, 1.0), ([0.1], ONE, 1, 1.0)],
+}
+
+
+def test_on_the_kink_itself_is_neither_side():
+    for name, points in ON_IT.items():
+        here, before, behind = (sides(name, *each) for each in points)
+        assert here != before, name
+        assert here != behind, name
+        assert before != behind, name
+
+
 @pytest.mark.parametrize("name", STAYS)
 def test_a_stretch_without_a_kink_is_one_side(name):
     before, after = STAYS[name]

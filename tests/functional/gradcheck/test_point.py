@@ -1,5 +1,7 @@
 """The point of a check: how far it moves, which gradients repeat there, what is a constant."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -169,3 +171,31 @@ def test_a_right_gradient_is_checked_along_as_many_directions_as_asked():
     one, two, five = map(forwards, (1, 2, 5))
     assert two > one
     assert five - two >= 3 * (two - one)
+
+
+TICKS = itertools.count(1)
+
+
+class Clock(Function):
+    """The identity, whose gradient grows from call to call, by a count that nothing puts back."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * (1 + 1e-6 * next(TICKS))
+
+
+def test_a_gradient_that_does_not_repeat_is_noted_where_each_run_goes_on_to_another_step():
+    module = parameters(torch.ones(50), torch.ones(50))
+    module.register_buffer("steps", torch.zeros(()))
+
+    def program(on_loss):
+        module.steps += 1  # put back where a run is to repeat, and not where it goes on
+        on_loss((Clock.apply(module[0]) + module[1] * module.steps).square().sum())
+
+    point = find_point(Problem(module, program), generator())
+    assert point.repeatable
+    assert point.unrepeatable == {"0": pytest.approx(1e-6, rel=0.01)}

@@ -8,10 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lightning_stab.functional.activation_kinds import CATALOGUE
 from lightning_stab.functional.initialization import structured
+from lightning_stab.functional.initialization.auto import _at_depth
 from lightning_stab.functional.initialization.gains import ScalarFunction, preceding_of
+from lightning_stab.functional.initialization.passes import (
+    INPUT_RANGE,
+    LSUV,
+    LSUV_CENTERED,
+    RESCALE,
+    _scale_and_shift,
+)
 from lightning_stab.functional.initialization.structured import (
     Structure,
+    draw_gates_,
     draw_structured_,
     fast_orthogonal,
     orthogonal,
@@ -170,3 +180,69 @@ def test_the_balanced_gain_of_a_straight_line_undoes_its_slope(depth):
     gain, deviation = ScalarFunction(lambda x: 0.25 * x).balance(depth)
     assert gain == pytest.approx(4.0)
     assert deviation < 1e-6 * depth
+
+
+def test_the_measured_gains_and_those_between_the_measured_depths():
+    measured = {name: row.balanced_gains for name, row in CATALOGUE.items() if row.balanced_gains}
+    assert measured == {
+        "selu": ((1, 1.0), (20, 1.0), (50, 0.93), (100, 0.85)),
+        "elu": ((1, 1.245),),
+        "sigmoid": ((1, 4.4),),
+        "tanh": ((1, 1.25), (50, 1.25), (200, 1.1)),
+    }
+    for name, depth, gain in (
+        ("tanh", 1, 1.25), ("tanh", 50, 1.25), ("tanh", 100, 1.175), ("tanh", 200, 1.1),
+        ("tanh", 900, 1.1), ("elu", 7, 1.245), ("selu", 20, 1.0), ("selu", 100, 0.85),
+        ("selu", 35, 1 - 0.07 * math.log(35 / 20) / math.log(50 / 20)),
+    ):  # fmt: skip
+        assert _at_depth(measured[name], depth) == pytest.approx(gain), (name, depth)
+
+
+def test_the_gains_that_no_module_shows():
+    z = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
+    weight = torch.exp(-z * z / 2) / torch.exp(-z * z / 2).sum()
+    quick = CATALOGUE["quick_gelu"].gain
+    assert quick**2 * (weight * (z * torch.sigmoid(1.702 * z)) ** 2).sum() == pytest.approx(1)
+    # with torch's defaults
+    assert preceding_of(nn.CELU()).gain == preceding_of(nn.ELU()).gain
+    assert preceding_of(nn.Softplus()).gain == pytest.approx(math.sqrt(2))
+    assert preceding_of(nn.LeakyReLU()).gain == pytest.approx(math.sqrt(2 / (1 + 1e-4)))
+    assert preceding_of(nn.PReLU()).gain == pytest.approx(math.sqrt(2 / (1 + 1 / 16)))
+    assert preceding_of(nn.RReLU()).gain == pytest.approx(math.sqrt(2 / (1 + (11 / 48) ** 2)))
+    for name in ("softshrink", "hardshrink", "tanhshrink", "threshold"):
+        assert CATALOGUE[name].gain is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "blocks"),
+    [
+        (nn.LSTM(5, 8, proj_size=4), "weight_hr_l0", 1), (nn.LSTM(5, 8), "weight_hh_l0", 4),
+        (nn.GRU(5, 8), "weight_hh_l0", 3), (nn.RNN(5, 8), "weight_hh_l0", 1),
+        (nn.LSTMCell(5, 8), "weight_hh", 4), (nn.GRUCell(5, 8), "weight_ih", 3),
+        (nn.RNNCell(5, 8), "weight_hh", 1),
+    ],
+)  # fmt: skip
+def test_each_gate_has_an_orthogonal_block_of_its_own(layer, name, blocks):
+    weight = getattr(layer, name).detach()
+    draw_gates_(layer, name, weight, seeded())
+    for block in weight.chunk(blocks):
+        rows, columns = block.shape
+        gram = block @ block.T if rows <= columns else block.T @ block
+        torch.testing.assert_close(gram, gram[0, 0] * torch.eye(len(gram)), rtol=0, atol=1e-5)
+    assert len(weight.chunk(blocks)) == blocks
+
+
+def test_a_signal_of_the_inputs_is_left_as_it_is_between_one_half_and_two():
+    def units(std, mean=0.0):
+        return torch.tensor([[mean - std], [mean + std]], dtype=torch.float64)
+
+    for std, healthy in ((0.5, True), (2.0, True), (1.0, True), (0.499, False), (2.001, False)):
+        scale, shift = _scale_and_shift(INPUT_RANGE, units(std))
+        assert scale == pytest.approx(1.0 if healthy else 1 / std)
+        assert shift is None
+        for correction in (LSUV, RESCALE):
+            assert _scale_and_shift(correction, units(std))[0] == pytest.approx(1 / std)
+    scale, shift = _scale_and_shift(LSUV_CENTERED, units(4.0, 3.0))
+    assert (scale, shift.tolist()) == (0.25, [-0.75])
+    for nothing in (units(0.0), units(1e-21), units(1e21)):
+        assert _scale_and_shift(LSUV, nothing)[0] == 1.0
