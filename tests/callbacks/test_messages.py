@@ -38,6 +38,8 @@ def said(monkeypatch):
         for name in ("rank_zero_info", "rank_zero_warn"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, lambda line, **_: lines.append(line))
+        if hasattr(module, "say"):
+            monkeypatch.setattr(module, "say", lambda trainer, line, **_: lines.append(line))
     return lines
 
 
@@ -79,13 +81,13 @@ def report_of(verdict):
 
 
 def test_a_check_says_what_it_found_as_loudly_as_it_is_asked_to(said):
-    GradientCheck()._announce(report_of("kink"))
+    GradientCheck()._announce(None, report_of("kink"))
     assert said == [report_of("kink").short()]
     said.clear()
     with pytest.raises(GradientCheckError, match="`b`"):
-        GradientCheck()._announce(report_of("wrong"))
+        GradientCheck()._announce(None, report_of("wrong"))
     assert said == []
-    GradientCheck(on_fail="warn")._announce(report_of("wrong"))
+    GradientCheck(on_fail="warn")._announce(None, report_of("wrong"))
     (line,) = said
     assert "`b`" in line
 
@@ -155,7 +157,7 @@ def test_compiled_layers_are_named_once(said, monkeypatch):
     monkeypatch.setattr(statistics, "say_compiled", lambda parts: "`net` is compiled")
     profile = statistics.DepthProfile()
     for _ in range(2):
-        profile.start(nn.Linear(1, 1))
+        profile.start(None, nn.Linear(1, 1))
         assert profile.is_on
     profile.stop()
     assert not profile.is_on
@@ -172,7 +174,7 @@ def test_an_output_layer_that_was_not_seen_is_named_once(said):
     output, params = output_layer.OutputLayer(), list(module.parameters())
 
     def step(*kept, index=0):
-        return SimpleNamespace(index=index, params=list(kept), module=module)
+        return SimpleNamespace(index=index, params=list(kept), module=module, trainer=None)
 
     assert output.parameters(step(*params)) == {id(p) for p in params[2:]}
     assert output.parameters(step(*params[:2], index=1)) == {id(p) for p in params[:2]}
@@ -191,7 +193,7 @@ def test_an_output_layer_that_was_not_seen_is_named_once(said):
 def test_the_last_line_of_a_report(said):
     report = StabilityReport()
     report._headline, report.path = "Healthy", "runs/report.html"
-    report._say([["StepGuard", "skipped 2 steps\nand more"], ["X", "nothing"]])
+    report._say(None, [["StepGuard", "skipped 2 steps\nand more"], ["X", "nothing"]])
     assert said == [
         (
             "lightning-stab: Healthy. The page: runs/report.html\n  StepGuard  skipped 2 steps\n"
@@ -200,18 +202,8 @@ def test_the_last_line_of_a_report(said):
     ]
     said.clear()
     report._headline, report.path = "", None
-    report._say([])
+    report._say(None, [])
     assert said == ["lightning-stab:"]
     said.clear()
-    StabilityReport(verbose=False)._say([["StepGuard", "skipped"]])
+    StabilityReport(verbose=False)._say(None, [["StepGuard", "skipped"]])
     assert said == []
-
-
-def test_the_logs_in_a_remote_folder_are_left_where_they_are(said):
-    report = StabilityReport()
-    report._folder = "s3://bucket/run"
-    report._write(None, at_end=True)
-    assert "cannot read the logs in 's3://bucket/run'" in said[0]
-    report._folder = None
-    report._write(None, at_end=True)
-    assert len(said) == 1
