@@ -20,7 +20,7 @@ from lightning_stab.functional.random_states import preserve_random_states
 
 MEAN_OF = 3  # losses in a row
 MOST_PARAMETERS = 20_000_000  # of a module that is copied for it
-ROWS_OF_A_BATCH = 32  # that are compared with their neighbours,
+ROWS_OF_A_BATCH = 150  # that are compared with their neighbours,
 LEAST_ROWS, ENOUGH_ROWS = 60, 300  # of a run,
 FEATURES = 64  # of each, evenly spread
 TARGETS = ("target", "label", "y")  # names of a batch's targets
@@ -67,6 +67,12 @@ class ShuffledPairs(FactSource):
         means = (fmean(self._losses[i : i + count]) for i in starts)
         return min(means, default=math.nan)
 
+    def note(self, batch: Any) -> None:
+        """Note whether all targets so far are one and the same."""
+        place = place_of_targets(batch)
+        if place is not None:
+            self._constant = self._targets.are_constant(batch[place])
+
     def measure(self, module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Run the training step on a copy and an exchanged batch; nothing of the run changes."""
         exchanged = self._exchange(batch) if self._is_possible else None
@@ -105,7 +111,6 @@ class ShuffledPairs(FactSource):
         if place is None:
             return None
         targets = batch[place]
-        self._constant = self._targets.are_constant(targets)
         before, self._before = self._before, targets if len(targets) == 1 else None
         if len(targets) > 1:
             other = targets.roll(len(targets) // 2, 0)
