@@ -66,6 +66,7 @@ class Facts:
         epoch_rows: how many rows an epoch has, about.
         neighbour_agreement: by how many standard errors the targets of rows that lie closest
             together agree more than chance has it: about 0 where targets do not depend on inputs.
+            Unknown for inputs that are symbols.
         constant_targets: 1 where all targets seen are the same, else 0; unknown for few.
         constant_rows: the same of the targets in the batches, where the loss function is not known.
         impossible_targets: the fraction of a binary cross-entropy's targets outside [0, 1].

@@ -37,7 +37,7 @@ class MetricLevel(FactSource):
         self._entries = 0.0
         self._levels: list[float] = []  # of a constant: accuracy, mean absolute and squared error
         self._skill = math.nan
-        self._first: dict[str, float] = {}  # by metric, its first value
+        self._first: dict[str, float] = {}  # by metric, its first error, or its best accuracy
 
     def add(self, batch: Any, dataloader_idx: int) -> None:
         """Note the targets of a batch of the first validation."""
@@ -76,7 +76,8 @@ class MetricLevel(FactSource):
         if kind == "r2":
             return value
         if kind == "acc":
-            value = value / 100 if value > 1 else value
+            highest = self._first[name] = max(self._first.get(name, value), value)
+            value = value / 100 if highest > 1 else value  # in percent
             return (value - share) / (1 - share) if share < NEARLY_ALL else math.nan
         scale = absolute if kind == "mae" else math.sqrt(squared)
         ratio = (math.sqrt(value) if kind == "mse" else value) / scale if scale > 0 else math.nan
@@ -112,7 +113,7 @@ def constant_levels(targets: Tensor) -> Tensor:
         is_one_hot = y.shape[1] > 1 and bool((y.sum(1) == 1).all())
         share = means.max() if is_one_hot else torch.maximum(means, 1 - means).mean()
     elif y.shape[1] == 1 and not targets.is_floating_point():
-        share = torch.unique(targets, return_counts=True)[1].max() / len(y)
+        share = torch.unique(targets, return_counts=True)[1].max().double() / len(y)
     absolute = (y - y.median(0).values).abs().mean()
     return torch.stack([share.to(y), absolute, y.var(0, correction=0).mean()])
 

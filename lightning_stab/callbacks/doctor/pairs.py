@@ -145,7 +145,10 @@ class NeighbourRows(FactSource):
             return
         place = place_of_targets(batch)
         inputs = batch[0] if place == 1 else None
-        if inputs is None or inputs.layout is not torch.strided or inputs.dim() < 2:
+        # numbers of symbols have no distance
+        if inputs is None or inputs.dim() < 2 or not inputs.is_floating_point():
+            return
+        if inputs.layout is not torch.strided:
             return
         targets = batch[place]
         few = _few_features(targets) if targets.dim() > 1 else targets.detach()[:ROWS_OF_A_BATCH]
