@@ -148,8 +148,10 @@ class Engine:
                     self._exchange(finding, replace(finding, state="confirmed"))
                 continue
             absent = self._absent[finding.id] = self._absent.get(finding.id, 0) + 1
-            is_over = absent >= (PASSED_AFTER if is_event else WITHDRAWN_AFTER)
-            if is_over or (facts.moment == "end" and not is_event):
+            is_at_end = facts.moment == "end"
+            waits = is_event and not is_at_end  # a short run has no more moments to come
+            is_over = absent >= (PASSED_AFTER if waits else WITHDRAWN_AFTER)
+            if is_over or (is_at_end and not is_event):
                 taken = replace(finding, state="withdrawn", withdrawn_at=facts.step)
                 self._exchange(finding, taken)
 

@@ -35,6 +35,7 @@ class ShuffledPairs(FactSource):
     """
 
     SAVED = ("losses",)
+    SAVED_FACTS = ("constant_rows",)
 
     def __init__(self) -> None:
         super().__init__()

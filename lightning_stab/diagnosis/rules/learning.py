@@ -52,6 +52,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "early_update_ratio > large_update and a_while and learns_little"
+            " and dropout not> strong_dropout"
             " and ordinary_data and not_falling and kept_weights and start_scale not< small_start",
             "The first steps changed the weights by {early_update_ratio:.0%} of their size each,"
             " and the run has not learnt since.",
@@ -59,6 +60,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "early_update_ratio > total_update and a_while and learns_little"
+            " and dropout not> strong_dropout"
             " and input_size not> large_input and kept_weights and start_scale not< small_start"
             " and not_falling",
             "The first steps changed the weights by {early_update_ratio:.1f} times their size each,"
@@ -74,6 +76,7 @@ LEARNING_FAULTS = (
         warning(
             "early_rise > sudden_rise and early_update_ratio not< notable_update and some_steps"
             " and learns_little"
+            " and dropout not> strong_dropout"
             " and ordinary_values and start_loss_ratio not> large_start_loss and moving"
             " and not_falling",
             "Within the first steps the loss rose to {early_rise} times its start,"
@@ -82,6 +85,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "highest_rise > enormous_rise and some_steps and learns_little"
+            " and dropout not> strong_dropout"
             " and ordinary_values and moving and batch_variety not< one_class_batches",
             "The loss has been at {highest_rise:.0f} times its start, and little is learnt.",
             *_LOWER_RATE,
@@ -203,13 +207,15 @@ LEARNING_FAULTS = (
     ),
     Fault("loss-function", 8, "the loss does not suit what the network predicts").found_by(
         warning(
-            "error_of_probabilities > flag_set and learnt not> little_learnt and long_enough"
+            "error_of_probabilities > flag_set and learnt not> little_learnt"
+            " and validation_skill not> high_skill and long_enough"
             " and not_falling and not_improving",
             _ERROR_OF_PROBABILITIES,
             _CROSS_ENTROPY,
         ),
         warning(
-            "error_of_probabilities > flag_set and learnt not> half_learnt and progress > whole_run"
+            "error_of_probabilities > flag_set and learnt not> half_learnt"
+            " and validation_skill not> high_skill and progress > whole_run"
             " and epoch > some_epochs and step > tens_of_steps and meant_to_learn"
             " and warming_up not> flag_set",
             _ERROR_OF_PROBABILITIES,
@@ -218,6 +224,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "error_of_probabilities > flag_set and learnt not> little_learnt"
+            " and validation_skill not> high_skill"
             " and progress > whole_run and long_by_steps and falling not> faint_trend"
             " and meant_to_learn and moving",
             _ERROR_OF_PROBABILITIES,
@@ -238,7 +245,7 @@ LEARNING_FAULTS = (
             _ONE_CLASS,
         ),
         warning(
-            "exclusive_labels > flag_set and learnt not> little_learnt"
+            "exclusive_labels > flag_set and learns_little"
             " and progress > whole_run and long_by_steps and falling not> faint_trend"
             " and meant_to_learn and moving",
             _EXCLUSIVE,
@@ -246,7 +253,7 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
         warning(
-            "exclusive_labels > flag_set and learnt not> little_learnt and long_enough"
+            "exclusive_labels > flag_set and learns_little and long_enough"
             " and not_falling and not_improving",
             _EXCLUSIVE,
             _ONE_CLASS,
