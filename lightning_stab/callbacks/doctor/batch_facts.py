@@ -233,8 +233,9 @@ class InputPeaks(FactSource):
         flat = [v.detach().reshape(-1) for v in usable if v.layout is torch.strided][:TENSORS]
         if flat:
             self._pending.append([v[:: -(-v.numel() // SAMPLED)].abs().amax() for v in flat])
-        first = usable[0] if usable else None
-        if sampled and first is not None and first.dim() > 1 and len(first) >= LEAST_ROWS:
+        first = usable[0] if usable else torch.zeros(0)
+        is_plain = first.layout is torch.strided and not first.is_nested
+        if sampled and is_plain and first.dim() > 1 and len(first) >= LEAST_ROWS:
             self._add_rows(first.detach().flatten(1))
 
     def _add_rows(self, rows: Tensor) -> None:

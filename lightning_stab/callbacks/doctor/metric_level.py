@@ -46,9 +46,10 @@ class MetricLevel(FactSource):
         place = place_of_targets(batch) if dataloader_idx == 0 else None
         if place is not None:
             targets = batch[place].detach()
-            self._entries += targets.numel()
+            is_plain = targets.layout is torch.strided and not targets.is_nested
+            self._entries += targets.numel() if is_plain else 0
             is_small = targets.dim() <= 2 and self._entries <= MOST_ENTRIES
-            if is_small and not targets.is_complex():
+            if is_plain and is_small and not targets.is_complex():
                 self._rows.append(targets.reshape(len(targets), -1).clone())
                 return
         self._rows, self._levels = [], [math.nan] * 3

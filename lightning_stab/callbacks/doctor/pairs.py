@@ -71,7 +71,7 @@ class ShuffledPairs(FactSource):
     def note(self, batch: Any) -> None:
         """Note whether all targets so far are one and the same."""
         place = place_of_targets(batch)
-        if place is not None:
+        if place is not None and _is_plain(batch[place]):
             self._constant = self._targets.are_constant(batch[place])
 
     def measure(self, module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -147,9 +147,9 @@ class NeighbourRows(FactSource):
         place = place_of_targets(batch)
         inputs = batch[0] if place == 1 else None
         # numbers of symbols have no distance
-        if inputs is None or inputs.dim() < 2 or not inputs.is_floating_point():
+        if inputs is None or not _is_plain(inputs) or not inputs.is_floating_point():
             return
-        if inputs.layout is not torch.strided:
+        if inputs.dim() < 2:
             return
         targets = batch[place]
         few = _few_features(targets) if targets.dim() > 1 else targets.detach()[:ROWS_OF_A_BATCH]
@@ -177,6 +177,10 @@ class NeighbourRows(FactSource):
     def facts(self) -> dict[str, float]:
         """Return the agreement in standard errors."""
         return {"neighbour_agreement": self._agreement}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_nested
 
 
 def _few_features(rows: Tensor) -> Tensor:
