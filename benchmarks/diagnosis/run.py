@@ -2,7 +2,7 @@
 
 python -m benchmarks.diagnosis.run                       every program, 3 seeds, all detectors
 python -m benchmarks.diagnosis.run --half report         the architectures that no rule was tuned on
-python -m benchmarks.diagnosis.run --no-labels           one seed, without measuring the labels anew
+python -m benchmarks.diagnosis.run --no-labels           one seed; the labels stand already
 python -m benchmarks.diagnosis.run --small               a few programs
 
 Each program of the corpus is trained with a real Trainer; seed 0 is watched by every

@@ -97,7 +97,7 @@ def misses(runs: Sequence[Run], detector: str = OURS) -> str:
         if r.sick and not r.is_found(detector):
             lines.append(f"- missed: {r.name} ({'/'.join(r.names)})")
         elif r.sick and not r.is_named(detector):
-            lines.append(f"- named otherwise: {r.name} ({'/'.join(r.names)}), told {told}")
+            lines.append(f"- named otherwise: {r.name} ({'/'.join(r.names)}), reported {told}")
         elif not r.sick and r.is_found(detector):
-            lines.append(f"- false alarm: {r.name}, told {told}")
+            lines.append(f"- false alarm: {r.name}, reported {told}")
     return "\n".join(lines) or "Nothing was got wrong."

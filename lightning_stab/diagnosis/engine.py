@@ -120,10 +120,14 @@ class Engine:
         """Withdraw earlier alarms that were signs of the deeper causes that are found now."""
         for cause in (f for f in new if f.is_alarm):
             for earlier in [f for f in self.findings if f.is_alarm and f not in new]:
-                is_sign = earlier.id in EXPLAINS[cause.id]
-                if is_sign and CAUSES[earlier.id] > CAUSES[cause.id]:
+                if _is_sign(earlier, cause):
                     withdrawn = replace(earlier, state="withdrawn", withdrawn_at=facts.step)
                     self._exchange(earlier, replace(withdrawn, explained_by=cause.id))
+            for place, taken in enumerate(self.withdrawn):  # at this very moment
+                is_new = taken.withdrawn_at == facts.step and not taken.explained_by
+                if is_new and _is_sign(taken, cause):
+                    explained = self.withdrawn[place] = replace(taken, explained_by=cause.id)
+                    self.changed = [explained if f is taken else f for f in self.changed]
 
     def _review(self, facts: Facts) -> None:
         """Withdraw what no longer holds; at the end of the run, confirm what does."""
@@ -137,15 +141,17 @@ class Engine:
             if not finding.is_alarm or not asked or facts.moment == "start":
                 continue
             may_pass = is_event or CAUSES[finding.id] > LAST_RANK_OF_FORM
-            holds = len(asked) < len(rules) or any(self._may_hold(r, finding, facts) for r in asked)
+            holds = any(self._may_hold(r, finding, facts) for r in rules)
             if holds or not may_pass:
                 self._absent[finding.id] = 0
                 if facts.moment == "end":
                     self._exchange(finding, replace(finding, state="confirmed"))
                 continue
             absent = self._absent[finding.id] = self._absent.get(finding.id, 0) + 1
-            is_over = absent >= (PASSED_AFTER if is_event else WITHDRAWN_AFTER)
-            if is_over or (facts.moment == "end" and not is_event):
+            is_at_end = facts.moment == "end"
+            waits = is_event and not is_at_end  # a short run has no more moments to come
+            is_over = absent >= (PASSED_AFTER if waits else WITHDRAWN_AFTER)
+            if is_over or (is_at_end and not is_event):
                 taken = replace(finding, state="withdrawn", withdrawn_at=facts.step)
                 self._exchange(finding, taken)
 
@@ -243,6 +249,11 @@ def _finding(
         advice=tuple(line.format_map(values) for line in rule.advice),
         source=rule.source,
     )
+
+
+def _is_sign(finding: Finding, cause: Finding) -> bool:
+    """Say whether a finding was a sign of a deeper cause."""
+    return finding.id in EXPLAINS[cause.id] and CAUSES[finding.id] > CAUSES[cause.id]
 
 
 def _applies(rule: Rule, moment: str) -> bool:

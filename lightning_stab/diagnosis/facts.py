@@ -66,6 +66,7 @@ class Facts:
         epoch_rows: how many rows an epoch has, about.
         neighbour_agreement: by how many standard errors the targets of rows that lie closest
             together agree more than chance has it: about 0 where targets do not depend on inputs.
+            Unknown for inputs that are symbols.
         constant_targets: 1 where all targets seen are the same, else 0; unknown for few.
         constant_rows: the same of the targets in the batches, where the loss function is not known.
         impossible_targets: the fraction of a binary cross-entropy's targets outside [0, 1].
@@ -74,7 +75,11 @@ class Facts:
             near 0 where each batch holds one class.
         target_peak: the largest magnitude of any batch's second tensor, its targets, over the
             median batch's.
-        input_peak: the largest magnitude of any batch's first two tensors over the median batch's.
+        input_peak: the largest magnitude of any batch's first two tensors over the median batch's,
+            or the size of the largest row of a sampled batch over its median row's, if that is
+            more.
+        nonfinite_inputs: the fraction of the batches seen whose first tensor of real numbers holds
+            NaN or infinite values.
         unregistered: how many parameters the loss depends on that the module does not know.
         stale_gradients: 1 where an earlier step's gradient is still there when new ones are added,
             else 0.
@@ -82,6 +87,8 @@ class Facts:
         without_gradient: by parameter of an optimizer, the fraction of sampled steps at which it
             had no gradient.
         frozen_held: by parameter, 1 for a frozen one that an optimizer holds.
+        norm_rows: how many rows the batches have that batch normalisation sees; of fewer than 16
+            only.
         norm_values: how many values batch normalisation has for each channel, the least of all
             layers; only those of fewer than 16 rows are counted.
         dropout: the largest probability of a dropout layer in training.
@@ -142,6 +149,10 @@ class Facts:
         validation_nonfinite: 1 where the latest validation loss is NaN or infinite.
         validation_shift: how far the validation rows' features lie from the training rows', in
             standard deviations: the root mean square over the features.
+        validation_skill: how much better the latest validation metric is than a constant
+            prediction's: 0 where it is no better, 1 where it is perfect. Of an accuracy
+            (a - m) / (1 - m), with the share m of the commonest class; of a mean absolute or
+            squared error 1 minus the square of its ratio, as R2 has it; unknown for other metrics.
         validation_stuck: 1 where the validation metric has not moved while the validation loss
             came down by half, else 0.
         validation_learnt: 1 - the best validation loss over that of the best constant prediction.
@@ -190,11 +201,13 @@ class Facts:
     batch_variety: float = UNKNOWN
     target_peak: float = UNKNOWN
     input_peak: float = UNKNOWN
+    nonfinite_inputs: float = UNKNOWN
     unregistered: float = UNKNOWN
     stale_gradients: float = UNKNOWN
     unoptimized: Mapping[str, float] = field(default_factory=dict)
     without_gradient: Mapping[str, float] = field(default_factory=dict)
     frozen_held: Mapping[str, float] = field(default_factory=dict)
+    norm_rows: float = UNKNOWN
     norm_values: float = UNKNOWN
     dropout: float = UNKNOWN
     weight_decay: float = UNKNOWN
@@ -238,6 +251,7 @@ class Facts:
     nonfinite_weights: Mapping[str, float] = field(default_factory=dict)
     validation_nonfinite: float = UNKNOWN
     validation_shift: float = UNKNOWN
+    validation_skill: float = UNKNOWN
     validation_stuck: float = UNKNOWN
     validation_learnt: float = UNKNOWN
     generalization_gap: float = UNKNOWN

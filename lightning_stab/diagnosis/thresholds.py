@@ -35,6 +35,7 @@ THRESHOLDS = MappingProxyType(
         "many_unreachable": 0.05,  # of the targets
         "many_impossible": 0.02,
         "few_values": 3.5,  # that batch normalisation has for each channel
+        "few_norm_rows": 3.5,
         "strong_dropout": 0.85,
         "strong_decay": 0.3,
         # depth and time, log10 of a ratio
@@ -85,6 +86,10 @@ THRESHOLDS = MappingProxyType(
         "some_progress": 0.05,  # within an epoch, of the start
         "few_rows": 50.0,  # of an epoch
         "nothing_learnt": 0.03,
+        "none_at_all": 0.0,
+        "poor_skill": 0.2,
+        "some_skill": 0.65,
+        "high_skill": 0.9,
         "hardly_learnt": 0.15,
         "little_learnt": 0.3,
         "half_learnt": 0.5,
@@ -97,7 +102,7 @@ THRESHOLDS = MappingProxyType(
         "large_target": 30.0,
         "small_prediction": 0.3,
         # validation
-        "fallen_metric": 0.15,
+        "fallen_metric": 0.2,
         "unlike": 1.5,  # standard deviations between validation and training rows
         "wide_gap": 0.4,
         "risen_validation_loss": 0.2,
@@ -132,6 +137,12 @@ GUARDS = MappingProxyType(
         "ordinary_data": "ordinary_start and target_size not> large_target",
         "ordinary_values": "input_peak not> outlying and input_size not> large_input",
         "kept_weights": "weight_growth not< shrunk_weights",
+        # a metric far above that of a constant prediction: then a symptom does no harm
+        "without_skill": "validation_skill not> half_learnt",
+        "learns_little": "learnt not> little_learnt and without_skill",
+        "learns_half": "learnt not> half_learnt and without_skill",
+        # what is wrong by its form is said unless the run does well in spite of it
+        "not_well": "learnt not> well_learnt and validation_skill not> high_skill",
         # the baseline is that of shuffled pairs, which large outputs make too large
         "unknown_loss": "start_loss_ratio not> flag_set",
         # what is NaN has another cause where one of these shows it from the start

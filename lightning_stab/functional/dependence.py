@@ -16,7 +16,8 @@ def neighbour_agreement(inputs: Tensor, targets: Tensor) -> Tensor:
     one-hot vectors. Chance is the agreement after the targets were permuted, 64 times. About 0
     where targets are independent of the inputs, beyond 2 in one case of 40; a dependence that the
     distance of inputs does not show, as in long sequences, stays unseen. Rows that are equal are
-    no neighbours. NaN where all targets are the same. The global random state is left alone.
+    no neighbours; NaN and infinite values count as 0. NaN where all targets are the same. The
+    global random state is left alone.
 
     Args:
         inputs: shape ``[N, ...]``.
@@ -31,13 +32,13 @@ def neighbour_agreement(inputs: Tensor, targets: Tensor) -> Tensor:
         >>> neighbour_agreement(x, torch.zeros(100))
         tensor(nan)
     """
-    x = _standardised(inputs.reshape(len(inputs), -1).float())
+    x = _standardised(inputs.reshape(len(inputs), -1).float().nan_to_num(0.0, 0.0, 0.0))
     if targets.dim() == 1 and not targets.is_floating_point():
         classes = torch.unique(targets)
         y = (targets[:, None] == classes).float()
         y = y - y.mean(0)
     else:
-        y = _standardised(targets.reshape(len(targets), -1).float())
+        y = _standardised(targets.reshape(len(targets), -1).float().nan_to_num(0.0, 0.0, 0.0))
     distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = distance.masked_fill(distance <= 1e-4 * distance.mean(), torch.inf).argmin(1)
     generator = torch.Generator().manual_seed(0)

@@ -42,8 +42,8 @@ def test_mistakes_are_listed_by_kind():
     text = misses(runs)
     assert text.count("\n") == 2
     assert "- missed: a/b (plateau)" in text
-    assert "- named otherwise: a/b (plateau), told dead-units" in text
-    assert "- false alarm: a/b, told plateau" in text
+    assert "- named otherwise: a/b (plateau), reported dead-units" in text
+    assert "- false alarm: a/b, reported plateau" in text
     assert "| TrainingDoctor | 2 of 3: 66.7 % (21-94)" in table(runs, ["TrainingDoctor"])
 
 

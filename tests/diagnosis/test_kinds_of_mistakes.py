@@ -80,9 +80,11 @@ def test_a_run_is_not_too_short_where_much_is_learnt_or_validation_gets_worse():
 
 
 def test_a_metric_that_falls_while_the_validation_loss_does_not_rise_is_noise():
-    fallen = {"validation_fall": 0.2, "learnt": 0.97}
+    fallen = {"validation_fall": 0.25, "learnt": 0.97}
     assert alarms({**fallen, "validation_rise": 0.5}, moment="validation") == ["overfitting"]
     assert alarms({**fallen, "validation_rise": 0.1}, moment="validation") == []
+    good = {**fallen, "validation_rise": 0.5, "validation_skill": 0.9}
+    assert alarms(good, moment="validation") == []
 
 
 def test_spikes_of_a_run_that_learns_are_no_alarm():
@@ -109,8 +111,14 @@ def test_large_inputs_are_named_where_only_shuffled_pairs_say_what_is_learnt():
     assert alarms(large) == ["input-scale"]
     assert alarms({**large, "start_loss_ratio": 3.0}) == []  # the loss's own baseline is known
     assert alarms({**large, "learnt": 0.9}) == []
-    poor = {**large, "learnt": 0.9, "validation_learnt": 0.5}
-    assert alarms(poor, moment="validation") == ["input-scale"]
+
+
+def test_large_inputs_are_named_where_the_validation_metric_is_not_good():
+    large = {"input_size": 200.0, "learnt": 0.9, "start_loss_ratio": 3.0}
+    assert alarms({**large, "validation_skill": 0.6}, moment="validation") == ["input-scale"]
+    assert alarms({**large, "validation_skill": 0.85}, moment="validation") == []
+    wild = {**large, "validation_skill": 0.6, "input_peak": 900.0}  # a few rows, not the scale
+    assert "input-scale" not in alarms(wild, moment="validation")
 
 
 def test_dead_layers_are_found_although_the_last_bias_still_learns():
@@ -144,3 +152,69 @@ def test_what_another_rule_does_not_know_keeps_no_alarm():
     """Else a rule about saturation holds an alarm of a net that has nothing to saturate."""
     high = {"early_rise": 6.0, "falling": 1.0, "early_update_ratio": 0.1}
     assert alarms({**high, "learnt": 0.0}, {**high, "learnt": 0.6}) == []
+
+
+SYMPTOMS = {
+    "learning-rate-too-high": {"early_rise": 6.0, "falling": 1.0, "early_update_ratio": 0.1},
+    "too-short": {"falling": 9.0, "recent_fall": 0.3},
+    "loss-spike": {"input_peak": 90.0},
+    "plateau": {"falling": 1.0},
+    "vanishing-gradient": {"gradient_depth_log10": -8.0, "gradient_depth_start_log10": -8.0},
+    "saturated-units": {"saturated_fraction": {"a": 0.9}, "saturated_at_start": {"a": 0.9}},
+}
+
+
+@pytest.mark.parametrize("id_", SYMPTOMS)
+def test_a_symptom_does_no_harm_where_the_validation_metric_is_good(id_):
+    facts = {**SYMPTOMS[id_], "learnt": 0.0}
+    moment = "end" if id_ == "too-short" else SAMPLED_STEP
+    assert alarms(facts, moment=moment) == [id_]
+    assert alarms({**facts, "validation_skill": 0.4}, moment=moment) == [id_]
+    assert alarms({**facts, "validation_skill": 0.6}, moment=moment) == []
+
+
+FORMS = {
+    "exploding-gradient": ({"stale_gradients": 1.0}, 0.6, 0.7),
+    "unused-parameters": ({"frozen_held": {"a": 1.0}}, 0.6, 0.7),
+    "output-activation": ({"rectified_logits": 0.5}, 0.85, 0.95),
+}
+
+
+@pytest.mark.parametrize("id_", FORMS)
+def test_what_is_wrong_by_its_form_is_said_unless_the_run_does_well(id_):
+    """A training loss that has come down says less than the validation metric."""
+    facts, poor, good = FORMS[id_]
+    known = {**facts, "learnt": 0.85}
+    assert alarms({**known, "validation_skill": poor}, moment="validation") == [id_]
+    assert alarms({**known, "validation_skill": good}, moment="validation") == []
+
+
+def test_nan_in_the_inputs_is_an_error_only_where_it_does_harm():
+    some = {"nonfinite_inputs": 0.02}
+    assert alarms({**some, "learnt": 0.1}) == ["non-finite"]
+    assert alarms({**some, "learnt": 0.1, "validation_skill": 0.95}) == []  # the net fills them
+    assert alarms({"nonfinite_inputs": 0.0, "learnt": 0.1}) == []
+
+
+def test_batch_normalisation_over_two_images_is_named_where_little_is_learnt():
+    few = {"norm_rows": 2.0, "norm_values": 512.0, "learnt": 0.0, "falling": 0.0}
+    assert alarms(few) == ["batch-size"]
+    assert "batch-size" not in alarms({**few, "norm_rows": 4.0})
+    assert alarms({**few, "learnt": 0.7}) == []
+
+
+def test_a_net_that_learns_its_rows_by_heart_and_nothing_else_overfits():
+    heart = {"learnt": 0.6, "validation_skill": 0.05, "generalization_gap": 0.8}
+    assert alarms(heart, moment="validation") == ["overfitting"]
+    assert alarms({**heart, "validation_skill": 0.4}, moment="validation") == []
+    nothing = {"learnt": 0.1, "validation_skill": 0.05, "falling": 1.0}
+    assert alarms(nothing, moment="validation") == ["plateau"]
+    assert alarms({**nothing, "neighbour_agreement": 0.1, "travelled": 0.1},
+                  moment="validation") == ["labels"]  # fmt: skip
+
+
+def test_an_alarm_is_taken_back_at_a_step_although_another_rule_of_its_id_asks_validation():
+    kept = {"stale_gradients": 1.0}
+    assert alarms({**kept, "learnt": 0.2}, {**kept, "learnt": 0.8}) == []
+    poor = {**kept, "learnt": 0.8, "validation_skill": 0.3}
+    assert alarms({**kept, "learnt": 0.2}, poor) == ["exploding-gradient"]

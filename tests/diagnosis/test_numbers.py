@@ -83,12 +83,17 @@ little_learnt 0.3
 half_learnt 0.5
 well_learnt 0.8
 all_learnt 0.95
+none_at_all 0.0
+poor_skill 0.2
+some_skill 0.65
+high_skill 0.9
+few_norm_rows 3.5
 large_input 10.0
 huge_input 50.0
 small_input 0.02
 large_target 30.0
 small_prediction 0.3
-fallen_metric 0.15
+fallen_metric 0.2
 unlike 1.5
 wide_gap 0.4
 risen_validation_loss 0.2
@@ -103,30 +108,30 @@ some_epochs 2.95
 # of each rule the first letter of its severity and at how many moments in a row it has to hold;
 # a star where it is over at once
 RULES_OF = """
-non-finite: e1 e1 e1 e1 e1 e1 e1
-output-activation: e1 e1 e1 e1 e1 e1 w2
+non-finite: e1 e1 e1 e1 e1 e1 e1 e1
+output-activation: e1 e1 e1 e1 e1 e1 w2 w2
 shape-mismatch: e1
-labels: e1 e1 e2 w2 w2 w2
-unused-parameters: e1 w1 w2 w2
+labels: e1 e1 e2 w2 w2 w2 w2
+unused-parameters: e1 w1 w2 w2 w2
 target-scale: w2 e1 e1
 input-scale: w2 e1 e1 e1 w2 w2 w2
 bad-initialization: e1 w1 w2 w2 w2 e1 e1 e2
 dead-units: e2 e2 w2 e2
 saturated-units: w2 w2
 vanishing-gradient: e2 w2 w2 w2
-exploding-gradient: e2 w2 w2 e2 i2 w2
+exploding-gradient: e2 w2 w2 e2 e2 i2 w2
 learning-rate-too-high: e2 e1 w2 w2 w2 w2 w2 w2 w2 w2
 learning-rate-too-low: w2 w2 w2 w2 w1 w2
 over-regularized: w2 w2 w2
-batch-size: w2
-loss-function: w2 w1 w1 w1 w2
+batch-size: w2 w2
+loss-function: w2 w1 w1 w2 w2 w1 w2
 loss-spike: w2 w2 w2 w2 i1*
-plateau: w2 w2 w2 i3
+oscillating-loss: w2 i3
+plateau: w2 w2 w2 w2 i3
 too-short: w1 w1
 validation-data: w2
-oscillating-loss: w2 i3
 metric: i2
-overfitting: w2 w2 i2 i2
+overfitting: w2 w2 w2 i2 i2
 """
 
 

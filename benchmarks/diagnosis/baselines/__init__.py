@@ -1,4 +1,4 @@
-"""Published ways to diagnose a training run, written anew to stand beside the suite's in a table.
+"""Published ways to diagnose a training run, rewritten to stand beside the suite's in a table.
 
 Each is a callback that changes nothing and collects `findings`. Two are re-implemented from what
 their authors published, one is a package that is asked through its public classes. They serve the

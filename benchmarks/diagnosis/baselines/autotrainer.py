@@ -29,7 +29,7 @@ What the paper leaves open, and what was chosen:
   is taken as not reached, and slow convergence cannot be judged.
 - A neuron is a row of the weight of a linear or convolution layer. l2 is the first layer with
   weights, as Keras counts the input as l1. With several optimizers each one's layers are a net.
-- Slow convergence is told as `learning-rate-too-low`, the suite's nearest name.
+- Slow convergence is reported as `learning-rate-too-low`, the suite's nearest name.
 - A run of less than 3 epochs is checked once, at its end.
 """
 

@@ -6,7 +6,7 @@ python -m benchmarks.diagnosis.elsewhere --small                                
 python -m benchmarks.diagnosis.elsewhere --json runs.json --facts folder --replay   seconds: the
     present rules, on the facts that --facts has kept of each run
 python -m benchmarks.diagnosis.elsewhere --json runs.json --facts folder --again ^  the first seed
-    anew, where what is measured has changed: a label does not depend on the doctor
+    again, where what is measured has changed: a label does not depend on the doctor
 
 Every program is run under the doctor's eyes with as many of three seeds as its label needs, and
 with `--vary` with another seed, twice the batch and twice the epochs. With `--json` a broken-off
@@ -114,7 +114,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--record", action="store_true", help="run, and show nothing")
     parser.add_argument("--facts", type=Path, help="keep the facts of each run in this folder")
     parser.add_argument("--replay", action="store_true", help="apply the rules to the kept facts")
-    parser.add_argument("--again", metavar="PATTERN", help="run the first seed of these anew")
+    parser.add_argument("--again", metavar="PATTERN", help="run the first seed of these again")
     options = parser.parse_args(argv)
     if options.replay and (options.facts is None or options.json is None):
         parser.error("--replay needs --facts and --json of an earlier measurement")

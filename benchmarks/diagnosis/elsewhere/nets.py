@@ -1,4 +1,4 @@
-"""Some fifty small architectures, by the shape of their inputs; parts are made to be broken."""
+"""Some seventy small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
@@ -9,81 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Make = Callable[[Any, dict[str, Any]], nn.Module]
-
-
-class Residual(nn.Module):
-    """Adds what a body makes of the input to it."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x + body(x)."""
-        return x + self.body(x)
-
-
-class Read(nn.Module):
-    """One number or vector of a sequence: its last state, its mean, or a recurrent net's output."""
-
-    def __init__(self, layer: nn.Module, how: str) -> None:
-        super().__init__()
-        self.layer, self.how = layer, how
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F] of [N, T, F]."""
-        out = self.layer(x)
-        out = out[0] if isinstance(out, tuple) else out
-        return out[:, -1] if self.how == "last" else out.mean(1)
-
-
-class Swap(nn.Module):
-    """Exchanges time and features, for convolutions over time."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F, T] of [N, T, F]."""
-        return x.transpose(1, 2)
-
-
-class Places(nn.Module):
-    """Adds a learnt vector to each place of a sequence."""
-
-    def __init__(self, length: int, width: int) -> None:
-        super().__init__()
-        self.place = nn.Parameter(0.02 * torch.randn(length, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x with its places."""
-        return x + self.place
-
-
-def _width(data: Any) -> int:
-    return data.x[0].numel() if data.shape in ("table", "image") else data.x.shape[-1]
-
-
-def _perceptron(
-    activation: Callable[[], nn.Module],
-    hidden: int,
-    width: int,
-    norm: Callable[[int], nn.Module] | None = None,
-    dropout: float = 0.0,
-) -> Make:
-    """Linear layers; `deeper` in the settings adds some, `activation` replaces what is between."""
-
-    def make(data: Any, settings: dict[str, Any]) -> nn.Module:
-        layers: list[nn.Module] = [nn.Flatten()]
-        between = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}.get(
-            settings.get("activation", ""), activation
-        )
-        last = _width(data)
-        for _ in range(hidden + settings.get("deeper", 0)):
-            layers += [nn.Linear(last, width), *([norm(width)] if norm else []), between()]
-            layers += [nn.Dropout(dropout)] if dropout else []
-            last = width
-        return nn.Sequential(*layers)
-
-    return make
+from benchmarks.diagnosis.elsewhere.blocks import (
+    Make,
+    Patches,
+    Places,
+    Read,
+    Residual,
+    Swap,
+    embedded,
+    perceptron,
+    width_of,
+)
+from benchmarks.diagnosis.elsewhere.report_nets import REPORT_NETS
 
 
 def _residual(activation: Callable[[], nn.Module], blocks: int, width: int) -> Make:
@@ -91,7 +28,7 @@ def _residual(activation: Callable[[], nn.Module], blocks: int, width: int) -> M
         def body() -> nn.Module:
             return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), activation())
 
-        first = [nn.Flatten(), nn.Linear(_width(data), width)]
+        first = [nn.Flatten(), nn.Linear(width_of(data), width)]
         return nn.Sequential(*first, *(Residual(body()) for _ in range(blocks)))
 
     return make
@@ -126,16 +63,9 @@ def _convolutional_residual(data: Any, settings: dict[str, Any]) -> nn.Module:
     )
 
 
-def _embedded(data: Any, settings: dict[str, Any], width: int) -> list[nn.Module]:
-    """What turns tokens or numbers over time into vectors over time."""
-    if data.shape == "tokens":
-        return [nn.Embedding(int(max(data.x.max(), data.val_x.max())) + 1, width)]
-    return [nn.Linear(data.x.shape[-1], width)]
-
-
 def _recurrent(kind: type[nn.RNNBase], how: str = "last", width: int = 24) -> Make:
     def make(data: Any, settings: dict[str, Any]) -> nn.Module:
-        first = _embedded(data, settings, 12) if data.shape == "tokens" else []
+        first = embedded(data, settings, 12) if data.shape == "tokens" else []
         inputs = 12 if first else data.x.shape[-1]
         return nn.Sequential(*first, Read(kind(inputs, width, batch_first=True), how))
 
@@ -144,7 +74,7 @@ def _recurrent(kind: type[nn.RNNBase], how: str = "last", width: int = 24) -> Ma
 
 def _over_time(activation: Callable[[], nn.Module], dilation: int = 1) -> Make:
     def make(data: Any, settings: dict[str, Any]) -> nn.Module:
-        layers = [*_embedded(data, settings, 12), Swap()]
+        layers = [*embedded(data, settings, 12), Swap()]
         for channels in (12, 24):
             layers += [
                 nn.Conv1d(channels, 24, 3, padding="same", dilation=dilation),
@@ -162,18 +92,10 @@ def _transformer(blocks: int, how: str, norm_first: bool) -> Make:
                 16, 2, 32, 0.0, batch_first=True, norm_first=norm_first
             )
 
-        first = [*_embedded(data, settings, 16), Places(data.x.shape[1], 16)]
+        first = [*embedded(data, settings, 16), Places(data.x.shape[1], 16)]
         return nn.Sequential(*first, Read(nn.Sequential(*(block() for _ in range(blocks))), how))
 
     return make
-
-
-class Patches(nn.Module):
-    """Cuts an image into its rows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, H, W] of [N, 1, H, W]."""
-        return x[:, 0]
 
 
 def _vision_transformer(data: Any, settings: dict[str, Any]) -> nn.Module:
@@ -207,13 +129,13 @@ def _towers(data: Any, settings: dict[str, Any]) -> nn.Module:
     def tower(inputs: int) -> nn.Module:
         return nn.Sequential(nn.Linear(inputs, 24), nn.ReLU(), nn.Linear(24, 24), nn.Tanh())
 
-    cut = _width(data) // 2
-    return Towers(tower(cut), tower(_width(data) - cut), cut)
+    cut = width_of(data) // 2
+    return Towers(tower(cut), tower(width_of(data) - cut), cut)
 
 
 def _gated(data: Any, settings: dict[str, Any]) -> nn.Module:
     layers: list[nn.Module] = [nn.Flatten()]
-    last = _width(data)
+    last = width_of(data)
     for _ in range(2):
         layers += [nn.Linear(last, 64), nn.GLU()]
         last = 32
@@ -221,7 +143,7 @@ def _gated(data: Any, settings: dict[str, Any]) -> nn.Module:
 
 
 def _pyramid(data: Any, settings: dict[str, Any]) -> nn.Module:
-    widths = (_width(data), 64, 32, 16)
+    widths = (width_of(data), 64, 32, 16)
     pairs = itertools.pairwise(widths)
     layers = [part for a, b in pairs for part in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *layers)
@@ -261,17 +183,17 @@ def _mixer(data: Any, settings: dict[str, Any]) -> nn.Module:
 
 
 def _both_ways(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = _embedded(data, settings, 12)
+    first = embedded(data, settings, 12)
     return nn.Sequential(*first, Read(nn.GRU(12, 16, batch_first=True, bidirectional=True), "mean"))
 
 
 def _two_lstms(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = _embedded(data, settings, 12)
+    first = embedded(data, settings, 12)
     return nn.Sequential(*first, Read(nn.LSTM(12, 24, num_layers=2, batch_first=True), "last"))
 
 
 def _convolved_gru(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*_embedded(data, settings, 12), Swap(), nn.Conv1d(12, 16, 3, padding=1), nn.ReLU()]
+    first = [*embedded(data, settings, 12), Swap(), nn.Conv1d(12, 16, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*first, Swap(), Read(nn.GRU(16, 20, batch_first=True), "last"))
 
 
@@ -289,25 +211,25 @@ class Attended(nn.Module):
 
 
 def _attention(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*_embedded(data, settings, 20), Places(data.x.shape[1], 20)]
+    first = [*embedded(data, settings, 20), Places(data.x.shape[1], 20)]
     return nn.Sequential(*first, Attended(20), nn.Linear(20, 32), nn.ReLU())
 
 
 # by name: the part of the corpus, the shapes that it takes, what makes its body
 NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "relu_2": ("tune", ("table", "image"), _perceptron(nn.ReLU, 2, 32)),
-    "tanh_3": ("tune", ("table",), _perceptron(nn.Tanh, 3, 24)),
-    "batchnorm_2": ("tune", ("table",), _perceptron(nn.ReLU, 2, 32, nn.BatchNorm1d)),
-    "keras_like": ("tune", ("table", "image"), _perceptron(nn.ReLU, 3, 64)),
+    "relu_2": ("tune", ("table", "image"), perceptron(nn.ReLU, 2, 32)),
+    "tanh_3": ("tune", ("table",), perceptron(nn.Tanh, 3, 24)),
+    "batchnorm_2": ("tune", ("table",), perceptron(nn.ReLU, 2, 32, nn.BatchNorm1d)),
+    "keras_like": ("tune", ("table", "image"), perceptron(nn.ReLU, 3, 64)),
     "cnn_max": ("tune", ("image",), _convolutions(nn.ReLU, "", "max")),
     "cnn_batchnorm": ("tune", ("image",), _convolutions(nn.ReLU, "batch", "max")),
     "gru": ("tune", ("series", "tokens"), _recurrent(nn.GRU)),
     "convolution_time": ("tune", ("series", "tokens"), _over_time(nn.ReLU)),
     "bag": ("tune", ("tokens",), _bag(None, 24)),
     "transformer_1": ("tune", ("tokens", "series"), _transformer(1, "mean", False)),
-    "relu_1": ("validate", ("table",), _perceptron(nn.ReLU, 1, 64)),
-    "gelu_norm_2": ("validate", ("table",), _perceptron(nn.GELU, 2, 32, nn.LayerNorm)),
-    "elu_3": ("validate", ("table",), _perceptron(nn.ELU, 3, 24)),
+    "relu_1": ("validate", ("table",), perceptron(nn.ReLU, 1, 64)),
+    "gelu_norm_2": ("validate", ("table",), perceptron(nn.GELU, 2, 32, nn.LayerNorm)),
+    "elu_3": ("validate", ("table",), perceptron(nn.ELU, 3, 24)),
     "residual_3": ("validate", ("table", "image"), _residual(nn.ReLU, 3, 32)),
     "cnn_mean_tanh": ("validate", ("image",), _convolutions(nn.Tanh, "", "mean")),
     "cnn_residual": ("validate", ("image",), _convolutional_residual),
@@ -315,11 +237,11 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     "dilated": ("validate", ("series", "tokens"), _over_time(nn.GELU, 2)),
     "bag_relu": ("validate", ("tokens",), _bag(nn.ReLU, 32)),
     "gru_mean": ("validate", ("tokens",), _recurrent(nn.GRU, "mean", 32)),
-    "silu_2": ("seen", ("table", "image"), _perceptron(nn.SiLU, 2, 48)),
-    "relu_4": ("seen", ("table",), _perceptron(nn.ReLU, 4, 32)),
-    "leaky_3": ("seen", ("table",), _perceptron(nn.LeakyReLU, 3, 40)),
-    "dropout_2": ("seen", ("table",), _perceptron(nn.ReLU, 2, 64, None, 0.1)),
-    "wide_batchnorm": ("seen", ("table",), _perceptron(nn.SiLU, 1, 128, nn.BatchNorm1d)),
+    "silu_2": ("seen", ("table", "image"), perceptron(nn.SiLU, 2, 48)),
+    "relu_4": ("seen", ("table",), perceptron(nn.ReLU, 4, 32)),
+    "leaky_3": ("seen", ("table",), perceptron(nn.LeakyReLU, 3, 40)),
+    "dropout_2": ("seen", ("table",), perceptron(nn.ReLU, 2, 64, None, 0.1)),
+    "wide_batchnorm": ("seen", ("table",), perceptron(nn.SiLU, 1, 128, nn.BatchNorm1d)),
     "residual_tanh": ("seen", ("table",), _residual(nn.Tanh, 2, 32)),
     "cnn_groupnorm": ("seen", ("image",), _convolutions(nn.ReLU, "group", "max")),
     "cnn_silu": ("seen", ("image",), _convolutions(nn.SiLU, "", "mean")),
@@ -328,21 +250,22 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     "lstm_mean": ("seen", ("tokens", "series"), _recurrent(nn.LSTM, "mean", 32)),
     "transformer_2": ("seen", ("series", "tokens"), _transformer(2, "last", True)),
     "bag_gelu": ("seen", ("tokens",), _bag(nn.GELU, 48)),
-    "mish_2": ("report", ("table", "image"), _perceptron(nn.Mish, 2, 40)),
-    "selu_3": ("report", ("table",), _perceptron(nn.SELU, 3, 32)),
-    "layernorm_3": ("report", ("table", "image"), _perceptron(nn.ReLU, 3, 48, nn.LayerNorm)),
-    "relu_pyramid": ("report", ("table",), _pyramid),
-    "towers": ("report", ("table",), _towers),
-    "gated_2": ("report", ("table", "image"), _gated),
-    "residual_silu": ("report", ("table",), _residual(nn.SiLU, 4, 24)),
-    "cnn_strided": ("report", ("image",), _strided),
-    "cnn_batchnorm_depthwise": ("report", ("image",), _depthwise),
-    "mixer": ("report", ("image",), _mixer),
-    "gru_both_ways": ("report", ("series", "tokens"), _both_ways),
-    "lstm_twice": ("report", ("series", "tokens"), _two_lstms),
-    "convolved_gru": ("report", ("series", "tokens"), _convolved_gru),
-    "attention_pool": ("report", ("series", "tokens"), _attention),
-    "bag_mish": ("report", ("tokens",), _bag(nn.Mish, 32)),
+    "mish_2": ("seen_2", ("table", "image"), perceptron(nn.Mish, 2, 40)),
+    "selu_3": ("seen_2", ("table",), perceptron(nn.SELU, 3, 32)),
+    "layernorm_3": ("seen_2", ("table", "image"), perceptron(nn.ReLU, 3, 48, nn.LayerNorm)),
+    "relu_pyramid": ("seen_2", ("table",), _pyramid),
+    "towers": ("seen_2", ("table",), _towers),
+    "gated_2": ("seen_2", ("table", "image"), _gated),
+    "residual_silu": ("seen_2", ("table",), _residual(nn.SiLU, 4, 24)),
+    "cnn_strided": ("seen_2", ("image",), _strided),
+    "cnn_batchnorm_depthwise": ("seen_2", ("image",), _depthwise),
+    "mixer": ("seen_2", ("image",), _mixer),
+    "gru_both_ways": ("seen_2", ("series", "tokens"), _both_ways),
+    "lstm_twice": ("seen_2", ("series", "tokens"), _two_lstms),
+    "convolved_gru": ("seen_2", ("series", "tokens"), _convolved_gru),
+    "attention_pool": ("seen_2", ("series", "tokens"), _attention),
+    "bag_mish": ("seen_2", ("tokens",), _bag(nn.Mish, 32)),
+    **REPORT_NETS,
 }
 
 

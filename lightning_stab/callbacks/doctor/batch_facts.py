@@ -32,6 +32,8 @@ WINDOW_SAMPLES = 1000.0  # on all of which a dead unit is zero
 WINDOW_STEPS = 4  # or that many sampled steps, whichever comes first,
 WINDOW_ROWS = 24.0  # of so many samples at least
 LEAST_STEPS = 2  # before anything is called dead
+ROW_FEATURES = 64  # of a row, evenly spread, that tell its size
+LEAST_ROWS = 8  # of a batch, among which one row stands out
 
 
 class BatchFacts(FactSource):
@@ -206,17 +208,24 @@ class UnitFacts(FactSource):
 
 
 class InputPeaks(FactSource):
-    """The largest magnitude of inputs and targets, batch by batch; it stays on the device."""
+    """The largest magnitude of inputs and targets, batch by batch; it stays on the device.
 
-    SAVED = ("peaks", "highest")
+    Where every batch holds a few values far out, no batch stands out, so that the rows of sampled
+    batches are compared, too.
+    """
+
+    SAVED = ("peaks", "highest", "row", "batches", "nonfinite")
 
     def __init__(self) -> None:
         super().__init__()
         self._pending: list[list[Tensor]] = []
         self._peaks: list[list[float]] = [[] for _ in range(TENSORS)]
         self._highest = [0.0] * TENSORS
+        self._pending_rows: list[Tensor] = []
+        self._row = math.nan  # the largest row so far over the median one of its batch
+        self._batches = self._nonfinite = 0  # seen, and of them those with NaN or infinite values
 
-    def add(self, batch: Any) -> None:
+    def add(self, batch: Any, *, sampled: bool = False) -> None:
         """Note a batch's largest values, so that no broken sample is missed."""
         is_flat = type(batch) in (list, tuple) and all(isinstance(v, Tensor) for v in batch)
         leaves = [v for v in (batch if is_flat else tree_leaves(batch)) if isinstance(v, Tensor)]
@@ -224,6 +233,14 @@ class InputPeaks(FactSource):
         flat = [v.detach().reshape(-1) for v in usable if v.layout is torch.strided][:TENSORS]
         if flat:
             self._pending.append([v[:: -(-v.numel() // SAMPLED)].abs().amax() for v in flat])
+        first = usable[0] if usable else torch.zeros(0)
+        is_plain = first.layout is torch.strided and not first.is_nested
+        if sampled and is_plain and first.dim() > 1 and len(first) >= LEAST_ROWS:
+            self._add_rows(first.detach().flatten(1))
+
+    def _add_rows(self, rows: Tensor) -> None:
+        sizes = rows[:, :: -(-rows.shape[1] // ROW_FEATURES)].float().square().mean(1).sqrt()
+        self._pending_rows.append(sizes.amax() / sizes.median())
 
     def pending(self) -> list[DeviceScalars]:
         """Return the values of each batch."""
@@ -234,9 +251,21 @@ class InputPeaks(FactSource):
         missing = torch.full((), torch.nan, device=device)
         rows = [[*peaks, *[missing] * (TENSORS - len(peaks))] for peaks in pending]
         values = torch.stack([peak.to(device, torch.float32) for row in rows for peak in row])
-        return [DeviceScalars(values, self._update)]
+        waiting = [DeviceScalars(values, self._update)]
+        ratios, self._pending_rows = self._pending_rows, []
+        if ratios:
+            waiting.append(DeviceScalars(torch.stack(ratios), self._update_rows))
+        return waiting
+
+    def _update_rows(self, ratios: list[float]) -> None:
+        known = [ratio for ratio in (self._row, *ratios) if math.isfinite(ratio)]
+        self._row = max(known, default=math.nan)
 
     def _update(self, values: list[float]) -> None:
+        rows = [values[i : i + TENSORS] for i in range(0, len(values), TENSORS)]
+        self._batches += len(rows)
+        # the second one may be missing, and is NaN then; targets are NaN where none is known
+        self._nonfinite += sum(not math.isfinite(row[0]) for row in rows)
         for column, peaks in enumerate(self._peaks):
             new = [value for value in values[column::TENSORS] if math.isfinite(value)]
             peaks.extend(new)
@@ -244,13 +273,15 @@ class InputPeaks(FactSource):
             self._highest[column] = max([self._highest[column], *new])
 
     def facts(self) -> dict[str, float]:
-        """Return the largest peak over the median one, of all tensors and of the second alone."""
+        """Return the largest peak over the median one, and the share of batches with NaN."""
         ratios = [
             highest / usual if len(peaks) >= LEAST and (usual := median(peaks)) > 0 else math.nan
             for highest, peaks in zip(self._highest, self._peaks, strict=True)
         ]
-        known = [ratio for ratio in ratios if math.isfinite(ratio)]
-        return {"input_peak": max(known, default=math.nan), "target_peak": ratios[-1]}
+        known = [ratio for ratio in (*ratios, self._row) if math.isfinite(ratio)]
+        facts = {"input_peak": max(known, default=math.nan), "target_peak": ratios[-1]}
+        share = self._nonfinite / self._batches if self._batches else math.nan
+        return {**facts, "nonfinite_inputs": share}
 
 
 def _by_name(

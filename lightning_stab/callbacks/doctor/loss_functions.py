@@ -52,7 +52,7 @@ class Targets:
             "means": [[m.tolist(), seen] for k, (m, seen) in self._means.items() if k in small],
             "moments": [moments.tolist() for moments in self._moments],
             "firsts": [
-                [first.tolist(), None if same is None else bool(same), seen]
+                [first.double().tolist(), None if same is None else bool(same), seen]
                 for first, same, seen in firsts
             ],
         }

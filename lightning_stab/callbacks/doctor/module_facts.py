@@ -23,7 +23,8 @@ class ModuleFacts(FactSource):
     def __init__(self) -> None:
         super().__init__()
         self._hooks = ModuleHooks()
-        self._values: dict[str, int] = {}  # by layer: for each channel of the latest batch
+        # by layer, of the latest batch: its rows, and its values for each channel
+        self._values: dict[str, tuple[int, int]] = {}
 
     def start(self, module: LightningModule) -> None:
         """Put hooks on normalisation layers for a batch."""
@@ -40,9 +41,10 @@ class ModuleFacts(FactSource):
         """Take the hooks off."""
         self._hooks.remove()
         if self._values:
-            self._known["norm_values"] = float(min(self._values.values()))
+            rows, values = (min(each) for each in zip(*self._values.values(), strict=True))
+            self._known |= {"norm_rows": float(rows), "norm_values": float(values)}
 
     def _see(self, name: str, part: nn.Module, args: Any, kwargs: Any) -> None:
         value = args[0] if args else None
         if part.training and isinstance(value, Tensor) and 0 < len(value) < FEW_ROWS:
-            self._values[name] = value.numel() // max(1, value.shape[1])
+            self._values[name] = len(value), value.numel() // max(1, value.shape[1])

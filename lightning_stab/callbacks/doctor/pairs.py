@@ -20,7 +20,7 @@ from lightning_stab.functional.random_states import preserve_random_states
 
 MEAN_OF = 3  # losses in a row
 MOST_PARAMETERS = 20_000_000  # of a module that is copied for it
-ROWS_OF_A_BATCH = 32  # that are compared with their neighbours,
+ROWS_OF_A_BATCH = 150  # that are compared with their neighbours,
 LEAST_ROWS, ENOUGH_ROWS = 60, 300  # of a run,
 FEATURES = 64  # of each, evenly spread
 TARGETS = ("target", "label", "y")  # names of a batch's targets
@@ -35,6 +35,7 @@ class ShuffledPairs(FactSource):
     """
 
     SAVED = ("losses",)
+    SAVED_FACTS = ("constant_rows",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,6 +67,12 @@ class ShuffledPairs(FactSource):
         starts = range(len(self._losses) - count + 1) if count else ()
         means = (fmean(self._losses[i : i + count]) for i in starts)
         return min(means, default=math.nan)
+
+    def note(self, batch: Any) -> None:
+        """Note whether all targets so far are one and the same."""
+        place = place_of_targets(batch)
+        if place is not None and _is_plain(batch[place]):
+            self._constant = self._targets.are_constant(batch[place])
 
     def measure(self, module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Run the training step on a copy and an exchanged batch; nothing of the run changes."""
@@ -105,7 +112,6 @@ class ShuffledPairs(FactSource):
         if place is None:
             return None
         targets = batch[place]
-        self._constant = self._targets.are_constant(targets)
         before, self._before = self._before, targets if len(targets) == 1 else None
         if len(targets) > 1:
             other = targets.roll(len(targets) // 2, 0)
@@ -140,7 +146,10 @@ class NeighbourRows(FactSource):
             return
         place = place_of_targets(batch)
         inputs = batch[0] if place == 1 else None
-        if inputs is None or inputs.layout is not torch.strided or inputs.dim() < 2:
+        # numbers of symbols have no distance
+        if inputs is None or not _is_plain(inputs) or not inputs.is_floating_point():
+            return
+        if inputs.dim() < 2:
             return
         targets = batch[place]
         few = _few_features(targets) if targets.dim() > 1 else targets.detach()[:ROWS_OF_A_BATCH]
@@ -168,6 +177,10 @@ class NeighbourRows(FactSource):
     def facts(self) -> dict[str, float]:
         """Return the agreement in standard errors."""
         return {"neighbour_agreement": self._agreement}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_nested
 
 
 def _few_features(rows: Tensor) -> Tensor:

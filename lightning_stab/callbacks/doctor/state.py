@@ -18,6 +18,7 @@ from lightning_stab.callbacks._trainer.step import OptimizerStep
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_facts import LossHistory
+from lightning_stab.callbacks.doctor.metric_level import MetricLevel
 from lightning_stab.callbacks.doctor.module_facts import ModuleFacts
 from lightning_stab.callbacks.doctor.pairs import NeighbourRows
 from lightning_stab.callbacks.doctor.step_facts import EARLY_UPDATES, StepFacts
@@ -32,6 +33,7 @@ NO_BASELINE = (
     " to be run on exchanged targets: what a constant prediction loses is not known."
 )
 INPUT_INTERVAL = 8  # of the batches after that, whose largest values are noted
+FIRST_TARGETS = 20  # batches whose targets are compared with each other; then of sampled steps
 
 
 class DoctorState:
@@ -55,6 +57,7 @@ class DoctorState:
         self._losses = LossHistory(self._batches)
         self.validation = ValidationHistory(self._losses)
         self.rows = RowMoments()
+        self.level = MetricLevel()
         self._neighbours = NeighbourRows()
         self._layers = ModuleFacts()
         self._sources: dict[str, FactSource] = {  # by their keys in a checkpoint
@@ -65,6 +68,7 @@ class DoctorState:
             "losses": self._losses,
             "validation": self.validation,
             "rows": self.rows,
+            "level": self.level,
             "layers": self._layers,
             "pairs": self._batches.pairs,
             "neighbours": self._neighbours,
@@ -87,8 +91,6 @@ class DoctorState:
         """Decide whether this batch's step is sampled, and put the hooks on if it is in full."""
         self.remove_hooks()
         self._neighbours.add(batch, trainer.current_epoch)
-        if step < EARLY_PHASE_STEPS or is_due(step, INPUT_INTERVAL):
-            self._inputs.add(batch)
         self.module, self._has_stepped = module, False
         self._note_epoch(trainer)
         groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
@@ -104,6 +106,10 @@ class DoctorState:
         self._is_full = step in FIRST_STEPS or is_due(step, interval)
         self._is_early = self.steps.early_seen < EARLY_UPDATES and not self._is_warming_up
         self.is_sampled = self._is_full or self._is_early
+        if step < EARLY_PHASE_STEPS or is_due(step, INPUT_INTERVAL):
+            self._inputs.add(batch, sampled=self._is_full)
+        if self._is_full or step < FIRST_TARGETS:
+            self._batches.pairs.note(batch)
         if self._is_full:
             self._has_hooks = True
             self._hidden = self._batches.start(module, batch)
@@ -152,7 +158,9 @@ class DoctorState:
 
     def end_validation(self, trainer: Trainer) -> bool:
         """Take in validation metrics; say whether there were any."""
-        to_host([*self._losses.pending(), *self.rows.pending()])
+        sources = (self._losses, self.rows, self.level)
+        to_host(scalars for source in sources for scalars in source.pending())
+        self.level.note(trainer.callback_metrics)
         return self.validation.add(trainer.callback_metrics)
 
     def end_fit(self, module: LightningModule, *, alone: bool) -> None:

@@ -228,9 +228,11 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the rows of the first batches of a fit's validations."""
-        if batch_idx < BATCHES and dataloader_idx == 0 and fit_state.is_validating_fit(trainer):
-            self._state.rows.add("validation", batch)
+        """Look at the targets, and at the rows of the first batches of a fit's validations."""
+        if fit_state.is_validating_fit(trainer):
+            self._state.level.add(batch, dataloader_idx)
+            if batch_idx < BATCHES and dataloader_idx == 0:
+                self._state.rows.add("validation", batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Diagnose after a validation, by its metrics."""

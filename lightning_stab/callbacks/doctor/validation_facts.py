@@ -44,7 +44,7 @@ class ValidationHistory(FactSource):
 
     def add(self, metrics: Mapping[str, Any]) -> bool:
         """Take in the metrics whose names say validation and which kind; say whether any does."""
-        names = [n for n in metrics if _names_validation(n)]
+        names = [n for n in metrics if names_validation(n)]
         loss = next((n for n in names if _has_word(n, FALLING)), None)
         error = next((n for n in names if _has_word(n, ERRORS) and n != loss), None)
         others = [n for n in names if not _has_word(n, (*FALLING, *ERRORS))]
@@ -167,7 +167,13 @@ def _mean_and_spread(values: list[float]) -> tuple[list[float], list[float]]:
     return mean, [math.sqrt(max(0.0, q - m * m)) for m, q in zip(mean, square, strict=True)]
 
 
-def _names_validation(name: str) -> bool:
+def names_validation(name: str) -> bool:
+    """Say whether a logged name is one of validation.
+
+    Example:
+        >>> names_validation("val_loss"), names_validation("value_loss")
+        (True, False)
+    """
     before, found, after = name.lower().partition("val")
     # `value_loss` is the loss of a critic, and `diagnosis/validation_rise` a fact of the doctor
     starts_a_word = before.removesuffix("e")[-1:] in ("", "_", "-", ".", " ")
@@ -175,5 +181,14 @@ def _names_validation(name: str) -> bool:
 
 
 def _has_word(name: str, words: tuple[str, ...]) -> bool:
-    parts = name.lower().replace("/", "_").replace("-", "_").split("_")
-    return any(part.startswith(word) for part in parts for word in words)
+    return any(part.startswith(word) for part in words_of(name) for word in words)
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a logged name.
+
+    Example:
+        >>> words_of("val/top-5_acc")
+        ['val', 'top', '5', 'acc']
+    """
+    return name.lower().replace("/", "_").replace("-", "_").split("_")

@@ -6,9 +6,11 @@ from types import MappingProxyType
 
 from lightning_stab.diagnosis.rules.learning import LEARNING_FAULTS
 from lightning_stab.diagnosis.rules.network import NETWORK_FAULTS
+from lightning_stab.diagnosis.rules.outcome import OUTCOME_FAULTS
+from lightning_stab.diagnosis.rules.scales import SCALE_FAULTS
 from lightning_stab.diagnosis.rules.wiring import WIRING_FAULTS
 
-_FAULTS = (*WIRING_FAULTS, *NETWORK_FAULTS, *LEARNING_FAULTS)
+_FAULTS = (*WIRING_FAULTS, *SCALE_FAULTS, *NETWORK_FAULTS, *LEARNING_FAULTS, *OUTCOME_FAULTS)
 # in this order a checkpoint holds how long each rule has triggered
 RULES = tuple(rule for fault in _FAULTS for rule in fault.rules)
 

@@ -28,39 +28,39 @@ _EXCLUSIVE = (
     " learnt."
 )
 _ONE_CLASS = "Use `torch.nn.CrossEntropyLoss` on the logits: exactly one class is right."
-_CHECK_DATA = (
-    "Check that inputs and labels belong together, in training and in validation.",
-    "Check that there is something to learn: fit a simple model to the same data.",
-)
-_REGULARISE = (
-    'Stop at the best epoch: `BestWeightsEarlyStopping(monitor="val_loss")` keeps its weights.',
-    "Add data, augmentation, dropout or weight decay, or make the network smaller.",
+_LARGER_BATCHES = (
+    "Make the batches larger: 16 rows or more.",
+    "Or use `GroupNorm` or `LayerNorm`, which do not look across the batch.",
 )
 
 LEARNING_FAULTS = (
     Fault("learning-rate-too-high", 7, "the updates destroy what the weights had learnt").found_by(
         error(
             "loss_ratio > risen_loss and gain_noise not> clear_trend"
-            " and unexplained > worse_than_constant and moving and ordinary_values",
+            " and unexplained > worse_than_constant and moving and ordinary_values"
+            " and without_skill",
             "The loss has risen to {loss_ratio} times its start.",
             *_LOWER_RATE,
         ),
         error(
             "loss_ratio > enormous_rise and unexplained > worse_than_constant and moving"
+            " and without_skill"
             " and ordinary_values and start_loss_ratio not> large_start_loss",
             "The loss has risen to {loss_ratio} times its start.",
             *_LOWER_RATE,
             persistence=1,
         ),
         warning(
-            "early_update_ratio > large_update and a_while and learnt not> little_learnt"
+            "early_update_ratio > large_update and a_while and learns_little"
+            " and dropout not> strong_dropout"
             " and ordinary_data and not_falling and kept_weights and start_scale not< small_start",
             "The first steps changed the weights by {early_update_ratio:.0%} of their size each,"
             " and the run has not learnt since.",
             *_LOWER_RATE,
         ),
         warning(
-            "early_update_ratio > total_update and a_while and learnt not> little_learnt"
+            "early_update_ratio > total_update and a_while and learns_little"
+            " and dropout not> strong_dropout"
             " and input_size not> large_input and kept_weights and start_scale not< small_start"
             " and not_falling",
             "The first steps changed the weights by {early_update_ratio:.1f} times their size each,"
@@ -69,13 +69,14 @@ LEARNING_FAULTS = (
         ),
         warning(
             "weight_growth > grown_weights and early_update_ratio not< notable_update"
-            " and some_steps and learnt not> little_learnt and ordinary_data and not_falling",
+            " and some_steps and learns_little and ordinary_data and not_falling",
             "The weights have grown {weight_growth:.0f} times, and the run has not learnt.",
             *_LOWER_RATE,
         ),
         warning(
             "early_rise > sudden_rise and early_update_ratio not< notable_update and some_steps"
-            " and learnt not> little_learnt"
+            " and learns_little"
+            " and dropout not> strong_dropout"
             " and ordinary_values and start_loss_ratio not> large_start_loss and moving"
             " and not_falling",
             "Within the first steps the loss rose to {early_rise} times its start,"
@@ -83,14 +84,15 @@ LEARNING_FAULTS = (
             *_LOWER_RATE,
         ),
         warning(
-            "highest_rise > enormous_rise and some_steps and learnt not> little_learnt"
+            "highest_rise > enormous_rise and some_steps and learns_little"
+            " and dropout not> strong_dropout"
             " and ordinary_values and moving and batch_variety not< one_class_batches",
             "The loss has been at {highest_rise:.0f} times its start, and little is learnt.",
             *_LOWER_RATE,
         ),
         warning(
             "gradient_depth_start_log10 > joint_shrinkage"
-            " and gradient_depth_log10 < severe_vanishing_depth and learnt not> little_learnt"
+            " and gradient_depth_log10 < severe_vanishing_depth and learns_little"
             " and kept_weights and ordinary_start and moving and some_steps",
             "The gradient reached the first layers when the run began;"
             " now it shrinks by 10^{gradient_depth_log10:a.1f} on its way:"
@@ -99,7 +101,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "saturated_fraction > many_saturated and saturated_at_start < half_saturated"
-            " and learnt not> half_learnt and ordinary_start and moving and some_steps"
+            " and learns_half and ordinary_start and moving and some_steps"
             " and not_falling",
             "The units of {layers} were not saturated when the run began, and are now:"
             " the updates have saturated them.",
@@ -107,7 +109,8 @@ LEARNING_FAULTS = (
         ),
         warning(
             "relapse > much_lost and relapse_noise > clear_trend and improvement < half_learnt"
-            " and a_while and input_peak not> outlying and target_size not> large_target"
+            " and without_skill and a_while and input_peak not> outlying"
+            " and target_size not> large_target"
             " and batch_variety not< one_class_batches and moving",
             "The loss has lost {relapse:.0%} of what it had gained:"
             " the updates have become too large.",
@@ -132,7 +135,7 @@ LEARNING_FAULTS = (
             "Or use Adam, whose steps do not shrink with the gradient.",
         ),
         warning(
-            "reach < short_reach and learnt not> little_learnt and a_while"
+            "reach < short_reach and learns_little and a_while"
             " and start_loss_ratio not> large_start_loss"
             " and warming_up < flag_set and with_gradient and highest_rise not> sudden_rise"
             " and ordinary_values and input_size not< small_input and meant_to_learn"
@@ -143,7 +146,7 @@ LEARNING_FAULTS = (
             "Or use Adam, whose steps do not shrink with the gradient.",
         ),
         warning(
-            "reach < limited_reach and straightness > straight and learnt not> little_learnt"
+            "reach < limited_reach and straightness > straight and learns_little"
             " and long_enough and warming_up < flag_set and with_gradient"
             " and highest_rise not> sudden_rise and ordinary_values and meant_to_learn"
             " and input_size not< small_input and recent_fall < notable_fall and ordinary_flow",
@@ -161,7 +164,7 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
         warning(
-            "rate_left < nearly_gone and progress < half_the_run and learnt not> half_learnt",
+            "rate_left < nearly_gone and progress < half_the_run and learns_half",
             "The learning rate has fallen to {rate_left:.1e} of its highest"
             " within the first half of the run, long before the loss has come down.",
             "Let the schedule last as long as the run: `T_max` or `total_steps` in optimizer"
@@ -170,42 +173,49 @@ LEARNING_FAULTS = (
     ),
     Fault("over-regularized", 7, "weight decay or dropout leaves nothing to learn with").found_by(
         warning(
-            "weight_growth < shrunk_weights and learnt not> little_learnt and some_steps",
+            "weight_growth < shrunk_weights and learns_little and some_steps",
             "The weights have shrunk to {weight_growth:.1%} of what they were,"
             " and little is learnt.",
             "Lower the weight decay: it pulls harder than the loss.",
         ),
         warning(
-            "weight_decay > strong_decay and learnt not> half_learnt and a_while and not_falling"
+            "weight_decay > strong_decay and learns_half and a_while and not_falling"
             " and meant_to_learn",
             "The weight decay is {weight_decay}, and little is learnt.",
             "Lower the weight decay: 0.1 and less is usual.",
         ),
         warning(
             "dropout > strong_dropout and learnt not> half_learnt and some_steps"
-            " and validation_learnt not> well_learnt",
+            " and validation_skill not> high_skill and validation_learnt not> well_learnt",
             "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
             "Lower the dropout probability: 0.1 to 0.5 is usual.",
         ),
     ),
     Fault("batch-size", 7, "batch normalisation over too few values").found_by(
         warning(
-            "norm_values < few_values and learnt not> well_learnt and some_steps",
+            "norm_values < few_values and not_well and some_steps",
             "Batch normalisation has only {norm_values:.0f} values per channel:"
             " what it subtracts and divides by is mostly noise.",
-            "Make the batches larger: 16 rows or more.",
-            "Or use `GroupNorm` or `LayerNorm`, which do not look across the batch.",
+            *_LARGER_BATCHES,
+        ),
+        warning(
+            "norm_rows < few_norm_rows and learns_half and a_while",
+            "Batch normalisation sees only {norm_rows:.0f} rows at a time, and little is learnt.",
+            *_LARGER_BATCHES,
+            source="Wu & He 2018 (group normalisation)",
         ),
     ),
     Fault("loss-function", 8, "the loss does not suit what the network predicts").found_by(
         warning(
-            "error_of_probabilities > flag_set and learnt not> little_learnt and long_enough"
+            "error_of_probabilities > flag_set and learnt not> little_learnt"
+            " and validation_skill not> high_skill and long_enough"
             " and not_falling and not_improving",
             _ERROR_OF_PROBABILITIES,
             _CROSS_ENTROPY,
         ),
         warning(
-            "error_of_probabilities > flag_set and learnt not> half_learnt and progress > whole_run"
+            "error_of_probabilities > flag_set and learnt not> half_learnt"
+            " and validation_skill not> high_skill and progress > whole_run"
             " and epoch > some_epochs and step > tens_of_steps and meant_to_learn"
             " and warming_up not> flag_set",
             _ERROR_OF_PROBABILITIES,
@@ -214,6 +224,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "error_of_probabilities > flag_set and learnt not> little_learnt"
+            " and validation_skill not> high_skill"
             " and progress > whole_run and long_by_steps and falling not> faint_trend"
             " and meant_to_learn and moving",
             _ERROR_OF_PROBABILITIES,
@@ -221,7 +232,20 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
         warning(
-            "exclusive_labels > flag_set and learnt not> little_learnt"
+            "error_of_probabilities > flag_set and validation_skill < little_learnt"
+            " and epoch > one_epoch and step > many_steps and samples not< hundreds_of_samples"
+            " and progress > half_the_run and meant_to_learn and moving",
+            _ERROR_OF_PROBABILITIES,
+            _CROSS_ENTROPY,
+        ),
+        warning(
+            "exclusive_labels > flag_set and validation_skill < half_learnt"
+            " and progress > half_the_run and long_enough and meant_to_learn and moving",
+            _EXCLUSIVE,
+            _ONE_CLASS,
+        ),
+        warning(
+            "exclusive_labels > flag_set and learns_little"
             " and progress > whole_run and long_by_steps and falling not> faint_trend"
             " and meant_to_learn and moving",
             _EXCLUSIVE,
@@ -229,7 +253,7 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
         warning(
-            "exclusive_labels > flag_set and learnt not> little_learnt and long_enough"
+            "exclusive_labels > flag_set and learns_little and long_enough"
             " and not_falling and not_improving",
             _EXCLUSIVE,
             _ONE_CLASS,
@@ -245,15 +269,15 @@ LEARNING_FAULTS = (
             ' and `GradientClipping(rule="norm", threshold=1.0)`.',
         ),
         warning(
-            "input_peak > outlying and some_steps and learnt not> half_learnt",
-            "The largest batch holds values {input_peak:.0f} times those of an ordinary one,"
+            "input_peak > outlying and some_steps and learns_half",
+            "The largest rows hold values {input_peak:.0f} times those of an ordinary one,"
             " and the run learns little: a few samples decide it.",
             "Look for broken samples in the data, and remove or clamp them.",
             'Add `GradientClipping(rule="norm", threshold=1.0)` and `StepGuard(on_spike="skip")`.',
         ),
         warning(
             "spiky_epochs > flag_set and weight_growth > grown_weights"
-            " and early_update_ratio < notable_update and learnt not> little_learnt",
+            " and early_update_ratio < notable_update and learns_little",
             "The loss jumped far above its usual level, and the weights,"
             " which had taken steps of ordinary size, are {weight_growth:.0f} times as large:"
             " a few samples have ruined the run.",
@@ -261,7 +285,8 @@ LEARNING_FAULTS = (
         ),
         warning(
             "spiky_epochs > recurring and learnt not> little_learnt and not_falling"
-            " and validation_learnt not> little_learnt and improvement not> half_learnt",
+            " and validation_learnt not> little_learnt and improvement not> half_learnt"
+            " and without_skill",
             "The loss has jumped far above its usual level in {spiky_epochs:.0f} epochs,"
             " and the run learns little.",
             *_SKIP_SPIKES,
@@ -275,70 +300,9 @@ LEARNING_FAULTS = (
             persistence=1,
         ),
     ),
-    Fault("plateau", 9, "the loss stands still, or stays that of a constant prediction").found_by(
-        warning(
-            "learnt < nothing_learnt and long_enough"
-            " and warming_up not> flag_set and ordinary_inputs and not_falling",
-            "After {epoch:.1f} epochs the loss is still that of a constant prediction.",
-            "Fit one batch alone first: a network that cannot do that has a fault in its data,"
-            " loss or architecture.",
-            "Check that inputs and labels belong together.",
-            "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
-        ),
-        warning(
-            "validation_learnt < nothing_learnt and long_enough and ordinary_inputs",
-            "After {epoch:.1f} epochs the validation loss has never been better"
-            " than that of a constant prediction.",
-            *_CHECK_DATA,
-        ),
-        warning(
-            "validation_fall > fallen_metric and validation_rise > risen_validation_loss"
-            " and learnt not> hardly_learnt and relapse not> much_lost and long_enough",
-            "After {epoch:.1f} epochs little is learnt, and validation has only become worse.",
-            *_CHECK_DATA,
-        ),
-        info(
-            "recent_improvement < standing_still and long_enough",
-            "The loss has come down by no more than {recent_improvement:.2%} of its start"
-            " within an epoch.",
-            'If the metric is good enough, stop: `BestWeightsEarlyStopping(monitor="val_loss")`.',
-            "If not, lower the learning rate: `LearningRateDecay()`.",
-            persistence=3,
-        ),
-    ),
-    Fault("too-short", 9, "the run ends while the loss still falls").found_by(
-        warning(
-            "progress > whole_run and falling > clear_trend and recent_fall > notable_fall"
-            " and learnt not> little_learnt and validation_learnt not> half_learnt"
-            " and improvement not> half_learnt and validation_rise not> risen_validation_loss"
-            " and step not> short_run and warming_up not> flag_set and meant_to_learn"
-            " and ordinary_values",
-            "The run ends after {step} steps while the loss is still falling: by"
-            " {recent_fall:.1%} of what a constant prediction loses, over its latest part.",
-            "Train longer: raise `max_epochs` or `max_steps`, and stop by the validation loss.",
-            persistence=1,
-        ),
-        warning(
-            "progress > whole_run and step not> tens_of_steps and learnt not> half_learnt"
-            " and loss_ratio not> risen_at_all and warming_up not> flag_set and meant_to_learn"
-            " and ordinary_values",
-            "The run ends after {step} steps: too few for the loss to come down.",
-            "Train longer: raise `max_epochs` or `max_steps`, and stop by the validation loss.",
-            persistence=1,
-        ),
-    ),
-    Fault("validation-data", 8, "validation rows that are unlike the training rows").found_by(
-        warning(
-            "validation_shift > unlike and validation_learnt not> half_learnt and a_while"
-            " and meant_to_learn and input_peak not> outlying",
-            "The validation rows lie {validation_shift:.1f} standard deviations away from the"
-            " training rows.",
-            "Prepare both alike: with the mean and standard deviation of the training rows.",
-        ),
-    ),
     Fault("oscillating-loss", 8, "the loss swings from step to step").found_by(
         warning(
-            "batch_variety < one_class_batches and some_steps and learnt not> well_learnt",
+            "batch_variety < one_class_batches and some_steps and not_well",
             "Batches hold nearly one class each ({batch_variety:.0%} of the variety of all"
             " targets): the loss swings from one to the next.",
             "Shuffle the training data: `DataLoader(..., shuffle=True)`.",
@@ -352,41 +316,6 @@ LEARNING_FAULTS = (
             " or let it decay: `LearningRateDecay()`.",
             "Make the batches larger.",
             persistence=3,
-        ),
-    ),
-    Fault("metric", 10, "a metric that does not follow the loss").found_by(
-        info(
-            "validation_stuck > flag_set and meant_to_learn",
-            "The validation loss has come down by half, and the validation metric has not moved.",
-            "Check how the metric is computed: thresholds, `argmax`, the shapes it compares.",
-        ),
-    ),
-    Fault("overfitting", 10, "validation gets worse while training gets better").found_by(
-        warning(
-            "validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost"
-            " and validation_rise not< risen_validation_loss"
-            " and meant_to_learn and validation_shift not> unlike",
-            "The validation metric has fallen by {validation_fall:.0%} from its best.",
-            *_REGULARISE,
-        ),
-        warning(
-            "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn"
-            " and epoch_rows < few_rows and validation_shift not> unlike",
-            "{epoch_rows:.0f} rows have been learnt by heart: the validation loss stands above the"
-            " training loss by {generalization_gap:.0%} of the loss of a constant prediction.",
-            *_REGULARISE,
-        ),
-        info(
-            "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn",
-            "The validation loss stands far above the training loss: the gap is"
-            " {generalization_gap:.0%} of the loss of a constant prediction.",
-            *_REGULARISE,
-        ),
-        info(
-            "validation_rise > risen_validation_loss and learnt > half_learnt and meant_to_learn",
-            "The validation loss has risen by {validation_rise:.0%} of what had been gained,"
-            " while the training loss went on falling.",
-            *_REGULARISE,
         ),
     ),
 )

@@ -10,6 +10,9 @@ _CLEAR = (
     "Call `optimizer.zero_grad()` before each `self.manual_backward(loss)`.",
     "Leave `optimizer_zero_grad` as it is, where you override it.",
 )
+_STALE = (
+    "The gradients of earlier steps are still there when new ones come: they add up, step by step"
+)
 _CURE_DEPTH = (
     'Add `WeightInitialization(scheme="auto")`: it fits each layer to the activation before it.',
     (
@@ -30,7 +33,7 @@ _DEPTH_SOURCE = "Glorot & Bengio 2010; thresholds measured, see docs/training_do
 NETWORK_FAULTS = (
     Fault("dead-units", 5, "units that are zero on every sample").found_by(
         error(
-            "dead_fraction > dead_layer and learnt not> well_learnt"
+            "dead_fraction > dead_layer and not_well"
             " and ordinary_steps and input_size not> large_input and not_falling",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample:"
             " no gradient passes.",
@@ -41,7 +44,7 @@ NETWORK_FAULTS = (
         ),
         error(
             "dead_fraction > dead_layer and travelled < nowhere and highest_rate not< no_rate"
-            " and learnt not> half_learnt and some_steps and input_size not> large_input",
+            " and learns_half and some_steps and input_size not> large_input",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample,"
             " and most weights have never changed.",
             "Add `WeightInitialization()` and start again: dead units do not come back.",
@@ -49,7 +52,7 @@ NETWORK_FAULTS = (
             source="Lu et al. 2019 (dying ReLU)",
         ),
         warning(
-            "dead_fraction > many_dead and learnt not> half_learnt and a_while"
+            "dead_fraction > many_dead and learns_half and a_while"
             " and ordinary_steps and input_size not> large_input and not_falling",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample.",
             _LOWER_RATE,
@@ -57,7 +60,7 @@ NETWORK_FAULTS = (
             source="Lu et al. 2019 (dying ReLU)",
         ),
         error(
-            "zero_gradient > all_identical and learnt not> half_learnt and step > enough_steps"
+            "zero_gradient > all_identical and learns_half and step > enough_steps"
             " and ordinary_steps and ordinary_values and constant_targets not> flag_set"
             " and softmax_of_one not> flag_set",
             "Every gradient is exactly 0: the weights cannot change any more.",
@@ -68,7 +71,8 @@ NETWORK_FAULTS = (
     Fault("saturated-units", 5, "saturated activations, or attention to one place only").found_by(
         warning(
             "saturated_fraction > many_saturated and saturated_at_start > half_saturated"
-            " and learnt not> half_learnt and ordinary_steps and relapse not> much_lost",
+            " and learns_half and ordinary_steps and relapse not> much_lost"
+            " and input_size not> large_input",
             "{saturated_fraction:.0%} of the outputs of {layers} stand where the activation"
             " is flat.",
             "Standardise the inputs.",
@@ -77,7 +81,7 @@ NETWORK_FAULTS = (
             source="Glorot & Bengio 2010",
         ),
         warning(
-            "attention_logits > large_attention_logits and learnt not> well_learnt"
+            "attention_logits > large_attention_logits and not_well"
             " and ordinary_steps and relapse not> much_lost",
             "The attention logits of {layers} have grown to a spread of {attention_logits}:"
             " its softmax looks at one position only.",
@@ -91,7 +95,7 @@ NETWORK_FAULTS = (
             "gradient_depth_log10 < severe_vanishing_depth"
             " and gradient_depth_start_log10 not> vanishing_depth"
             " and kept_weights and most_dead not> dead_layer and ordinary_inputs"
-            " and zero_gradient not> flag_set and learnt not> half_learnt",
+            " and zero_gradient not> flag_set and learns_half",
             _VANISHING,
             *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
@@ -99,13 +103,13 @@ NETWORK_FAULTS = (
         warning(
             "gradient_depth_log10 < vanishing_depth"
             " and gradient_depth_start_log10 not> joint_shrinkage and a_while"
-            " and learnt not> half_learnt and kept_weights and ordinary_inputs",
+            " and learns_half and kept_weights and ordinary_inputs",
             _VANISHING,
             *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
         warning(
-            "gradient_time_log10 < vanishing_time and a_while and learnt not> little_learnt",
+            "gradient_time_log10 < vanishing_time and a_while and learns_little",
             "Over the time steps of a recurrent layer the gradient shrinks by"
             " 10^{gradient_time_log10:a.1f}:"
             " what stands at the beginning of a sequence is not learnt.",
@@ -116,7 +120,7 @@ NETWORK_FAULTS = (
         warning(
             "gradient_depth_log10 < joint_shrinkage and activation_depth_log10 < joint_shrinkage"
             " and gradient_depth_start_log10 < joint_shrinkage and some_steps"
-            " and learnt not> little_learnt and kept_weights and ordinary_inputs",
+            " and learns_little and kept_weights and ordinary_inputs",
             "From layer to layer both shrink:"
             " the signal by 10^{activation_depth_log10:a.1f} on its way to the last hidden layer,"
             " the gradient by 10^{gradient_depth_log10:a.1f} on its way back.",
@@ -133,14 +137,13 @@ NETWORK_FAULTS = (
             source=_DEPTH_SOURCE,
         ),
         warning(
-            "gradient_depth_log10 > exploding_depth and a_while"
-            " and learnt not> half_learnt and ordinary_steps",
+            "gradient_depth_log10 > exploding_depth and a_while and learns_half and ordinary_steps",
             _EXPLODING,
             *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
         warning(
-            "gradient_time_log10 > exploding_time and learnt not> half_learnt",
+            "gradient_time_log10 > exploding_time and learns_half",
             "Over the time steps of a recurrent layer the gradient grows by"
             " 10^{gradient_time_log10:a.1f} on its way back.",
             _CLIP,
@@ -148,19 +151,24 @@ NETWORK_FAULTS = (
             source="Pascanu, Mikolov & Bengio 2013",
         ),
         error(
-            "stale_gradients > flag_set and some_steps and learnt not> half_learnt",
-            "The gradients of earlier steps are still there when new ones come:"
-            " they add up, step by step, and little is learnt.",
+            "stale_gradients > flag_set and some_steps and learnt not> half_learnt"
+            " and validation_skill not> some_skill",
+            _STALE + ", and little is learnt.",
+            *_CLEAR,
+        ),
+        error(
+            "stale_gradients > flag_set and some_steps and validation_skill < some_skill"
+            " and progress > half_the_run",
+            _STALE + ", and little is learnt.",
             *_CLEAR,
         ),
         info(
             "stale_gradients > flag_set",
-            "The gradients of earlier steps are still there when new ones come:"
-            " they add up, step by step.",
+            _STALE + ".",
             *_CLEAR,
         ),
         warning(
-            "gradient_growth_log10 > exploding_growth and learnt not> half_learnt"
+            "gradient_growth_log10 > exploding_growth and learns_half"
             " and ordinary_values and not_falling",
             "The gradient's norm has grown 10^{gradient_growth_log10:.1f} times"
             " since the first steps.",

@@ -31,15 +31,6 @@ _NAN_VALIDATION = (
 )
 _END_LINEAR = "End the network in its last linear layer, without an activation."
 _FREEZE = "If they are meant to stay as they are, say so with `requires_grad_(False)`."
-_STANDARDISE = "Standardise every feature with the training set's mean and standard deviation."
-_LARGE_START = (
-    "The first loss is {start_loss_ratio} times that of a blind prediction:"
-    " the outputs start far too large."
-)
-_SMALLER_START = (
-    "Add `WeightInitialization()`, or make the output layer's weights smaller.",
-    "Give the loss logits, and let it apply the softmax: there it has no flat places.",
-)
 _INDEPENDENT = (
     "The targets look independent of the inputs: rows that lie closest together agree in them no"
     " more than by chance ({neighbour_agreement:.1f} standard errors), and"
@@ -51,27 +42,6 @@ _CHECK_PAIRS = (
     ),
     "Check that there is something to learn: fit a simple model to the same data.",
 )
-_SMALLER_TARGETS = (
-    (
-        "Standardise the targets with the training set's mean and standard deviation, and undo it"
-        " where you predict."
-    ),
-    "Or start the output layer's bias at the targets' mean.",
-)
-_HUGE_INPUT = "Features enter the network at a size of {input_size}, and little is learnt."
-_NONFINITE_FROM_INPUT = (
-    "Features enter the network at a size of {input_size}, and loss or weights are NaN or infinite."
-)
-_NONFINITE_FROM_TARGETS = (
-    "The targets are large ({target_size}), and loss or weights are NaN or infinite."
-)
-_NONFINITE_FROM_START = (
-    "The weights start {start_scale:.0f} times as large as what keeps a signal's size, and loss or"
-    " weights are NaN or infinite."
-)
-_FITTED_START = "Add `WeightInitialization()`, which fits each layer to the activation before it."
-_NORMALISE = "Or put a normalisation layer in front of the first layer."
-_SMALLER_INPUT = (_STANDARDISE, _NORMALISE)
 
 WIRING_FAULTS = (
     Fault("non-finite", 0, "the loss or a weight is NaN or infinite").found_by(
@@ -101,6 +71,13 @@ WIRING_FAULTS = (
         error(
             "validation_nonfinite > flag_set and learnt > nothing_learnt",
             *_NAN_VALIDATION,
+            persistence=1,
+        ),
+        error(
+            "nonfinite_inputs > none_at_all and not_well and some_steps",
+            "{nonfinite_inputs:.0%} of the batches hold NaN or infinite values, and little is"
+            " learnt.",
+            "Look for missing values in the data; fill or drop them before training.",
             persistence=1,
         ),
         error(
@@ -165,7 +142,14 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         warning(
-            "rectified_logits > many_rectified and a_while and learnt not> well_learnt",
+            "rectified_logits > many_rectified and a_while and not_well",
+            "The logits that enter the cross-entropy come out of a ReLU:"
+            " {rectified_logits:.0%} of them are zero and receive no gradient.",
+            _END_LINEAR,
+        ),
+        warning(
+            "rectified_logits > many_rectified and validation_skill < high_skill and a_while"
+            " and progress > half_the_run",
             "The logits that enter the cross-entropy come out of a ReLU:"
             " {rectified_logits:.0%} of them are zero and receive no gradient.",
             _END_LINEAR,
@@ -217,6 +201,14 @@ WIRING_FAULTS = (
             source="Schilling 1986 (nearest neighbours)",
         ),
         warning(
+            "neighbour_agreement < no_sign and validation_skill < hardly_learnt"
+            " and travelled > somewhere and a_while and progress > half_the_run"
+            " and meant_to_learn and validation_shift not> unlike and constant_rows not> flag_set",
+            _INDEPENDENT + " the validation metric is hardly better than a constant prediction's.",
+            *_CHECK_PAIRS,
+            source="Schilling 1986 (nearest neighbours)",
+        ),
+        warning(
             "constant_rows > flag_set and improvement > half_learnt and epoch > one_epoch"
             " and samples not< early_samples and meant_to_learn",
             "The targets of all batches seen are the same, and the loss has come down by"
@@ -248,142 +240,18 @@ WIRING_FAULTS = (
             _FREEZE,
         ),
         warning(
-            "frozen_held > flag_set and learnt not> half_learnt and a_while and not_falling",
+            "frozen_held > flag_set and learnt not> half_learnt and a_while and not_falling"
+            " and validation_skill not> well_learnt",
             "{number} parameters that the optimizer was given are frozen, and little is learnt:"
             " {layers}.",
             "Train them too (`requires_grad_(True)`), unless they were trained before.",
         ),
-    ),
-    Fault("target-scale", 2, "targets so large that a regression does not reach them").found_by(
         warning(
-            "target_size > large_target and prediction_size < small_prediction and some_steps",
-            "The targets are large ({target_size}),"
-            " and the predictions have reached {prediction_size:.1%} of their size.",
-            *_SMALLER_TARGETS,
-        ),
-        error(
-            "nonfinite_weights > flag_set and target_size > large_target and loss_ratio > no_loss",
-            _NONFINITE_FROM_TARGETS,
-            *_SMALLER_TARGETS,
-            persistence=1,
-        ),
-        error(
-            "nonfinite_losses > any_nonfinite_loss and target_size > large_target"
-            " and loss_ratio > no_loss",
-            _NONFINITE_FROM_TARGETS,
-            *_SMALLER_TARGETS,
-            persistence=1,
-        ),
-    ),
-    Fault("input-scale", 3, "features enter unscaled, and it does harm").found_by(
-        warning(
-            "input_size > large_input and a_while and learnt not> little_learnt and not_falling",
-            "Features enter the network at a size of {input_size}, and it does not learn.",
-            *_SMALLER_INPUT,
-        ),
-        error(
-            "input_size > large_input and loss_ratio > enormous_rise"
-            " and unexplained > worse_than_constant",
-            "Features enter the network at a size of {input_size},"
-            " and the loss has risen to {loss_ratio} times its start.",
-            *_SMALLER_INPUT,
-            persistence=1,
-        ),
-        error(
-            "nonfinite_weights > flag_set and input_size > huge_input and loss_ratio > no_loss",
-            _NONFINITE_FROM_INPUT,
-            *_SMALLER_INPUT,
-            persistence=1,
-        ),
-        error(
-            "nonfinite_losses > any_nonfinite_loss and input_size > huge_input"
-            " and loss_ratio > no_loss",
-            _NONFINITE_FROM_INPUT,
-            *_SMALLER_INPUT,
-            persistence=1,
-        ),
-        warning(
-            "input_size > huge_input and learnt not> well_learnt and epoch > some_epochs"
-            " and step > tens_of_steps and samples not< hundreds_of_samples"
-            " and progress > half_the_run and meant_to_learn and unknown_loss",
-            _HUGE_INPUT,
-            *_SMALLER_INPUT,
-        ),
-        warning(
-            "input_size > huge_input and validation_learnt < well_learnt and epoch > some_epochs"
-            " and step > tens_of_steps and samples not< hundreds_of_samples"
-            " and progress > half_the_run and meant_to_learn and unknown_loss",
-            _HUGE_INPUT,
-            *_SMALLER_INPUT,
-        ),
-        warning(
-            "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling",
-            "Features enter the network at a size of only {input_size}, and it does not learn.",
-            _STANDARDISE,
-        ),
-    ),
-    Fault("bad-initialization", 4, "units start alike, or outputs start far too large").found_by(
-        error(
-            "identical_units > all_identical",
-            "The units of {layers} have the same weights and the same gradients:"
-            " no step can tell them apart.",
-            "Add `WeightInitialization()`, or draw these weights at random.",
-            "A layer may start at zero only where nothing but the loss or a sum follows.",
-            source="Goodfellow, Bengio & Courville 2016, section 8.4",
-            persistence=1,
-        ),
-        warning(
-            "start_loss_ratio > large_start_loss and long_enough"
-            " and learnt not> hardly_learnt and input_size not> large_input and not_falling"
-            " and early_update_ratio not> large_update",
-            _LARGE_START,
-            *_SMALLER_START,
-            persistence=1,
-        ),
-        warning(
-            "start_loss_ratio > enormous_start_loss and a_while"
-            " and unexplained > worse_than_constant and input_size not> large_input"
-            " and early_update_ratio not> large_update",
-            _LARGE_START,
-            *_SMALLER_START,
-        ),
-        warning(
-            "start_scale < small_start and some_steps and learnt not> little_learnt and moving"
-            " and ordinary_inputs",
-            "The weights start at {start_scale:.2g} of the size that keeps a signal's:"
-            " what passes through the layers fades, and little is learnt.",
-            _FITTED_START,
-            source="Glorot & Bengio 2010; He et al. 2015",
-        ),
-        warning(
-            "start_scale > large_start and some_steps and learnt not> little_learnt and moving"
-            " and ordinary_inputs",
-            "The weights start {start_scale:.0f} times as large as what keeps a signal's size,"
-            " and little is learnt.",
-            _FITTED_START,
-            source="Glorot & Bengio 2010; He et al. 2015",
-        ),
-        error(
-            "nonfinite_weights > flag_set and start_scale > large_start"
-            " and input_size not> huge_input and loss_ratio > no_loss",
-            _NONFINITE_FROM_START,
-            _FITTED_START,
-            persistence=1,
-        ),
-        error(
-            "nonfinite_losses > any_nonfinite_loss and start_scale > large_start"
-            " and input_size not> huge_input and loss_ratio > no_loss",
-            _NONFINITE_FROM_START,
-            _FITTED_START,
-            persistence=1,
-        ),
-        error(
-            "zero_gradient > all_identical and travelled < nowhere and most_dead < dead_layer"
-            " and step > enough_steps and ordinary_values and constant_targets not> flag_set"
-            " and softmax_of_one not> flag_set and highest_rate not< no_rate",
-            "Every gradient has been exactly 0 since the start, and no unit is to blame:"
-            " the outputs start where the loss is flat.",
-            *_SMALLER_START,
+            "frozen_held > flag_set and validation_skill < some_skill and a_while"
+            " and progress > half_the_run",
+            "{number} parameters that the optimizer was given are frozen, and little is learnt:"
+            " {layers}.",
+            "Train them too (`requires_grad_(True)`), unless they were trained before.",
         ),
     ),
 )

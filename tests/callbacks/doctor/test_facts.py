@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import lightning.pytorch as lightning
 import pytest
 import torch
-from helpers.doctor_programs import Program, doctor, examined, learnable, mlp
+from helpers.doctor_programs import Program, doctor, examined, learnable, loader, mlp
 from helpers.lightning_twins import SmallGAN, batches, built, fit
 from torch import nn
 from torch.nn import functional
@@ -437,7 +437,7 @@ def test_the_largest_values_are_those_of_the_first_500_batches_and_of_every_eigh
     monkeypatch,
 ):
     seen = []
-    monkeypatch.setattr(InputPeaks, "add", lambda self, batch: seen.append(now[-1]))
+    monkeypatch.setattr(InputPeaks, "add", lambda *_, **__: seen.append(now[-1]))
     now = []
     sampled((now.append(step) or step for step in range(490, 540)), lambda step: 0.1)
     assert seen == [*range(490, 500), *[s for s in range(500, 540) if (s + 1) % 8 == 0]]
@@ -633,9 +633,9 @@ def test_of_large_inputs_and_masks_few_entries_are_kept():
     rows = NeighbourRows()
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
-        images = torch.randn(40, 3, 32, 32, generator=generator)
+        images = torch.randn(160, 3, 8, 8, generator=generator)
         rows.add((images, (images[:, 0] > 0).long()), 0)
-    assert {(x.shape, y.shape) for x, y in rows._rows} == {((32, 64), (32, 64))}
+    assert {(x.shape, y.shape) for x, y in rows._rows} == {((150, 64), (150, 64))}
     to_host(rows.pending())
     assert math.isfinite(rows.facts()["neighbour_agreement"])
 
@@ -728,3 +728,65 @@ def test_the_loss_of_exchanged_pairs_is_measured_on_a_copy(monkeypatch):
     other.measure(Distance(), (x, x[:, 0]), 0)  # it is not tried again
     to_host(other.pending())
     assert math.isnan(other.baseline)
+
+
+def test_a_row_far_out_is_seen_although_every_batch_holds_one():
+    peaks = InputPeaks()
+    for count in range(3):
+        x = torch.ones(64, 5)
+        x[count] = 1000.0
+        peaks.add([x, torch.zeros(64)], sampled=count > 0)
+        to_host(peaks.pending())
+        assert math.isnan(peaks.facts()["input_peak"]) == (count == 0)
+    assert peaks.facts()["input_peak"] == pytest.approx(1000.0)
+    few = InputPeaks()
+    few.add([x[:7], torch.zeros(7)], sampled=True)  # among so few rows none stands out
+    to_host(few.pending())
+    assert math.isnan(few.facts()["input_peak"])
+    restored = InputPeaks()
+    restored.load_state_dict(peaks.state_dict())
+    assert restored.facts() == pytest.approx(peaks.facts(), nan_ok=True)
+
+
+def test_the_share_of_batches_with_nan_counts_their_first_tensor():
+    peaks = InputPeaks()
+    for count in range(4):
+        x, y = torch.ones(6, 2), torch.full((6,), math.nan)  # targets are NaN where unknown
+        x[0, 0] = math.inf if count == 2 else 1.0
+        peaks.add([x, y])
+    to_host(peaks.pending())
+    assert peaks.facts()["nonfinite_inputs"] == 0.25
+
+
+def test_neighbours_of_symbols_are_unknown_and_nan_rows_leave_the_others():
+    rows = NeighbourRows()
+    rows.add((torch.arange(400).reshape(100, 4), torch.arange(100) % 2), 0)
+    assert rows.pending() == []
+    x = torch.linspace(0, 1, 100)[:, None].repeat(1, 2)
+    y = (x[:, 0] > 0.5).long()
+    x[7] = math.nan
+    rows.add((x, y), 0)
+    to_host(rows.pending())
+    assert rows.facts()["neighbour_agreement"] > 5
+
+
+def test_constant_targets_of_a_loss_of_ones_own_are_seen_in_the_first_batches():
+    pairs = ShuffledPairs()
+    for count in range(10):
+        pairs.note((torch.zeros(2, 3), torch.ones(2)))
+        to_host(pairs.pending())
+        assert pairs.facts().get("constant_rows", math.nan) == pytest.approx(
+            1.0 if count > 6 else math.nan, nan_ok=True
+        )
+    pairs.note((torch.zeros(2, 3), torch.zeros(2)))
+    to_host(pairs.pending())
+    assert pairs.facts()["constant_rows"] == 0.0
+
+
+def test_the_rows_that_batch_normalisation_sees():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+    watcher = doctor()
+    data = loader(torch.randn(12, 1, 8, 8), torch.arange(12) % 3, size=2)
+    examined(Program(net), data, watcher=watcher)
+    facts = watcher._state._layers.facts()
+    assert (facts["norm_rows"], facts["norm_values"]) == (2.0, 72.0)

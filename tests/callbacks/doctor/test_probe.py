@@ -171,7 +171,7 @@ def test_normalisation_over_few_values_and_the_strongest_dropout():
         facts.start(part)
         part(torch.randn(size, 3))
         facts.stop()
-        assert facts.facts() == {"dropout": 0.7, "norm_values": values}
+        assert facts.facts() == {"dropout": 0.7, "norm_values": values, "norm_rows": values}
     alone = ModuleFacts()
     alone.start(part.two)
     part.two(torch.randn(2, 2, 3, 3))
