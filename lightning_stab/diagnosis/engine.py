@@ -82,6 +82,7 @@ class Engine:
             one_of("rule.id", rule.id, IDS)
             for condition in rule.conditions:
                 one_of("condition.threshold", condition.threshold, self.thresholds)
+        self._thresholds = {id_: _with_own(id_, self.thresholds) for id_ in IDS}
 
     def update(self, facts: Facts) -> list[Finding]:
         """Evaluate the rules at one moment; return what is new, the deepest cause first.
@@ -94,7 +95,7 @@ class Engine:
         for index, rule in enumerate(self.rules):
             if not _applies(rule, facts.moment):
                 continue
-            found = match(rule, facts, self._thresholds_of(rule), self._ignored_layers(rule, facts))
+            found = match(rule, facts, self._thresholds[rule.id], self._ignored_layers(rule, facts))
             self._streaks[index] = self._streaks[index] + 1 if found is not None else 0
             if found is None or rule.id in self.ignore:
                 continue
@@ -170,7 +171,7 @@ class Engine:
 
         Of the rule that found the fault what is not known now may hold; of others it does not.
         """
-        thresholds = self._thresholds_of(rule)
+        thresholds = self._thresholds[rule.id]
         is_own = finding.evidence.keys() == {c.fact for c in rule.conditions}
         for condition in rule.conditions:
             value, limit = getattr(facts, condition.fact), thresholds[condition.threshold]
@@ -207,12 +208,6 @@ class Engine:
             self._streaks = list(state["streaks"])
             self._since = list(state.get("since", self._since))
 
-    def _thresholds_of(self, rule: Rule) -> Mapping[str, float]:
-        """Return the thresholds, with those that were given for this id alone."""
-        start = rule.id + "."
-        own = {n.removeprefix(start): v for n, v in self.thresholds.items() if n.startswith(start)}
-        return {**self.thresholds, **own} if own else self.thresholds
-
     def _ignored_layers(self, rule: Rule, facts: Facts) -> frozenset[str]:
         patterns = [p.partition(":")[2] for p in self.ignore if p.startswith(rule.id + ":")]
         if not patterns:
@@ -227,6 +222,13 @@ class Engine:
         more_severe = all(SEVERITIES.index(f.severity) < severity for f in known)
         again = rule.is_event and known and facts.step - known[-1].step >= self.cool_down
         return not (more_severe or again)
+
+
+def _with_own(id_: str, thresholds: Mapping[str, float]) -> Mapping[str, float]:
+    """Return the thresholds, with those that were given for this id alone."""
+    start = id_ + "."
+    own = {n.removeprefix(start): v for n, v in thresholds.items() if n.startswith(start)}
+    return {**thresholds, **own} if own else thresholds
 
 
 def _finding(

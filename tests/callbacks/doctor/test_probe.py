@@ -176,7 +176,7 @@ def test_normalisation_over_few_values_and_the_strongest_dropout():
     alone.start(part.two)
     part.two(torch.randn(2, 2, 3, 3))
     alone.stop()
-    assert alone.facts() == {"dropout": 0.0, "norm_values": 18.0}
+    assert alone.facts() == {"dropout": 0.0, "norm_values": 18.0, "norm_rows": 2.0}
     many = ModuleFacts()
     many.start(part)
     part(torch.randn(16, 3))

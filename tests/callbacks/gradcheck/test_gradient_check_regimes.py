@@ -266,7 +266,7 @@ def test_the_result_goes_to_tensorboard_and_to_json(tmp_path):
 
 def test_every_n_epochs_checks_again(tmp_path):
     check, seen = GradientCheck(every_n_epochs=2, mode="model"), []
-    check._announce = lambda report: seen.append(report.passed)
+    check._announce = lambda _, report: seen.append(report.passed)
     fit(tmp_path, Plain, check, max_epochs=5)
     assert seen == [True] * 3
 

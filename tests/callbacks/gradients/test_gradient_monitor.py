@@ -583,6 +583,7 @@ print("trained")
 """
 
 
+@pytest.mark.nightly
 def test_pytorch_lightnings_trainer_takes_them_too(tmp_path):
     assert run_code(SCRIPT, tmp_path).strip().endswith("trained")
 

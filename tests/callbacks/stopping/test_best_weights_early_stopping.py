@@ -397,7 +397,7 @@ def test_the_sentence_is_logged(tmp_path):
 
 def test_why_a_run_ended_is_said_once_and_in_one_sentence(monkeypatch):
     said = []
-    monkeypatch.setattr(best_weights_early_stopping, "rank_zero_info", said.append)
+    monkeypatch.setattr(best_weights_early_stopping, "say", lambda _, text, **__: said.append(text))
     for values in ([5, 3, 4, 4, 4], [5, 4]):
         callback = stopping(patience=2)
         fit(values, callback)
