@@ -103,7 +103,7 @@ def test_a_head_that_is_far_too_large_is_found():
         return Program(net, optimizer=partial(torch.optim.Adam, lr=1e-4))
 
     finding = found("bad-initialization", make(1e3), epochs=5)
-    assert finding.evidence["start_loss_ratio"].value > THRESHOLDS["large_start_loss"]
+    assert finding.evidence["start_scale"].value > 50 * THRESHOLDS["large_start"]
     assert "bad-initialization" not in ids(examined(make(1.0), epochs=5))
 
 
