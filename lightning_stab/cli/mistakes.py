@@ -57,9 +57,8 @@ def _missing(message: str, parser: ArgumentParser) -> str:
         return ""
     if value[2] is None:
         return f"`{value[1]}` needs a value."
-    return (
-        f"`{value[1]}` must be {_WORDS.get(value[2], f'of the type {value[2]}')}, got {value[3]}."
-    )
+    rule = _WORDS.get(value[2], f"of the type {value[2]}")
+    return f"`{value[1]}` must be {rule}, got {value[3]}."
 
 
 def _unknown_key(message: str, parser: ArgumentParser) -> str:

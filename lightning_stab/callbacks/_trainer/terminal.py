@@ -53,9 +53,11 @@ def beside_bar(
         progress = None
     if progress is not None:
         progress.stop()
-    yield
-    if progress is not None and not is_last:
-        progress.start()
+    try:
+        yield
+    finally:
+        if progress is not None and not is_last:
+            progress.start()
 
 
 def _is_open(bar: Any) -> bool:

@@ -80,6 +80,8 @@ class MetricLevel(FactSource):
             highest = self._first[name] = max(self._first.get(name, value), value)
             value = value / 100 if highest > 1 else value  # in percent
             return (value - share) / (1 - share) if share < NEARLY_ALL else math.nan
+        if value < 0:  # turned round, for a search that maximises
+            return math.nan
         scale = absolute if kind == "mae" else math.sqrt(squared)
         ratio = (math.sqrt(value) if kind == "mse" else value) / scale if scale > 0 else math.nan
         is_comparable = self._first.setdefault(name, ratio) <= LARGEST_ERROR

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from lightning_stab.callbacks._trainer.terminal import LIGHTNING, say
+from lightning_stab.callbacks._trainer.terminal import LIGHTNING, beside_bar, say
 
 CODES = re.compile(r"\x1b\[\??(\d*)(?:;\d+)*([A-Za-z])|(\r)|(\n)|([^\x1b\r\n]+)")
 
@@ -83,6 +83,22 @@ def test_a_text_stays_when_rich_draws_its_bar_again(monkeypatch):
         "steps",
         "The last.",
     ]
+
+
+def test_the_bar_goes_on_where_a_text_fails(monkeypatch):
+    terminal_of(monkeypatch)
+    bar = RichProgressBar(sys.stderr)
+    bar.progress.start()
+
+    def fail():
+        with beside_bar(trainer_with(bar), LIGHTNING):
+            assert not bar.progress.live.is_started
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert bar.progress.live.is_started
+    bar.progress.stop()
 
 
 @pytest.mark.parametrize(("is_open", "begins"), [(True, "\nA text."), (False, "A text.")])

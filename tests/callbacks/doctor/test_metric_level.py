@@ -97,6 +97,13 @@ def test_of_several_loaders_or_targets_that_are_not_plain_nothing_is_known():
     assert math.isnan(odd.facts()["validation_skill"])
 
 
+@pytest.mark.parametrize("name", ["val_neg_mse", "val_neg_mae", "val_neg_rmse"])
+def test_an_error_that_is_turned_round_ends_no_fit_and_is_unknown(name):
+    found = level(NUMBERS)
+    found.note({name: -3.0})
+    assert math.isnan(found.facts()["validation_skill"])
+
+
 def test_it_is_known_again_after_a_restart():
     before = level(NUMBERS)
     before.note({"val_mae": 0.5})
