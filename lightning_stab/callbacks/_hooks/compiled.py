@@ -10,7 +10,7 @@ written, with ``torch.compiler.set_stance("force_eager")``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -39,14 +39,22 @@ def hookable_modules(module: nn.Module) -> tuple[list[tuple[str, nn.Module]], li
         >>> [name for name, _ in modules], compiled
         (['', '0', '1'], ['1'])
     """
+    outside = _not_inside(module)
+    hookable = [(name, part) for name, part in outside if not _is_called_compiled(part)]
+    return hookable, [name for name, part in outside if is_compiled_part(part)]
+
+
+def called_modules(module: nn.Module) -> list[nn.Module]:
+    """Return the modules that are called from code that is not compiled, compiled or not."""
+    return [part for _, part in _not_inside(module)]
+
+
+def _not_inside(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules that are in no compiled part, by plain name."""
     named = [(plain_name(name), part) for name, part in module.named_modules()]
-    compiled = [(name, part) for name, part in named if is_compiled_part(part)]
-    if not compiled:
-        return named, []
-    inside = {id(m) for _, part in compiled for m in part.modules() if m is not part}
-    hidden = inside | {id(part) for _, part in compiled if _is_called_compiled(part)}
-    hookable = [(name, part) for name, part in named if id(part) not in hidden]
-    return hookable, [name for name, part in compiled if id(part) not in inside]
+    compiled = [part for _, part in named if is_compiled_part(part)]
+    inside = {id(m) for part in compiled for m in part.modules() if m is not part}
+    return [(name, part) for name, part in named if id(part) not in inside]
 
 
 def is_compiled_part(part: nn.Module) -> bool:
@@ -54,7 +62,7 @@ def is_compiled_part(part: nn.Module) -> bool:
     if _is_called_compiled(part):
         return True
     children = dict(part.named_children())
-    return "_orig_mod" in children or bool(children and _is_compiled_method(part, "forward"))
+    return "_orig_mod" in children or bool(children and is_compiled_method(part, "forward"))
 
 
 def compiled_functions(modules: Iterable[nn.Module]) -> list[str]:
@@ -71,6 +79,36 @@ def compiled_functions(modules: Iterable[nn.Module]) -> list[str]:
     # two underscores are what the compiler leaves among the global names of a file
     found = (n for n, v in names if _is_compiled_function(v) and not n.startswith("__"))
     return list(dict.fromkeys(found))
+
+
+def before_calls(part: nn.Module, look: Callable[[nn.Module], None]) -> Callable[[], None]:
+    """Have ``look(part)`` called before each call of a part; nothing is compiled again for it.
+
+    For `hookable_modules` and for the outermost compiled parts; TorchScript is passed over.
+
+    Returns:
+        A function that ends it.
+    """
+    compiled = vars(part).get("_compiled_call_impl")
+    if isinstance(part, torch.jit.ScriptModule):
+        return lambda: None
+    if compiled is None:
+        return part.register_forward_pre_hook(lambda module, inputs: look(module)).remove
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        look(part)
+        return compiled(*args, **kwargs)
+
+    def end() -> None:
+        part._compiled_call_impl = compiled
+
+    part._compiled_call_impl = call
+    return end
+
+
+def is_compiled_method(part: nn.Module, name: str) -> bool:
+    """Say whether a method of a module is compiled."""
+    return _is_compiled_function(vars(part).get(name) or getattr(type(part), name, None))
 
 
 def say_compiled(parts: Sequence[str], functions: Sequence[str] = ()) -> str:
@@ -93,12 +131,8 @@ def _is_called_compiled(part: nn.Module) -> bool:
         own.get("_compiled_call_impl") is not None  # from `module.compile()`
         or own.get("_compiler_ctx") is not None  # Lightning's mark on a compiled module
         or isinstance(part, torch.jit.ScriptModule)  # which refuses hooks
-        or _is_compiled_method(part, "training_step")
+        or is_compiled_method(part, "training_step")
     )
-
-
-def _is_compiled_method(part: nn.Module, name: str) -> bool:
-    return _is_compiled_function(vars(part).get(name) or getattr(type(part), name, None))
 
 
 def _is_compiled_function(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Two processes on gloo that stop and decay together."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,50 @@ def sharded_and_resumed():
         )
 
 
+class SwappedInABatch(Sharded):
+    """Measures its weights plus one, which come in within the validation's batches.
+
+    Args:
+        raw_first: whether its own weights run before them.
+    """
+
+    def __init__(self, raw_first):
+        super().__init__()
+        self.raw_first, self.measured = raw_first, []
+
+    @torch.no_grad()
+    def add(self, number):
+        for parameter in self.parameters():
+            local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+            local += number
+
+    def validation_step(self, batch, batch_idx):
+        if self.raw_first:
+            self.net(batch[0])
+        self.add(1)
+        self.net(batch[0])
+        for part in (self.net, *self.net):
+            part.reshard()
+        self.measured.append(whole_tensors(self))
+        self.add(-1)
+
+
+def sharded_and_swapped():
+    """Keep what was measured of a sharded module; say so if its layers ran with two sets."""
+    stop = BestWeightsEarlyStopping("val_loss", patience=2)
+    module = SwappedInABatch(raw_first=False)
+    run(fsdp2(), module, stop)
+    now = whole_tensors(module)
+    best = module.measured[2 * len(data())]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(fsdp2(), SwappedInABatch(raw_first=True), BestWeightsEarlyStopping("val_loss"))
+    report(
+        same=all(torch.equal(now[n], best[n]) for n in now),
+        warned=sum("two sets of weights" in str(w.message) for w in caught),
+    )
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """What each process reported of the run with metrics of its own."""
@@ -172,3 +217,10 @@ def test_sharded_weights_come_back_from_a_checkpoint(sharded, distributed):
         assert resumed["after"] == 1  # one more check, and the best was before the checkpoint
         assert resumed["same"]
         assert len(set(resumed["summaries"])) == 1
+
+
+def test_weights_that_come_into_a_sharded_module_within_a_batch(tmp_path):
+    (first,), (second,) = run_ranks(sharded_and_swapped, tmp_path)
+    assert first["same"]
+    assert second["same"]
+    assert first["warned"] > 0

@@ -209,3 +209,55 @@ def test_a_layer_that_runs_twice_with_one_set_of_weights_is_no_swap():
 def test_an_average_beside_the_module_cannot_be_kept():
     with pytest.warns(UserWarning, match="no part of the module, and none of its own"):
         fit([5, 3], BestWeightsEarlyStopping("val_loss"), module=Averaged("beside"))
+
+
+def compiled(place, how):
+    """Return a module that measures its average, compiled in one of four ways."""
+    module = Averaged(place)
+    if how == "in place":
+        module.net.compile(backend="eager")
+    elif how == "wrapped":
+        module.net = torch.compile(module.net, backend="eager")
+    elif how == "a layer":
+        module.net[0] = torch.compile(module.net[0], backend="eager")
+    elif how == "the step":
+        module.validation_step = torch.compile(module.validation_step, backend="aot_eager")
+    return module
+
+
+@pytest.mark.parametrize("how", ["in place", "wrapped", "a layer"])
+@pytest.mark.parametrize("place", ["a batch's start", "validation_step"])
+def test_an_average_comes_into_a_compiled_module(place, how):
+    module = compiled(place, how)
+    fit([5, 3, 4, 4], BestWeightsEarlyStopping("val_loss", patience=2), module=module)
+    kept = [p.detach() for p in module.net.parameters()]
+    assert all(map(torch.equal, kept, module.measured[1].values()))
+    assert not all(map(torch.equal, kept, module.measured[-1].values()))
+
+
+@pytest.mark.parametrize("how", ["in place", "wrapped"])
+def test_two_sets_of_weights_in_one_batch_of_a_compiled_module_are_named(how):
+    with pytest.warns(UserWarning, match="two sets of weights.*those of the first run"):
+        fit([5, 3], BestWeightsEarlyStopping("val_loss"), module=compiled("raw first", how))
+
+
+@pytest.mark.nightly
+def test_a_compiled_step_is_seen_from_outside():
+    """What comes in before it is kept; one that writes into the weights itself is named."""
+    module = compiled("a batch's start", "the step")
+    fit([5, 3, 4, 4], BestWeightsEarlyStopping("val_loss", patience=2), module=module)
+    assert same(dict(module.net.named_parameters()), module.measured[1])
+    assert "validation_step" in vars(module)  # the compiled one, put back
+    assert vars(module)["validation_step"].__name__ != "watched"
+    inside = compiled("validation_step", "the step")
+    with pytest.warns(UserWarning, match="two sets of weights"):
+        fit([5, 3], BestWeightsEarlyStopping("val_loss"), module=inside)
+
+
+def test_compiled_modules_are_left_as_they_were():
+    module = compiled("", "in place")
+    call = module.net._compiled_call_impl
+    fit([5, 3], BestWeightsEarlyStopping("val_loss"), module=module)
+    assert module.net._compiled_call_impl is call
+    assert "validation_step" not in vars(module)
+    assert not module._forward_pre_hooks
