@@ -1,4 +1,4 @@
-"""Whether targets depend on inputs at all: rows that lie close together have targets that agree."""
+"""Whether targets depend on inputs, and what simple models learn of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 PERMUTATIONS = 64
+NEIGHBOURS = 1, 5
+PENALTY = 1.0  # of the linear model's coefficients, of standardised columns
 
 
 @torch.no_grad()
@@ -32,13 +34,9 @@ def neighbour_agreement(inputs: Tensor, targets: Tensor) -> Tensor:
         >>> neighbour_agreement(x, torch.zeros(100))
         tensor(nan)
     """
-    x = _standardised(inputs.reshape(len(inputs), -1).float().nan_to_num(0.0, 0.0, 0.0))
-    if targets.dim() == 1 and not targets.is_floating_point():
-        classes = torch.unique(targets)
-        y = (targets[:, None] == classes).float()
-        y = y - y.mean(0)
-    else:
-        y = _standardised(targets.reshape(len(targets), -1).float().nan_to_num(0.0, 0.0, 0.0))
+    x = _standardised(_columns(inputs))
+    y = _one_hot(targets)
+    y = _standardised(_columns(targets)) if y is None else y - y.mean(0)
     distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = distance.masked_fill(distance <= 1e-4 * distance.mean(), torch.inf).argmin(1)
     generator = torch.Generator().manual_seed(0)
@@ -49,6 +47,69 @@ def neighbour_agreement(inputs: Tensor, targets: Tensor) -> Tensor:
     spread = chance.std()
     excess = (agreement[0] - chance.mean()) / spread
     return torch.where(spread > 0, excess, torch.nan)
+
+
+@torch.no_grad()
+def simple_skill(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return how well simple models predict each row from the others: 0 a constant, 1 no error.
+
+    The best of the nearest row, the five nearest rows and ridge regression, each row left out in
+    its turn. Of classes (a - m) / (1 - m), with the accuracy a and the share m of the commonest
+    class; of numbers R2. A network that gets there has learnt what is easy to learn. NaN where all
+    targets are the same. NaN and infinite values count as 0.
+
+    Args:
+        inputs: shape ``[N, ...]``, floating-point.
+        targets: classes ``[N]``, or numbers ``[N, ...]``.
+
+    Source: Cover & Hart 1967 (nearest neighbours); Allen 1974 (PRESS: rows left out).
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 100)[:, None]
+        >>> round(float(simple_skill(x, 3 * x)), 2), round(float(simple_skill(x, x[:, 0] > 0)), 2)
+        (1.0, 1.0)
+    """
+    x = _standardised(_columns(inputs))
+    classes = _one_hot(targets)
+    y = _columns(targets) if classes is None else classes
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    distance.fill_diagonal_(torch.inf)
+    nearest = distance.topk(min(max(NEIGHBOURS), len(x) - 1), largest=False).indices
+    guesses = [y[nearest[:, :count]].mean(1) for count in NEIGHBOURS]
+    guesses.append(_ridge_without_each(x, y))
+    if classes is None:
+        spread = (y - y.mean(0)).square().sum()
+        skills = [1 - (guess - y).square().sum() / spread for guess in guesses]
+        return torch.where(spread > 0, torch.stack(skills).max(), torch.nan)
+    share = y.mean(0).max()
+    right = [y.gather(1, guess.argmax(1, keepdim=True)).mean() for guess in guesses]
+    return torch.where(share < 1, (torch.stack(right).max() - share) / (1 - share), torch.nan)
+
+
+def _ridge_without_each(x: Tensor, y: Tensor) -> Tensor:
+    """Return what ridge regression of the other rows predicts for each row."""
+    ones = torch.ones(len(x), 1, device=x.device)
+    columns = torch.cat([x, ones], 1)
+    penalty = torch.full((columns.shape[1],), PENALTY, device=x.device)
+    penalty[-1] = 0
+    # no error is raised, which would wait for the device; a singular matrix gives no good guess
+    inverse = torch.linalg.inv_ex(columns.T @ columns + penalty.diag()).inverse
+    hat = columns @ inverse @ columns.T
+    rest = (1 - hat.diagonal()).clamp_min(1e-3)[:, None]
+    guess: Tensor = y - (y - hat @ y) / rest
+    return guess
+
+
+def _columns(values: Tensor) -> Tensor:
+    return values.reshape(len(values), -1).float().nan_to_num(0.0, 0.0, 0.0)
+
+
+def _one_hot(targets: Tensor) -> Tensor | None:
+    """Return classes as one-hot vectors, None for numbers."""
+    if targets.dim() != 1 or targets.is_floating_point():
+        return None
+    same: Tensor = targets[:, None] == torch.unique(targets)
+    return same.float()
 
 
 def _standardised(columns: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from helpers.loaders import KeepsItsPlace
 from helpers.processes import run_code
 from helpers.tiers import FULL, in_tiers
 from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
@@ -408,3 +409,18 @@ def test_every_order_of_the_list_trains_the_same_weights(seeds):
 @pytest.mark.parametrize("name", NEUTRAL)
 def test_a_healthy_run_beside_it_is_the_run_without_it(name):
     assert same(end_of(fit([CALLBACKS[name]()])), end_of(fit([])))
+
+
+@every
+def test_a_loop_run_by_hand_after_the_fit_takes_its_step(name):
+    """Lightning's own tests drive the inner loop so; nothing is owed to a fit that is over."""
+    trainer = fit([CALLBACKS[name]()])
+    trainer.state.stage = RunningStage.TRAINING
+    before = [p.detach().clone() for p in trainer.lightning_module.parameters()]
+    for number, batch in enumerate(contract.loader(2)):
+        run = trainer.fit_loop.epoch_loop.automatic_optimization.run
+        output = run(trainer.optimizers[0], number, {"batch": batch, "batch_idx": number})
+        assert output["loss"].isfinite()
+    after = list(trainer.lightning_module.parameters())
+    assert not any(map(torch.equal, before, after))
+    assert not any(p.grad is not None and p.grad.isnan().any() for p in after)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_stab.functional.dependence import neighbour_agreement
+from lightning_stab.functional.dependence import neighbour_agreement, simple_skill
 
 
 def drawn(seed, rows=200, features=3):
@@ -53,3 +53,47 @@ def test_equal_targets_say_nothing():
     x, _ = drawn(3)
     for y in (torch.zeros(200), torch.zeros(200, dtype=torch.long)):
         assert torch.isnan(neighbour_agreement(x, y))
+
+
+def test_simple_models_learn_what_is_near_or_linear():
+    """By hand: two tight groups are told apart, a line is found, noise is not."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(200, 3, generator=generator)
+    groups = noise * 0.1 + torch.arange(200)[:, None] % 2
+    assert simple_skill(groups, torch.arange(200) % 2) == 1.0
+    line = noise @ torch.tensor([[1.0], [-2.0], [0.5]])
+    assert simple_skill(noise, line) > 0.999
+    assert simple_skill(noise, line[:, 0] + 0.5 * line[:, 0].std()) > 0.999
+    ring = (noise[:, 0].square() + noise[:, 1].square() > 1.4).long()  # no line tells
+    assert 0.4 < simple_skill(noise, ring) < 0.95
+    alone = torch.randn(200, generator=generator)
+    assert simple_skill(noise, alone) < 0.1
+    assert simple_skill(noise, (alone > 0.5).long()) < 0.1
+
+
+def test_a_row_is_never_its_own_neighbour_and_scales_do_not_matter():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(120, 2, generator=generator)
+    labels = torch.randint(0, 4, (120,), generator=generator)
+    assert simple_skill(x, labels) < 0.15
+    y = (x[:, 0] > 0).long()
+    scaled = x * torch.tensor([1e4, 0.1]) + torch.tensor([1e5, 1.0])
+    assert simple_skill(scaled, y) == pytest.approx(float(simple_skill(x, y)), abs=0.03)
+
+
+def test_the_skill_of_simple_models_is_unknown_for_targets_that_are_all_the_same():
+    x = torch.linspace(0, 1, 80)[:, None]
+    assert torch.isnan(simple_skill(x, torch.zeros(80, dtype=torch.long)))
+    assert torch.isnan(simple_skill(x, torch.ones(80)))
+    constant_inputs = simple_skill(torch.ones(80, 2), torch.arange(80) % 2)
+    assert constant_inputs <= 0
+    x[3] = float("nan")
+    assert simple_skill(x, (x[:, 0] > 0.5).long()) > 0.9
+
+
+def test_the_skill_of_a_commonest_class_is_none():
+    """Of 100 rows 90 are of one class, at random: to guess it always is right in 90 %."""
+    generator = torch.Generator().manual_seed(2)
+    y = torch.zeros(100, dtype=torch.long)
+    y[torch.randperm(100, generator=generator)[:10]] = 1
+    assert -1.5 < simple_skill(torch.randn(100, 5, generator=generator), y) <= 0.0

@@ -15,7 +15,7 @@ from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_training_step
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_functions import Targets
-from lightning_stab.functional.dependence import neighbour_agreement
+from lightning_stab.functional.dependence import neighbour_agreement, simple_skill
 from lightning_stab.functional.random_states import preserve_random_states
 
 MEAN_OF = 3  # losses in a row
@@ -127,18 +127,18 @@ class ShuffledPairs(FactSource):
 
 
 class NeighbourRows(FactSource):
-    """The first rows of a run, and whether those close together have targets that agree.
+    """The first rows of a run: whether neighbours' targets agree, what simple models learn of them.
 
     Only rows of the first epoch count, because a row that comes again agrees with itself.
     """
 
-    SAVED = ("agreement",)
+    SAVED = ("agreement", "skill")
 
     def __init__(self) -> None:
         super().__init__()
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._count = self._counted = 0  # rows, and of them those that were compared
-        self._agreement = math.nan
+        self._agreement = self._skill = math.nan
 
     def add(self, batch: Any, epoch: int) -> None:
         """Note some rows of a batch."""
@@ -157,7 +157,7 @@ class NeighbourRows(FactSource):
         self._count += len(few)
 
     def pending(self) -> list[DeviceScalars]:
-        """Return the agreement, once there are enough rows."""
+        """Return both, once there are enough rows."""
         if not self._rows or self._count < LEAST_ROWS or self._count == self._counted:
             return []
         self._counted = self._count
@@ -168,15 +168,16 @@ class NeighbourRows(FactSource):
         if not is_alike:
             self._rows, self._count = [], ENOUGH_ROWS
             return []
-        agreement = neighbour_agreement(torch.cat(inputs), torch.cat(targets))
-        return [DeviceScalars(agreement.reshape(1), self._update)]
+        x, y = torch.cat(inputs), torch.cat(targets)
+        both = torch.stack([neighbour_agreement(x, y), simple_skill(x, y)])
+        return [DeviceScalars(both, self._update)]
 
     def _update(self, values: list[float]) -> None:
-        self._agreement = values[0]
+        self._agreement, self._skill = values
 
     def facts(self) -> dict[str, float]:
-        """Return the agreement in standard errors."""
-        return {"neighbour_agreement": self._agreement}
+        """Return the agreement in standard errors, and the skill."""
+        return {"neighbour_agreement": self._agreement, "simple_skill": self._skill}
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -33,6 +33,7 @@ NO_BASELINE = (
     " to be run on exchanged targets: what a constant prediction loses is not known."
 )
 INPUT_INTERVAL = 8  # of the batches after that, whose largest values are noted
+LEAST_SKILL = 0.3  # of simple models, below which they say nothing of what can be learnt
 FIRST_TARGETS = 20  # batches whose targets are compared with each other; then of sampled steps
 
 
@@ -208,6 +209,7 @@ class DoctorState:
         known["reach"] = self.steps.largest_ratio * planned
         for source in self._sources.values():
             known |= source.facts()
+        known["skill_reached"] = skill_reached(known)
         return Facts(**{**known, **self._failure})
 
     def state_dict(self) -> dict[str, Any]:
@@ -235,6 +237,17 @@ class DoctorState:
         done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
         self._losses.epoch_steps, self._losses.epoch = steps, done / steps
         self._num_batches = done
+
+
+def skill_reached(known: Mapping[str, Any]) -> float:
+    """Return the validation metric's skill over that of simple models, if these have some.
+
+    Example:
+        >>> skill_reached({"validation_skill": 0.4, "simple_skill": 0.8})
+        0.5
+    """
+    simple = known.get("simple_skill", math.nan)
+    return known["validation_skill"] / simple if simple > LEAST_SKILL else math.nan
 
 
 def rows_of(batch: Any) -> int:

@@ -149,14 +149,20 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Note the loss, on its device."""
-        self._fit.add_loss(trainer, loss)
+        if self._state is not None:  # nobody is to be guarded where a loop is run by hand
+            self._state.add_loss(trainer, loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Take part in the phases of the step."""
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
-        self._fit.end_window()
+        if self._state is not None:
+            self._state.end_window()
+
+    def wants_step(self, trainer: Trainer) -> bool:
+        """Say whether a fit goes on."""
+        return self._state is not None
 
     def begin_step(self, trainer: Trainer, optimizer: Optimizer, index: int) -> None:
         """Keep what a step changes before it is judged."""

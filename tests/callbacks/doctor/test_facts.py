@@ -20,7 +20,7 @@ from lightning_stab.callbacks.doctor.loss_facts import LossHistory
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
 from lightning_stab.callbacks.doctor.pairs import NeighbourRows, ShuffledPairs
 from lightning_stab.callbacks.doctor.report import FACTS
-from lightning_stab.callbacks.doctor.state import DoctorState
+from lightning_stab.callbacks.doctor.state import DoctorState, skill_reached
 from lightning_stab.callbacks.doctor.step_facts import StepFacts
 from lightning_stab.callbacks.doctor.validation_facts import ValidationHistory
 
@@ -656,6 +656,7 @@ def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
     to_host(rows.pending())
     agreement = rows.facts()["neighbour_agreement"]
     assert agreement > 4
+    assert rows.facts()["simple_skill"] == pytest.approx(0.98, abs=0.03)  # all but the border
     assert rows.pending() == []  # nothing new
     restored = NeighbourRows()
     restored.load_state_dict(rows.state_dict())
@@ -768,6 +769,7 @@ def test_neighbours_of_symbols_are_unknown_and_nan_rows_leave_the_others():
     rows.add((x, y), 0)
     to_host(rows.pending())
     assert rows.facts()["neighbour_agreement"] > 5
+    assert rows.facts()["simple_skill"] > 0.9
 
 
 def test_constant_targets_of_a_loss_of_ones_own_are_seen_in_the_first_batches():
@@ -790,3 +792,12 @@ def test_the_rows_that_batch_normalisation_sees():
     examined(Program(net), data, watcher=watcher)
     facts = watcher._state._layers.facts()
     assert (facts["norm_rows"], facts["norm_values"]) == (2.0, 72.0)
+
+
+def test_the_skill_reached_is_that_of_the_metric_beside_simple_models():
+    known = {"validation_skill": 0.6, "simple_skill": 0.8}
+    assert skill_reached(known) == pytest.approx(0.75)
+    assert skill_reached({**known, "simple_skill": 0.31}) == pytest.approx(0.6 / 0.31)
+    assert math.isnan(skill_reached({**known, "simple_skill": 0.3}))  # they have learnt little
+    assert math.isnan(skill_reached({"validation_skill": 0.6}))
+    assert math.isnan(skill_reached({**known, "validation_skill": math.nan}))
