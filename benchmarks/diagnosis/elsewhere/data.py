@@ -1,4 +1,4 @@
-"""Eighty data sets in memory: tables, series, tokens and small images, of 2 to 100 classes.
+"""A hundred data sets in memory: tables, series, tokens and small images, of 2 to 100 classes.
 
 Each function returns inputs and targets of up to some 1,500 rows; the rows are split once and for
 all into those to train on and a quarter for validation. Nothing is downloaded.

@@ -19,6 +19,7 @@ PERCEPTRONS = (
     *("relu_", "tanh_", "elu_", "gelu_", "silu_", "leaky_", "keras", "dropout_"),
     *("mish_", "selu_", "layernorm_"),
     *("softsign_", "prelu_", "rms_", "batchnorm_tanh"),
+    *("hardswish_", "batchnorm_gelu"),
 )
 RELU = ("relu_", "keras", "cnn_max", "dropout_", "cnn_batchnorm")
 

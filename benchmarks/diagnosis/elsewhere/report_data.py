@@ -11,186 +11,202 @@ from sklearn import datasets
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def _loans(rng: Generator) -> Arrays:
-    """Amounts beside kinds that are coded as one of four."""
-    kind = rng.integers(0, 4, 1300)
-    income, debt = rng.lognormal(10, 0.5, 1300), rng.lognormal(8.5, 1, 1300)
-    years = rng.integers(0, 30, 1300)
-    risk = np.log(debt / income) + 0.6 * (kind == 2) - 0.05 * years + rng.logistic(0, 0.2, 1300)
-    x = np.concatenate([np.stack([income, debt, years], 1), np.eye(4)[kind]], 1)
-    return x, (risk > np.quantile(risk, 0.7)).astype(int)
+def _triangles(rng: Generator) -> Arrays:
+    """Three lengths: no triangle, one with an obtuse angle, or one with acute angles alone."""
+    x = rng.uniform(1, 10, (1300, 3))
+    a, b, c = np.sort(x, 1).T
+    return x, np.where(a + b <= c, 0, np.where(a**2 + b**2 < c**2, 1, 2))
 
 
-def _tic_tac_toe(rng: Generator) -> Arrays:
-    """Nine fields of -1, 0 and 1: whether the first player has three in a line."""
-    x = rng.choice([-1, 0, 1], (1500, 9), p=[0.3, 0.15, 0.55])
-    lines = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))
-    return x, np.any([(x[:, line] == 1).all(1) for line in map(list, lines)], 0).astype(int)
+def _mandelbrot(rng: Generator) -> Arrays:
+    """Whether a point of the plane belongs to the Mandelbrot set."""
+    c = rng.uniform(-1.7, 0.6, 1400) + 1j * rng.uniform(-0.9, 0.9, 1400)
+    z = np.zeros_like(c)
+    for _ in range(30):
+        z = np.where(np.abs(z) < 2, z**2 + c, z)
+    return np.stack([c.real, c.imag], 1), (np.abs(z) < 2).astype(int)
 
 
-def _tiles(rng: Generator) -> Arrays:
-    """Sixteen fields of a plane, among features that say nothing."""
-    x = rng.uniform(0, 4, (1500, 2))
-    y = np.floor(x).astype(int) @ [4, 1]
-    return np.concatenate([x + rng.normal(0, 0.05, x.shape), rng.uniform(size=(1500, 3))], 1), y
+def _census(rng: Generator) -> Arrays:
+    """Wages, hours, age and school, of which a twentieth was not answered and stands as -9."""
+    age, school = rng.uniform(18, 80, 1300), rng.integers(4, 20, 1300)
+    hours, wage = rng.normal(36, 9, 1300), rng.lognormal(2.6, 0.5, 1300)
+    score = 0.05 * age - 0.0005 * age**2 + 0.15 * school + 0.02 * hours + 0.04 * wage
+    x = np.stack([age, school, hours, wage, rng.integers(0, 2, 1300)], 1)
+    x[rng.random(x.shape) < 0.05] = -9
+    return x, np.digitize(score, np.quantile(score, [0.45, 0.75]))
 
 
-def _minerals(rng: Generator) -> Arrays:
-    """Shares of eight elements that add up to 1: six kinds of unequal frequency."""
-    y = rng.choice(6, 1200, p=[0.3, 0.25, 0.18, 0.12, 0.09, 0.06])
-    centres = rng.normal(0, 0.9, (6, 8))
-    parts = np.exp(centres[y] + rng.normal(0, 0.5, (1200, 8)))
-    return parts / parts.sum(1, keepdims=True), y
+def _signatures(rng: Generator) -> Arrays:
+    """A hundred patterns of thirty bits, of which every twentieth is wrong."""
+    patterns = rng.integers(0, 2, (100, 30))
+    y = rng.integers(0, 100, 1600)
+    return patterns[y] ^ (rng.random((1600, 30)) < 0.05), y
 
 
-def _shells(rng: Generator) -> Arrays:
-    """Three layers around a point of five dimensions, and a label that counts outwards."""
-    y = rng.integers(0, 3, 1100)
-    way = rng.normal(size=(1100, 5))
-    way /= np.linalg.norm(way, axis=1, keepdims=True)
-    return way * (1 + y + rng.normal(0, 0.2, 1100))[:, None], y
+def _compass(rng: Generator) -> Arrays:
+    """The direction of a wind of any strength, among twelve."""
+    angle, strength = rng.uniform(0, 2 * np.pi, 1400), rng.lognormal(1, 0.6, 1400)
+    wind = np.stack([strength * np.cos(angle), strength * np.sin(angle)], 1)
+    return wind, (angle / (2 * np.pi) * 12).astype(int)
 
 
-def _demand(rng: Generator) -> Arrays:
-    """What is asked for by hour, day and temperature."""
-    hour, day = rng.uniform(0, 24, 1200), rng.integers(0, 7, 1200)
-    warmth = rng.normal(12, 8, 1200)
-    y = 40 + 15 * np.sin((hour - 8) * np.pi / 12) - 10 * (day > 4) + 0.05 * (warmth - 18) ** 2
-    return np.stack([hour, day, warmth], 1), y + rng.normal(0, 2, 1200)
+def _gas(rng: Generator) -> Arrays:
+    """The pressure of a gas after van der Waals, in pascals, by amount, warmth and volume."""
+    moles, kelvin = rng.uniform(0.5, 3, 1100), rng.uniform(250, 600, 1100)
+    volume = rng.uniform(1e-3, 6e-3, 1100)
+    pressure = moles * 8.314 * kelvin / (volume - 4e-5 * moles) - 0.36 * (moles / volume) ** 2
+    return np.stack([moles, kelvin, volume], 1), pressure
 
 
-def _drag(rng: Generator) -> Arrays:
-    """A force: the density times the square of the speed times the area, each over a decade."""
-    x = np.exp(rng.uniform(-1, 1, (1000, 4)))
-    return x, 0.5 * x[:, 0] * x[:, 1] ** 2 * x[:, 2] * np.sqrt(x[:, 3])
-
-
-def _sparse(rng: Generator) -> Arrays:
-    """Thirty features of which six matter."""
-    x, y = datasets.make_regression(
-        1000, 30, n_informative=6, noise=20.0, random_state=int(rng.integers(1000))
+def _low_rank(rng: Generator) -> Arrays:
+    """Fifty features that follow from a few."""
+    x = 30 * datasets.make_low_rank_matrix(
+        1000, 50, effective_rank=4, random_state=int(rng.integers(1000))
     )
-    return x, y
+    y = x @ rng.normal(size=50)
+    return x, y + 0.5 * np.abs(x @ rng.normal(size=50)) + rng.normal(0, 0.1 * y.std(), 1000)
 
 
-def _arm(rng: Generator) -> Arrays:
-    """Where the hand of an arm of three joints is."""
-    angle = rng.uniform(-1.2, 1.2, (1200, 3))
-    total = angle.cumsum(1)
-    return angle, np.stack([np.cos(total).sum(1), np.sin(total).sum(1)], 1)
+def _spectra(rng: Generator) -> Arrays:
+    """How much of three substances there is, by the light that a mixture absorbs."""
+    places = np.linspace(0, 1, 40)
+    centre, width = rng.uniform(0.1, 0.9, (3, 2, 1)), rng.uniform(0.04, 0.15, (3, 2, 1))
+    pure = np.exp(-(((places - centre) / width) ** 2)).sum(1)
+    amount = rng.gamma(2, 0.5, (1100, 3))
+    return np.exp(-amount @ pure) + rng.normal(0, 0.01, (1100, 40)), amount
 
 
-def _genes(rng: Generator) -> Arrays:
-    """Ten labels that share four causes behind forty features."""
-    cause = rng.normal(size=(1300, 4))
-    x = cause @ rng.normal(size=(4, 40)) + rng.normal(0, 1.0, (1300, 40))
-    score = cause @ rng.normal(size=(4, 10)) + 0.4 * rng.normal(size=(1300, 10))
-    return x, (score > rng.uniform(-0.5, 1.2, 10)).astype(float)
+def _appliances(rng: Generator) -> Arrays:
+    """Which of seven appliances are on, by what all of them together draw at sixteen meters."""
+    on = rng.random((1300, 7)) < np.linspace(0.2, 0.6, 7)
+    drawn = rng.gamma(1.0, 1.0, (7, 16))
+    return on @ drawn + rng.normal(0, 0.3, (1300, 16)), on.astype(float)
 
 
-def _chirps(rng: Generator) -> Arrays:
-    """A tone that rises, falls or stays."""
-    y = rng.integers(0, 3, 1000)
-    time = np.linspace(0, 1, 26)
-    pitch = 3 + (y[:, None] - 1) * 2.5 * time + rng.normal(0, 0.2, (1000, 1))
-    start = rng.uniform(0, 2 * np.pi, (1000, 1))
-    wave = np.sin(2 * np.pi * pitch * time + start)
-    return (wave + rng.normal(0, 0.2, wave.shape))[:, :, None], y
-
-
-def _work(rng: Generator) -> Arrays:
-    """The sum over time of the product of two channels, smooth each."""
-    series = rng.normal(size=(1100, 17, 2))
-    series = (series[:, 1:] + series[:, :-1]) / 2
-    return series, series.prod(2).sum(1)
-
-
-def _missed(rng: Generator) -> Arrays:
-    """A row of beats: whether one of them is left out."""
-    y = rng.integers(0, 2, 900)
-    series = rng.normal(0, 0.2, (900, 30, 1))
-    for row, missing in enumerate(y):
-        beats = np.arange(rng.integers(0, 5), 30, 5)
-        series[row, np.delete(beats, rng.integers(1, len(beats) - 1)) if missing else beats] += 1.5
-    return series, y
-
-
-def _command(rng: Generator) -> Arrays:
-    """The first symbol says which of two later ones is the answer."""
-    x = rng.integers(2, 10, (1400, 9))
-    x[:, 0] = rng.integers(0, 2, 1400)
-    return x, np.where(x[:, 0] == 0, x[:, 3], x[:, 6]) - 2
-
-
-def _spam(rng: Generator) -> Arrays:
-    """Whether a text holds two of eight words or more."""
-    x = rng.integers(0, 50, (1300, 12))
-    return x, ((x < 8).sum(1) > 1).astype(int)
-
-
-def _sentiment(rng: Generator) -> Arrays:
-    """Words with a worth, which a word of denial before them turns round."""
-    worth = np.concatenate([[0.0], rng.normal(size=29)])
-    x = rng.integers(1, 30, (1300, 10))
-    x[rng.random((1300, 10)) < 0.1] = 0
-    sign = np.ones(x.shape)
-    sign[:, 1:][x[:, :-1] == 0] = -1
-    return x, (sign * worth[x]).sum(1)
-
-
-def _glyphs(rng: Generator) -> Arrays:
-    """Eight figures of five by five points, anywhere in an image."""
-    figures = (rng.random((8, 5, 5)) < 0.5).astype(float)
-    y = rng.integers(0, 8, 1300)
-    x = rng.normal(0, 0.25, (1300, 1, 9, 9))
-    for row, kind in enumerate(y):
-        top, left = rng.integers(1, 4, 2)
-        x[row, 0, top : top + 5, left : left + 5] += figures[kind]
-    return x, y
-
-
-def _spot(rng: Generator) -> Arrays:
-    """Where a bright spot is: two numbers."""
-    place = rng.uniform(2, 9, (1100, 2))
-    rows, columns = np.mgrid[0:12, 0:12]
-    squares = (rows - place[:, 0, None, None]) ** 2 + (columns - place[:, 1, None, None]) ** 2
-    return (np.exp(-squares / 4) + rng.normal(0, 0.15, squares.shape))[:, None], place
-
-
-def _gratings(rng: Generator) -> Arrays:
-    """Stripes, checks or rings, as bytes from 0 to 255."""
-    y = rng.integers(0, 3, 1000)
-    rows, columns = np.mgrid[-5:5:10j, -5:5:10j]
-    shift = rng.uniform(0, 2 * np.pi, (1000, 1, 1))
+def _gestures(rng: Generator) -> Arrays:
+    """Paths of a hand: circles either way, a figure of eight, a stroke to and fro, a spiral."""
+    y = rng.integers(0, 5, 1000)
+    time = np.linspace(0, 2 * np.pi, 22)
     forms = np.stack(
         [
-            np.sin(1.5 * rows + shift),
-            np.sin(1.5 * rows + shift) * np.sin(1.5 * columns + shift),
-            np.sin(1.5 * np.hypot(rows, columns) + shift),
+            [np.cos(time), np.sin(time)],
+            [np.cos(time), -np.sin(time)],
+            [np.sin(time), np.sin(2 * time)],
+            [np.cos(time), np.cos(time)],
+            [time / 6 * np.cos(2 * time), time / 6 * np.sin(2 * time)],
         ]
-    )
-    x = forms[y, np.arange(1000)] + rng.normal(0, 0.3, (1000, 10, 10))
-    return np.clip(127 + 60 * x, 0, 255)[:, None] / 255, y
+    ).transpose(0, 2, 1)
+    paths = forms[y] * rng.uniform(0.7, 1.4, (1000, 1, 1))
+    return paths + rng.normal(0, 0.4, paths.shape), y
+
+
+def _decays(rng: Generator) -> Arrays:
+    """A swing that dies away: how fast it swings and how fast it dies."""
+    speed, loss = rng.uniform(0.3, 1.2, 1100), rng.uniform(0.02, 0.3, 1100)
+    time = np.arange(24)
+    swing = np.exp(-loss[:, None] * time) * np.cos(speed[:, None] * time)
+    return (swing + rng.normal(0, 0.05, swing.shape))[:, :, None], np.stack([speed, loss], 1)
+
+
+def _louder(rng: Generator) -> Arrays:
+    """Whether the first half of a noise is louder or the second."""
+    y = rng.integers(0, 2, 1000)
+    noise = rng.normal(size=(1000, 24))
+    noise[y == 0, :12] *= 2.5
+    noise[y == 1, 12:] *= 2.5
+    return noise[:, :, None], y
+
+
+def _stock(rng: Generator) -> Arrays:
+    """What is left in a store after deliveries and sales, which never sell what is not there."""
+    came, asked = rng.exponential(1.0, (1100, 14)), rng.exponential(1.1, (1100, 14))
+    left = np.zeros(1100)
+    for day in range(14):
+        left = np.maximum(left + came[:, day] - asked[:, day], 0)
+    return np.stack([came, asked], 2), left
+
+
+def _most_common(rng: Generator) -> Arrays:
+    """Which of five symbols is the commonest."""
+    shares = rng.dirichlet(np.full(5, 0.6), 1400).cumsum(1)
+    x = (rng.random((1400, 17, 1)) > shares[:, None]).sum(2).clip(0, 4)
+    return x, (x[:, :, None] == np.arange(5)).sum(1).argmax(1)
+
+
+def _recipes(rng: Generator) -> Arrays:
+    """Foods, each with an amount after it: what they are worth together."""
+    food, amount = rng.integers(0, 20, (1400, 6)), rng.integers(0, 4, (1400, 6))
+    worth = rng.gamma(2, 1, 20)[food] * (0.5 + amount)
+    return np.stack([food, 20 + amount], 2).reshape(1400, 12), worth.sum(1)
+
+
+def _motifs(rng: Generator) -> Arrays:
+    """Which of six motifs of six letters a strand of an alphabet of four holds."""
+    motifs = rng.integers(0, 4, (6, 6))
+    y, x = rng.integers(0, 6, 1300), rng.integers(0, 4, (1300, 22))
+    for row, kind in enumerate(y):
+        start = rng.integers(0, 17)
+        x[row, start : start + 6] = motifs[kind]
+    return x, y
+
+
+def _tags(rng: Generator) -> Arrays:
+    """Six labels of a text, each on where one of its three words stands."""
+    x = rng.integers(0, 24, (1400, 8))
+    return x, (x[:, :, None] // 3 == np.arange(6)).any(1).astype(float)
+
+
+def _clock(rng: Generator) -> Arrays:
+    """A clock's hand, at one of twelve hours."""
+    y = rng.integers(0, 12, 1300)
+    angle = (y + rng.uniform(-0.3, 0.3, 1300)) * np.pi / 6
+    rows, columns = np.mgrid[-5:6, -5:6]
+    sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
+    along, beside = columns * sine - rows * cosine, columns * cosine + rows * sine
+    hand = np.exp(-(beside**2)) * ((along > -0.5) & (along < 5))
+    return (hand + rng.normal(0, 0.2, hand.shape))[:, None], y
+
+
+def _areas(rng: Generator) -> Arrays:
+    """How large a bright ellipse is, anywhere and of any form."""
+    axes, centre = rng.uniform(1.0, 4.5, (1100, 2, 1, 1)), rng.uniform(4, 7, (1100, 2, 1, 1))
+    rows, columns = np.mgrid[0:12, 0:12]
+    far = ((rows - centre[:, 0]) / axes[:, 0]) ** 2 + ((columns - centre[:, 1]) / axes[:, 1]) ** 2
+    x = (far < 1) * rng.uniform(0.7, 1.3, (1100, 1, 1)) + rng.normal(0, 0.2, far.shape)
+    return x[:, None], np.pi * axes[:, 0, 0, 0] * axes[:, 1, 0, 0]
+
+
+def _quadrants(rng: Generator) -> Arrays:
+    """In which quarters of an image there is a cross: four labels."""
+    on = rng.random((1200, 4)) < 0.45
+    x = rng.normal(0, 0.3, (1200, 1, 10, 10))
+    for row, quarter in zip(*np.nonzero(on), strict=True):
+        top, left = 5 * (quarter // 2) + rng.integers(1, 4), 5 * (quarter % 2) + rng.integers(1, 4)
+        x[row, 0, top - 1 : top + 2, left] += 1
+        x[row, 0, top, left - 1 : left + 2] += 1
+    return x, on.astype(float)
 
 
 REPORT_SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
-    "loans": ("report", "table", "classes", _loans),
-    "tic_tac_toe": ("report", "table", "classes", _tic_tac_toe),
-    "tiles": ("report", "table", "classes", _tiles),
-    "minerals": ("report", "table", "classes", _minerals),
-    "shells": ("report", "table", "classes", _shells),
-    "demand": ("report", "table", "numbers", _demand),
-    "drag": ("report", "table", "numbers", _drag),
-    "sparse": ("report", "table", "numbers", _sparse),
-    "arm": ("report", "table", "numbers", _arm),
-    "genes": ("report", "table", "labels", _genes),
-    "chirps": ("report", "series", "classes", _chirps),
-    "work": ("report", "series", "numbers", _work),
-    "missed": ("report", "series", "classes", _missed),
-    "command": ("report", "tokens", "classes", _command),
-    "spam": ("report", "tokens", "classes", _spam),
-    "sentiment": ("report", "tokens", "numbers", _sentiment),
-    "glyphs": ("report", "image", "classes", _glyphs),
-    "spot": ("report", "image", "numbers", _spot),
-    "gratings": ("report", "image", "classes", _gratings),
+    "triangles": ("report", "table", "classes", _triangles),
+    "mandelbrot": ("report", "table", "classes", _mandelbrot),
+    "census": ("report", "table", "classes", _census),
+    "signatures_100": ("report", "table", "classes", _signatures),
+    "compass": ("report", "table", "classes", _compass),
+    "gas": ("report", "table", "numbers", _gas),
+    "low_rank": ("report", "table", "numbers", _low_rank),
+    "spectra": ("report", "table", "numbers", _spectra),
+    "appliances": ("report", "table", "labels", _appliances),
+    "gestures": ("report", "series", "classes", _gestures),
+    "decays": ("report", "series", "numbers", _decays),
+    "louder": ("report", "series", "classes", _louder),
+    "stock": ("report", "series", "numbers", _stock),
+    "most_common": ("report", "tokens", "classes", _most_common),
+    "recipes": ("report", "tokens", "numbers", _recipes),
+    "motifs": ("report", "tokens", "classes", _motifs),
+    "tags_6": ("report", "tokens", "labels", _tags),
+    "clock": ("report", "image", "classes", _clock),
+    "areas": ("report", "image", "numbers", _areas),
+    "quadrants": ("report", "image", "labels", _quadrants),
 }
