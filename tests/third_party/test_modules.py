@@ -20,6 +20,7 @@ from lightning_stab import (
     LearningRateDecay,
     StepGuard,
     TrainingDoctor,
+    WeightInitialization,
 )
 
 pytestmark = [
@@ -66,9 +67,10 @@ def test_monitors_doctor_and_guard_leave_it_as_it_is_bit_for_bit(program):
 
 
 @every
-def test_the_doctor_is_quiet_while_it_learns(program):
+@pytest.mark.parametrize("first", [[], [WeightInitialization]], ids=["as it is", "initialised"])
+def test_the_doctor_is_quiet_while_it_learns(program, first):
     doctor = TrainingDoctor(print_findings=False)
-    trainer = fit(program, [doctor], max_epochs=12)
+    trainer = fit(program, [*(make() for make in first), doctor], max_epochs=12)
     assert trainer.global_step >= 30
     assert [f.id for f in doctor.findings if f.severity != "info"] == []
 

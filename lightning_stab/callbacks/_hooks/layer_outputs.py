@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from lightning_stab.callbacks._hooks.compiled import hookable_modules
 from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
+
+MANY_LAYERS = 20  # hidden ones
 
 
 class LayerProbe:
@@ -88,7 +92,14 @@ class LayerProbe:
 def first_and_last_hidden(profile: dict[str, float]) -> tuple[float, float]:
     """Return the values of the first and the last hidden layer; NaN with fewer than two.
 
-    The last layer in execution order is the output layer, and not hidden.
+    The last layer in execution order is the output layer, and not hidden. Of a net of many layers
+    whose early ones do not rise one after the other, as branches do not, the first counts as the
+    median of the first quarter: one of them alone may be a gate that nearly stands still.
     """
     hidden = list(profile.values())[:-1]
-    return (hidden[0], hidden[-1]) if len(hidden) > 1 else (math.nan, math.nan)
+    if len(hidden) < 2:
+        return math.nan, math.nan
+    early = hidden[: len(hidden) // 4]
+    falls = any(after < before / 2 for before, after in pairwise(early))
+    is_branched = len(hidden) >= MANY_LAYERS and falls
+    return median(early) if is_branched else hidden[0], hidden[-1]

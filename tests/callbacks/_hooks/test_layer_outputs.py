@@ -57,3 +57,19 @@ def test_the_order_alone_needs_no_gradient():
 )
 def test_the_output_layer_is_not_hidden_and_one_hidden_layer_has_no_depth(profile, ends):
     assert first_and_last_hidden(profile) == pytest.approx(ends, nan_ok=True)
+
+
+def test_of_many_branching_layers_no_single_gate_is_the_first():
+    """A chain keeps its first layer; in branches one gate stands for no more than itself."""
+    chain = {str(i): 10.0 ** (i - 20) for i in range(24)}
+    assert first_and_last_hidden(chain) == (1e-20, 1e2)
+    branches = {**chain, **{str(i): 1e-3 for i in range(1, 23)}}
+    assert first_and_last_hidden(branches) == (1e-20, 1e-3)  # it rises after the first
+    gate_second = {**branches, "0": 1e-3, "1": 1e-20}
+    assert first_and_last_hidden(gate_second) == (1e-3, 1e-3)
+    gates = {**branches, "1": 1e-3, "2": 1e-21, "3": 1e-2, "4": 1e-3}
+    assert first_and_last_hidden(gates) == (1e-3, 1e-3)  # the median of the first five
+    wavering = {**chain, "1": 0.6e-20}
+    assert first_and_last_hidden(wavering) == (1e-20, 1e2)
+    few = {str(i): value for i, value in enumerate([1e-9, 1e-12, 1.0, 1.0, 1.0, 1.0])}
+    assert first_and_last_hidden(few) == (1e-9, 1.0)
