@@ -14,7 +14,6 @@ from lightning_stab.functional.stopping import MinOrMax
 from lightning_stab.prescription.candidate import Candidate
 from lightning_stab.prescription.candidates import Choice, candidates_for
 from lightning_stab.prescription.engines import Engine, EngineName, engine_for
-from lightning_stab.prescription.judgement import mean
 from lightning_stab.prescription.prescription import (
     CureRecord,
     Prescription,
@@ -147,7 +146,7 @@ def _prescription(
         steps=search.watched.steps,
         metric=search.program.metric,
         mode=search.program.mode,
-        metric_untreated=mean([run.metric for run in search.untreated]),
+        metric_untreated=search.untreated_metric(),
         interrupted=interrupted,
         _best=place,
         _program=search.program,
