@@ -144,7 +144,7 @@ def advised(program: Program, watched: Run) -> float:
     rows = [cure for cure in CURES if cure.is_automatic and says(cure, line)]
     if finding is None or not rows:
         return bounded(watched.metric)
-    candidates = candidates_for(program, watched, [rows[0].id])
+    candidates = candidates_for(program, watched, [row.id for row in rows])
     ready = [each for each in candidates if not each.untried]
     return bounded(run_trial(program, Trial(ready[0], 0)).metric if ready else watched.metric)
 

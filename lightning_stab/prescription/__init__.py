@@ -1,5 +1,6 @@
 """Cures that are tried before they are prescribed."""
 
+from lightning_stab.prescription.logits import LogitsForLoss
 from lightning_stab.prescription.norms import (
     GroupNormForBatchNorm,
     NormBeforeActivations,
@@ -19,6 +20,7 @@ __all__ = [
     "CureRecord",
     "DropoutSettings",
     "GroupNormForBatchNorm",
+    "LogitsForLoss",
     "NormBeforeActivations",
     "OptimizerSettings",
     "Prescription",

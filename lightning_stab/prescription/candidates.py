@@ -42,6 +42,7 @@ SEARCHED = ("lower-learning-rate", "higher-learning-rate")
 
 NEEDS: Mapping[str, Callable[[Survey, Program], bool]] = {
     "output activation": lambda s, p: bool(s.output_activation[0]),
+    "no output activation module": lambda s, p: not s.output_activation[0],
     "standardizable inputs": lambda s, p: s.takes_inputs,
     "real targets": lambda s, p: s.real_targets,
     "unusual norms": lambda s, p: max(s.norm_gain, 1 / max(s.norm_gain, 1e-9)) > UNUSUAL_GAIN,
@@ -80,6 +81,7 @@ WANTED = {  # what is said where a need is not met
 }
 # what such a program simply does not have; nothing is said of it
 SILENT = (
+    "no output activation module",
     "unusual norms",
     "high momentum",
     "high weight decay",

@@ -113,6 +113,16 @@ def test_of_what_does_not_concern_a_program_nothing_is_said(cure, lacking):
     assert cure not in reasons(*ROWS, survey=replace(READY, **lacking))
 
 
+def test_an_activation_that_is_no_module_is_gone_round():
+    found = finding("output-activation", "doubled_softmax")
+    assert "logits-for-loss" not in reasons(found)
+    called = replace(READY, output_activation=("", ""))
+    assert reasons(found, survey=called)["logits-for-loss"] == ""
+    # predictions beyond the range of a tanh need another network
+    bounded = reasons(finding("output-activation", "unreachable_targets"), survey=called)
+    assert "logits-for-loss" not in bounded
+
+
 def test_a_warm_up_is_for_programs_without_a_schedule():
     assert "warm-up" not in reasons(*ROWS)
     plain = replace(READY, has_schedule=False)

@@ -20,11 +20,12 @@ _HIGH = "learning-rate-too-high"
 _BROKEN = ("non-finite:nonfinite_losses", "non-finite:nonfinite_weights")
 _SATURATED = "saturated-units:saturated_fraction"
 _STEPS_TOO_SMALL = ("learning-rate-too-low:update_ratio", "learning-rate-too-low:reach")
-_BEFORE_THE_LOSS = (
-    *("doubled_softmax", "doubled_sigmoid", "unreachable_targets"),
-    *("squashed_logits", "rectified_logits"),
-)
+_LOGITS_BOUNDED = ("doubled_softmax", "doubled_sigmoid", "squashed_logits", "rectified_logits")
 _STANDS_STILL = "plateau:recent_improvement"
+_TO_LOGITS = (
+    "Remove the activation at the end of the network: the loss needs what comes before it. Where"
+    " probabilities are needed, apply it outside the loss."
+)
 _NOTHING_LEARNT = "plateau:warming_up"  # the one rule of `plateau` that asks for it
 
 _AUTOMATIC = (
@@ -51,13 +52,23 @@ _AUTOMATIC = (
     ),
     Cure(
         "output-activation",
-        "Remove the activation at the end of the network: the loss needs what comes before it."
-        " Where probabilities are needed, apply it outside the loss.",
-        answers=(*(f"output-activation:{fact}" for fact in _BEFORE_THE_LOSS),),
+        _TO_LOGITS,
+        answers=tuple(
+            f"output-activation:{fact}" for fact in (*_LOGITS_BOUNDED, "unreachable_targets")
+        ),
         tried_for=("output-activation",),
         callbacks=((OWN + "ReplaceModules", {"by": {"{output_name}": "Identity"}}),),
         code=("logits = self.head(x)  # without softmax, sigmoid or relu",),
         needs=("output activation",),
+        source="torch.nn.CrossEntropyLoss: it takes logits",
+    ),
+    Cure(
+        "logits-for-loss",
+        _TO_LOGITS,
+        tried_for=tuple(f"output-activation:{fact}" for fact in _LOGITS_BOUNDED),
+        callbacks=((OWN + "LogitsForLoss", {}),),
+        code=("logits = self.head(x)  # without softmax, sigmoid or relu",),
+        needs=("no output activation module",),
         source="torch.nn.CrossEntropyLoss: it takes logits",
     ),
     Cure(
