@@ -124,9 +124,9 @@ class Search:
         """Try candidates with the first seed; return those that have not been tried."""
         waiting = list(candidates)
         while waiting and not self._is_enough(waiting):
-            leader = next(iter(self._promising()), None)
-            if leader is not None:  # first other numbers of what helps
-                waiting.sort(key=lambda c: c.id != leader.id)
+            leader = next(iter(self._ranking()), None)
+            if leader is not None and self._compared(leader).outcome == CURED:
+                waiting.sort(key=lambda c: c.id != leader.id)  # first other numbers of it
             wave = self._affordable(waiting)
             if not wave:
                 break

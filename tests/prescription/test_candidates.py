@@ -493,6 +493,16 @@ def test_other_numbers_of_what_leads_come_before_other_cures():
     assert list(search.runs) == numbers[:2]
 
 
+def test_what_only_helps_a_little_gives_other_cures_their_turn():
+    numbers = [candidate("rate", trainer={"n": n}) for n in range(2)]
+    little = [run(*[3.8] * 4, findings=(finding("plateau"),))] * 3
+    engine = Engine({"": SICK, "rate": little, "other": BETTER, "rate+other": BAD})
+    search = Search(LOW, engine, 1, 2, 9.0, lambda text: None, untreated=[SICK[0]])
+    search.try_all([numbers[0], candidate("other"), numbers[1]])
+    assert engine.trials[:2] == [("rate", 0), ("other", 0)]
+    assert search.best().candidate.id == "other"
+
+
 def test_an_untreated_run_is_ended_at_its_half_where_the_cure_is_beyond_doubt():
     def bars(treated, untreated=SICK[0]):
         engine = Engine({"": SICK, "a": [run(*[treated] * 4)] * 3})

@@ -46,7 +46,7 @@ _AUTOMATIC = (
             *("bad-initialization", *_DEPTH, "dead-units", "saturated-units"),
             *("vanishing-gradient:gradient_time_log10", "exploding-gradient:gradient_time_log10"),
         ),
-        tried_for=("exploding-gradient",),
+        tried_for=("exploding-gradient", "plateau"),
         callbacks=((SUITE + "WeightInitialization", {"scheme": "auto"}),),
         source="Saxe et al. 2014; He et al. 2015; Balduzzi et al. 2017",
     ),
