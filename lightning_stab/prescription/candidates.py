@@ -115,7 +115,7 @@ def candidates_for(
         else [one_of("cures", c, BY_ID) for c in given if isinstance(c, str)]
     )
     pairs = _pairs(findings, ids)
-    values = _values(program, watched)
+    values = values_of(program, watched)
     known = [
         c for cure, finding in pairs for c in _made(cure, finding, watched.survey, program, values)
     ]
@@ -151,7 +151,8 @@ def _pairs(findings: Sequence[Finding], ids: Sequence[str] | None) -> list[tuple
     return list(pairs.values())
 
 
-def _values(program: Program, watched: Run) -> dict[str, Any]:
+def values_of(program: Program, watched: Run) -> dict[str, Any]:
+    """Return the numbers and names that rows of the table may ask for."""
     survey = watched.survey
     facts = watched.facts
     if survey.learning_rate > 0:  # that before schedules, which the cures set

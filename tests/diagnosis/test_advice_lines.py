@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 from helpers.diagnosis_moments import EVERY_RULE
 
@@ -89,6 +90,5 @@ def test_what_was_tried_in_vain_is_advised_no_more():
     lines = advice_for(found, values, {})
     assert [line[:9] for line in lines] == ["Raise the", "Fit one b"]
     assert advice_for(found, values, {}, ["higher-learning-rate"]) == lines[1:]
-    assert advice_for(found, values, {}, ["higher-learning-rate", "fit-one-batch"]) == (
-        "As it was.",
-    )
+    assert advice_for(found, values, {}, ["higher-learning-rate", "fit-one-batch"]) == ()
+    assert advice_for(replace(found, evidence={}), values, {}) == ("As it was.",)

@@ -597,6 +597,18 @@ def test_the_text_shows_finding_table_sentence_cure_and_code():
     assert str(prescription(UNTRIED)).endswith("(val_loss 2).")
 
 
+def test_where_nothing_helped_the_advice_that_was_not_tried_is_left():
+    found = prescription(UNTRIED, findings=(finding("metric", severity="info"), *PLATEAU))
+    assert found.remaining == ()
+    advised = replace(PLATEAU[0], advice=("Do this.", "Do [that]."))
+    found = prescription(UNTRIED, findings=(finding("metric", severity="info"), advised))
+    assert str(found).endswith("What is left to do:\n  1. Do this.\n  2. Do [that].")
+    assert "What is left to do" not in found.sentence
+    assert "What is left to do" not in str(prescription(RECORD, findings=(advised,), best=0))
+    healthy = prescription(findings=(finding("metric", severity="info"),))
+    assert "left to do" not in str(healthy)
+
+
 def test_the_command_to_run_comes_last_and_only_with_a_cure():
     for found, end in (
         (prescription(RECORD, UNTRIED, best=0), "trainer: {}\n\nfit [it]\n"),

@@ -98,6 +98,9 @@ def test_where_nothing_helps_it_says_so():
     assert found.exit_code == 1
     assert found.overlay is None
     assert [c.outcome for c in found.cures] == ["no better"]
+    assert found.remaining[0].startswith("Add `WeightInitialization(")
+    again = prescribed(cures=[leave, "larger-batch"], seeds=1, max_cost=2.0)
+    assert again.remaining == found.remaining  # neither is advised for it
     assert "Not cured (bad-initialization): the one cure tried did not beat" in found.sentence
     assert found.cost <= 1.0
 

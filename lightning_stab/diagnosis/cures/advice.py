@@ -105,7 +105,8 @@ def advice_for(
 ) -> tuple[str, ...]:
     """Return what to do about a finding, from the table of cures, the best first.
 
-    Where all of it is there already, the lines that the finding has.
+    Where all of it is there already, the lines that the finding has; nothing where all of it was
+    tried.
 
     Args:
         finding: what was found.
@@ -114,7 +115,8 @@ def advice_for(
         tried: ids of rows that were tried and did not help.
     """
     lines = advised(names_of(finding.id, finding.evidence), values, there)
-    return tuple(line for id_, line in lines.items() if id_ not in tried) or finding.advice
+    left = tuple(line for id_, line in lines.items() if id_ not in tried)
+    return left if lines else finding.advice
 
 
 def advised(
