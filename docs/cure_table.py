@@ -22,7 +22,8 @@ def table() -> str:
     for cure in CURES:
         ids = dict.fromkeys(name.partition(":")[0] for name in (*cure.answers, *cure.tried_for))
         made = [f"`{path.rpartition('.')[2]}`" for path, _ in cure.callbacks]
-        how = " and ".join(made) or ", ".join(f"`{name}`" for name in cure.trainer) or "by hand"
+        arguments = [*cure.trainer, *(f"DataLoader({name}=...)" for name in cure.loader)]
+        how = " and ".join(made) or ", ".join(f"`{name}`" for name in arguments) or "by hand"
         source = re.sub(r"docs/([\w.]+)", r"[\1](\1)", cure.source)
         source = "" if "(prescribe.md)" in source else source
         lines.append(f"| `{cure.id}` | {', '.join(ids)} | {how} | {source} |")

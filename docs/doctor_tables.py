@@ -13,14 +13,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lightning_stab.diagnosis import IDS, RULES, THRESHOLDS, Condition, Rule
+from lightning_stab.diagnosis.cures import (
+    CURES,
+    USUAL_DECAY,
+    USUAL_DROPOUT,
+    USUAL_MOMENTUM,
+    names_of,
+)
 from lightning_stab.diagnosis.facts import MEANINGS
 from lightning_stab.diagnosis.rules import CAUSES, EXPLAINS, FAULTS
 
 PAGE = Path(__file__).with_name("training_doctor.md")
-RATES = {
-    " from {learning_rate} to {learning_rate:/10}": " to a tenth",
-    " from {learning_rate} to {learning_rate:/3}": " to a third",
-    " from {learning_rate} to {learning_rate:*10}": " tenfold",
+USUAL = {
+    "usual_decay": USUAL_DECAY,
+    "usual_dropout": USUAL_DROPOUT,
+    "usual_momentum": USUAL_MOMENTUM,
+    "metric": "val_loss",
 }
 
 
@@ -50,7 +58,7 @@ def causes() -> str:
 
 def rules() -> str:
     """Return the table of rules."""
-    rows = [(f"`{r.id}`", r.severity, reported_when(r), plain(r.advice[0])) for r in RULES]
+    rows = [(f"`{r.id}`", r.severity, reported_when(r), first_advice(r)) for r in RULES]
     return table(("id", "severity", "reported when", "first advice"), rows)
 
 
@@ -96,11 +104,18 @@ def compared(fact: str, sign: str) -> str:
     return f"not `{fact}` {sign[3:]}" if sign.startswith("not") else f"`{fact}` {sign}"
 
 
-def plain(advice: str) -> str:
-    """Return an advice without the numbers of a run."""
-    for text, words in RATES.items():
-        advice = advice.replace(text, words)
-    return re.sub(r"\{(\w+)[^}]*\}", lambda m: f"*{m[1].replace('_', ' ')}*", advice)
+def first_advice(rule: Rule) -> str:
+    """Return the first line of the table of cures for what a rule finds, without a run's numbers.
+
+    A line for high momentum is left out: of most runs it is not said.
+    """
+    names = names_of(rule.id, (c.fact for c in rule.conditions))
+    lines = [c.what for c in CURES if c.is_advised_for(names) and "momentum" not in c.named]
+
+    def shown(match: re.Match[str]) -> str:
+        return str(USUAL.get(match[1], f"*{match[1].replace('_', ' ')}*"))
+
+    return re.sub(r"\{(\w+)\}", shown, lines[0])
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

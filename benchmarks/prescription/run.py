@@ -89,7 +89,8 @@ def can_be_helped(program: Program) -> bool:
     """Say whether a row that can be tried answers the fault, and the fault is not in the data."""
     twin = BY_NAME[program.twin].settings
     changed = {k for k, v in program.settings.items() if twin.get(k) != v}
-    answered = {a.partition(":")[0] for c in CURES if c.is_automatic for a in c.answers}
+    rows = [c for c in CURES if c.is_automatic]
+    answered = {a.partition(":")[0] for c in rows for a in (*c.answers, *c.tried_for)}
     hopeless = changed & BEYOND or program.settings.get("label_noise") == 1.0
     hopeless = hopeless or program.name in UNKNOWABLE
     return bool(answered & set(program.names)) and not hopeless

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lightning_stab.arguments import one_of
+from lightning_stab.diagnosis.cures import advice_for, estimates
 from lightning_stab.diagnosis.facts import BY_LAYER, NAMES, OF_VALIDATION, SAMPLED_STEP, Facts
 from lightning_stab.diagnosis.finding import SEVERITIES, SHOWN_LAYERS, Evidence, Finding
 from lightning_stab.diagnosis.rule import Condition, Rule, match
@@ -241,7 +242,7 @@ def _finding(
     values["layers"] = ", ".join(f"`{name}`" for name in layers[:SHOWN_LAYERS])
     values["layers"] += f" and {more} more" if more > 0 else ""
     values["number"] = len(layers)
-    return Finding(
+    finding = Finding(
         id=rule.id,
         severity=rule.severity,
         step=facts.step,
@@ -251,6 +252,11 @@ def _finding(
         advice=tuple(line.format_map(values) for line in rule.advice),
         source=rule.source,
     )
+    return finding if rule.advice else replace(finding, advice=_advice(finding, facts))
+
+
+def _advice(finding: Finding, facts: Facts) -> tuple[str, ...]:
+    return advice_for(finding, estimates(facts), {})
 
 
 def _is_sign(finding: Finding, cause: Finding) -> bool:

@@ -81,7 +81,8 @@ class Rule:
         severity: of the finding.
         conditions: all of them have to hold, those by layer at one and the same layer.
         message: one sentence; may name facts in braces, and ``{layers}``.
-        advice: what to do, the best first; may name facts too.
+        advice: lines of its own, in place of those of the table of cures; may name facts too. No
+            rule of the suite has any: what to do stands in ``diagnosis/cures/table.py``.
         persistence: at how many moments in a row the conditions have to hold.
         is_event: whether it is over at once (a spike), so that it may be found again later.
         source: where it comes from.
@@ -94,7 +95,7 @@ class Rule:
     severity: str
     conditions: tuple[Condition, ...]
     message: str
-    advice: tuple[str, ...]
+    advice: tuple[str, ...] = ()
     persistence: int = 1
     is_event: bool = False
     source: str = "measured for this rule, see docs/training_doctor.md"
@@ -120,9 +121,9 @@ class Fault:
         return replace(self, rules=tuple(replace(rule, id=self.id) for rule in rules))
 
 
-def _rule(severity: str, conditions: str, message: str, *advice: str, **options: Any) -> Rule:
+def _rule(severity: str, conditions: str, message: str, **options: Any) -> Rule:
     """Return a rule of a `Fault`; most faults have to hold at two moments in a row."""
-    return Rule("", severity, when(conditions), message, advice, **{"persistence": 2, **options})
+    return Rule("", severity, when(conditions), message, **{"persistence": 2, **options})
 
 
 error, warning, info = (partial(_rule, severity) for severity in ("error", "warning", "info"))

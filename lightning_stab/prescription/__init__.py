@@ -1,12 +1,17 @@
 """Cures that are tried before they are prescribed."""
 
+from lightning_stab.prescription.logits import LogitsForLoss
+from lightning_stab.prescription.norms import (
+    GroupNormForBatchNorm,
+    NormBeforeActivations,
+    ResetNorms,
+)
 from lightning_stab.prescription.optimizer_settings import OptimizerSettings
 from lightning_stab.prescription.prescribe import prescribe
 from lightning_stab.prescription.prescription import CureRecord, Prescription
 from lightning_stab.prescription.standardize import StandardizeInputs, StandardizeTargets
 from lightning_stab.prescription.surgery import (
     DropoutSettings,
-    NormBeforeActivations,
     ReplaceModules,
     SkipConnections,
 )
@@ -14,10 +19,13 @@ from lightning_stab.prescription.surgery import (
 __all__ = [
     "CureRecord",
     "DropoutSettings",
+    "GroupNormForBatchNorm",
+    "LogitsForLoss",
     "NormBeforeActivations",
     "OptimizerSettings",
     "Prescription",
     "ReplaceModules",
+    "ResetNorms",
     "SkipConnections",
     "StandardizeInputs",
     "StandardizeTargets",

@@ -10,14 +10,16 @@ from typing import Any
 from lightning_stab.arguments import one_of
 from lightning_stab.diagnosis import Finding
 from lightning_stab.diagnosis.cures import (
+    BATCHES,
     BY_ID,
+    HIGH_MOMENTUM,
+    LONGER,
     USUAL_DECAY,
-    USUAL_DROPOUT,
-    USUAL_MOMENTUM,
     Cure,
     cures_for,
     estimates,
     filled,
+    names_of,
     rounded,
 )
 from lightning_stab.prescription.candidate import Candidate
@@ -25,16 +27,26 @@ from lightning_stab.prescription.survey import Survey
 from lightning_stab.prescription.trial import Program, Run
 
 Choice = str | Callable[..., Any]
-LONGER = 2  # times as many epochs
-BATCHES = 4  # as many batches in a step
+UNUSUAL_GAIN = 3  # of a norm at the start, or its inverse; 0 is a choice of its own
+SMALLER = 2  # of the loader's batches one becomes so many
+ENOUGH_ROWS, MORE_ROWS = 32, 4  # of a batch that batch normalisation sees: at least, times
+ERRORS = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
+FITTING = {  # by the module after the last weight layer and by that of the loss
+    **{("Softmax", loss): "CrossEntropyLoss" for loss in (*ERRORS, "BCELoss")},
+    **{("Sigmoid", loss): "BCEWithLogitsLoss" for loss in ERRORS},
+    ("Sigmoid", "BCELoss"): "CrossEntropyLoss",  # of several classes, one right
+    ("", "BCEWithLogitsLoss"): "CrossEntropyLoss",
+}
 GRID = (1.0, 0.2, 5.0, 0.04, 25.0)  # of learning rates around the estimate, in that order
 SEARCHED = ("lower-learning-rate", "higher-learning-rate")
 
 NEEDS: Mapping[str, Callable[[Survey, Program], bool]] = {
     "output activation": lambda s, p: bool(s.output_activation[0]),
+    "no output activation module": lambda s, p: not s.output_activation[0],
     "standardizable inputs": lambda s, p: s.takes_inputs,
     "real targets": lambda s, p: s.real_targets,
-    "high momentum": lambda s, p: s.momentum > 0.95,
+    "unusual norms": lambda s, p: max(s.norm_gain, 1 / max(s.norm_gain, 1e-9)) > UNUSUAL_GAIN,
+    "high momentum": lambda s, p: s.momentum > HIGH_MOMENTUM,
     "high weight decay": lambda s, p: s.weight_decay > 0.2,
     "high dropout": lambda s, p: s.dropout > 0.5,
     "learning rate": lambda s, p: s.learning_rate > 0,
@@ -45,7 +57,12 @@ NEEDS: Mapping[str, Callable[[Survey, Program], bool]] = {
     "layer norm": lambda s, p: "layer" in s.norms,
     "long sequence": lambda s, p: s.long_sequences > 0,
     "squared error module": lambda s, p: "MSELoss" in s.losses,
+    "loss module that another fits": lambda s, p: bool(fitting_loss(s)[1]),
     "a metric that is not the loss": lambda s, p: "loss" not in p.metric.lower(),
+    "batch normalisation": lambda s, p: s.batch_norms,
+    "plain loader": lambda s, p: s.batch_size > 0,
+    "data in a fixed order": lambda s, p: s.is_ordered,
+    "large batches": lambda s, p: s.batch_size >= ENOUGH_ROWS,
     "epochs": lambda s, p: s.max_epochs > 0,
 }
 WANTED = {  # what is said where a need is not met
@@ -57,10 +74,15 @@ WANTED = {  # what is said where a need is not met
     "layer norm": "activation modules, each called once, behind layers of known width",
     "long sequence": "an `nn.Sequential` of at least four weight layers",
     "squared error module": "an `nn.MSELoss` module",
+    "loss module that another fits": "one loss module, which does not fit the last activation",
     "a metric that is not the loss": "a metric that is not the loss itself",
+    "batch normalisation": "`nn.BatchNorm` modules",
+    "plain loader": "a `DataLoader` that can be built again, or a data module's `batch_size`",
 }
 # what such a program simply does not have; nothing is said of it
 SILENT = (
+    "no output activation module",
+    "unusual norms",
     "high momentum",
     "high weight decay",
     "high dropout",
@@ -68,6 +90,8 @@ SILENT = (
     "no schedule",
     "learning rate",
     "epochs",
+    "data in a fixed order",
+    "large batches",
 )
 
 
@@ -91,12 +115,26 @@ def candidates_for(
         else [one_of("cures", c, BY_ID) for c in given if isinstance(c, str)]
     )
     pairs = _pairs(findings, ids)
-    values = _values(program, watched)
+    values = values_of(program, watched)
     known = [
         c for cure, finding in pairs for c in _made(cure, finding, watched.survey, program, values)
     ]
-    kept = [*own, *known]
+    kept = [*own, *(known if ids is not None else _in_order(known, findings))]
     return [c for c in kept if not c.untried] + [c for c in kept if c.untried]
+
+
+def _in_order(candidates: Sequence[Candidate], findings: Sequence[Finding]) -> list[Candidate]:
+    """Return the advised ones first, then what is only tried, other numbers, and longer runs."""
+    names = {f.id: names_of(f.id, f.evidence) for f in findings}
+    seen: set[str] = set()
+
+    def place(candidate: Candidate) -> tuple[bool, bool, bool]:
+        again = candidate.id in seen
+        seen.add(candidate.id)
+        advised = BY_ID[candidate.id].is_advised_for(names[candidate.for_finding])
+        return candidate.length > 1, again, not advised
+
+    return sorted(candidates, key=place)
 
 
 def _pairs(findings: Sequence[Finding], ids: Sequence[str] | None) -> list[tuple[Cure, str]]:
@@ -113,7 +151,8 @@ def _pairs(findings: Sequence[Finding], ids: Sequence[str] | None) -> list[tuple
     return list(pairs.values())
 
 
-def _values(program: Program, watched: Run) -> dict[str, Any]:
+def values_of(program: Program, watched: Run) -> dict[str, Any]:
+    """Return the numbers and names that rows of the table may ask for."""
     survey = watched.survey
     facts = watched.facts
     if survey.learning_rate > 0:  # that before schedules, which the cures set
@@ -121,21 +160,29 @@ def _values(program: Program, watched: Run) -> dict[str, Any]:
     return {
         **estimates(facts, watched.gradient_norm, survey.steps),
         "momentum": survey.momentum,
+        "norm_gain": rounded(survey.norm_gain, 2),
         "weight_decay": survey.weight_decay,
-        "usual_momentum": USUAL_MOMENTUM,
         "usual_decay": USUAL_DECAY if survey.optimizer == "AdamW" else 0.0,
         "dropout": survey.dropout,
-        "usual_dropout": USUAL_DROPOUT,
         "output_name": survey.output_activation[0],
-        "output_class": survey.output_activation[1],
+        **dict(zip(("loss_class", "fitting_loss"), fitting_loss(survey), strict=True)),
         "first_layer": survey.first_layer,
         "last_layer": survey.last_layer,
         "accumulate": BATCHES * survey.accumulate,
+        "batch_size": survey.batch_size,
+        "larger_batch": max(ENOUGH_ROWS, MORE_ROWS * survey.batch_size),
+        "smaller_batch": max(1, survey.batch_size // SMALLER),
         "epochs": survey.max_epochs,
         "longer_epochs": LONGER * survey.max_epochs,
         "metric": program.metric,
         "mode": program.mode,
     }
+
+
+def fitting_loss(survey: Survey) -> tuple[str, str]:
+    """Return the class of the loss module, and that of one which fits; empty where none does."""
+    pairs = [(loss, FITTING.get((survey.output_activation[1], loss), "")) for loss in survey.losses]
+    return pairs[0] if len(pairs) == 1 else ("", "")
 
 
 def _made(
@@ -156,7 +203,8 @@ def _made(
         untried = f"`{present[0]}` is there already: change its arguments by hand."
     if cure.id in SEARCHED and not untried:
         return _searched(cure, for_finding, values)
-    return [_candidate(cure, for_finding, values, untried)]
+    in_yaml = "batch_size" in cure.loader and survey.batch_size_in_yaml
+    return [replace(_candidate(cure, for_finding, values, untried), in_yaml=in_yaml)]
 
 
 def _candidate(
@@ -169,10 +217,19 @@ def _candidate(
         what=cure.what.format_map(shown),
         callbacks=() if untried else tuple((p, filled(a, values)) for p, a in cure.callbacks),
         trainer={} if untried else filled(cure.trainer, values),
-        code=cure.code,
+        loader={} if untried else filled(cure.loader, values),
+        code=tuple(line.format_map(shown) for line in cure.code),
         untried=untried,
-        length=float(LONGER) if cure.id == "longer-run" else 1.0,
+        length=_length(cure, values),
     )
+
+
+def _length(cure: Cure, values: Mapping[str, Any]) -> float:
+    """Return how many batches a run with the cure has, in runs of the program as it is."""
+    if "max_epochs" in cure.trainer:
+        return float(LONGER)
+    rows = filled(cure.loader, values).get("batch_size")
+    return float(values["batch_size"] / rows) if rows else 1.0
 
 
 def _searched(cure: Cure, for_finding: str, values: Mapping[str, Any]) -> list[Candidate]:

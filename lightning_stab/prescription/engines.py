@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -72,7 +74,9 @@ def _ray(program: Program, jobs: int) -> Iterator[Engine]:
         ) from error
     was_running = ray.is_initialized()
     if not was_running:
-        ray.init(log_to_driver=False)
+        # what this process can import its workers can, as those of `jobs` can
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        ray.init(log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
     shared = ray.cluster_resources()
     share = {name: shared.get(name, 0) / jobs for name in ("CPU", "GPU")}
     options: dict[str, Any] = {"num_cpus": max(1, int(share["CPU"]))}

@@ -55,12 +55,24 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
+def final_metric(program: Program, run: Run, watched: Run) -> float:
+    """Return the metric at the end of an untreated run.
+
+    Of one that was stopped on its way because it went as the watched one had gone: the better of
+    both.
+    """
+    if run.ended != STOPPED or program.is_better(run.metric, watched.metric):
+        return run.metric
+    return watched.metric
+
+
 def noise_of(program: Program, untreated: Sequence[Run]) -> float:
     """Return how far the metric of untreated runs gets above its mean by itself.
 
     The best value in the last third of any run, against the mean of the last ones, and 1 % of the
     metric at least. One-sided, so that wild values of a diverging run do not hide an improvement.
     """
+    untreated = [run for run in untreated if run.ended != STOPPED]
     last = [run.metric for run in untreated if math.isfinite(run.metric)]
     if not last:
         return 0.0
@@ -88,13 +100,14 @@ def compare(
     """
     watched = untreated[0]
     whole = all(is_whole(run, candidate, watched) for run in runs)
+    finals = [final_metric(program, run, watched) for run in untreated]
     pairs = tuple(
-        (run.metric, before.metric if whole else before.at(run.batches))
-        for run, before in zip(runs, untreated, strict=False)
+        (run.metric, final if whole else before.at(run.batches))
+        for run, before, final in zip(runs, untreated, finals, strict=False)
     )
     noise = noise_of(program, untreated)
     # of a cure that has been tried with one seed as yet, all that is known of the others counts
-    before = mean([run.metric for run in untreated] if whole else [u for _, u in pairs])
+    before = mean(finals if whole else [u for _, u in pairs])
     return Comparison(
         candidate=candidate,
         pairs=pairs,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 
 from lightning_stab.arguments import choices, integer, one_of, real
+from lightning_stab.diagnosis import Finding
+from lightning_stab.diagnosis.cures import advice_for
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.stopping import MinOrMax
 from lightning_stab.prescription.candidate import Candidate
-from lightning_stab.prescription.candidates import Choice, candidates_for
+from lightning_stab.prescription.candidates import Choice, candidates_for, values_of
 from lightning_stab.prescription.engines import Engine, EngineName, engine_for
-from lightning_stab.prescription.judgement import mean
+from lightning_stab.prescription.judgement import CURED, HELPS, NO_BETTER, WORSE
 from lightning_stab.prescription.prescription import (
     CureRecord,
     Prescription,
@@ -142,17 +145,25 @@ def _prescription(
     records += [untried_record(c, c.untried or over) for c in left]
     return Prescription(
         cures=tuple(records),
-        findings=search.watched.findings,
+        findings=tuple(_advised(search, finding, records) for finding in search.watched.findings),
         cost=search.cost,
         steps=search.watched.steps,
         metric=search.program.metric,
         mode=search.program.mode,
-        metric_untreated=mean([run.metric for run in search.untreated]),
+        metric_untreated=search.untreated_metric(),
         interrupted=interrupted,
         _best=place,
         _program=search.program,
         _candidate=None if best is None else best.candidate,
     )
+
+
+def _advised(search: Search, finding: Finding, records: Sequence[CureRecord]) -> Finding:
+    """Return a finding without advice that was followed in vain."""
+    helped = {each.id for each in records if each.outcome in (CURED, HELPS)}
+    tried = {each.id for each in records if each.outcome in (NO_BETTER, WORSE)} - helped
+    values, there = values_of(search.program, search.watched), search.watched.survey.callbacks
+    return replace(finding, advice=advice_for(finding, values, there, tried))
 
 
 def _program(

@@ -68,7 +68,7 @@ class Prescription:
 
     Attributes:
         cures: everything that was tried, the best first, and what was not.
-        findings: of the watched run.
+        findings: of the watched run; their advice is without what was tried in vain.
         cost: of all trials, in runs of the program as it is; the watched run is not counted.
         steps: optimizer steps of the watched run.
         metric: its name.
@@ -93,6 +93,11 @@ class Prescription:
     def best(self) -> CureRecord | None:
         """The best cure; None where nothing beat the untreated run by more than its noise."""
         return None if self._best is None else self.cures[self._best]
+
+    @property
+    def remaining(self) -> tuple[str, ...]:
+        """What is left to do about the first finding: its advice that was not tried in vain."""
+        return next((finding.advice for finding in self.findings if finding.is_alarm), ())
 
     @property
     def overlay(self) -> Mapping[str, Any] | None:
@@ -209,6 +214,9 @@ class Prescription:
             console.print(_table(self))
         console.print(escape(self.sentence), soft_wrap=True)
         if self.best is None:
+            lines = [f"  {number}. {line}" for number, line in enumerate(self.remaining, start=1)]
+            for text in ["What is left to do:", *lines] if lines else ():
+                console.print(escape(text), soft_wrap=True)
             return
         console.print(escape(self.best.what), soft_wrap=True)
         if self.overlay is not None:

@@ -2,12 +2,14 @@
 
 Every trial follows the seed and the order of the data of a run without the cure. At a fifth and at
 half of the run it goes on only if its metric is better than that of the untreated run, and among
-the best of the trials so far (asynchronous successive halving with stopping: Li et al. 2020). The
-best is then confirmed with the other seeds.
+the best of the trials so far (asynchronous successive halving with stopping: Li et al. 2020). Then
+come the other seeds: of the program as it is, where a run that is clearly on the untreated side at
+its half is ended there, and of the best cure, which has to be better with them too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,13 +21,19 @@ from lightning_stab.prescription.judgement import (
     HELPS,
     Comparison,
     compare,
+    final_metric,
     is_whole,
+    mean,
+    noise_of,
 )
 from lightning_stab.prescription.trial import INTERRUPTED, Program, Run, Trial
 
 RUNGS = (0.2, 0.5)  # of a run, at which a trial has to be among the best
 KEPT = 3  # of so many trials one goes on
-ENOUGH = 1.5  # runs' worth of trials, after which a cure that is found is not improved any more
+ENOUGH = 1.2  # runs' worth of trials, after which a cure that is found is not improved any more
+ENOUGH_NUMBERS = 1.4  # the same where its number can be
+HALF = 0.5  # of an untreated run with another seed, at which it may have shown enough
+CLEAR = 5  # times the noise: so much better is a cure beyond doubt
 
 
 class Interrupted(Exception):  # noqa: N818  # it is no error
@@ -54,6 +62,7 @@ class Search:
     untreated: list[Run] = field(default_factory=list)
     runs: dict[Candidate, list[Run]] = field(default_factory=dict)
     batches: int = 0  # of all trials
+    explored: int = 0  # of those that look for a cure
 
     @property
     def watched(self) -> Run:
@@ -96,21 +105,49 @@ class Search:
             Interrupted: by the user; what is known stays.
             ConflictError: if the data are not the same in every run.
         """
-        twins = self._run([Trial(None, seed) for seed in range(1, self.seeds)])
-        self.untreated += twins
+        waiting = self._explore_while_needed(candidates)
+        pair = self._promising()[:2]
+        if len(pair) == 2 and not self._is_enough(waiting):
+            both = pair[0].with_other(pair[1])
+            if both is not None and self._affordable([both]):
+                self._explore([both])
+        if self._promising():
+            self._run_twins()
+            self._explore_while_needed(waiting)  # where the other seeds took a lead away
+            self._confirm()
+
+    def _promising(self) -> list[Candidate]:
+        """Return what is better than the untreated program so far, the best first."""
+        return [c for c in self._ranking() if self._compared(c).outcome in (CURED, HELPS)]
+
+    def _explore_while_needed(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Try candidates with the first seed; return those that have not been tried."""
         waiting = list(candidates)
-        while waiting and not self._is_enough():
+        while waiting and not self._is_enough(waiting):
+            leader = next(iter(self._ranking()), None)
+            if leader is not None and self._compared(leader).outcome == CURED:
+                waiting.sort(key=lambda c: c.id != leader.id)  # first other numbers of it
             wave = self._affordable(waiting)
             if not wave:
                 break
             waiting = [each for each in waiting if each not in wave]
             self._explore(wave)
-        pair = [c for c in self._ranking() if self._compared(c).outcome in (CURED, HELPS)][:2]
-        if len(pair) == 2 and not self._is_enough():
-            both = pair[0].with_other(pair[1])
-            if both is not None and self._affordable([both]):
-                self._explore([both])
-        self._confirm()
+        return waiting
+
+    def _run_twins(self) -> None:
+        """Run the program as it is with the other seeds.
+
+        Where the best cure is better beyond doubt, a run that at its half is nearer to what the
+        watched one came to than to the cure has shown enough.
+        """
+        best, before = self.runs[self._promising()[0]][0].metric, self.watched.metric
+        noise = noise_of(self.program, self.untreated)
+        is_clear = not math.isfinite(before) or abs(best - before) > CLEAR * noise
+        bars = ((HALF, (best + before) / 2),) if is_clear else ()
+        trials = [Trial(None, s, bars, self.watched.batches) for s in range(1, self.seeds)]
+        for run in self._run(trials):
+            self.untreated.append(run)
+            self.report(self.leader_text())
 
     def comparisons(self) -> list[Comparison]:
         """Return every candidate that was tried, the best first."""
@@ -143,17 +180,20 @@ class Search:
             ranked.insert(next((i for i, b in enumerate(better) if b), len(ranked)), candidate)
         return ranked
 
-    def _is_enough(self) -> bool:
+    def _is_enough(self, waiting: Sequence[Candidate]) -> bool:
         """Say whether a cure is found, and some others were tried beside it."""
-        explored = self.cost - (self.seeds - 1)
-        found = any(self._compared(c).outcome == CURED for c in self._ranking()[:1])
-        return found and explored >= ENOUGH - 1e-9
+        leader = next(iter(self._ranking()), None)
+        if leader is None or self._compared(leader).outcome != CURED:
+            return False
+        more = any(each.id == leader.id for each in waiting)
+        worth = (ENOUGH_NUMBERS if more else ENOUGH) * self.watched.batches
+        return self.explored >= worth - 1e-6
 
     def _affordable(self, waiting: Sequence[Candidate]) -> list[Candidate]:
         """Return the next candidates that fit into the budget, with the runs that confirm one."""
         leader = next(iter(self._ranking()), None)
         kept = (self.seeds - 1) * max(leader.length if leader else 0.0, 1.0)
-        left = self.max_cost - self.cost + 1e-9
+        left = self.max_cost - self.cost - (self.seeds - len(self.untreated)) + 1e-9
         wave: list[Candidate] = []
         for candidate in waiting:
             most = candidate.length + max(kept, (self.seeds - 1) * candidate.length)
@@ -165,10 +205,12 @@ class Search:
     def _explore(self, wave: Sequence[Candidate]) -> None:
         """Run candidates with the first seed; each has to be better at the rungs."""
         bars = tuple((rung, self._bar(rung)) for rung in RUNGS)
-        trials = [Trial(c, 0, bars, self.watched.batches) for c in wave]
+        # a run of another length cannot be compared on its way
+        trials = [Trial(c, 0, bars if c.length == 1 else (), self.watched.batches) for c in wave]
         for candidate, run in zip(wave, self._run(trials), strict=True):
             self.runs[candidate] = [run]
-            if candidate.change is None and run.batches:
+            self.explored += run.batches
+            if candidate.change is None and not candidate.loader and run.batches:
                 self._check_order(run)
             self.report(self.leader_text())
 
@@ -182,7 +224,10 @@ class Search:
             better.insert(next(places, len(better)), value)
         # a program that fails late is no measure of what is good before
         before, last = self.watched.at(place), self.watched.metric
-        before = last if self.program.is_better(before, last) else before
+        fails_late = self.program.is_better(before, last) and not (
+            abs(before - last) <= noise_of(self.program, self.untreated)
+        )
+        before = last if fails_late else before
         bar = better[max(1, (len(better) + 1) // KEPT) - 1] if better else before
         return before if self.program.is_better(before, bar) else bar
 
@@ -195,7 +240,9 @@ class Search:
             if self.cost + len(seeds) * candidate.length > self.max_cost + 1e-9:
                 continue
             trials = [Trial(candidate, s, (), self.watched.batches) for s in seeds]
-            self.runs[candidate] += self._run(trials)
+            for run in self._run(trials):
+                self.runs[candidate].append(run)
+                self.report(self.leader_text())
             if self._compared(candidate).outcome in (CURED, HELPS):
                 return
 
@@ -205,13 +252,13 @@ class Search:
             if run.ended == INTERRUPTED:
                 raise Interrupted
             self.batches += run.batches
-            if trial.candidate is None and run.ended == "" and run.batches < self.watched.batches:
+            least = self.watched.batches if trial.candidate is None else 1
+            if run.ended == "" and run.batches < least:
                 raise ConflictError(
                     f"`make_data` must build the data afresh, got {run.batches} batches in the"
                     f" second run after {self.watched.batches} in the first: they were consumed."
                 )
             runs.append(run)
-            self.report(self.leader_text())
         return runs
 
     def _check_order(self, run: Run) -> None:
@@ -222,6 +269,10 @@ class Search:
                 " did not: no two runs can be compared. Build loaders without a generator that"
                 " lives on, and seed what is drawn."
             )
+
+    def untreated_metric(self) -> float:
+        """Return the metric of the program as it is, the mean over its seeds."""
+        return mean([final_metric(self.program, run, self.watched) for run in self.untreated])
 
     def leader_text(self) -> str:
         """Return what leads, in a few words."""

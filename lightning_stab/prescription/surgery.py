@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_stab.arguments import check_choices, integer, options_from, real
+from lightning_stab.arguments import integer, options_from, real
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.activation_kinds import activation_of_class
 from lightning_stab.functional.layer_kinds import (
-    CONVOLUTIONS,
     DROPOUTS,
-    TRANSPOSED_CONVOLUTIONS,
     WEIGHT_LAYERS,
-    is_norm,
 )
 
-Norm = Literal["batch", "layer"]
 LEAST_LAYERS = 4  # of a sequence around which skip connections are worth while
-
-
-class NormedActivation(nn.Sequential):
-    """A norm and the activation that it was put before."""
 
 
 class SkipSequential(nn.Sequential):
@@ -54,90 +45,10 @@ class SkipSequential(nn.Sequential):
         return input
 
 
-@dataclass(frozen=True, kw_only=True)
-class NormOptions:
-    """The arguments of `NormBeforeActivations`, checked."""
-
-    norm: Norm = "batch"
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-
-
-class NormBeforeActivations(Callback, options=NormOptions):
-    """Put a normalisation layer before each hidden activation, in ``setup``.
-
-    An activation module becomes ``Sequential(norm, activation)``, so that no parameter that was
-    there changes its name. The width is that of the weight layer declared before it. What has a
-    norm already, what is shared, and what stands after the last weight layer is left.
-
-    Args:
-        norm: ``batch``, or ``layer`` (``GroupNorm(1, channels)`` after a convolution).
-
-    Raises:
-        ConflictError: in ``setup``, if there is no activation module to put one before.
-
-    Example:
-        >>> NormBeforeActivations("layer")
-        NormBeforeActivations(norm='layer')
-
-    Source: Ioffe & Szegedy 2015; Ba, Kiros & Hinton 2016.
-    """
-
-    def __init__(self, norm: Norm = "batch") -> None:
-        self.options = options_from(NormOptions, locals())
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Change the module, once."""
-        super().setup(trainer, pl_module, stage)
-        if any(isinstance(part, NormedActivation) for part in pl_module.modules()):
-            return
-        places = list(hidden_activations(pl_module))
-        if not places:
-            raise ConflictError(
-                "`NormBeforeActivations` needs activation modules with a weight layer before them,"
-                f" and {type(pl_module).__name__} has none. Put the norms into its `forward`."
-            )
-        for name, layer in places:
-            norm = norm_for(layer, self.options.norm)
-            pl_module.set_submodule(
-                name,
-                NormedActivation(norm, pl_module.get_submodule(name)).train(pl_module.training),
-            )
-
-
-def hidden_activations(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the activation modules between two weight layers, and the layer before each.
-
-    By the order of declaration. One that already follows a norm is left out.
-    """
-    before: nn.Module | None = None
-    waiting: list[tuple[str, nn.Module]] = []
-    for name, part in module.named_modules():
-        if isinstance(part, WEIGHT_LAYERS):
-            yield from waiting
-            before, waiting = part, []
-        elif is_norm(part):
-            before = None
-        elif before is not None and is_activation(part):
-            waiting.append((name, before))
-            before = None
-
-
 def is_activation(module: nn.Module) -> bool:
     """Return whether a module is an activation of the catalogue, without weights of its own."""
     row = activation_of_class(type(module).__name__, exactly=True)
     return row is not None and not any(True for _ in module.parameters())
-
-
-def norm_for(layer: Any, norm: Norm) -> nn.Module:
-    """Return the norm for what a weight layer gives."""
-    if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)):
-        channels, dimensions = layer.out_channels, len(layer.kernel_size)
-        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-        return nn.GroupNorm(1, channels) if norm == "layer" else kinds[dimensions - 1](channels)
-    width = layer.out_features
-    return nn.LayerNorm(width) if norm == "layer" else nn.BatchNorm1d(width)
 
 
 @dataclass(frozen=True, kw_only=True)

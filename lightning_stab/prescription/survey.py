@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
+from lightning_stab.callbacks.doctor.advice import momentum_of
 from lightning_stab.functional.layer_kinds import (
     CONVOLUTIONS,
     TRANSPOSED_CONVOLUTIONS,
     WEIGHT_LAYERS,
 )
+from lightning_stab.prescription.loaders import is_ordered, is_plain, takes_batch_size
+from lightning_stab.prescription.norms import BATCH_NORMS, extreme_gain, hidden_activations
 from lightning_stab.prescription.optimizer_settings import first_rate
 from lightning_stab.prescription.surgery import (
     dropped_by,
-    hidden_activations,
     is_activation,
     long_sequences,
 )
@@ -39,6 +41,8 @@ class Survey:
         hidden_classes: the classes of activation modules.
         output_activation: the name and class of the module after the last weight layer.
         losses: the classes of loss modules.
+        norm_gain: of the norm whose gain is farthest from 1 at the start, its root mean square.
+        batch_norms: whether it has batch normalisation.
         first_layer: the weight layer that is called first; empty where it is the first declared.
         last_layer: the same of the last.
         takes_inputs: whether that first layer is of a kind that can standardise its inputs.
@@ -53,6 +57,9 @@ class Survey:
         batch_fingerprint: a number that tells the first batch from others.
         max_epochs: of the run; 0 if it has no end by epochs.
         accumulate: batches in a step.
+        batch_size: rows of a training batch; 0 where the loader cannot be built again.
+        is_ordered: whether such a loader gives its rows in the order in which they lie.
+        batch_size_in_yaml: whether the data module is built with a batch size.
         steps: optimizer steps that were planned.
     """
 
@@ -61,6 +68,8 @@ class Survey:
     hidden_classes: tuple[str, ...] = ()
     output_activation: tuple[str, str] = ("", "")
     losses: tuple[str, ...] = ()
+    norm_gain: float = 1.0
+    batch_norms: bool = False
     first_layer: str = ""
     last_layer: str = ""
     takes_inputs: bool = False
@@ -75,6 +84,9 @@ class Survey:
     batch_fingerprint: float = 0.0
     max_epochs: int = 0
     accumulate: int = 1
+    batch_size: int = 0
+    is_ordered: bool = False
+    batch_size_in_yaml: bool = False
     steps: int = 0
 
 
@@ -92,7 +104,7 @@ class Surveyor(Callback):
         """Put hooks on for the first batch, and note what the Trainer has."""
         if self.survey is not None:
             return
-        self.survey = _survey(trainer, batch)
+        self.survey = replace(_survey(trainer, batch), norm_gain=extreme_gain(pl_module))
         for name, part in pl_module.named_modules():
             if not any(True for _ in part.children()):
                 self._handles.append(part.register_forward_hook(self._note(name)))
@@ -132,16 +144,17 @@ class Surveyor(Callback):
 def _survey(trainer: Trainer, batch: Any) -> Survey:
     group = trainer.optimizers[0].param_groups[0] if trainer.optimizers else {}
     pair = batch if isinstance(batch, (list, tuple)) and len(batch) > 1 else (None, None)
-    momentum = group["betas"][0] if "betas" in group else group.get("momentum", math.nan)
     options = {
         type(each).__name__: dict(vars(getattr(each, "options", object)))
         for each in callbacks_of(trainer)
     }
     steps = trainer.estimated_stepping_batches
+    loader, source = trainer.train_dataloader, getattr(trainer, "datamodule", None)
+    can_change = is_plain(loader) or takes_batch_size(source)
     return Survey(
         real_targets=isinstance(pair[1], Tensor) and pair[1].is_floating_point(),
         learning_rate=first_rate(trainer) if group else math.nan,
-        momentum=float(momentum),
+        momentum=momentum_of(trainer),
         weight_decay=float(group.get("weight_decay", math.nan)),
         optimizer=type(trainer.optimizers[0]).__name__ if group else "",
         has_schedule=bool(trainer.lr_scheduler_configs),
@@ -149,6 +162,9 @@ def _survey(trainer: Trainer, batch: Any) -> Survey:
         batch_fingerprint=fingerprint(batch),
         max_epochs=max(0, trainer.max_epochs or 0) if trainer.max_steps < 0 else 0,
         accumulate=trainer.accumulate_grad_batches,
+        batch_size=int(getattr(loader, "batch_size", None) or 0) if can_change else 0,
+        is_ordered=is_ordered(loader),
+        batch_size_in_yaml=takes_batch_size(source),
         steps=int(steps) if math.isfinite(steps) else 0,
     )
 
@@ -190,6 +206,7 @@ def _structure(
         "losses": tuple(
             {type(p).__name__ for p in module.modules() if type(p).__name__.endswith("Loss")}
         ),
+        "batch_norms": any(isinstance(p, BATCH_NORMS) for p in module.modules()),
         "first_layer": "" if declared[:1] == [first[0]] else first[0],
         "last_layer": "" if declared[-1:] == [last[0]] else last[0],
         "takes_inputs": type(first[1]) in linear,

@@ -76,6 +76,10 @@ class Program:
         return value < other if self.mode == "min" else value > other
 
 
+class NotAfreshError(InvalidArgumentError):
+    """The program gives weights that an earlier trial has trained."""
+
+
 _USED: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # weights that trials have had
 
 
@@ -86,7 +90,7 @@ def _refuse_used(module: LightningModule) -> None:
             f"`make_module` must return a LightningModule, got {type(module).__name__}."
         )
     if any(_USED.get(id(p)) is p for p in module.parameters()):
-        raise InvalidArgumentError(
+        raise NotAfreshError(
             "`make_module` must build a new module at each call, got weights that an earlier call"
             " gave. Build every layer inside it."
         )
@@ -210,6 +214,8 @@ def run_trial(program: Program, trial: Trial) -> Run:
     """
     try:
         return _run(program, trial)
+    except NotAfreshError:  # no cure is to blame
+        raise
     except KeyboardInterrupt:  # outside the fit, where no Trainer catches it
         return Run((), 0, 0, ended=INTERRUPTED)
     except Exception as error:  # a cure may fail on a program in any way

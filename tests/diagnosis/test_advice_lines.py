@@ -1,9 +1,15 @@
 """One line of advice: what is there already is not added, and numbers are short."""
 
 import math
+import re
+from dataclasses import replace
 
+from helpers.diagnosis_moments import EVERY_RULE
+
+from lightning_stab.diagnosis import Evidence, Facts, Finding
+from lightning_stab.diagnosis.cures import CURES, Cure, advice_for, advised, estimates, names_of
 from lightning_stab.diagnosis.cures.advice import _line, filled, missing_settings
-from lightning_stab.diagnosis.cures.table import SUITE, Cure
+from lightning_stab.diagnosis.cures.table import SUITE
 
 VALUES = {"rate": 0.00123456789, "unknown": math.nan, "steps": 400}
 PARTS = {"lr": "{rate}", "mode": "on", "n": 3, "steps": "{steps}", "left_out": "{nothing}"}
@@ -21,6 +27,7 @@ def test_without_its_callbacks_a_row_says_its_sentence_with_short_numbers():
 
 def test_a_number_that_nobody_has_measured_is_not_advised():
     assert _line(cure(("A", {"lr": "{unknown}"}), what="Use {unknown}."), VALUES, {}) == ""
+    assert _line(cure(what="Use {unknown}."), VALUES, {}) == ""
     assert _line(cure(("A", {"lr": "{rate}"})), VALUES, {}) != ""
     assert _line(cure(("A", {"lr": math.nan})), VALUES, {}) != ""  # a number of the row's own
 
@@ -56,5 +63,32 @@ def test_callbacks_with_settings_that_matter_are_to_be_changed():
 def test_estimates_are_put_in_by_their_names_and_unknown_ones_left_out():
     assert filled(PARTS, VALUES) == {"lr": VALUES["rate"], "mode": "on", "n": 3, "steps": 400}
     assert filled({"{mode}": {"a": "{n}"}}, {"mode": "x", "n": 0}) == {"x": {"a": 0}}
+    assert filled({"{mode}": "a", "b": "c"}, {"mode": ""}) == {"b": "c"}
     assert missing_settings({"a": 1, "b": "2"}, {"a": "1", "b": 3}) == {"b": "2"}
     assert missing_settings({"a": None}, {}) == {}  # what nobody has set is None
+
+
+@EVERY_RULE
+def test_every_rule_has_its_advice_from_the_table_and_none_of_its_own(rule):
+    assert rule.advice == ()
+    names = names_of(rule.id, (c.fact for c in rule.conditions))
+    rows = [cure for cure in CURES if cure.is_advised_for(names)]
+    assert rows
+    # one of them at least says something where nothing but the finding is known
+    assert advised(names, estimates(Facts()), {})
+    for cure in rows:
+        assert not re.search(r"tenth of it|ten times|tenfold|a third", cure.what)
+        for word in ("Lower the learning rate", "Raise the learning rate"):
+            if word in cure.what:
+                assert {"learning_rate"} < cure.named  # from what to what
+
+
+def test_what_was_tried_in_vain_is_advised_no_more():
+    found = Finding("plateau", "warning", 1, (), {"warming_up": Evidence(0.0, ">", 1.0, "x")},
+                    "So.", ("As it was.",))  # fmt: skip
+    values = estimates(Facts(learning_rate=0.1, update_ratio=1e-3))
+    lines = advice_for(found, values, {})
+    assert [line[:9] for line in lines] == ["Raise the", "Fit one b"]
+    assert advice_for(found, values, {}, ["higher-learning-rate"]) == lines[1:]
+    assert advice_for(found, values, {}, ["higher-learning-rate", "fit-one-batch"]) == ()
+    assert advice_for(replace(found, evidence={}), values, {}) == ("As it was.",)

@@ -14,20 +14,18 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.prescription import (
     DropoutSettings,
+    GroupNormForBatchNorm,
     NormBeforeActivations,
     OptimizerSettings,
     ReplaceModules,
+    ResetNorms,
     SkipConnections,
     StandardizeInputs,
     StandardizeTargets,
 )
+from lightning_stab.prescription.norms import NormedActivation, extreme_gain, norm_for
 from lightning_stab.prescription.standardize import mean_and_std
-from lightning_stab.prescription.surgery import (
-    NormedActivation,
-    SkipSequential,
-    long_sequences,
-    norm_for,
-)
+from lightning_stab.prescription.surgery import SkipSequential, long_sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 nan, inf = float("nan"), float("inf")
@@ -104,6 +102,48 @@ def test_what_has_a_norm_is_shared_or_ends_the_net_has_none_put_before_it():
         NormBeforeActivations().setup(Trainer(**QUIET), module, "test")
     with pytest.raises(InvalidArgumentError, match="`norm` must be one of 'batch', 'layer'"):
         NormBeforeActivations("group")
+
+
+def test_a_group_norm_takes_the_place_the_name_and_the_weights_of_a_batch_norm():
+    module = Net(nn.Linear(4, 12), nn.BatchNorm1d(12), nn.BatchNorm2d(7, affine=False))
+    nn.init.constant_(module.net[1].weight, 2.0)
+    weight = module.net[1].weight
+    for _ in range(2):  # once
+        GroupNormForBatchNorm().setup(Trainer(**QUIET), module, "test")
+        assert [type(part) for part in module.net[1:]] == [nn.GroupNorm, nn.GroupNorm]
+        assert [part.num_groups for part in module.net[1:]] == [6, 7]  # at most 8, evenly
+    assert module.net[1].weight is weight
+    x = torch.randn(3, 4)
+    alone = module.net[:2](x[:1])
+    assert torch.allclose(module.net[:2](x)[:1], alone, atol=1e-6)  # no other row is seen
+    with pytest.raises(ConflictError, match=r"needs batch normalisation modules, and Net has none"):
+        GroupNormForBatchNorm().setup(Trainer(**QUIET), Net(nn.Linear(1, 1)), "test")
+
+
+def test_norms_start_as_usual_and_what_is_switched_off_stays_off(tmp_path):
+    def program():
+        module = Net(nn.Linear(4, 4), nn.LayerNorm(4), nn.LayerNorm(4), nn.Linear(4, 1), lr=0.0)
+        nn.init.constant_(module.net[1].weight, 300.0)
+        nn.init.constant_(module.net[1].bias, 5.0)
+        nn.init.zeros_(module.net[2].weight)
+        return module
+
+    module = program()
+    assert extreme_gain(module) == 300.0
+    assert extreme_gain(Net(nn.Linear(1, 1))) == 1.0
+    fitted(module, ResetNorms())
+    assert module.net[1].weight.tolist() == [1.0] * 4
+    assert module.net[1].bias.tolist() == [0.0] * 4
+    assert not module.net[2].weight.any()
+    with pytest.raises(ConflictError, match="needs normalisation layers with a gain"):
+        fitted(Net(nn.Linear(4, 1)), ResetNorms())
+    trainer = fitted(program(), [])
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    resumed = program()
+    Trainer(**QUIET, max_steps=3, callbacks=ResetNorms()).fit(
+        resumed, make_loaders()[0], ckpt_path=tmp_path / "a.ckpt"
+    )
+    assert resumed.net[1].weight.tolist() == [300.0] * 4  # it goes on with its checkpoint
 
 
 def test_skip_connections_add_what_entered_each_pair_of_layers():

@@ -18,7 +18,7 @@ from lightning_stab.diagnosis.cures import estimates
 from lightning_stab.diagnosis.finding import Evidence
 from lightning_stab.errors import InvalidArgumentError
 from lightning_stab.prescription.candidate import Candidate
-from lightning_stab.prescription.candidates import candidates_for
+from lightning_stab.prescription.candidates import candidates_for, fitting_loss
 from lightning_stab.prescription.judgement import compare
 from lightning_stab.prescription.prescribe import _progress
 from lightning_stab.prescription.prescription import CureRecord, Prescription
@@ -32,6 +32,7 @@ READY = Survey(
     output_activation=("net.9", "Softmax"), losses=("MSELoss",), first_layer="a", last_layer="z",
     takes_inputs=True, real_targets=True, learning_rate=0.1, momentum=0.99, weight_decay=0.5,
     dropout=0.9, optimizer="AdamW", has_schedule=True, max_epochs=7, accumulate=3, steps=500,
+    norm_gain=30.0, batch_norms=True, batch_size=64, is_ordered=True, batch_size_in_yaml=True,
 )  # fmt: skip
 
 
@@ -53,6 +54,10 @@ def reasons(*findings, **arguments):
 
 
 EVERY = (
+    "loss-function",
+    "batch-size",
+    "too-short",
+    "saturated-units",
     "output-activation",
     "over-regularized",
     "input-scale",
@@ -64,7 +69,8 @@ EVERY = (
     "learning-rate-too-low",
 )
 ROWS = (*(finding(id_) for id_ in EVERY), finding("vanishing-gradient", "gradient_depth_log10"),
-        finding("loss-spike", "target_peak"))  # fmt: skip
+        finding("loss-spike", "target_peak"),
+        finding("oscillating-loss", "batch_variety"))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -78,6 +84,12 @@ ROWS = (*(finding(id_) for id_ in EVERY), finding("vanishing-gradient", "gradien
         ("layer-norm", {"norms": ("batch",)}, "activation modules, each called once"),
         ("skip-connections", {"long_sequences": 0}, "an `nn.Sequential` of at least four"),
         ("huber-loss", {"losses": ()}, "an `nn.MSELoss` module"),
+        ("fitting-loss", {"losses": ("HingeLoss",)}, "one loss module, which does not fit"),
+        ("fitting-loss", {"output_activation": ("a", "Tanh")}, "one loss module, which does not"),
+        ("fitting-loss", {"losses": ("MSELoss", "L1Loss")}, "one loss module, which does not fit"),
+        ("group-norm", {"batch_norms": False}, "`nn.BatchNorm` modules"),
+        ("larger-loader-batch", {"batch_size": 0}, "a `DataLoader` that can be built again"),
+        ("shuffle", {"batch_size": 0}, "a `DataLoader` that can be built again"),
     ],
 )
 def test_what_a_program_lacks_is_said(cure, lacking, reason):
@@ -89,7 +101,9 @@ def test_what_a_program_lacks_is_said(cure, lacking, reason):
     ("cure", "lacking"),
     [
         ("momentum", {"momentum": 0.95}), ("weight-decay", {"weight_decay": 0.2}),
-        ("dropout", {"dropout": 0.5}),
+        ("dropout", {"dropout": 0.5}), ("reset-norms", {"norm_gain": 2.9}),
+        ("reset-norms", {"norm_gain": 0.4}), ("shuffle", {"is_ordered": False}),
+        ("smaller-batch", {"batch_size": 31}),
         ("schedule", {"has_schedule": False}), ("lower-learning-rate", {"learning_rate": 0.0}),
         ("higher-learning-rate", {"learning_rate": math.nan}), ("longer-run", {"max_epochs": 0}),
     ],
@@ -97,6 +111,16 @@ def test_what_a_program_lacks_is_said(cure, lacking, reason):
 def test_of_what_does_not_concern_a_program_nothing_is_said(cure, lacking):
     assert reasons(*ROWS)[cure] == ""
     assert cure not in reasons(*ROWS, survey=replace(READY, **lacking))
+
+
+def test_an_activation_that_is_no_module_is_gone_round():
+    found = finding("output-activation", "doubled_softmax")
+    assert "logits-for-loss" not in reasons(found)
+    called = replace(READY, output_activation=("", ""))
+    assert reasons(found, survey=called)["logits-for-loss"] == ""
+    # predictions beyond the range of a tanh need another network
+    bounded = reasons(finding("output-activation", "unreachable_targets"), survey=called)
+    assert "logits-for-loss" not in bounded
 
 
 def test_a_warm_up_is_for_programs_without_a_schedule():
@@ -166,9 +190,52 @@ def test_the_numbers_of_a_program_are_put_into_its_cures():
     assert settings(found, "output-activation") == [{"by": {"net.9": "Identity"}}]
     assert by_id["larger-batch"].trainer == {"accumulate_grad_batches": 12}
     assert by_id["longer-run"].trainer == {"max_epochs": 14}
-    assert {each.id: each.length for each in found if each.length != 1.0} == {"longer-run": 2.0}
+    assert {each.id: each.length for each in found if each.length != 1.0} == {
+        "longer-run": 2.0, "smaller-batch": 2.0, "larger-loader-batch": 0.25,
+    }  # fmt: skip
+    assert by_id["larger-loader-batch"].loader == {"batch_size": 256}
+    assert "batch_size=256" in by_id["larger-loader-batch"].code[0]
+    assert by_id["smaller-batch"].overlay == {"data": {"init_args": {"batch_size": 32}}}
+    assert (by_id["shuffle"].loader, by_id["shuffle"].overlay) == ({"shuffle": True}, None)
+    assert settings(found, "fitting-loss") == [
+        {"by": {"MSELoss": "CrossEntropyLoss", "net.9": "Identity"}}
+    ]
+    assert "at 1, not at 30: `ResetNorms()`" in by_id["reset-norms"].what
     (best,) = [each for each in made(finding("overfitting")) if each.id == "best-weights"]
     assert best.callbacks[0][1] == {"monitor": "val_acc", "mode": "max"}
+
+
+@pytest.mark.parametrize(
+    ("output", "loss", "fits"),
+    [
+        ("Sigmoid", "MSELoss", "BCEWithLogitsLoss"),
+        ("Softmax", "L1Loss", "CrossEntropyLoss"),
+        ("Sigmoid", "BCELoss", "CrossEntropyLoss"),
+        ("", "BCEWithLogitsLoss", "CrossEntropyLoss"),
+        ("", "MSELoss", ""),
+        ("Tanh", "MSELoss", ""),
+    ],
+)
+def test_the_loss_that_fits(output, loss, fits):
+    name = "net.9" if output else ""
+    survey = replace(READY, output_activation=(name, output), losses=(loss,))
+    assert fitting_loss(survey)[1] == fits
+    if fits:
+        by = {loss: fits, **({name: "Identity"} if name else {})}
+        found = made(finding("loss-function"), survey=survey)
+        assert settings(found, "fitting-loss") == [{"by": by}]
+
+
+def test_what_the_doctor_advises_is_tried_first_other_numbers_later_and_longer_runs_last():
+    plain = replace(READY, has_schedule=False, momentum=0.9, weight_decay=0.0, norm_gain=1.0)
+    low = [c.id for c in made(finding("learning-rate-too-low", "update_ratio"), survey=plain)]
+    rates = ["higher-learning-rate"] * 3
+    assert low == ["higher-learning-rate", *rates, "smaller-batch", "longer-run",
+                   "adaptive-optimizer"]  # fmt: skip
+    high = [c.id for c in made(finding("learning-rate-too-high"), survey=plain)]
+    assert high == ["lower-learning-rate", "clip", "warm-up", *["lower-learning-rate"] * 3]
+    scheduled = [c.id for c in made(finding("learning-rate-too-high"), survey=READY)]
+    assert scheduled[:4] == ["momentum", "lower-learning-rate", "clip", "reset-norms"]
 
 
 def test_weight_decay_goes_to_nothing_where_it_is_no_adamw():
@@ -196,8 +263,15 @@ def test_estimates_by_hand():
     )
     assert known == {
         "learning_rate": 0.5, "lower_rate": 0.1, "higher_rate": 2.0, "clip_threshold": 3.0,
-        "warmup_steps": 10, "usual_momentum": 0.9, "usual_decay": 0.01,
-    }  # fmt: skip
+        "warmup_steps": 10, "usual_momentum": 0.9, "usual_decay": 0.01, "usual_dropout": 0.1,
+        "accumulate": 4, "metric": "val_loss", "mode": "min",
+    } | {n: known[n] for n in ("momentum", "norm_gain", "epochs", "longer_epochs")}  # fmt: skip
+    assert all(math.isnan(known[n]) for n in ("momentum", "norm_gain", "epochs", "longer_epochs"))
+    assert estimates(Facts(), momentum=0.96)["momentum"] == 0.96
+    assert math.isnan(estimates(Facts(), momentum=0.95)["momentum"])
+    half = estimates(Facts(epoch=3.0, progress=0.5))
+    assert (half["epochs"], half["longer_epochs"]) == (6, 12)
+    assert math.isnan(estimates(Facts(epoch=0.4, progress=1.0))["epochs"])
     unknown = estimates(Facts(learning_rate=0.6), 1e4, 110)
     assert (unknown["lower_rate"], unknown["higher_rate"]) == (0.06, 6.0)
     assert (unknown["clip_threshold"], unknown["warmup_steps"]) == (1.0, 11)
@@ -347,9 +421,10 @@ class Engine:
     """Gives prepared runs, and notes what was asked for."""
 
     def __init__(self, runs):
-        self.runs, self.trials = runs, []
+        self.runs, self.trials, self.asked = runs, [], []
 
     def __call__(self, trials):
+        self.asked += trials
         self.trials += [(t.candidate.id if t.candidate else "", t.seed) for t in trials]
         return iter([self.runs[t.candidate.id if t.candidate else ""][t.seed] for t in trials])
 
@@ -370,12 +445,13 @@ BAD = [run(*[5.0], ended=STOPPED)] * 3
 def test_a_search_tries_one_after_the_other_and_confirms_the_best():
     search, engine, told = searched({"": SICK, "a": GOOD, "b": BETTER, "c": BAD}, "abc")
     # a cure is found after two whole trials: the third is not tried any more
-    assert engine.trials == [("", 1), ("a", 0), ("b", 0), ("b", 1)]
+    assert engine.trials == [("a", 0), ("b", 0), ("", 1), ("b", 1)]
     assert search.best().candidate.id == "b"
     assert [c.candidate.id for c in search.comparisons()] == ["b", "a"]
     assert search.cost == 4.0
     assert told[-1] == "b leads: 2, 4 without"
-    assert told[0] == "m 4 without a cure"
+    assert told[0] == "a leads: 3, 4 without"
+    assert len(told) == len(engine.trials)  # the bar moves once for each
 
 
 def test_both_of_two_that_help_are_tried_together():
@@ -383,14 +459,14 @@ def test_both_of_two_that_help_are_tried_together():
     more = [run(*[2.5] * 4, findings=(finding("plateau"),))] * 3
     both = [run(*[1.0] * 4)] * 3
     search, engine, _ = searched({"": SICK, "a": helps, "b": more, "b+a": both}, "ab")
-    assert engine.trials == [("", 1), ("a", 0), ("b", 0), ("b+a", 0), ("b+a", 1)]
+    assert engine.trials == [("a", 0), ("b", 0), ("b+a", 0), ("", 1), ("b+a", 1)]
     assert search.best().candidate.id == "b+a"
 
 
 def test_what_is_not_confirmed_gives_way_to_the_next():
     once = [run(*[1.0] * 4), run(*[6.0] * 4)]
     search, engine, _ = searched({"": SICK, "a": GOOD, "b": once}, "ab", max_cost=9.0)
-    assert engine.trials == [("", 1), ("a", 0), ("b", 0), ("b", 1), ("a", 1)]
+    assert engine.trials == [("a", 0), ("b", 0), ("", 1), ("b", 1), ("a", 1)]
     assert search.best().candidate.id == "a"
 
 
@@ -398,13 +474,58 @@ def test_the_budget_leaves_room_for_the_runs_that_confirm():
     def tried(budget, **arguments):
         return searched({"": SICK, "a": BAD, "b": GOOD}, "ab", max_cost=budget, **arguments)[1]
 
-    assert tried(2.9).trials == [("", 1)]
-    assert tried(3.0).trials == [("", 1), ("a", 0)]
-    assert tried(3.25).trials == [("", 1), ("a", 0), ("b", 0), ("b", 1)]
-    assert tried(3.25, lengths=[("b", 2.0)]).trials == [("", 1), ("a", 0)]
+    assert tried(2.9).trials == []
+    assert tried(3.0).trials == [("a", 0)]
+    assert tried(3.25).trials == [("a", 0), ("b", 0), ("", 1), ("b", 1)]
+    assert tried(3.25, lengths=[("b", 2.0)]).trials == [("a", 0)]
     assert tried(3.25, seeds=1).trials == [("a", 0), ("b", 0)]
     wave = searched({"": SICK, "a": BAD, "b": BAD, "c": BAD}, "abc", max_cost=4.0, jobs=2)[1]
-    assert wave.trials == [("", 1), ("a", 0), ("b", 0), ("c", 0)]
+    assert wave.trials == [("a", 0), ("b", 0), ("c", 0)]
+
+
+def test_other_numbers_of_what_leads_come_before_other_cures():
+    numbers = [candidate("rate", trainer={"n": n}) for n in range(3)]
+    other = candidate("other")
+    engine = Engine({"": SICK, "rate": GOOD, "other": BAD})
+    search = Search(LOW, engine, 1, 2, 9.0, print, untreated=[SICK[0]])
+    search.try_all([numbers[0], other, *numbers[1:]])
+    assert engine.trials == [("rate", 0), ("rate", 0), ("", 1), ("rate", 1)]
+    assert list(search.runs) == numbers[:2]
+
+
+def test_what_only_helps_a_little_gives_other_cures_their_turn():
+    numbers = [candidate("rate", trainer={"n": n}) for n in range(2)]
+    little = [run(*[3.8] * 4, findings=(finding("plateau"),))] * 3
+    engine = Engine({"": SICK, "rate": little, "other": BETTER, "rate+other": BAD})
+    search = Search(LOW, engine, 1, 2, 9.0, lambda text: None, untreated=[SICK[0]])
+    search.try_all([numbers[0], candidate("other"), numbers[1]])
+    assert engine.trials[:2] == [("rate", 0), ("other", 0)]
+    assert search.best().candidate.id == "other"
+
+
+def test_an_untreated_run_is_ended_at_its_half_where_the_cure_is_beyond_doubt():
+    def bars(treated, untreated=SICK[0]):
+        engine = Engine({"": SICK, "a": [run(*[treated] * 4)] * 3})
+        search = Search(LOW, engine, 1, 2, 9.0, print, untreated=[untreated])
+        search.try_all([candidate("a")])
+        return [t.bars for t in engine.asked if t.candidate is None]
+
+    assert bars(3.0) == [((0.5, 3.5),)]  # where it has to be nearer to the cure than to 4
+    assert bars(3.85) == [()]  # 3.75 % better: no more than five times the noise
+    assert bars(3.99) == []  # nothing to compare with
+    ((half, bar),) = bars(3.0, run(4.0, 4.0, 4.0, nan))[0]
+    assert half == 0.5
+    assert math.isnan(bar)  # where the program fails, a finite value is enough to go on
+
+
+def test_an_untreated_run_that_was_ended_counts_as_the_better_of_two():
+    cure = candidate("a")
+    early = replace(run(3.9, 3.8, ended=STOPPED), batches=20)
+    found = compare(LOW, cure, [run(*[2.0] * 4)] * 2, [SICK[0], early])
+    assert found.pairs == ((2.0, 4.0), (2.0, 3.8))
+    found = compare(LOW, cure, [run(*[2.0] * 4)] * 2, [SICK[0], replace(early, curve=((20, 9.0),))])
+    assert found.pairs[1] == (2.0, 4.0)
+    assert found.noise == pytest.approx(0.04)  # that of the run which went to its end
 
 
 # --- what is told in the end
@@ -474,6 +595,18 @@ def test_the_text_shows_finding_table_sentence_cure_and_code():
     by_hand = str(prescription(replace(RECORD, overlay=None), best=0))
     assert by_hand.endswith("Clip it.\nx = 1")
     assert str(prescription(UNTRIED)).endswith("(val_loss 2).")
+
+
+def test_where_nothing_helped_the_advice_that_was_not_tried_is_left():
+    found = prescription(UNTRIED, findings=(finding("metric", severity="info"), *PLATEAU))
+    assert found.remaining == ()
+    advised = replace(PLATEAU[0], advice=("Do this.", "Do [that]."))
+    found = prescription(UNTRIED, findings=(finding("metric", severity="info"), advised))
+    assert str(found).endswith("What is left to do:\n  1. Do this.\n  2. Do [that].")
+    assert "What is left to do" not in found.sentence
+    assert "What is left to do" not in str(prescription(RECORD, findings=(advised,), best=0))
+    healthy = prescription(findings=(finding("metric", severity="info"),))
+    assert "left to do" not in str(healthy)
 
 
 def test_the_command_to_run_comes_last_and_only_with_a_cure():

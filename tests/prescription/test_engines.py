@@ -1,5 +1,6 @@
 """Where trials run, with Ray and the processes given by hand."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -62,6 +63,9 @@ def test_ray_gets_a_share_of_the_cluster_for_each_trial(monkeypatch, resources, 
         monkeypatch.setitem(sys.modules, "ray", ray)
         with engines.engine_for("p", "ray", jobs) as engine:
             assert list(engine(["a", "b"])) == ["p a", "p b"]
+        if not running:  # its workers can import what this process can
+            began = ray.calls[0][1].pop("runtime_env")["env_vars"]["PYTHONPATH"]
+            assert set(filter(None, sys.path)) <= set(began.split(os.pathsep))
         own = [("init", {"log_to_driver": False}), ("remote", options), ("shutdown", {})]
         assert ray.calls == (own[1:2] if running else own)
 

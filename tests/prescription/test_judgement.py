@@ -72,6 +72,8 @@ def test_a_trial_has_to_be_better_than_the_untreated_run_and_among_the_best():
 
 def test_a_program_that_fails_late_is_no_early_measure():
     assert search(run(0.9, 0.9, 0.9, 0.1, 0.1))._bar(0.2) == 0.1
+    # not where it only sways by itself
+    assert search(run(0.6, 0.5, 0.5, 0.7, 0.5))._bar(0.2) == 0.6
 
 
 def test_two_cures_become_one_where_they_do_not_fight():

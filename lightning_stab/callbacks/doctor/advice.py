@@ -14,18 +14,24 @@ from lightning_stab.diagnosis.cures import CURES, advice_for, estimates
 NAMES = sorted({path.rpartition(".")[2] for cure in CURES for path, _ in cure.callbacks})
 
 
+def momentum_of(trainer: Any) -> float:
+    """Return the momentum of the first parameter group, for Adam and its like the first beta."""
+    group = trainer.optimizers[0].param_groups[0] if trainer.optimizers else {}
+    return float(group["betas"][0] if "betas" in group else group.get("momentum", math.nan))
+
+
 def advise_beside(
     callbacks: Iterable[Any],
     finding: Finding,
     facts: Facts | None = None,
     gradient_norm: float = math.nan,
     steps: int = 0,
+    momentum: float = math.nan,
 ) -> Finding:
     """Return a finding with advice that fits the run.
 
     Its lines are those of the table of cures, with numbers estimated from the run; what a callback
-    does that is there already is not advised, or only what is to be set in it. A finding that the
-    table does not answer keeps the lines of its rule.
+    does that is there already is not advised, or only what is to be set in it.
 
     Args:
         callbacks: those of the Trainer.
@@ -33,7 +39,8 @@ def advise_beside(
         facts: of the run.
         gradient_norm: the usual norm of its first gradients.
         steps: optimizer steps of the whole run.
+        momentum: of the first optimizer.
     """
     there = {name: vars(c.options) for c in callbacks if (name := inherits(c, *NAMES))}
-    values = estimates(facts or Facts(), gradient_norm, steps)
+    values = estimates(facts or Facts(), gradient_norm, steps, momentum)
     return replace(finding, advice=advice_for(finding, values, there))

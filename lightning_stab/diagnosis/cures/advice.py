@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from lightning_stab.diagnosis.cures.table import CURES, Cure, names_of
+from lightning_stab.diagnosis.cures.cure import Cure, names_of
+from lightning_stab.diagnosis.cures.table import CURES
 from lightning_stab.diagnosis.facts import Facts
 from lightning_stab.diagnosis.finding import Finding
 
 GOOD_UPDATE = 0.02  # of the weights, at which most first steps are safe
 FARTHEST = 1e4  # times the present learning rate
 USUAL_MOMENTUM, USUAL_DECAY, USUAL_DROPOUT = 0.9, 0.01, 0.1
+HIGH_MOMENTUM = 0.95  # above it momentum may be what is wrong
+LONGER = 2  # times as many epochs
+BATCHES = 4  # as many batches in a step
 
 
-def estimates(facts: Facts, gradient_norm: float = math.nan, steps: int = 0) -> dict[str, Any]:
+def estimates(
+    facts: Facts, gradient_norm: float = math.nan, steps: int = 0, momentum: float = math.nan
+) -> dict[str, Any]:
     """Return the numbers that a run's facts suggest, rounded to be read.
 
     The learning rate is scaled so that a step changes the weights by 2 % of their size where it
@@ -25,6 +31,7 @@ def estimates(facts: Facts, gradient_norm: float = math.nan, steps: int = 0) -> 
         facts: of the run.
         gradient_norm: the usual norm of its first gradients.
         steps: optimizer steps of the whole run.
+        momentum: of the optimizer; unknown to the texts where it is ordinary.
     """
     rate = facts.learning_rate
     first, recent = facts.early_update_ratio, facts.update_ratio
@@ -36,11 +43,20 @@ def estimates(facts: Facts, gradient_norm: float = math.nan, steps: int = 0) -> 
         "higher_rate": max(min(higher, rate * FARTHEST), rate * 3),
         "clip_threshold": gradient_norm if 0 < gradient_norm < 1e4 else 1.0,
     }
+    epochs = facts.epoch / facts.progress if facts.progress > 0 else math.nan
     return {
         **{name: rounded(value) for name, value in known.items()},
         "warmup_steps": max(10, steps // 10),
+        "norm_gain": math.nan,  # known to who has seen the module
+        "momentum": momentum if momentum > HIGH_MOMENTUM else math.nan,
         "usual_momentum": USUAL_MOMENTUM,
         "usual_decay": USUAL_DECAY,
+        "usual_dropout": USUAL_DROPOUT,
+        "accumulate": BATCHES,
+        "epochs": round(epochs) if epochs >= 1 else math.nan,
+        "longer_epochs": LONGER * round(epochs) if epochs >= 1 else math.nan,
+        "metric": "val_loss",
+        "mode": "min",
     }
 
 
@@ -63,7 +79,7 @@ def filled(template: Any, values: Mapping[str, Any]) -> Any:
     """
     if isinstance(template, Mapping):
         pairs = {filled(k, values): filled(v, values) for k, v in template.items()}
-        return {k: v for k, v in pairs.items() if v != ""}
+        return {k: v for k, v in pairs.items() if "" not in (k, v)}
     if isinstance(template, str) and template.startswith("{"):
         return values.get(template[1:-1], "")
     return template
@@ -82,19 +98,33 @@ def missing_settings(arguments: Mapping[str, Any], there: Mapping[str, Any]) -> 
 
 
 def advice_for(
-    finding: Finding, values: Mapping[str, Any], there: Mapping[str, Mapping[str, Any]]
+    finding: Finding,
+    values: Mapping[str, Any],
+    there: Mapping[str, Mapping[str, Any]],
+    tried: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Return what to do about a finding: the table's rows, or the rule's own lines.
+    """Return what to do about a finding, from the table of cures, the best first.
+
+    Where all of it is there already, the lines that the finding has; nothing where all of it was
+    tried.
 
     Args:
         finding: what was found.
         values: estimates from the run.
         there: options of the callbacks that are there, by class name.
+        tried: ids of rows that were tried and did not help.
     """
-    names = names_of(finding)
-    lines = [_line(cure, values, there) for cure in CURES if names & set(cure.answers)]
-    known = tuple(line for line in lines if line)
-    return known or finding.advice
+    lines = advised(names_of(finding.id, finding.evidence), values, there)
+    left = tuple(line for id_, line in lines.items() if id_ not in tried)
+    return left if lines else finding.advice
+
+
+def advised(
+    names: set[str], values: Mapping[str, Any], there: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return the line of each row that has something to say, by its id, the best first."""
+    rows = [cure for cure in CURES if cure.is_advised_for(names)]
+    return {cure.id: line for cure in rows if (line := _line(cure, values, there))}
 
 
 def _line(cure: Cure, values: Mapping[str, Any], there: Mapping[str, Mapping[str, Any]]) -> str:
@@ -119,9 +149,7 @@ def _line(cure: Cure, values: Mapping[str, Any], there: Mapping[str, Mapping[str
 
 def _is_unknown(cure: Cure, values: Mapping[str, Any]) -> bool:
     """Say whether a row names a number that nobody has measured."""
-    wanted = [v for _, arguments in cure.callbacks for v in arguments.values()]
-    names = [v[1:-1] for v in wanted if isinstance(v, str) and v.startswith("{")]
-    return any(isinstance(values.get(n), float) and math.isnan(values[n]) for n in names)
+    return any(isinstance(v := values.get(name), float) and math.isnan(v) for name in cure.named)
 
 
 def _call(arguments: Mapping[str, Any]) -> str:

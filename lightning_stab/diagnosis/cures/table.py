@@ -1,54 +1,16 @@
-"""The table of cures as data: what each answers, needs and says; no tensors.
-
-A row names the findings that it is for by id, or by ``id:fact`` where only a finding with that
-fact among its evidence is meant. How a cure is applied stands in its callbacks; what it needs of a
-program is a name that `prescription` knows how to look for.
-"""
+"""The table of cures: what each answers, needs and says, in the order in which they are tried."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
+from lightning_stab.diagnosis.cures.by_hand import FIRST, LAST
+from lightning_stab.diagnosis.cures.cure import Cure, names_of
 from lightning_stab.diagnosis.finding import Finding
 
 SUITE = "lightning_stab."
 OWN = "lightning_stab.prescription."
-
-
-@dataclass(frozen=True)
-class Cure:
-    """One row.
-
-    Attributes:
-        id: its name.
-        what: one sentence that says what to do; may name estimates in braces.
-        answers: the findings for which it is advised, and tried.
-        tried_for: the findings for which it is tried, and not advised.
-        callbacks: class paths and arguments; an argument ``"{name}"`` is an estimate.
-        trainer: arguments of the Trainer, likewise.
-        code: lines to change by hand; a row without callbacks and Trainer has nothing else.
-        needs: what has to be there, by the names of `prescription.candidates`; all of them.
-        source: where it comes from.
-    """
-
-    id: str
-    what: str
-    answers: tuple[str, ...] = ()
-    tried_for: tuple[str, ...] = ()
-    callbacks: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    trainer: Mapping[str, Any] = field(default_factory=dict)
-    code: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    source: str = ""
-
-    @property
-    def is_automatic(self) -> bool:
-        """Whether it can be applied without a change of code."""
-        return bool(self.callbacks or self.trainer)
-
 
 _DEPTH = (
     "vanishing-gradient:gradient_depth_log10",
@@ -57,29 +19,110 @@ _DEPTH = (
 _HIGH = "learning-rate-too-high"
 _BROKEN = ("non-finite:nonfinite_losses", "non-finite:nonfinite_weights")
 _SATURATED = "saturated-units:saturated_fraction"
+_STEPS_TOO_SMALL = ("learning-rate-too-low:update_ratio", "learning-rate-too-low:reach")
+_LOGITS_BOUNDED = ("doubled_softmax", "doubled_sigmoid", "squashed_logits", "rectified_logits")
+_STANDS_STILL = "plateau:recent_improvement"
+_TO_LOGITS = (
+    "Remove the activation at the end of the network: the loss needs what comes before it. Where"
+    " probabilities are needed, apply it outside the loss."
+)
 _NOTHING_LEARNT = "plateau:warming_up"  # the one rule of `plateau` that asks for it
 
-CURES = (
+_AUTOMATIC = (
+    Cure(
+        "momentum",
+        "Lower the momentum from {momentum} to {usual_momentum}.",
+        answers=("oscillating-loss", _HIGH, "loss-spike", *_BROKEN),
+        tried_for=("plateau", "non-finite"),
+        callbacks=((OWN + "OptimizerSettings", {"momentum": "{usual_momentum}"}),),
+        needs=("high momentum",),
+        source="Sutskever et al. 2013",
+    ),
     Cure(
         "initialization",
         'Add `WeightInitialization(scheme="auto")`: it fits each layer to the activation before'
         " it.",
         answers=(
-            *("bad-initialization", *_DEPTH, "dead-units", _SATURATED),
-            "exploding-gradient:gradient_time_log10",
+            *("bad-initialization", *_DEPTH, "dead-units", "saturated-units"),
+            *("vanishing-gradient:gradient_time_log10", "exploding-gradient:gradient_time_log10"),
         ),
-        tried_for=("vanishing-gradient:gradient_time_log10", "exploding-gradient"),
+        tried_for=("exploding-gradient", "plateau"),
         callbacks=((SUITE + "WeightInitialization", {"scheme": "auto"}),),
         source="Saxe et al. 2014; He et al. 2015; Balduzzi et al. 2017",
     ),
     Cure(
         "output-activation",
-        "Remove the {output_class} `{output_name}` at the end of the network: the loss needs what"
-        " comes before it.",
+        _TO_LOGITS,
+        answers=tuple(
+            f"output-activation:{fact}" for fact in (*_LOGITS_BOUNDED, "unreachable_targets")
+        ),
         tried_for=("output-activation",),
         callbacks=((OWN + "ReplaceModules", {"by": {"{output_name}": "Identity"}}),),
+        code=("logits = self.head(x)  # without softmax, sigmoid or relu",),
         needs=("output activation",),
         source="torch.nn.CrossEntropyLoss: it takes logits",
+    ),
+    Cure(
+        "logits-for-loss",
+        _TO_LOGITS,
+        tried_for=tuple(f"output-activation:{fact}" for fact in _LOGITS_BOUNDED),
+        callbacks=((OWN + "LogitsForLoss", {}),),
+        code=("logits = self.head(x)  # without softmax, sigmoid or relu",),
+        needs=("no output activation module",),
+        source="torch.nn.CrossEntropyLoss: it takes logits",
+    ),
+    Cure(
+        "fitting-loss",
+        "Use the loss that fits the targets, `torch.nn.{fitting_loss}`, on what comes before the"
+        " last activation.",
+        tried_for=("loss-function",),
+        callbacks=(
+            (
+                OWN + "ReplaceModules",
+                {"by": {"{loss_class}": "{fitting_loss}", "{output_name}": "Identity"}},
+            ),
+        ),
+        code=("loss = torch.nn.functional.cross_entropy(logits, classes)",),
+        needs=("loss module that another fits", "a metric that is not the loss"),
+        source="Bishop 2006, section 4.3",
+    ),
+    Cure(
+        "shuffle",
+        "Shuffle the training data: `DataLoader(..., shuffle=True)`.",
+        answers=("oscillating-loss:batch_variety",),
+        loader={"shuffle": True},
+        code=("DataLoader(dataset, batch_size=..., shuffle=True)",),
+        needs=("plain loader", "data in a fixed order"),
+        source="Bengio 2012",
+    ),
+    Cure(
+        "group-norm",
+        "Replace batch normalisation by group normalisation, which does not look across the batch.",
+        answers=("batch-size",),
+        callbacks=((OWN + "GroupNormForBatchNorm", {}),),
+        code=("self.norm = nn.GroupNorm(groups, channels)  # for nn.BatchNorm2d(channels)",),
+        needs=("batch normalisation",),
+        source="Wu & He 2018",
+    ),
+    Cure(
+        "larger-loader-batch",
+        "Make the loader's batches larger: {larger_batch} rows instead of {batch_size}.",
+        tried_for=("batch-size",),
+        loader={"batch_size": "{larger_batch}"},
+        code=("DataLoader(dataset, batch_size={larger_batch}, shuffle=True)",),
+        needs=("plain loader",),
+        source="Wu & He 2018",
+    ),
+    Cure(
+        "reset-norms",
+        "Start the gains of normalisation layers at 1, not at {norm_gain}: `ResetNorms()` of"
+        " `lightning_stab.prescription` does it.",
+        answers=("saturated-units", *_DEPTH),
+        tried_for=("bad-initialization", _HIGH, "plateau"),
+        callbacks=((OWN + "ResetNorms", {}),),
+        code=("torch.nn.init.ones_(self.norm.weight)",),
+        needs=("unusual norms",),
+        source="Ba, Kiros & Hinton 2016",
     ),
     Cure(
         "standardize-inputs",
@@ -118,49 +161,14 @@ CURES = (
         "guard",
         'Add `StepGuard(on_nonfinite="skip")`: a bad step is not taken; with `forensics=True` the'
         " batch is kept for inspection.",
-        answers=(*_BROKEN, "non-finite:nonfinite_gradients"),
+        answers=(*_BROKEN, "non-finite:nonfinite_gradients", "non-finite:nonfinite_inputs"),
         callbacks=((SUITE + "StepGuard", {"on_nonfinite": "skip"}),),
         source="docs/step_guard.md",
     ),
     Cure(
-        "normalise-queries",
-        "Normalise queries and keys, or divide the logits by the root of the head's width.",
-        answers=("saturated-units:attention_logits",),
-        code=("q, k = self.norm(q), self.norm(k)  # before q @ k.transpose(-2, -1)",),
-        source="Dehghani et al. 2023",
-    ),
-    Cure(
-        "shuffle",
-        "Shuffle the training data: `DataLoader(..., shuffle=True)`.",
-        answers=("oscillating-loss:batch_variety",),
-        code=("DataLoader(dataset, batch_size=..., shuffle=True)",),
-    ),
-    Cure(
-        "draw-weights",
-        "Draw the weights of these layers at random, smaller where the outputs start too large. A"
-        " layer may start at zero only where nothing but the loss or a sum follows.",
-        answers=("bad-initialization",),
-        code=("torch.nn.init.xavier_normal_(layer.weight)",),
-        source="Goodfellow, Bengio & Courville 2016, section 8.4",
-    ),
-    Cure(
-        "fit-one-batch",
-        "Fit one batch alone first, and check that inputs and labels belong together: a network"
-        " that cannot do that has a fault in its data, loss or architecture.",
-        answers=(_NOTHING_LEARNT,),
-        code=("Trainer(overfit_batches=1)",),
-    ),
-    Cure(
-        "momentum",
-        "Lower the momentum from {momentum} to {usual_momentum}.",
-        tried_for=("oscillating-loss", _HIGH, "plateau", "loss-spike", "non-finite"),
-        callbacks=((OWN + "OptimizerSettings", {"momentum": "{usual_momentum}"}),),
-        needs=("high momentum",),
-        source="Sutskever et al. 2013",
-    ),
-    Cure(
         "weight-decay",
-        "Lower the weight decay from {weight_decay} to {usual_decay}.",
+        "Lower the weight decay to {usual_decay}: it pulls harder than the loss.",
+        answers=("over-regularized:weight_growth", "over-regularized:weight_decay"),
         tried_for=("over-regularized", "plateau", _HIGH, "vanishing-gradient", "dead-units"),
         callbacks=((OWN + "OptimizerSettings", {"weight_decay": "{usual_decay}"}),),
         needs=("high weight decay",),
@@ -168,7 +176,8 @@ CURES = (
     ),
     Cure(
         "dropout",
-        "Lower the dropout from {dropout} to {usual_dropout}.",
+        "Lower the dropout probability to {usual_dropout}.",
+        answers=("over-regularized:dropout",),
         tried_for=("over-regularized", "plateau"),
         callbacks=((OWN + "DropoutSettings", {"p": "{usual_dropout}"}),),
         needs=("high dropout",),
@@ -209,7 +218,7 @@ CURES = (
     Cure(
         "higher-learning-rate",
         "Raise the learning rate from {learning_rate} to {higher_rate}.",
-        answers=("learning-rate-too-low:update_ratio", _NOTHING_LEARNT),
+        answers=(*_STEPS_TOO_SMALL, _NOTHING_LEARNT),
         tried_for=("learning-rate-too-low", "plateau", "target-scale"),
         callbacks=((OWN + "OptimizerSettings", {"learning_rate": "{higher_rate}"}),),
         needs=("learning rate",),
@@ -282,6 +291,15 @@ CURES = (
         source="Goyal et al. 2017",
     ),
     Cure(
+        "decay",
+        'Let the learning rate decay: `LearningRateDecay("cosine", interval="step")`.',
+        answers=(_STANDS_STILL, "oscillating-loss:oscillation"),
+        tried_for=("oscillating-loss",),
+        callbacks=((SUITE + "LearningRateDecay", {"schedule": "cosine", "interval": "step"}),),
+        needs=("no schedule",),
+        source="Loshchilov & Hutter 2017",
+    ),
+    Cure(
         "huber-loss",
         "Use `torch.nn.HuberLoss`, which large errors do not dominate.",
         answers=("loss-spike:target_peak",),
@@ -294,7 +312,7 @@ CURES = (
     Cure(
         "best-weights",
         'Stop at the best epoch: `BestWeightsEarlyStopping(monitor="{metric}")` keeps its weights.',
-        tried_for=("overfitting",),
+        answers=("overfitting", _STANDS_STILL),
         callbacks=(
             (SUITE + "BestWeightsEarlyStopping", {"monitor": "{metric}", "mode": "{mode}"}),
         ),
@@ -303,34 +321,35 @@ CURES = (
     Cure(
         "larger-batch",
         "Make the batches larger: `accumulate_grad_batches={accumulate}`.",
-        tried_for=("oscillating-loss", "loss-spike"),
+        answers=("oscillating-loss",),
+        tried_for=("loss-spike",),
         trainer={"accumulate_grad_batches": "{accumulate}"},
         source="Smith et al. 2018",
     ),
     Cure(
+        "smaller-batch",
+        "Make the batches smaller: {smaller_batch} rows instead of {batch_size}, for more steps in"
+        " as many epochs.",
+        tried_for=("too-short", *_STEPS_TOO_SMALL),
+        loader={"batch_size": "{smaller_batch}"},
+        code=("DataLoader(dataset, batch_size={smaller_batch}, shuffle=True)",),
+        needs=("plain loader", "large batches"),
+        source="Masters & Luschi 2018",
+    ),
+    Cure(
         "longer-run",
         "Train for {longer_epochs} epochs instead of {epochs}.",
-        tried_for=("too-short", "learning-rate-too-low:update_ratio", "plateau"),
+        answers=("too-short",),
+        tried_for=("learning-rate-too-low:update_ratio", "plateau"),
         trainer={"max_epochs": "{longer_epochs}"},
         needs=("epochs",),
     ),
-    Cure(
-        "inspect-data",
-        "Look for broken samples in the data: values far outside the usual range, log(0), 0/0 and"
-        " the root of 0.",
-        answers=("loss-spike", "non-finite:nonfinite_losses", "non-finite:nonfinite_gradients"),
-        code=("x = x.clamp(-limit, limit)  # or leave the broken rows out",),
-    ),
 )
+CURES = (*FIRST, *_AUTOMATIC, *LAST)
 BY_ID: Mapping[str, Cure] = MappingProxyType({cure.id: cure for cure in CURES})
 
 
 def cures_for(finding: Finding) -> list[Cure]:
     """Return the rows to be tried for a finding, in the order of the table."""
-    names = names_of(finding)
-    return [cure for cure in CURES if names & {*cure.answers, *cure.tried_for}]
-
-
-def names_of(finding: Finding) -> set[str]:
-    """Return by which names a row may mean a finding."""
-    return {finding.id, *(f"{finding.id}:{fact}" for fact in finding.evidence)}
+    names = names_of(finding.id, finding.evidence)
+    return [cure for cure in CURES if cure.is_tried_for(names)]

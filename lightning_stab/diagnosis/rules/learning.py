@@ -4,33 +4,13 @@ from __future__ import annotations
 
 from lightning_stab.diagnosis.rule import Fault, error, info, warning
 
-_LOWER_RATE = (
-    "Lower the learning rate from {learning_rate} to {learning_rate:/10}, and start again.",
-    'Add `GradientClipping(rule="norm", threshold=1.0)`, and a warm-up over the first steps.',
-)
-_SKIP_SPIKES = (
-    (
-        'Add `StepGuard(on_spike="skip")`, which skips such steps,'
-        ' and `GradientClipping(rule="norm", threshold=1.0)`.'
-    ),
-    "Look for broken samples in the data: values far outside the usual range.",
-)
 _ERROR_OF_PROBABILITIES = (
     "A squared or absolute error compares probabilities with classes, and learns little:"
     " its gradient vanishes where a prediction is sure and wrong."
 )
-_CROSS_ENTROPY = (
-    "Use `torch.nn.CrossEntropyLoss` on logits, without a softmax before it"
-    " (`BCEWithLogitsLoss` for two classes)."
-)
 _EXCLUSIVE = (
     "Each row has exactly one label, but each class gets a sigmoid of its own, and little is"
     " learnt."
-)
-_ONE_CLASS = "Use `torch.nn.CrossEntropyLoss` on the logits: exactly one class is right."
-_LARGER_BATCHES = (
-    "Make the batches larger: 16 rows or more.",
-    "Or use `GroupNorm` or `LayerNorm`, which do not look across the batch.",
 )
 
 LEARNING_FAULTS = (
@@ -40,14 +20,12 @@ LEARNING_FAULTS = (
             " and unexplained > worse_than_constant and moving and ordinary_values"
             " and without_skill",
             "The loss has risen to {loss_ratio} times its start.",
-            *_LOWER_RATE,
         ),
         error(
             "loss_ratio > enormous_rise and unexplained > worse_than_constant and moving"
             " and without_skill"
             " and ordinary_values and start_loss_ratio not> large_start_loss",
             "The loss has risen to {loss_ratio} times its start.",
-            *_LOWER_RATE,
             persistence=1,
         ),
         warning(
@@ -56,7 +34,6 @@ LEARNING_FAULTS = (
             " and ordinary_data and not_falling and kept_weights and start_scale not< small_start",
             "The first steps changed the weights by {early_update_ratio:.0%} of their size each,"
             " and the run has not learnt since.",
-            *_LOWER_RATE,
         ),
         warning(
             "early_update_ratio > total_update and a_while and learns_little"
@@ -65,13 +42,11 @@ LEARNING_FAULTS = (
             " and not_falling",
             "The first steps changed the weights by {early_update_ratio:.1f} times their size each,"
             " and the run has not learnt since.",
-            *_LOWER_RATE,
         ),
         warning(
             "weight_growth > grown_weights and early_update_ratio not< notable_update"
             " and some_steps and learns_little and ordinary_data and not_falling",
             "The weights have grown {weight_growth:.0f} times, and the run has not learnt.",
-            *_LOWER_RATE,
         ),
         warning(
             "early_rise > sudden_rise and early_update_ratio not< notable_update and some_steps"
@@ -81,14 +56,12 @@ LEARNING_FAULTS = (
             " and not_falling",
             "Within the first steps the loss rose to {early_rise} times its start,"
             " and the run has not learnt since.",
-            *_LOWER_RATE,
         ),
         warning(
             "highest_rise > enormous_rise and some_steps and learns_little"
             " and dropout not> strong_dropout"
             " and ordinary_values and moving and batch_variety not< one_class_batches",
             "The loss has been at {highest_rise:.0f} times its start, and little is learnt.",
-            *_LOWER_RATE,
         ),
         warning(
             "gradient_depth_start_log10 > joint_shrinkage"
@@ -97,7 +70,6 @@ LEARNING_FAULTS = (
             "The gradient reached the first layers when the run began;"
             " now it shrinks by 10^{gradient_depth_log10:a.1f} on its way:"
             " the updates have ruined the network.",
-            *_LOWER_RATE,
         ),
         warning(
             "saturated_fraction > many_saturated and saturated_at_start < half_saturated"
@@ -105,7 +77,6 @@ LEARNING_FAULTS = (
             " and not_falling",
             "The units of {layers} were not saturated when the run began, and are now:"
             " the updates have saturated them.",
-            *_LOWER_RATE,
         ),
         warning(
             "relapse > much_lost and relapse_noise > clear_trend and improvement < half_learnt"
@@ -114,14 +85,12 @@ LEARNING_FAULTS = (
             " and batch_variety not< one_class_batches and moving",
             "The loss has lost {relapse:.0%} of what it had gained:"
             " the updates have become too large.",
-            *_LOWER_RATE,
         ),
     ),
     Fault("learning-rate-too-low", 7, "the updates are too small to move the loss").found_by(
         warning(
             "highest_rate < no_rate and step > enough_steps",
             "The learning rate is 0, and has been since the run began: nothing can be learnt.",
-            "Give the optimizer a learning rate, and look for a schedule that returns 0.",
         ),
         warning(
             "update_ratio < small_update and improvement < small_improvement"
@@ -131,8 +100,6 @@ LEARNING_FAULTS = (
             " and error_of_probabilities not> flag_set",
             "A step changes the weights by {update_ratio:.1e} of their size,"
             " and the loss has come down by {improvement:.1%} since the start.",
-            "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
-            "Or use Adam, whose steps do not shrink with the gradient.",
         ),
         warning(
             "reach < short_reach and learns_little and a_while"
@@ -142,8 +109,6 @@ LEARNING_FAULTS = (
             " and ordinary_flow",
             "In the whole run the weights can change by no more than {reach:.1%} of their size,"
             " and little is learnt.",
-            "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
-            "Or use Adam, whose steps do not shrink with the gradient.",
         ),
         warning(
             "reach < limited_reach and straightness > straight and learns_little"
@@ -152,23 +117,18 @@ LEARNING_FAULTS = (
             " and input_size not< small_input and recent_fall < notable_fall and ordinary_flow",
             "The steps all go the same way ({straightness:.0%} of their length is covered), but in"
             " the whole run they change the weights by no more than {reach:.0%} of their size.",
-            "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
-            "Or use Adam, whose steps do not shrink with the gradient.",
         ),
         warning(
             "warming_up > flag_set and progress > far_into_the_run and learnt not> hardly_learnt"
             " and step > enough_steps",
             "After {progress:.0%} of the run the learning rate is still rising,"
             " from a value at which little is learnt.",
-            "Let the warm-up end within the first tenth of the run.",
             persistence=1,
         ),
         warning(
             "rate_left < nearly_gone and progress < half_the_run and learns_half",
             "The learning rate has fallen to {rate_left:.1e} of its highest"
             " within the first half of the run, long before the loss has come down.",
-            "Let the schedule last as long as the run: `T_max` or `total_steps` in optimizer"
-            ' steps, and `"interval": "step"` or `"epoch"` to match.',
         ),
     ),
     Fault("over-regularized", 7, "weight decay or dropout leaves nothing to learn with").found_by(
@@ -176,19 +136,16 @@ LEARNING_FAULTS = (
             "weight_growth < shrunk_weights and learns_little and some_steps",
             "The weights have shrunk to {weight_growth:.1%} of what they were,"
             " and little is learnt.",
-            "Lower the weight decay: it pulls harder than the loss.",
         ),
         warning(
             "weight_decay > strong_decay and learns_half and a_while and not_falling"
             " and meant_to_learn",
             "The weight decay is {weight_decay}, and little is learnt.",
-            "Lower the weight decay: 0.1 and less is usual.",
         ),
         warning(
             "dropout > strong_dropout and learnt not> half_learnt and some_steps"
             " and validation_skill not> high_skill and validation_learnt not> well_learnt",
             "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
-            "Lower the dropout probability: 0.1 to 0.5 is usual.",
         ),
     ),
     Fault("batch-size", 7, "batch normalisation over too few values").found_by(
@@ -196,12 +153,10 @@ LEARNING_FAULTS = (
             "norm_values < few_values and not_well and some_steps",
             "Batch normalisation has only {norm_values:.0f} values per channel:"
             " what it subtracts and divides by is mostly noise.",
-            *_LARGER_BATCHES,
         ),
         warning(
             "norm_rows < few_norm_rows and learns_half and a_while",
             "Batch normalisation sees only {norm_rows:.0f} rows at a time, and little is learnt.",
-            *_LARGER_BATCHES,
             source="Wu & He 2018 (group normalisation)",
         ),
     ),
@@ -211,7 +166,6 @@ LEARNING_FAULTS = (
             " and validation_skill not> high_skill and long_enough"
             " and not_falling and not_improving",
             _ERROR_OF_PROBABILITIES,
-            _CROSS_ENTROPY,
         ),
         warning(
             "error_of_probabilities > flag_set and learnt not> half_learnt"
@@ -219,7 +173,6 @@ LEARNING_FAULTS = (
             " and epoch > some_epochs and step > tens_of_steps and meant_to_learn"
             " and warming_up not> flag_set",
             _ERROR_OF_PROBABILITIES,
-            _CROSS_ENTROPY,
             persistence=1,
         ),
         warning(
@@ -228,7 +181,6 @@ LEARNING_FAULTS = (
             " and progress > whole_run and long_by_steps and falling not> faint_trend"
             " and meant_to_learn and moving",
             _ERROR_OF_PROBABILITIES,
-            _CROSS_ENTROPY,
             persistence=1,
         ),
         warning(
@@ -236,27 +188,23 @@ LEARNING_FAULTS = (
             " and epoch > one_epoch and step > many_steps and samples not< hundreds_of_samples"
             " and progress > half_the_run and meant_to_learn and moving",
             _ERROR_OF_PROBABILITIES,
-            _CROSS_ENTROPY,
         ),
         warning(
             "exclusive_labels > flag_set and validation_skill < half_learnt"
             " and progress > half_the_run and long_enough and meant_to_learn and moving",
             _EXCLUSIVE,
-            _ONE_CLASS,
         ),
         warning(
             "exclusive_labels > flag_set and learns_little"
             " and progress > whole_run and long_by_steps and falling not> faint_trend"
             " and meant_to_learn and moving",
             _EXCLUSIVE,
-            _ONE_CLASS,
             persistence=1,
         ),
         warning(
             "exclusive_labels > flag_set and learns_little and long_enough"
             " and not_falling and not_improving",
             _EXCLUSIVE,
-            _ONE_CLASS,
         ),
     ),
     Fault("loss-spike", 8, "one loss far above the run's own recent past").found_by(
@@ -264,16 +212,11 @@ LEARNING_FAULTS = (
             "target_peak > outlying and target_size > flag_set and some_steps",
             "The largest batch holds targets {target_peak:.0f} times those of an ordinary one:"
             " a few samples decide the loss.",
-            "Look for broken targets in the data, and remove or clamp them.",
-            "Use `torch.nn.HuberLoss`, which large errors do not dominate,"
-            ' and `GradientClipping(rule="norm", threshold=1.0)`.',
         ),
         warning(
             "input_peak > outlying and some_steps and learns_half",
             "The largest rows hold values {input_peak:.0f} times those of an ordinary one,"
             " and the run learns little: a few samples decide it.",
-            "Look for broken samples in the data, and remove or clamp them.",
-            'Add `GradientClipping(rule="norm", threshold=1.0)` and `StepGuard(on_spike="skip")`.',
         ),
         warning(
             "spiky_epochs > flag_set and weight_growth > grown_weights"
@@ -281,7 +224,6 @@ LEARNING_FAULTS = (
             "The loss jumped far above its usual level, and the weights,"
             " which had taken steps of ordinary size, are {weight_growth:.0f} times as large:"
             " a few samples have ruined the run.",
-            *_SKIP_SPIKES,
         ),
         warning(
             "spiky_epochs > recurring and learnt not> little_learnt and not_falling"
@@ -289,13 +231,10 @@ LEARNING_FAULTS = (
             " and without_skill",
             "The loss has jumped far above its usual level in {spiky_epochs:.0f} epochs,"
             " and the run learns little.",
-            *_SKIP_SPIKES,
         ),
         info(
             "spike_height > large_spike",
             "The loss jumped to {spike_height} times its median.",
-            'Add `StepGuard(on_spike="skip")`, which skips such a step.',
-            "Inspect the batch: `StepGuard(forensics=True)` keeps it.",
             is_event=True,
             persistence=1,
         ),
@@ -305,16 +244,10 @@ LEARNING_FAULTS = (
             "batch_variety < one_class_batches and some_steps and not_well",
             "Batches hold nearly one class each ({batch_variety:.0%} of the variety of all"
             " targets): the loss swings from one to the next.",
-            "Shuffle the training data: `DataLoader(..., shuffle=True)`.",
-            "If the order is intended, lower the learning rate from {learning_rate} to"
-            " {learning_rate:/10}, and accumulate gradients.",
         ),
         info(
             "oscillation > swinging_loss and a_while",
             "The loss swings by {oscillation:.0%} of its start from step to step.",
-            "Lower the learning rate from {learning_rate} to {learning_rate:/3},"
-            " or let it decay: `LearningRateDecay()`.",
-            "Make the batches larger.",
             persistence=3,
         ),
     ),

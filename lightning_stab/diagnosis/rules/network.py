@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from lightning_stab.diagnosis.rule import Fault, error, info, warning
 
-_LOWER_RATE = "Lower the learning rate from {learning_rate} to {learning_rate:/10}."
-_CLIP = 'Clip: `GradientClipping(rule="norm", threshold=1.0)`.'
-_CLEAR = (
-    "Call `optimizer.zero_grad()` before each `self.manual_backward(loss)`.",
-    "Leave `optimizer_zero_grad` as it is, where you override it.",
-)
 _STALE = (
     "The gradients of earlier steps are still there when new ones come: they add up, step by step"
-)
-_CURE_DEPTH = (
-    'Add `WeightInitialization(scheme="auto")`: it fits each layer to the activation before it.',
-    (
-        "Add a normalisation layer before each activation,"
-        " or a skip connection around every two layers."
-    ),
 )
 _VANISHING = (
     "The gradient shrinks by 10^{gradient_depth_log10:a.1f} from the last hidden layer"
@@ -37,9 +24,6 @@ NETWORK_FAULTS = (
             " and ordinary_steps and input_size not> large_input and not_falling",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample:"
             " no gradient passes.",
-            "Add `WeightInitialization()` and start again: dead units do not come back.",
-            _LOWER_RATE,
-            "Use LeakyReLU or GELU instead of ReLU.",
             source="Lu et al. 2019 (dying ReLU)",
         ),
         error(
@@ -47,16 +31,12 @@ NETWORK_FAULTS = (
             " and learns_half and some_steps and input_size not> large_input",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample,"
             " and most weights have never changed.",
-            "Add `WeightInitialization()` and start again: dead units do not come back.",
-            "Use LeakyReLU or GELU instead of ReLU.",
             source="Lu et al. 2019 (dying ReLU)",
         ),
         warning(
             "dead_fraction > many_dead and learns_half and a_while"
             " and ordinary_steps and input_size not> large_input and not_falling",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample.",
-            _LOWER_RATE,
-            "Add `WeightInitialization()`, or use LeakyReLU or GELU instead of ReLU.",
             source="Lu et al. 2019 (dying ReLU)",
         ),
         error(
@@ -64,8 +44,6 @@ NETWORK_FAULTS = (
             " and ordinary_steps and ordinary_values and constant_targets not> flag_set"
             " and softmax_of_one not> flag_set",
             "Every gradient is exactly 0: the weights cannot change any more.",
-            "Look for an output that stands still: a ReLU or a clamp just before the loss.",
-            "Add `WeightInitialization()` and start again.",
         ),
     ),
     Fault("saturated-units", 5, "saturated activations, or attention to one place only").found_by(
@@ -75,9 +53,6 @@ NETWORK_FAULTS = (
             " and input_size not> large_input",
             "{saturated_fraction:.0%} of the outputs of {layers} stand where the activation"
             " is flat.",
-            "Standardise the inputs.",
-            "Add `WeightInitialization()`, or make the weights before these layers smaller.",
-            _LOWER_RATE,
             source="Glorot & Bengio 2010",
         ),
         warning(
@@ -85,8 +60,6 @@ NETWORK_FAULTS = (
             " and ordinary_steps and relapse not> much_lost",
             "The attention logits of {layers} have grown to a spread of {attention_logits}:"
             " its softmax looks at one position only.",
-            "Normalise queries and keys, or divide the logits by the root of the head's width.",
-            "Lower the learning rate from {learning_rate} to {learning_rate:/10}, with a warm-up.",
             source="Dehghani et al. 2023 (attention entropy and logit growth)",
         ),
     ),
@@ -97,7 +70,6 @@ NETWORK_FAULTS = (
             " and kept_weights and most_dead not> dead_layer and ordinary_inputs"
             " and zero_gradient not> flag_set and learns_half",
             _VANISHING,
-            *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
         warning(
@@ -105,7 +77,6 @@ NETWORK_FAULTS = (
             " and gradient_depth_start_log10 not> joint_shrinkage and a_while"
             " and learns_half and kept_weights and ordinary_inputs",
             _VANISHING,
-            *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
         warning(
@@ -113,8 +84,6 @@ NETWORK_FAULTS = (
             "Over the time steps of a recurrent layer the gradient shrinks by"
             " 10^{gradient_time_log10:a.1f}:"
             " what stands at the beginning of a sequence is not learnt.",
-            "Use an LSTM or GRU with a forget bias of 1: `WeightInitialization()` sets it.",
-            "Make sequences shorter, or let attention or pooling reach the early steps.",
             source="Bengio, Simard & Frasconi 1994",
         ),
         warning(
@@ -124,7 +93,6 @@ NETWORK_FAULTS = (
             "From layer to layer both shrink:"
             " the signal by 10^{activation_depth_log10:a.1f} on its way to the last hidden layer,"
             " the gradient by 10^{gradient_depth_log10:a.1f} on its way back.",
-            *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
     ),
@@ -133,47 +101,38 @@ NETWORK_FAULTS = (
             "gradient_depth_log10 > severe_exploding_depth"
             " and gradient_depth_start_log10 not< exploding_depth and ordinary_inputs",
             _EXPLODING,
-            *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
         warning(
             "gradient_depth_log10 > exploding_depth and a_while and learns_half and ordinary_steps",
             _EXPLODING,
-            *_CURE_DEPTH,
             source=_DEPTH_SOURCE,
         ),
         warning(
             "gradient_time_log10 > exploding_time and learns_half",
             "Over the time steps of a recurrent layer the gradient grows by"
             " 10^{gradient_time_log10:a.1f} on its way back.",
-            _CLIP,
-            "Add `WeightInitialization()`: it makes recurrent weights orthogonal.",
             source="Pascanu, Mikolov & Bengio 2013",
         ),
         error(
             "stale_gradients > flag_set and some_steps and learnt not> half_learnt"
             " and validation_skill not> some_skill",
             _STALE + ", and little is learnt.",
-            *_CLEAR,
         ),
         error(
             "stale_gradients > flag_set and some_steps and validation_skill < some_skill"
             " and progress > half_the_run",
             _STALE + ", and little is learnt.",
-            *_CLEAR,
         ),
         info(
             "stale_gradients > flag_set",
             _STALE + ".",
-            *_CLEAR,
         ),
         warning(
             "gradient_growth_log10 > exploding_growth and learns_half"
             " and ordinary_values and not_falling",
             "The gradient's norm has grown 10^{gradient_growth_log10:.1f} times"
             " since the first steps.",
-            _CLIP,
-            _LOWER_RATE,
             source="Pascanu, Mikolov & Bengio 2013",
         ),
     ),

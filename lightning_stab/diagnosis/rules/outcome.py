@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from lightning_stab.diagnosis.rule import Fault, info, warning
 
-_CHECK_DATA = (
-    "Check that inputs and labels belong together, in training and in validation.",
-    "Check that there is something to learn: fit a simple model to the same data.",
-)
-_REGULARISE = (
-    'Stop at the best epoch: `BestWeightsEarlyStopping(monitor="val_loss")` keeps its weights.',
-    "Add data, augmentation, dropout or weight decay, or make the network smaller.",
-)
-
 OUTCOME_FAULTS = (
     Fault("plateau", 9, "the loss stands still, or stays that of a constant prediction").found_by(
         warning(
             "learnt < nothing_learnt and long_enough"
             " and warming_up not> flag_set and ordinary_inputs and not_falling and without_skill",
             "After {epoch:.1f} epochs the loss is still that of a constant prediction.",
-            "Fit one batch alone first: a network that cannot do that has a fault in its data,"
-            " loss or architecture.",
-            "Check that inputs and labels belong together.",
-            "Raise the learning rate from {learning_rate} to {learning_rate:*10}.",
         ),
         warning(
             "validation_learnt < nothing_learnt and long_enough and ordinary_inputs"
             " and without_skill",
             "After {epoch:.1f} epochs the validation loss has never been better"
             " than that of a constant prediction.",
-            *_CHECK_DATA,
         ),
         warning(
             "validation_skill < poor_skill and learnt not> half_learnt"
@@ -38,20 +24,16 @@ OUTCOME_FAULTS = (
             " and generalization_gap not> wide_gap",
             "After {epoch:.1f} epochs the validation metric is hardly better than that of a"
             " constant prediction.",
-            *_CHECK_DATA,
         ),
         warning(
             "validation_fall > fallen_metric and validation_rise > risen_validation_loss"
             " and learnt not> hardly_learnt and relapse not> much_lost and long_enough",
             "After {epoch:.1f} epochs little is learnt, and validation has only become worse.",
-            *_CHECK_DATA,
         ),
         info(
             "recent_improvement < standing_still and long_enough",
             "The loss has come down by no more than {recent_improvement:.2%} of its start"
             " within an epoch.",
-            'If the metric is good enough, stop: `BestWeightsEarlyStopping(monitor="val_loss")`.',
-            "If not, lower the learning rate: `LearningRateDecay()`.",
             persistence=3,
         ),
     ),
@@ -64,7 +46,6 @@ OUTCOME_FAULTS = (
             " and ordinary_values and without_skill",
             "The run ends after {step} steps while the loss is still falling: by"
             " {recent_fall:.1%} of what a constant prediction loses, over its latest part.",
-            "Train longer: raise `max_epochs` or `max_steps`, and stop by the validation loss.",
             persistence=1,
         ),
         warning(
@@ -72,7 +53,6 @@ OUTCOME_FAULTS = (
             " and loss_ratio not> risen_at_all and warming_up not> flag_set and meant_to_learn"
             " and ordinary_values and without_skill",
             "The run ends after {step} steps: too few for the loss to come down.",
-            "Train longer: raise `max_epochs` or `max_steps`, and stop by the validation loss.",
             persistence=1,
         ),
     ),
@@ -82,14 +62,12 @@ OUTCOME_FAULTS = (
             " and meant_to_learn and input_peak not> outlying and without_skill",
             "The validation rows lie {validation_shift:.1f} standard deviations away from the"
             " training rows.",
-            "Prepare both alike: with the mean and standard deviation of the training rows.",
         ),
     ),
     Fault("metric", 10, "a metric that does not follow the loss").found_by(
         info(
             "validation_stuck > flag_set and meant_to_learn",
             "The validation loss has come down by half, and the validation metric has not moved.",
-            "Check how the metric is computed: thresholds, `argmax`, the shapes it compares.",
         ),
     ),
     Fault("overfitting", 10, "validation gets worse while training gets better").found_by(
@@ -99,7 +77,6 @@ OUTCOME_FAULTS = (
             " and validation_rise not< risen_validation_loss"
             " and meant_to_learn and validation_shift not> unlike",
             "The validation metric has fallen by {validation_fall:.0%} from its best.",
-            *_REGULARISE,
         ),
         warning(
             "validation_skill < hardly_learnt and learnt > little_learnt and a_while"
@@ -107,8 +84,6 @@ OUTCOME_FAULTS = (
             " and validation_shift not> unlike",
             "The training rows are learnt by heart: the validation metric is hardly better than"
             " that of a constant prediction.",
-            *_CHECK_DATA,
-            *_REGULARISE,
         ),
         warning(
             "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn"
@@ -116,19 +91,16 @@ OUTCOME_FAULTS = (
             " and validation_skill not> well_learnt",
             "{epoch_rows:.0f} rows have been learnt by heart: the validation loss stands above the"
             " training loss by {generalization_gap:.0%} of the loss of a constant prediction.",
-            *_REGULARISE,
         ),
         info(
             "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn",
             "The validation loss stands far above the training loss: the gap is"
             " {generalization_gap:.0%} of the loss of a constant prediction.",
-            *_REGULARISE,
         ),
         info(
             "validation_rise > risen_validation_loss and learnt > half_learnt and meant_to_learn",
             "The validation loss has risen by {validation_rise:.0%} of what had been gained,"
             " while the training loss went on falling.",
-            *_REGULARISE,
         ),
     ),
 )

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from lightning_stab.diagnosis.rule import Fault, error, warning
 
-_STANDARDISE = "Standardise every feature with the training set's mean and standard deviation."
 _LARGE_START = (
     "The first loss is {start_loss_ratio} times that of a blind prediction:"
     " the outputs start far too large."
-)
-_SMALLER_START = (
-    "Add `WeightInitialization()`, or make the output layer's weights smaller.",
-    "Give the loss logits, and let it apply the softmax: there it has no flat places.",
-)
-_SMALLER_TARGETS = (
-    (
-        "Standardise the targets with the training set's mean and standard deviation, and undo it"
-        " where you predict."
-    ),
-    "Or start the output layer's bias at the targets' mean.",
 )
 _HUGE_INPUT = "Features enter the network at a size of {input_size}, and little is learnt."
 _NONFINITE_FROM_INPUT = (
@@ -31,9 +19,6 @@ _NONFINITE_FROM_START = (
     "The weights start {start_scale:.0f} times as large as what keeps a signal's size, and loss or"
     " weights are NaN or infinite."
 )
-_FITTED_START = "Add `WeightInitialization()`, which fits each layer to the activation before it."
-_NORMALISE = "Or put a normalisation layer in front of the first layer."
-_SMALLER_INPUT = (_STANDARDISE, _NORMALISE)
 
 SCALE_FAULTS = (
     Fault("target-scale", 2, "targets so large that a regression does not reach them").found_by(
@@ -41,19 +26,16 @@ SCALE_FAULTS = (
             "target_size > large_target and prediction_size < small_prediction and some_steps",
             "The targets are large ({target_size}),"
             " and the predictions have reached {prediction_size:.1%} of their size.",
-            *_SMALLER_TARGETS,
         ),
         error(
             "nonfinite_weights > flag_set and target_size > large_target and loss_ratio > no_loss",
             _NONFINITE_FROM_TARGETS,
-            *_SMALLER_TARGETS,
             persistence=1,
         ),
         error(
             "nonfinite_losses > any_nonfinite_loss and target_size > large_target"
             " and loss_ratio > no_loss",
             _NONFINITE_FROM_TARGETS,
-            *_SMALLER_TARGETS,
             persistence=1,
         ),
     ),
@@ -62,27 +44,23 @@ SCALE_FAULTS = (
             "input_size > large_input and a_while and learnt not> little_learnt and not_falling"
             " and without_skill and input_peak not> outlying",
             "Features enter the network at a size of {input_size}, and it does not learn.",
-            *_SMALLER_INPUT,
         ),
         error(
             "input_size > large_input and loss_ratio > enormous_rise"
             " and unexplained > worse_than_constant",
             "Features enter the network at a size of {input_size},"
             " and the loss has risen to {loss_ratio} times its start.",
-            *_SMALLER_INPUT,
             persistence=1,
         ),
         error(
             "nonfinite_weights > flag_set and input_size > huge_input and loss_ratio > no_loss",
             _NONFINITE_FROM_INPUT,
-            *_SMALLER_INPUT,
             persistence=1,
         ),
         error(
             "nonfinite_losses > any_nonfinite_loss and input_size > huge_input"
             " and loss_ratio > no_loss",
             _NONFINITE_FROM_INPUT,
-            *_SMALLER_INPUT,
             persistence=1,
         ),
         warning(
@@ -91,18 +69,15 @@ SCALE_FAULTS = (
             " and progress > half_the_run and meant_to_learn and unknown_loss and not_well"
             " and input_peak not> outlying",
             _HUGE_INPUT,
-            *_SMALLER_INPUT,
         ),
         warning(
             "input_size > huge_input and validation_skill < well_learnt and a_while"
             " and progress > half_the_run and meant_to_learn and input_peak not> outlying",
             _HUGE_INPUT,
-            *_SMALLER_INPUT,
         ),
         warning(
             "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling",
             "Features enter the network at a size of only {input_size}, and it does not learn.",
-            _STANDARDISE,
         ),
     ),
     Fault("bad-initialization", 4, "units start alike, or outputs start far too large").found_by(
@@ -110,8 +85,6 @@ SCALE_FAULTS = (
             "identical_units > all_identical",
             "The units of {layers} have the same weights and the same gradients:"
             " no step can tell them apart.",
-            "Add `WeightInitialization()`, or draw these weights at random.",
-            "A layer may start at zero only where nothing but the loss or a sum follows.",
             source="Goodfellow, Bengio & Courville 2016, section 8.4",
             persistence=1,
         ),
@@ -121,7 +94,6 @@ SCALE_FAULTS = (
             " and early_update_ratio not> large_update and dropout not> strong_dropout"
             " and without_skill",
             _LARGE_START,
-            *_SMALLER_START,
             persistence=1,
         ),
         warning(
@@ -130,14 +102,12 @@ SCALE_FAULTS = (
             " and early_update_ratio not> large_update and dropout not> strong_dropout"
             " and without_skill",
             _LARGE_START,
-            *_SMALLER_START,
         ),
         warning(
             "start_scale < small_start and some_steps and learnt not> little_learnt and moving"
             " and ordinary_inputs and without_skill",
             "The weights start at {start_scale:.2g} of the size that keeps a signal's:"
             " what passes through the layers fades, and little is learnt.",
-            _FITTED_START,
             source="Glorot & Bengio 2010; He et al. 2015",
         ),
         warning(
@@ -145,21 +115,18 @@ SCALE_FAULTS = (
             " and highest_rate not< no_rate and ordinary_inputs and without_skill",
             "The weights start {start_scale:.0f} times as large as what keeps a signal's size,"
             " and little is learnt.",
-            _FITTED_START,
             source="Glorot & Bengio 2010; He et al. 2015",
         ),
         error(
             "nonfinite_weights > flag_set and start_scale > large_start"
             " and input_size not> huge_input and loss_ratio > no_loss",
             _NONFINITE_FROM_START,
-            _FITTED_START,
             persistence=1,
         ),
         error(
             "nonfinite_losses > any_nonfinite_loss and start_scale > large_start"
             " and input_size not> huge_input and loss_ratio > no_loss",
             _NONFINITE_FROM_START,
-            _FITTED_START,
             persistence=1,
         ),
         error(
@@ -168,7 +135,6 @@ SCALE_FAULTS = (
             " and softmax_of_one not> flag_set and highest_rate not< no_rate",
             "Every gradient has been exactly 0 since the start, and no unit is to blame:"
             " the outputs start where the loss is flat.",
-            *_SMALLER_START,
         ),
     ),
 )

@@ -4,95 +4,56 @@ from __future__ import annotations
 
 from lightning_stab.diagnosis.rule import Fault, error, warning
 
-_SKIP = (
-    'Add `StepGuard(on_nonfinite="skip")`: a bad step is not taken;'
-    " with `forensics=True` the batch is kept for inspection."
-)
-_SAFE_LOSS = (
-    "Look for log(0), 0/0, the root of 0 and exp of large numbers in the loss;"
-    " add a small epsilon, or use the `_with_logits` forms."
-)
 _NAN_WEIGHTS = (
-    "Weights are NaN or infinite: {layers}. Everything that is computed from them is lost.",
-    "Go back to an earlier checkpoint, or start again.",
-    'Add `StepGuard(on_nonfinite="skip")`: a bad step is then not taken.',
-    (
-        "Lower the learning rate from {learning_rate} to {learning_rate:/10},"
-        ' or clip: `GradientClipping(rule="norm", threshold=1.0)`.'
-    ),
+    "Weights are NaN or infinite: {layers}. Everything that is computed from them is lost."
 )
-_NAN_VALIDATION = (
-    "The validation loss is NaN or infinite, although training goes on.",
-    (
-        "Look for what differs in validation: `eval` mode, masks that hide everything,"
-        " empty classes, samples of length 0."
-    ),
-    "Compare one validation batch in `train` and in `eval` mode.",
-)
-_END_LINEAR = "End the network in its last linear layer, without an activation."
-_FREEZE = "If they are meant to stay as they are, say so with `requires_grad_(False)`."
+_NAN_VALIDATION = "The validation loss is NaN or infinite, although training goes on."
 _INDEPENDENT = (
     "The targets look independent of the inputs: rows that lie closest together agree in them no"
     " more than by chance ({neighbour_agreement:.1f} standard errors), and"
-)
-_CHECK_PAIRS = (
-    (
-        "Check that inputs and labels belong together: a join, a sort or a shuffle of one of the"
-        " two breaks the pairs."
-    ),
-    "Check that there is something to learn: fit a simple model to the same data.",
 )
 
 WIRING_FAULTS = (
     Fault("non-finite", 0, "the loss or a weight is NaN or infinite").found_by(
         error(
             "nonfinite_weights > flag_set and no_cause_at_start",
-            *_NAN_WEIGHTS,
+            _NAN_WEIGHTS,
             persistence=1,
         ),
         error(
             "nonfinite_weights > flag_set and loss_ratio not> no_loss",
-            *_NAN_WEIGHTS,
+            _NAN_WEIGHTS,
             persistence=1,
         ),
         error(
             "nonfinite_gradients > flag_set",
             "The run failed with gradients that are NaN or infinite: {layers}.",
-            _SKIP,
-            "Look for roots of 0, logarithms of 0 and divisions by 0:"
-            " their values may be finite where their derivatives are not.",
             persistence=1,
         ),
         error(
             "validation_nonfinite > flag_set and no_cause_at_start",
-            *_NAN_VALIDATION,
+            _NAN_VALIDATION,
             persistence=1,
         ),
         error(
             "validation_nonfinite > flag_set and learnt > nothing_learnt",
-            *_NAN_VALIDATION,
+            _NAN_VALIDATION,
             persistence=1,
         ),
         error(
             "nonfinite_inputs > none_at_all and not_well and some_steps",
             "{nonfinite_inputs:.0%} of the batches hold NaN or infinite values, and little is"
             " learnt.",
-            "Look for missing values in the data; fill or drop them before training.",
             persistence=1,
         ),
         error(
             "nonfinite_losses > any_nonfinite_loss and loss_ratio not> no_loss",
             "The loss is NaN or infinite from the first step.",
-            _SKIP,
-            _SAFE_LOSS,
             persistence=1,
         ),
         error(
             "nonfinite_losses > any_nonfinite_loss and no_cause_at_start",
             "The loss is NaN or infinite.",
-            _SKIP,
-            _SAFE_LOSS,
-            "Lower the learning rate from {learning_rate} to {learning_rate:/10}.",
             persistence=1,
         ),
     ),
@@ -101,58 +62,46 @@ WIRING_FAULTS = (
             "doubled_softmax > flag_set",
             "The cross-entropy receives probabilities, but applies a softmax itself:"
             " its loss cannot fall below ln(1 + (C-1)/e), and its gradients are weak.",
-            "Remove the softmax at the end of the network; give the loss the raw logits.",
-            "Where probabilities are needed, apply the softmax to the logits outside the loss.",
             persistence=1,
         ),
         error(
             "doubled_sigmoid > flag_set",
             "The loss applies a sigmoid to what is a sigmoid's output already:"
             " its gradients are weak, and no probability below 1/2 can be predicted.",
-            "Remove the sigmoid at the end of the network, or use `BCELoss` on its output.",
-            "Where probabilities are needed, apply the sigmoid outside the loss.",
             persistence=1,
         ),
         error(
             "unreachable_targets > many_unreachable",
             "The activation at the end of the network cannot reach {unreachable_targets:.0%}"
             " of the targets: they lie outside its range.",
-            _END_LINEAR,
-            "Or scale the targets into the activation's range.",
             persistence=1,
         ),
         error(
             "softmax_of_one > flag_set",
             "A softmax over a single unit is always 1: every row gets the same prediction.",
-            "Use a sigmoid for a single unit, best inside the loss: `BCEWithLogitsLoss`.",
             persistence=1,
         ),
         error(
             "softmax_of_batch > flag_set",
             "The softmax before the loss runs over the rows of the batch, not over the classes.",
-            "Give it the dimension of the classes: `softmax(x, dim=-1)`; before `cross_entropy`"
-            " leave it out.",
             persistence=1,
         ),
         error(
             "squashed_logits > flag_set",
             "The cross-entropy receives the output of a sigmoid or tanh: its logits are bounded, so"
             " that no class can become likely.",
-            _END_LINEAR,
             persistence=1,
         ),
         warning(
             "rectified_logits > many_rectified and a_while and not_well",
             "The logits that enter the cross-entropy come out of a ReLU:"
             " {rectified_logits:.0%} of them are zero and receive no gradient.",
-            _END_LINEAR,
         ),
         warning(
             "rectified_logits > many_rectified and validation_skill < high_skill and a_while"
             " and progress > half_the_run",
             "The logits that enter the cross-entropy come out of a ReLU:"
             " {rectified_logits:.0%} of them are zero and receive no gradient.",
-            _END_LINEAR,
         ),
     ),
     Fault("shape-mismatch", 1, "predictions and targets meet in shapes that broadcast").found_by(
@@ -160,7 +109,6 @@ WIRING_FAULTS = (
             "broadcast > flag_set",
             "Predictions and targets meet in the shapes [N] and [N, 1]: every prediction is"
             " compared with every target.",
-            "Give both one shape: `prediction.squeeze(-1)` or `target.unsqueeze(-1)`.",
             persistence=1,
         ),
     ),
@@ -168,27 +116,23 @@ WIRING_FAULTS = (
         error(
             "class_out_of_range > flag_set",
             "The run failed because a target is no class of the network's outputs.",
-            "Count classes from 0, and make the output layer as wide as their number.",
             persistence=1,
         ),
         error(
             "impossible_targets > many_impossible",
             "{impossible_targets:.0%} of the targets of a binary cross-entropy lie outside 0 to 1.",
-            "Code the labels as 0 and 1.",
             persistence=1,
         ),
         error(
             "constant_targets > flag_set and epoch > one_epoch and samples not< early_samples"
             " and meant_to_learn",
             "All targets that the loss has seen are the same ({samples:.0f} rows).",
-            "Look at the labels: a filter, a join or an encoding has left one value.",
         ),
         warning(
             "neighbour_agreement < no_agreement and validation_learnt < nothing_learnt"
             " and learnt > hardly_learnt and long_enough and meant_to_learn"
             " and validation_shift not> unlike and input_peak not> outlying",
             _INDEPENDENT + " what is learnt in training has never helped in validation.",
-            *_CHECK_PAIRS,
             source="Schilling 1986 (nearest neighbours)",
         ),
         warning(
@@ -197,7 +141,6 @@ WIRING_FAULTS = (
             " and progress > half_the_run and ordinary_data and ordinary_steps and ordinary_flow"
             " and meant_to_learn and validation_shift not> unlike and dropout not> strong_dropout",
             _INDEPENDENT + " nothing is learnt, although the weights have moved.",
-            *_CHECK_PAIRS,
             source="Schilling 1986 (nearest neighbours)",
         ),
         warning(
@@ -205,7 +148,6 @@ WIRING_FAULTS = (
             " and travelled > somewhere and a_while and progress > half_the_run"
             " and meant_to_learn and validation_shift not> unlike and constant_rows not> flag_set",
             _INDEPENDENT + " the validation metric is hardly better than a constant prediction's.",
-            *_CHECK_PAIRS,
             source="Schilling 1986 (nearest neighbours)",
         ),
         warning(
@@ -213,7 +155,6 @@ WIRING_FAULTS = (
             " and samples not< early_samples and meant_to_learn",
             "The targets of all batches seen are the same, and the loss has come down by"
             " {improvement:.0%}: that is no knowledge.",
-            "Look at the labels: a filter, a join or an encoding has left one value.",
         ),
     ),
     Fault("unused-parameters", 1, "trainable parameters without optimizer or gradient").found_by(
@@ -221,37 +162,28 @@ WIRING_FAULTS = (
             "unregistered > flag_set",
             "The loss depends on {unregistered:.0f} parameters that the module does not know,"
             " so that no optimizer holds them.",
-            "Keep layers in `nn.ModuleList` or `nn.ModuleDict`, not in a plain list or dict.",
-            "Assign them to `self` in `__init__`, after `super().__init__()`.",
             persistence=1,
         ),
         warning(
             "unoptimized > flag_set",
             "{number} trainable parameters are in no optimizer and never change: {layers}.",
-            "Give `self.parameters()` to the optimizer, after all layers have been made.",
-            _FREEZE,
             persistence=1,
         ),
         warning(
             "without_gradient > never_a_gradient and step > enough_steps",
             "{number} parameters of the optimizer have never had a gradient: {layers}.",
-            "Look for a `.detach()`, `torch.no_grad()`, `.data` or `.item()` between them and the"
-            " loss, or a layer that `forward` does not call.",
-            _FREEZE,
         ),
         warning(
             "frozen_held > flag_set and learnt not> half_learnt and a_while and not_falling"
             " and validation_skill not> well_learnt",
             "{number} parameters that the optimizer was given are frozen, and little is learnt:"
             " {layers}.",
-            "Train them too (`requires_grad_(True)`), unless they were trained before.",
         ),
         warning(
             "frozen_held > flag_set and validation_skill < some_skill and a_while"
             " and progress > half_the_run",
             "{number} parameters that the optimizer was given are frozen, and little is learnt:"
             " {layers}.",
-            "Train them too (`requires_grad_(True)`), unless they were trained before.",
         ),
     ),
 )

@@ -85,19 +85,19 @@ def test_a_guard_with_another_policy_is_to_be_set():
 
 
 @pytest.mark.parametrize(
-    ("rule_id", "fact"),
+    ("rule_id", "fact", "words"),
     [
-        ("output-activation", "doubled_softmax"),
-        ("unused-parameters", "unoptimized"),
-        ("vanishing-gradient", "gradient_time_log10"),
-        ("exploding-gradient", "stale_gradients"),
-        ("non-finite", "validation_nonfinite"),
-        ("overfitting", "validation_fall"),
-        ("plateau", "validation_learnt"),
+        ("output-activation", "doubled_softmax", "Remove the activation at the end"),
+        ("unused-parameters", "unoptimized", "Give `self.parameters()` to the optimizer"),
+        ("vanishing-gradient", "gradient_time_log10", "Add `WeightInitialization("),
+        ("exploding-gradient", "stale_gradients", "Call `optimizer.zero_grad()`"),
+        ("non-finite", "validation_nonfinite", "Compare one validation batch"),
+        ("overfitting", "validation_fall", "Stop at the best epoch"),
+        ("plateau", "validation_learnt", "Check that inputs and labels belong together"),
     ],
 )
-def test_a_finding_that_the_table_does_not_answer_keeps_the_lines_of_its_rule(rule_id, fact):
-    assert advised(rule_id, fact) == ["The rule's own."]
+def test_advice_is_that_of_the_table_for_every_kind_of_finding(rule_id, fact, words):
+    assert advised(rule_id, fact)[0].startswith(words)
 
 
 def test_the_table_names_what_exists():
