@@ -95,6 +95,7 @@ THRESHOLDS = MappingProxyType(
         "half_learnt": 0.5,
         "well_learnt": 0.8,
         "all_learnt": 0.95,
+        "as_simple_models": 0.85,  # of what simple models learn
         # scales
         "large_input": 10.0,
         "huge_input": 50.0,
@@ -138,11 +139,16 @@ GUARDS = MappingProxyType(
         "ordinary_values": "input_peak not> outlying and input_size not> large_input",
         "kept_weights": "weight_growth not< shrunk_weights",
         # a metric far above that of a constant prediction: then a symptom does no harm
-        "without_skill": "validation_skill not> half_learnt",
+        "without_skill": (
+            "validation_skill not> half_learnt and skill_reached not> as_simple_models"
+        ),
         "learns_little": "learnt not> little_learnt and without_skill",
         "learns_half": "learnt not> half_learnt and without_skill",
         # what is wrong by its form is said unless the run does well in spite of it
-        "not_well": "learnt not> well_learnt and validation_skill not> high_skill",
+        "not_well": (
+            "learnt not> well_learnt and validation_skill not> high_skill"
+            " and skill_reached not> as_simple_models"
+        ),
         # the baseline is that of shuffled pairs, which large outputs make too large
         "unknown_loss": "start_loss_ratio not> flag_set",
         # what is NaN has another cause where one of these shows it from the start

@@ -144,6 +144,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "dropout > strong_dropout and learnt not> half_learnt and some_steps"
+            " and skill_reached not> as_simple_models"
             " and validation_skill not> high_skill and validation_learnt not> well_learnt",
             "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
         ),

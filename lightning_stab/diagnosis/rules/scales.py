@@ -72,6 +72,7 @@ SCALE_FAULTS = (
         ),
         warning(
             "input_size > huge_input and validation_skill < well_learnt and a_while"
+            " and skill_reached not> as_simple_models"
             " and progress > half_the_run and meant_to_learn and input_peak not> outlying",
             _HUGE_INPUT,
         ),

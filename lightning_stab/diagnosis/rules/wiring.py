@@ -175,12 +175,14 @@ WIRING_FAULTS = (
         ),
         warning(
             "frozen_held > flag_set and learnt not> half_learnt and a_while and not_falling"
+            " and skill_reached not> as_simple_models"
             " and validation_skill not> well_learnt",
             "{number} parameters that the optimizer was given are frozen, and little is learnt:"
             " {layers}.",
         ),
         warning(
             "frozen_held > flag_set and validation_skill < some_skill and a_while"
+            " and skill_reached not> as_simple_models"
             " and progress > half_the_run",
             "{number} parameters that the optimizer was given are frozen, and little is learnt:"
             " {layers}.",
