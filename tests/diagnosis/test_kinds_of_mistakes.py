@@ -218,3 +218,20 @@ def test_an_alarm_is_taken_back_at_a_step_although_another_rule_of_its_id_asks_v
     assert alarms({**kept, "learnt": 0.2}, {**kept, "learnt": 0.8}) == []
     poor = {**kept, "learnt": 0.8, "validation_skill": 0.3}
     assert alarms({**kept, "learnt": 0.2}, poor) == ["exploding-gradient"]
+
+
+SUSPECTS = {
+    "input-scale": {"input_size": 200.0, "learnt": 0.2},
+    "over-regularized": {"dropout": 0.98, "learnt": 0.2},
+    "unused-parameters": {"frozen_held": {"body": 1.0}, "learnt": 0.2},
+}
+
+
+@pytest.mark.parametrize("id", SUSPECTS)
+def test_a_run_that_is_as_good_as_simple_models_has_nothing_wrong_that_does_harm(id):
+    suspect = {**SUSPECTS[id], "falling": 0.0, "validation_skill": 0.45}
+    for moment in (SAMPLED_STEP, "validation"):
+        as_good = {**suspect, "simple_skill": 0.52, "skill_reached": 0.86}
+        assert alarms(as_good, moment=moment) == []
+    assert id in alarms({**suspect, "skill_reached": 0.84})
+    assert id in alarms(suspect)  # nothing is known of simple models

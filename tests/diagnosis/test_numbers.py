@@ -83,6 +83,7 @@ little_learnt 0.3
 half_learnt 0.5
 well_learnt 0.8
 all_learnt 0.95
+as_simple_models 0.85
 none_at_all 0.0
 poor_skill 0.2
 some_skill 0.65
