@@ -411,10 +411,10 @@ def test_a_healthy_run_beside_it_is_the_run_without_it(name):
     assert same(end_of(fit([CALLBACKS[name]()])), end_of(fit([])))
 
 
-@every
-def test_a_loop_run_by_hand_after_the_fit_takes_its_step(name):
+@pytest.mark.parametrize("names", [*([name] for name in CALLBACKS), list(CALLBACKS)])
+def test_a_loop_run_by_hand_after_the_fit_takes_its_step(names):
     """Lightning's own tests drive the inner loop so; nothing is owed to a fit that is over."""
-    trainer = fit([CALLBACKS[name]()])
+    trainer = fit([CALLBACKS[name]() for name in names])
     trainer.state.stage = RunningStage.TRAINING
     before = [p.detach().clone() for p in trainer.lightning_module.parameters()]
     for number, batch in enumerate(contract.loader(2)):

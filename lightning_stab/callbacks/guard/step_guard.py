@@ -175,6 +175,8 @@ class StepGuard(StepMember, Callback, options=GuardOptions):
 
     def guard_step(self, step: OptimizerStep) -> None:
         """Examine the step, and let it be taken, skip it, or stop the fit."""
+        if self._state is None:  # another callback wanted the step of a loop that is run by hand
+            return
         self._settle(step.trainer)
         state, detects = self._fit, self.options.on_spike != "ignore"
         quantities = state.quantities(step)
