@@ -22,6 +22,7 @@ from lightning_stab.functional.initialization.flow import (
 )
 from lightning_stab.functional.initialization.gains import ScalarFunction
 from lightning_stab.functional.initialization.tape import Operation
+from lightning_stab.functional.norms import in_double
 from lightning_stab.functional.random_states import preserve_random_states
 from lightning_stab.functional.sampling import LARGE, fixed_numbers
 
@@ -170,21 +171,21 @@ def _replay(flow: Flow, path: UpstreamPath, values: Tensor, *, shapes: bool) -> 
             id(tensor): _mean(tensor) if source not in known else known[source].clone()
             for tensor, source in zip(operation.tensors, operation.sources, strict=True)
         }
-        result = _call(operation, swap, values.dtype)
+        result = _call(operation, swap, values)
         known[operation] = result[0] if isinstance(result, (tuple, list)) else result
     return known[path.operations[0]] if path.operations else values
 
 
 def _mean(constant: Tensor) -> Tensor:
-    return constant.detach().to(torch.float64).mean().to(constant.dtype)
+    return in_double(constant.detach()).mean().to(constant.dtype)
 
 
-def _call(operation: Operation, swap: dict[int, Tensor], dtype: torch.dtype) -> Any:
+def _call(operation: Operation, swap: dict[int, Tensor], like: Tensor) -> Any:
     def exchange(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
         new = swap[id(leaf)]
-        return new.to(dtype) if new.is_floating_point() else new
+        return new.to(like.device, like.dtype if new.is_floating_point() else None)
 
     arguments, keywords = tree_map(exchange, (operation.arguments, operation.keywords))
     if operation.name.startswith("rrelu_with_noise"):  # drawn at random: with the mean slope
