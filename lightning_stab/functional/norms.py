@@ -116,6 +116,11 @@ def wide_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type in _WITHOUT_DOUBLE else torch.float64
 
 
+def lack_double(tensors: Iterable[Tensor]) -> bool:
+    """Say whether any of the tensors is on a device without double precision."""
+    return any(wide_dtype(tensor.device) is not torch.float64 for tensor in tensors)
+
+
 def in_double(tensor: Tensor) -> Tensor:
     """Return a tensor in double precision, on the CPU where its device has none.
 
@@ -123,7 +128,7 @@ def in_double(tensor: Tensor) -> Tensor:
         >>> in_double(torch.ones(2)).dtype, in_double(torch.ones(2, dtype=torch.complex64)).dtype
         (torch.float64, torch.complex128)
     """
-    here = tensor if wide_dtype(tensor.device) is torch.float64 else tensor.cpu()
+    here = tensor.cpu() if lack_double([tensor]) else tensor
     return here.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 

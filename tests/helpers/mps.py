@@ -113,6 +113,12 @@ class DeviceTensor(torch.Tensor):
     def new_tensor(self, data, **kwargs):
         return torch.tensor(data, **{"dtype": self.dtype, "device": DEVICE, **kwargs})
 
+    def __getitem__(self, place):
+        return super().__getitem__(listed(place))
+
+    def __setitem__(self, place, value):
+        super().__setitem__(listed(place), value)
+
     def __format__(self, spec):
         return format(self.item(), spec) if self.dim() == 0 else repr(self)
 
@@ -179,14 +185,16 @@ def without_kernel():
     An operation that is put together from others counts as having one.
     """
     table = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
-    has = {}
-    for entry in table.read_text().split("\n- func: ")[1:]:
-        name = re.match(r"[\w]+", entry)[0]
-        kernels = re.search(r"\n  dispatch:\n((?:    .*\n)+)", entry + "\n")
-        delegates = "structured_delegate" in entry
-        found = not kernels or re.search(r"MPS|Composite", kernels[1]) is not None
-        has[name] = has.get(name, False) or (found and not delegates)
-    return {name for name, found in has.items() if not found}
+    entries = {re.match(r"[\w.]+", e)[0]: e for e in table.read_text().split("\n- func: ")[1:]}
+    without, with_one = set(), set()
+    for name, entry in entries.items():
+        delegate = re.search(r"structured_delegate: ([\w.]+)", entry)
+        kernels = re.search(
+            r"\n  dispatch:\n((?:    .*\n)+)", entries[delegate[1]] if delegate else entry
+        )
+        has_one = not kernels or re.search(r"MPS|Composite", kernels[1])
+        (with_one if has_one else without).add(name.split(".")[0])
+    return without - with_one
 
 
 class Operations(TorchDispatchMode):
@@ -222,12 +230,26 @@ def from_data(function):
     return make
 
 
+def listed(place):
+    """Return indices with tensors for lists, which torch itself makes tensors of, unseen."""
+    if isinstance(place, list):
+        return torch.tensor(place)
+    return tuple(map(listed, place)) if isinstance(place, tuple) else place
+
+
 def where(condition, *values, plain=torch.where, **kwargs):
     """Choose between tensors and numbers, which torch itself makes tensors of, unseen."""
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     if tensors and isinstance(condition, DeviceTensor):
         values = [v if isinstance(v, torch.Tensor) else tensors[0].new_tensor(v) for v in values]
     return plain(condition, *values, **kwargs)
+
+
+def to(tensor, *args, plain=torch.Tensor.to, **kwargs):
+    """Move to another tensor's device, which torch itself would read where C++ sees it."""
+    if args and isinstance(args[0], DeviceTensor):
+        args = (DEVICE, args[0].dtype, *args[1:])
+    return plain(tensor, *args, **kwargs)
 
 
 def generator(device="cpu"):
@@ -239,7 +261,8 @@ def emulated():
     """Let ``mps`` be a device of this process while the body runs."""
     made = {name: from_data(getattr(torch, name)) for name in FROM_DATA}
     made |= {"Generator": generator, "where": where}
-    with mock.patch.multiple(torch, **made), Operations(), Functions():
+    patched = mock.patch.multiple(torch, **made), mock.patch.object(torch.Tensor, "to", to)
+    with patched[0], patched[1], Operations(), Functions():
         yield
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_stab.functional.norms import in_double, wide_dtype
+from lightning_stab.functional.norms import in_double, lack_double, wide_dtype
 
 CPU_COUNTS_AS_DEVICE = False  # set by tests: the ways that a GPU takes are taken on the CPU as well
 
@@ -54,7 +54,7 @@ def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:
 
 def _packed(waiting: list[DeviceScalars]) -> Tensor:
     values = [w.values.detach() for w in waiting]
-    if any(wide_dtype(v.device) is not torch.float64 for v in values):
+    if lack_double(values):
         values = _on_cpu(values)
     return torch.cat([v.to(values[0].device, wide_dtype(values[0].device)) for v in values])
 

@@ -31,6 +31,7 @@ from lightning_stab.callbacks._trainer.trainer_stub import (
 )
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.gradcheck import ClassAttributes, deep_copy, double_copy
+from lightning_stab.functional.norms import lack_double
 
 Module = TypeVar("Module", bound=nn.Module)
 OnLoss = Callable[[Tensor], None]
@@ -48,7 +49,8 @@ def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tens
 
     Args:
         module: a LightningModule, or any module.
-        double: whether the copy is in double precision; mixed precision is then off.
+        double: whether the copy is in double precision; mixed precision is then off. From a device
+            without double precision it comes to the CPU.
         memory: the parameters of an earlier copy that is no longer used, to be used again.
     """
     trainer = _trainer_of(module)
@@ -57,6 +59,8 @@ def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tens
         stub.precision_plugin = Precision()
     known = _replacements(module, trainer, stub) | _reuse(memory, module)
     module_copy, memo = (double_copy if double else deep_copy)(module, known)
+    if double and lack_double((*module.parameters(), *module.buffers())):
+        module_copy.to("cpu")  # as its tensors are; each part says so from now on
     stub.make_optimizers(module_copy, memo)
     for part in module_copy.modules():
         for kind in _HOOKS:  # of callbacks; those of the module's author are part of it

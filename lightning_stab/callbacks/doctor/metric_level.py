@@ -117,7 +117,7 @@ def constant_levels(targets: Tensor) -> Tensor:
         is_one_hot = y.shape[1] > 1 and bool((y.sum(1) == 1).all())
         share = means.max() if is_one_hot else torch.maximum(means, 1 - means).mean()
     elif y.shape[1] == 1 and not targets.is_floating_point():
-        share = torch.unique(targets, return_counts=True)[1].max().to(y) / len(y)
+        share = in_double(torch.unique(targets, return_counts=True)[1].max()) / len(y)
     absolute = (y - y.median(0).values).abs().mean()
     return torch.stack([share.to(y), absolute, y.var(0, correction=0).mean()])
 

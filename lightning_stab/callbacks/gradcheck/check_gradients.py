@@ -26,6 +26,7 @@ from lightning_stab.functional.gradcheck import (
     check_problem,
     double_copy,
 )
+from lightning_stab.functional.norms import lack_double
 from lightning_stab.functional.random_states import preserve_random_states
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -165,6 +166,8 @@ def _problem(module: nn.Module, batch: Any, loss_fn: LossFunction | None) -> Pro
             on_loss(loss_fn(module_copy, data))
 
     problem = Problem(module_copy, program, (double_copy(batch)[0],))
+    if lack_double(module.parameters()):
+        problem.notes.append("Checked on the CPU, because the device has no double precision.")
     if compiled_parts(module):
         problem.notes.append("Compiled parts were checked as they run in eager mode.")
     return problem

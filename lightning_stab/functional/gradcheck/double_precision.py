@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from lightning_stab.functional.norms import wide_dtype
+from lightning_stab.functional.norms import lack_double
 
 _Copied = TypeVar("_Copied")
 _KEPT_ALIVE = -1  # no object's id
@@ -48,7 +48,7 @@ def double_copy(
     result, memo = deep_copy(source, replace)
     tensors = {id(value): value for value in memo.values() if isinstance(value, Tensor)}
     for tensor in tensors.values():
-        if wide_dtype(tensor.device) is not torch.float64:
+        if lack_double([tensor]):
             tensor.data = tensor.data.cpu()
         if not tensor.is_sparse and tensor.dtype in _DOUBLE:
             tensor.data = tensor.data.to(_DOUBLE[tensor.dtype])
