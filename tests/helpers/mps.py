@@ -143,6 +143,9 @@ def run(func, args, kwargs):
         on_device = isinstance(args[0], DeviceTensor)
     refuse(func, args, kwargs, given, ours, on_device)
     held = {id(each.held): each for each in ours}
+    if ours and torch.Tag.inplace_view in func.tags:  # what C++ knows of the shape changes as well
+        with torch._C._DisableTorchDispatch():
+            func(*args, **kwargs)
     args, kwargs = tree_map(lambda x: x.held if isinstance(x, DeviceTensor) else x, (args, kwargs))
     assert not any(x.is_meta for x in given if type(x) is torch.Tensor), func
     result = func(*args, **kwargs)

@@ -66,9 +66,8 @@ def _on_cpu(values: list[Tensor]) -> list[Tensor]:
         places.setdefault((each.device, each.dtype), []).append(place)
     moved = list(values)
     for alike in places.values():
-        parts = in_double(torch.cat([values[i] for i in alike])).split(
-            [len(values[i]) for i in alike]
-        )
+        joined = in_double(torch.cat([values[place] for place in alike]))
+        parts = torch.split(joined, [len(values[place]) for place in alike])
         for place, part in zip(alike, parts, strict=True):
             moved[place] = part
     return moved

@@ -31,7 +31,6 @@ from lightning_stab.callbacks._trainer.trainer_stub import (
 )
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.gradcheck import ClassAttributes, deep_copy, double_copy
-from lightning_stab.functional.norms import lack_double
 
 Module = TypeVar("Module", bound=nn.Module)
 OnLoss = Callable[[Tensor], None]
@@ -59,8 +58,6 @@ def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tens
         stub.precision_plugin = Precision()
     known = _replacements(module, trainer, stub) | _reuse(memory, module)
     module_copy, memo = (double_copy if double else deep_copy)(module, known)
-    if double and lack_double((*module.parameters(), *module.buffers())):
-        module_copy.to("cpu")  # as its tensors are; each part says so from now on
     stub.make_optimizers(module_copy, memo)
     for part in module_copy.modules():
         for kind in _HOOKS:  # of callbacks; those of the module's author are part of it

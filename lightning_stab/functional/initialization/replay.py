@@ -22,7 +22,7 @@ from lightning_stab.functional.initialization.flow import (
 )
 from lightning_stab.functional.initialization.gains import ScalarFunction
 from lightning_stab.functional.initialization.tape import Operation
-from lightning_stab.functional.norms import in_double
+from lightning_stab.functional.norms import in_double, lack_double
 from lightning_stab.functional.random_states import preserve_random_states
 from lightning_stab.functional.sampling import LARGE, fixed_numbers
 
@@ -118,9 +118,7 @@ def scalar_function(flow: Flow, path: UpstreamPath) -> ScalarFunction:
 
     Constant tensors (a slope per channel, a dropout mask) count by their mean.
     """
-    return ScalarFunction(
-        lambda values: _replay(flow, path, values, shapes=False).to(torch.float64)
-    )
+    return ScalarFunction(lambda values: in_double(_replay(flow, path, values, shapes=False)))
 
 
 def keeps_halves(flow: Flow, feeder: Use, consumer: Use) -> bool:
@@ -168,24 +166,25 @@ def _replay(flow: Flow, path: UpstreamPath, values: Tensor, *, shapes: bool) -> 
             known[operation] = known[data[0]]
             continue
         swap = {
-            id(tensor): _mean(tensor) if source not in known else known[source].clone()
+            id(tensor): _mean(tensor, values) if source not in known else known[source].clone()
             for tensor, source in zip(operation.tensors, operation.sources, strict=True)
         }
-        result = _call(operation, swap, values)
+        result = _call(operation, swap, values.dtype)
         known[operation] = result[0] if isinstance(result, (tuple, list)) else result
     return known[path.operations[0]] if path.operations else values
 
 
-def _mean(constant: Tensor) -> Tensor:
-    return in_double(constant.detach()).mean().to(constant.dtype)
+def _mean(constant: Tensor, like: Tensor) -> Tensor:
+    mean = in_double(constant.detach()).mean().to(constant.dtype)
+    return mean.to(like.device) if lack_double([constant]) else mean
 
 
-def _call(operation: Operation, swap: dict[int, Tensor], like: Tensor) -> Any:
+def _call(operation: Operation, swap: dict[int, Tensor], dtype: torch.dtype) -> Any:
     def exchange(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
         new = swap[id(leaf)]
-        return new.to(like.device, like.dtype if new.is_floating_point() else None)
+        return new.to(dtype) if new.is_floating_point() else new
 
     arguments, keywords = tree_map(exchange, (operation.arguments, operation.keywords))
     if operation.name.startswith("rrelu_with_noise"):  # drawn at random: with the mean slope
