@@ -70,7 +70,7 @@ def differences(first, second, path=""):
         pairs = [(*pair, f"{path}/{i}") for i, pair in enumerate(zip(first, second, strict=True))]
     elif isinstance(first, torch.Tensor):
         first, second = first.cpu().nan_to_num(), second.cpu().nan_to_num()
-        rounding = 1e-6 * float(first.abs().max()) if first.numel() else 0
+        rounding = 1e-6 * max(1.0, float(first.abs().max())) if first.numel() else 0.0
         return [] if torch.allclose(first, second, rtol=1e-5, atol=rounding) else [path]
     elif isinstance(first, float) and isinstance(second, float):
         both_nan = math.isnan(first) and math.isnan(second)

@@ -255,15 +255,23 @@ def to(tensor, *args, plain=torch.Tensor.to, **kwargs):
     return plain(tensor, *args, **kwargs)
 
 
-def generator(device="cpu"):
-    return torch._C.Generator("cpu" if numbered(device) == DEVICE else device)
+class KindOfGenerator(type):
+    def __instancecheck__(cls, instance):
+        return isinstance(instance, torch._C.Generator)
+
+
+class Generator(metaclass=KindOfGenerator):
+    """Makes a generator, of the CPU in place of one of the device."""
+
+    def __new__(cls, device="cpu"):
+        return torch._C.Generator("cpu" if numbered(device) == DEVICE else device)
 
 
 @contextlib.contextmanager
 def emulated():
     """Let ``mps`` be a device of this process while the body runs."""
     made = {name: from_data(getattr(torch, name)) for name in FROM_DATA}
-    made |= {"Generator": generator, "where": where}
+    made |= {"Generator": Generator, "where": where}
     patched = mock.patch.multiple(torch, **made), mock.patch.object(torch.Tensor, "to", to)
     with patched[0], patched[1], Operations(), Functions():
         yield
