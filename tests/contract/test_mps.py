@@ -153,7 +153,7 @@ def test_what_needs_double_precision_has_it():
 
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_it_does_there_what_it_does_on_the_cpu(name):
-    is_the_same_on_the_device(lambda: [made(name)], limit_train_batches=3)
+    is_the_same_on_the_device(lambda: [made(name)], limit_train_batches=2)
 
 
 class Deep(Net):
