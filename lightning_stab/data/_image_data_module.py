@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from lightning_stab.arguments import integer
+from lightning_stab.functional.norms import in_double
 
 
 class ImageDataModule(LightningDataModule):
@@ -57,7 +58,7 @@ class ImageDataModule(LightningDataModule):
 
     def _fit_scale(self, train_images: Tensor) -> None:
         """Remember the mean and standard deviation over all pixels of the training images."""
-        pixels = train_images.double()
+        pixels = in_double(train_images)
         self.mean = float(pixels.mean())
         self.std = float(pixels.std(correction=0)) or 1.0
 

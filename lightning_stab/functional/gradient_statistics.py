@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_stab.functional.norms import (
     full_tensor,
+    in_double,
     is_sharded,
     local_shard,
     plain_values,
@@ -107,7 +108,7 @@ def sampled_cosine(
         1.0
     """
     entries = _entries(second, sample)
-    a, b = _joined(first).double(), _joined(entries).double()
+    a, b = in_double(_joined(first)), in_double(_joined(entries))
     sizes = [e.numel() * (1 + e.is_complex()) for e in entries]
     lengths = _on_device(tuple(sizes), a.device, torch.long)
     weights = tuple(_weight(w, e) for w, e in zip(second, entries, strict=True))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**22  # entries that are converted together
+_WITHOUT_DOUBLE = ("mps",)  # Apple's GPU: torch raises for a result in double precision there
 _SHARDED: tuple[type[Tensor], ...] = ()
 with suppress(ImportError):  # a torch built without distributed support has no sharded tensors
     from torch.distributed.tensor import DTensor
@@ -102,8 +103,33 @@ def exact_total_norm(tensors: Sequence[Tensor]) -> float:
 
 
 def _squares(values: Tensor, unit: float) -> Tensor:
-    wide = values.to(torch.complex128 if values.is_complex() else torch.float64)
-    return (wide.abs() / unit).square().sum()
+    return (in_double(values).abs() / unit).square().sum()
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """Return the widest precision of real numbers that a device has.
+
+    Example:
+        >>> wide_dtype(torch.device("cpu")), wide_dtype(torch.device("mps"))
+        (torch.float64, torch.float32)
+    """
+    return torch.float32 if device.type in _WITHOUT_DOUBLE else torch.float64
+
+
+def lack_double(tensors: Iterable[Tensor]) -> bool:
+    """Say whether any of the tensors is on a device without double precision."""
+    return any(wide_dtype(tensor.device) is not torch.float64 for tensor in tensors)
+
+
+def in_double(tensor: Tensor) -> Tensor:
+    """Return a tensor in double precision, on the CPU where its device has none.
+
+    Example:
+        >>> in_double(torch.ones(2)).dtype, in_double(torch.ones(2, dtype=torch.complex64)).dtype
+        (torch.float64, torch.complex128)
+    """
+    here = tensor.cpu() if lack_double([tensor]) else tensor
+    return here.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def first_nonfinite(tensors: Iterable[Tensor]) -> int | None:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_stab.functional.norms import in_double, lack_double, wide_dtype
+
 CPU_COUNTS_AS_DEVICE = False  # set by tests: the ways that a GPU takes are taken on the CPU as well
 
 
@@ -51,8 +53,24 @@ def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:
 
 
 def _packed(waiting: list[DeviceScalars]) -> Tensor:
-    device = waiting[0].values.device
-    return torch.cat([w.values.detach().to(device, torch.float64) for w in waiting])
+    values = [w.values.detach() for w in waiting]
+    if lack_double(values):
+        values = _on_cpu(values)
+    return torch.cat([v.to(values[0].device, wide_dtype(values[0].device)) for v in values])
+
+
+def _on_cpu(values: list[Tensor]) -> list[Tensor]:
+    """Move values to the CPU, each kind of number in one transfer, so that counts stay exact."""
+    places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for place, each in enumerate(values):
+        places.setdefault((each.device, each.dtype), []).append(place)
+    moved = list(values)
+    for alike in places.values():
+        joined = in_double(torch.cat([values[place] for place in alike]))
+        parts = torch.split(joined, [len(values[place]) for place in alike])
+        for place, part in zip(alike, parts, strict=True):
+            moved[place] = part
+    return moved
 
 
 def _given(waiting: list[DeviceScalars], packed: list[float]) -> dict[str, float]:

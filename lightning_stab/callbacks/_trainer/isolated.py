@@ -48,7 +48,8 @@ def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tens
 
     Args:
         module: a LightningModule, or any module.
-        double: whether the copy is in double precision; mixed precision is then off.
+        double: whether the copy is in double precision; mixed precision is then off. From a device
+            without double precision it comes to the CPU.
         memory: the parameters of an earlier copy that is no longer used, to be used again.
     """
     trainer = _trainer_of(module)

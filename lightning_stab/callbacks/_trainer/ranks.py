@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_stab.functional.norms import wide_dtype
+
 T = TypeVar("T")
 
 
@@ -31,7 +33,7 @@ def gather_numbers(
     """Return every rank's numbers, exchanged as one small tensor on ``device``."""
     if not _has_several(trainer):
         return [numbers]
-    mine = torch.tensor(numbers, dtype=torch.float64, device=device)
+    mine = torch.tensor(numbers, dtype=wide_dtype(device), device=device)
     ranks = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(ranks, mine)
     found: list[list[float]] = torch.stack(ranks).tolist()

@@ -21,7 +21,7 @@ from lightning_stab.functional.clipping import (
     scale_,
 )
 from lightning_stab.functional.norm_history import NormHistory
-from lightning_stab.functional.norms import exact_total_norm, full_tensor
+from lightning_stab.functional.norms import exact_total_norm, full_tensor, wide_dtype
 
 LOGGED = ("norm_before", "norm_after", "coefficient", "fraction")
 TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -175,7 +175,7 @@ class ClipSummary:
         tags = [tag("clip", name + suffix) for name in LOGGED]
         self.num_steps, self._clipped, self._passed_over = 0, 0.0, 0.0
         return DeviceScalars(
-            torch.stack([v.to(before.device, torch.float64) for v in values]),
+            torch.stack([v.to(before.device, wide_dtype(before.device)) for v in values]),
             lambda numbers: {t: v for t, v in zip(tags, numbers, strict=True) if v == v},
         )
 

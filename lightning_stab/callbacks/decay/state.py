@@ -29,6 +29,7 @@ from lightning_stab.callbacks.decay.param_groups import (
 from lightning_stab.callbacks.stopping.best_weights import BestWeights
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.decay import NEEDS_TOTAL, smooth
+from lightning_stab.functional.norms import wide_dtype
 from lightning_stab.functional.stopping import improves
 
 
@@ -252,9 +253,9 @@ class SmoothedLoss:
         loss = loss_of_output(outputs)
         if loss is None:
             return
-        loss = loss.detach().double().mean()
+        loss = loss.detach().to(wide_dtype(loss.device)).mean()
         total, weight = self._mean_and_weight or (torch.zeros_like(loss), torch.zeros_like(loss))
-        total, weight = total.to(loss.device), weight.to(loss.device)
+        total, weight = total.to(loss), weight.to(loss)
         self._mean_and_weight = smooth(total, weight, loss, self._smoothing)
 
     def state_dict(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lightning_stab.callbacks.doctor.loss_functions import Targets
 from lightning_stab.callbacks.doctor.pairs import ShuffledPairs, place_of_targets
 from lightning_stab.callbacks.doctor.probe import DoctorProbe
 from lightning_stab.functional.gradient_statistics import log_ratio
+from lightning_stab.functional.norms import wide_dtype
 
 LEAST_VARIETIES, VARIETIES = 4, 10  # sampled steps whose mean is the variety within batches
 BASELINES = 5  # sampled steps whose mean is the loss of a constant prediction
@@ -289,7 +290,8 @@ def _by_name(
 ) -> DeviceScalars:
     """Pack tensors of one shape; ``update`` gets a number, or a list of them, by name."""
     tensors = list(values.values())
-    packed = torch.stack([t.detach().to(tensors[0].device, torch.float64) for t in tensors])
+    device = tensors[0].device
+    packed = torch.stack([t.detach().to(device, wide_dtype(device)) for t in tensors])
 
     def named(numbers: list[float]) -> None:
         size = len(numbers) // len(tensors)

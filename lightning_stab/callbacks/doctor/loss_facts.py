@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts
 from lightning_stab.callbacks.doctor.fact_source import FactSource
+from lightning_stab.functional.norms import wide_dtype
 
 REMEMBERED = 2048  # losses; of a longer epoch its end counts
 EARLY_LOSSES = 20  # among which a sudden rise counts
@@ -60,7 +61,7 @@ class LossHistory(FactSource):
     def pending(self) -> list[DeviceScalars]:
         """Return the losses that have not reached the host yet, also if there are none."""
         losses, self._pending = self._pending, []
-        values = [loss.double().reshape(()) for loss in losses]
+        values = [loss.to(wide_dtype(loss.device)).reshape(()) for loss in losses]
         return [DeviceScalars(torch.stack(values) if values else torch.zeros(0), self._update)]
 
     def _update(self, losses: list[float]) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from lightning_stab.functional import loss_baselines as baselines
 from lightning_stab.functional.activation_kinds import CATALOGUE, FUNCTIONS
-from lightning_stab.functional.norms import storage_of
+from lightning_stab.functional.norms import in_double, storage_of
 from lightning_stab.functional.sampling import few_rows
 
 REGRESSION = (
@@ -52,7 +52,7 @@ class Targets:
             "means": [[m.tolist(), seen] for k, (m, seen) in self._means.items() if k in small],
             "moments": [moments.tolist() for moments in self._moments],
             "firsts": [
-                [first.double().tolist(), None if same is None else bool(same), seen]
+                [in_double(first).tolist(), None if same is None else bool(same), seen]
                 for first, same, seen in firsts
             ],
         }
@@ -91,7 +91,7 @@ class Targets:
         rows = rows.detach()
         key = rows.shape[1:]
         first, same, seen = self._firsts.get(key, (rows[:1], None, 0))
-        now = (rows == first.to(rows.device)).all()
+        now = (rows == (first if first.device == rows.device else first.to(rows))).all()
         same = now if same is None else same.to(rows.device) & now
         seen += len(rows)
         self._firsts[key] = (first, same, seen)

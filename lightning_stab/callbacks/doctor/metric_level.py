@@ -13,6 +13,7 @@ from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.pairs import place_of_targets
 from lightning_stab.callbacks.doctor.validation_facts import names_validation, words_of
+from lightning_stab.functional.norms import in_double
 
 LEAST_ROWS = 16  # of a validation, before its targets say what a constant prediction reaches
 MOST_ENTRIES = 1_000_000  # of the targets of a validation, beyond which they are not kept
@@ -107,7 +108,7 @@ def constant_levels(targets: Tensor) -> Tensor:
         >>> constant_levels(torch.tensor([[0.0], [2.0], [4.0]])).tolist()[1:]
         [1.3333333333333333, 2.6666666666666665]
     """
-    y = targets.double()
+    y = in_double(targets)
     nothing = y.new_tensor(math.nan)
     share = nothing
     is_binary = bool(((y == 0) | (y == 1)).all())
@@ -116,7 +117,7 @@ def constant_levels(targets: Tensor) -> Tensor:
         is_one_hot = y.shape[1] > 1 and bool((y.sum(1) == 1).all())
         share = means.max() if is_one_hot else torch.maximum(means, 1 - means).mean()
     elif y.shape[1] == 1 and not targets.is_floating_point():
-        share = torch.unique(targets, return_counts=True)[1].max().double() / len(y)
+        share = in_double(torch.unique(targets, return_counts=True)[1].max()) / len(y)
     absolute = (y - y.median(0).values).abs().mean()
     return torch.stack([share.to(y), absolute, y.var(0, correction=0).mean()])
 

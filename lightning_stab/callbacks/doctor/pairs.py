@@ -94,7 +94,7 @@ class ShuffledPairs(FactSource):
     def pending(self) -> list[DeviceScalars]:
         """Return the losses, still on the device."""
         pending, self._pending = self._pending, []
-        waiting = [DeviceScalars(loss.double().reshape(1), self._update) for loss in pending]
+        waiting = [DeviceScalars(loss.reshape(1), self._update) for loss in pending]
         if self._constant is not None:
             waiting.append(DeviceScalars(self._constant.reshape(1), self._note_constant))
             self._constant = None

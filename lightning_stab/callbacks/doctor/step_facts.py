@@ -26,7 +26,7 @@ from lightning_stab.functional.gradient_statistics import (
 )
 from lightning_stab.functional.layer_kinds import CONSUMERS
 from lightning_stab.functional.names import plain_name
-from lightning_stab.functional.norms import is_sharded, local_shard, tensor_norms
+from lightning_stab.functional.norms import is_sharded, local_shard, tensor_norms, wide_dtype
 
 EARLY_UPDATES = 10  # steps after the warm-up whose updates are all measured
 FIRST_NORMS = 10  # gradient norms whose median is the start
@@ -180,7 +180,8 @@ class StepFacts(FactSource):
             columns.append(torch.stack([row.to(rows[2]) for row in rows]))
         if columns:
             names = [name for matrices, _ in copies for name in matrices]
-            packed = torch.cat([c.to(columns[0].device, torch.float64) for c in columns], dim=1)
+            device = columns[0].device
+            packed = torch.cat([c.to(device, wide_dtype(device)) for c in columns], dim=1)
             update = partial(self._add_changes, names, early=early, full=full, step=step)
             self._scalars["changes"] = DeviceScalars(packed.flatten(), update)
 

@@ -26,6 +26,7 @@ from lightning_stab.functional.gradcheck import (
     check_problem,
     double_copy,
 )
+from lightning_stab.functional.norms import lack_double
 from lightning_stab.functional.random_states import preserve_random_states
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -156,7 +157,9 @@ def _problem(module: nn.Module, batch: Any, loss_fn: LossFunction | None) -> Pro
             "`loss_fn` must be given for a module without a `training_step`, got None. "
             "Pass a function of the module and the batch that returns the loss."
         )
-    module_copy = isolated_copy(module, double=True)
+    module_copy, is_moved = isolated_copy(module, double=True), lack_double(module.parameters())
+    if is_moved:
+        module_copy.to("cpu")  # where its tensors are already; now its parts say so
 
     def program(on_loss: Callable[[Tensor], None], data: Any) -> None:
         if loss_fn is None:
@@ -165,6 +168,8 @@ def _problem(module: nn.Module, batch: Any, loss_fn: LossFunction | None) -> Pro
             on_loss(loss_fn(module_copy, data))
 
     problem = Problem(module_copy, program, (double_copy(batch)[0],))
+    if is_moved:
+        problem.notes.append("Checked on the CPU, because the device has no double precision.")
     if compiled_parts(module):
         problem.notes.append("Compiled parts were checked as they run in eager mode.")
     return problem

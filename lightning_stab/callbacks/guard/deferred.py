@@ -24,7 +24,7 @@ from lightning_stab.callbacks._trainer.logging import log_step
 from lightning_stab.callbacks._trainer.ranks import gather_rows
 from lightning_stab.callbacks._trainer.step import OptimizerStep, gradient_scaler
 from lightning_stab.callbacks.guard.verdicts import StepFacts, Verdict, moment, packed
-from lightning_stab.functional.norms import is_sharded
+from lightning_stab.functional.norms import in_double, is_sharded
 
 SCHEDULED = {"lr", "momentum", "betas"}  # what torch's schedulers set
 
@@ -146,7 +146,7 @@ def defer(
         limits: the largest value of each that is no spike; empty where spikes are ignored.
         policies: for non-finite values, and for spikes.
     """
-    rows = gather_rows(step.trainer, packed(known.values()).double())  # as the host compares
+    rows = gather_rows(step.trainer, in_double(packed(known.values())))  # as the host compares
     values = rows[0]
     if len(rows) > 1:
         largest = torch.where(rows.isfinite().all(0), rows.amax(0), torch.nan)
@@ -171,7 +171,7 @@ def defer(
         log_step(step.trainer),
         list(known),
         limits,
-        Arriving(torch.cat([values, bad[None].double()])),
+        Arriving(torch.cat([values, bad[None].to(values)])),
         (step.names(), shapes, step.norms),
         ScheduleBackup(step.trainer, step.optimizer),
     )

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from lightning_stab.functional.norms import lack_double
+
 _Copied = TypeVar("_Copied")
 _KEPT_ALIVE = -1  # no object's id
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -28,7 +30,8 @@ def double_copy(
 ) -> tuple[_Copied, dict[int, Any]]:
     """Return a deep copy of ``source`` in double precision, and what became of each object in it.
 
-    Parameters, buffers and tensors in plain attributes, lists and metrics are all converted.
+    Parameters, buffers and tensors in plain attributes, lists and metrics are all converted. What
+    is on a device without double precision (Apple's MPS) comes to the CPU.
 
     Args:
         source: a module, a batch, or any object that holds tensors.
@@ -45,6 +48,8 @@ def double_copy(
     result, memo = deep_copy(source, replace)
     tensors = {id(value): value for value in memo.values() if isinstance(value, Tensor)}
     for tensor in tensors.values():
+        if lack_double([tensor]):
+            tensor.data = tensor.data.cpu()
         if not tensor.is_sparse and tensor.dtype in _DOUBLE:
             tensor.data = tensor.data.to(_DOUBLE[tensor.dtype])
     return result, memo

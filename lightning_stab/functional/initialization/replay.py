@@ -22,6 +22,7 @@ from lightning_stab.functional.initialization.flow import (
 )
 from lightning_stab.functional.initialization.gains import ScalarFunction
 from lightning_stab.functional.initialization.tape import Operation
+from lightning_stab.functional.norms import in_double
 from lightning_stab.functional.random_states import preserve_random_states
 from lightning_stab.functional.sampling import LARGE, fixed_numbers
 
@@ -117,9 +118,7 @@ def scalar_function(flow: Flow, path: UpstreamPath) -> ScalarFunction:
 
     Constant tensors (a slope per channel, a dropout mask) count by their mean.
     """
-    return ScalarFunction(
-        lambda values: _replay(flow, path, values, shapes=False).to(torch.float64)
-    )
+    return ScalarFunction(lambda values: in_double(_replay(flow, path, values, shapes=False)))
 
 
 def keeps_halves(flow: Flow, feeder: Use, consumer: Use) -> bool:
@@ -167,7 +166,7 @@ def _replay(flow: Flow, path: UpstreamPath, values: Tensor, *, shapes: bool) -> 
             known[operation] = known[data[0]]
             continue
         swap = {
-            id(tensor): _mean(tensor) if source not in known else known[source].clone()
+            id(tensor): _mean(tensor, values) if source not in known else known[source].clone()
             for tensor, source in zip(operation.tensors, operation.sources, strict=True)
         }
         result = _call(operation, swap, values.dtype)
@@ -175,8 +174,8 @@ def _replay(flow: Flow, path: UpstreamPath, values: Tensor, *, shapes: bool) -> 
     return known[path.operations[0]] if path.operations else values
 
 
-def _mean(constant: Tensor) -> Tensor:
-    return constant.detach().to(torch.float64).mean().to(constant.dtype)
+def _mean(constant: Tensor, like: Tensor) -> Tensor:
+    return in_double(constant.detach()).mean().to(like.device, constant.dtype)
 
 
 def _call(operation: Operation, swap: dict[int, Tensor], dtype: torch.dtype) -> Any:

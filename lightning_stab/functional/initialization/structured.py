@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_stab.functional.norms import in_double
+
 LARGE = 1024  # a QR of a larger matrix takes seconds; products of blocks take a fraction of it
 _FACTORS = 3
 _FAST_PRODUCTS = ("cuda", "xpu")  # of double precision too
@@ -137,7 +139,7 @@ def orthonormal_columns(tall: Tensor) -> Tensor:
 
     Source: Yamamoto et al. 2015.
     """
-    wide = tall.double()
+    wide = in_double(tall)
     q: Tensor = wide
     for _ in range(2):
         r, failed = torch.linalg.cholesky_ex(q.T @ q, upper=True)
