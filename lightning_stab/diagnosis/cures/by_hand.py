@@ -189,9 +189,10 @@ LAST = (
     ),
     Cure(
         "adaptive-optimizer",
-        "Or use Adam, whose steps do not shrink with the gradient.",
+        "Use Adam, whose steps do not shrink with the gradient.",
         answers=("learning-rate-too-low:update_ratio", "learning-rate-too-low:reach"),
         code=("torch.optim.AdamW(self.parameters(), lr=1e-3)",),
+        instead_of=("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adafactor"),
         source="Kingma & Ba 2015",
     ),
     Cure(
