@@ -19,7 +19,7 @@ START, END = "<!-- cures -->\n", "\n<!-- end of cures -->"
 def table() -> str:
     """Return a row for each cure."""
     lines = ["| cure | for | how it is applied | source |", "|---|---|---|---|"]
-    for cure in CURES:
+    for cure in sorted(CURES, key=lambda row: not row.is_automatic):  # by hand at the end
         ids = dict.fromkeys(name.partition(":")[0] for name in (*cure.answers, *cure.tried_for))
         made = [f"`{path.rpartition('.')[2]}`" for path, _ in cure.callbacks]
         arguments = [*cure.trainer, *(f"DataLoader({name}=...)" for name in cure.loader)]

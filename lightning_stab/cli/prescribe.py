@@ -109,7 +109,8 @@ def prescribe(args: list[str]) -> int:
 
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
-    found.show(console, _command(words, cli.config["output"]) if found.overlay else "")
+    output = cli.config["output"]
+    found.show(console, _command(words, output) if found.overlay else "", output)
     return found.exit_code
 
 

@@ -190,7 +190,7 @@ def _made(
 ) -> list[Candidate]:
     """Return a row's candidates: several where a number is searched, none where it says nothing."""
     missing = [need for need in cure.needs if not NEEDS[need](survey, program)]
-    if any(need in SILENT for need in missing):
+    if any(need in SILENT for need in missing) or survey.optimizer in cure.instead_of:
         return []
     there = [path.rpartition(".")[2] for path, _ in cure.callbacks]
     present = [name for name in there if name in survey.callbacks]

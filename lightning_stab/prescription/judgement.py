@@ -27,6 +27,7 @@ class Comparison:
         steps: optimizer steps of all its runs.
         cost: of all its runs, in runs of the program as it is.
         is_whole: whether all its runs reached their end.
+        left: the ids of alarms that are found with it.
         failure: what ended one of them before its time, if it was not another trial.
     """
 
@@ -37,6 +38,7 @@ class Comparison:
     steps: int
     cost: float
     is_whole: bool
+    left: tuple[str, ...] = ()
     failure: str = ""
 
     @property
@@ -116,6 +118,7 @@ def compare(
         steps=sum(run.steps for run in runs),
         cost=sum(run.batches for run in runs) / watched.batches,
         is_whole=whole,
+        left=tuple(dict.fromkeys(id_ for run in runs for id_ in run.alarms)),
         failure=next((run.ended for run in runs if run.ended not in ("", STOPPED)), ""),
     )
 

@@ -162,7 +162,9 @@ def _advised(search: Search, finding: Finding, records: Sequence[CureRecord]) ->
     """Return a finding without advice that was followed in vain."""
     helped = {each.id for each in records if each.outcome in (CURED, HELPS)}
     tried = {each.id for each in records if each.outcome in (NO_BETTER, WORSE)} - helped
-    values, there = values_of(search.program, search.watched), search.watched.survey.callbacks
+    survey = search.watched.survey
+    values, there = values_of(search.program, search.watched), {**survey.callbacks}
+    there[survey.optimizer] = {}
     return replace(finding, advice=advice_for(finding, values, there, tried))
 
 

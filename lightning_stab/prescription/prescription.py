@@ -38,6 +38,7 @@ class CureRecord:
         seeds: with how many seeds it was tried.
         cost: of all its runs, in runs of the program as it is.
         reason: why it was not tried, or what ended its run before its time.
+        left: the ids of alarms that the doctor gives with it.
     """
 
     id: str
@@ -53,6 +54,7 @@ class CureRecord:
     seeds: int = 0
     cost: float = 0.0
     reason: str = ""
+    left: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; a number that is not finite is None, as json has none."""
@@ -154,10 +156,11 @@ class Prescription:
         best = self.best
         verb = "cures" if best.outcome == "cured" else "helps with"
         seeds = f"{best.seeds} seeds" if best.seeds > 1 else "1 seed"
+        left = f" What is found with it: {', '.join(best.left)}." if best.left else ""
         return (
             f"{ended}`{best.id}` {verb} {best.for_finding or found}: {self.metric} is"
             f" {_number(best.metric)} instead of {_number(best.metric_untreated)} (over {seeds};"
-            f" the noise is {_number(best.noise)})."
+            f" the noise is {_number(best.noise)}).{left}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,12 +196,13 @@ class Prescription:
         self.show(console)
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
-    def show(self, console: Any, command: str = "") -> None:
+    def show(self, console: Any, command: str = "", output: str = FILE_NAME) -> None:
         """Print the table, the sentence, the overlay and the command to run.
 
         Args:
             console: of rich.
             command: by which the cured program is trained.
+            output: the file that holds the overlay.
         """
         from rich.markup import escape
 
@@ -212,6 +216,8 @@ class Prescription:
                 )
         if self.cures:
             console.print(_table(self))
+            times = f"All trials took {self.cost:.1f} times as many batches as the run itself."
+            console.print(times, soft_wrap=True)
         console.print(escape(self.sentence), soft_wrap=True)
         if self.best is None:
             lines = [f"  {number}. {line}" for number, line in enumerate(self.remaining, start=1)]
@@ -220,7 +226,7 @@ class Prescription:
             return
         console.print(escape(self.best.what), soft_wrap=True)
         if self.overlay is not None:
-            console.print(f"\n# {FILE_NAME}\n" + escape(self.yaml().rstrip()), soft_wrap=True)
+            console.print(escape(f"\n# {output}\n") + escape(self.yaml().rstrip()), soft_wrap=True)
         for line in self.best.code if self.overlay is None else ():
             console.print(escape(line), soft_wrap=True)
         if command:
@@ -239,6 +245,7 @@ def record_of(comparison: Comparison) -> CureRecord:
         seeds=len(comparison.pairs),
         cost=comparison.cost,
         reason=comparison.failure,
+        left=comparison.left,
     )
 
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from lightning_stab.arguments import did_you_mean
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.prescription.candidate import Candidate
 from lightning_stab.prescription.engines import Engine
@@ -91,9 +92,12 @@ class Search:
                 " max_steps, limit_train_batches and the data."
             )
         if self.program.metric not in run.logged and run.ended == "":
+            from lightning_stab.reporting.curves import OWN_TAGS
+
+            name, logged = self.program.metric, [n for n in run.logged if not OWN_TAGS.match(n)]
             raise InvalidArgumentError(
-                f"`metric` must be a metric that the module logs, got {self.program.metric!r}. It"
-                f" logs: {', '.join(run.logged) or 'nothing'}."
+                f"`metric` must be a metric that the module logs, got {name!r}."
+                f"{did_you_mean(name, logged)} It logs: {', '.join(logged) or 'nothing'}."
             )
         self.untreated = [run]
         return run

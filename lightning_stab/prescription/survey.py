@@ -154,7 +154,7 @@ def _survey(trainer: Trainer, batch: Any) -> Survey:
     return Survey(
         real_targets=isinstance(pair[1], Tensor) and pair[1].is_floating_point(),
         learning_rate=first_rate(trainer) if group else math.nan,
-        momentum=momentum_of(trainer),
+        momentum=momentum_of(trainer.optimizers),
         weight_decay=float(group.get("weight_decay", math.nan)),
         optimizer=type(trainer.optimizers[0]).__name__ if group else "",
         has_schedule=bool(trainer.lr_scheduler_configs),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lightning_stab.reporting.series import Series
 
-_OWN = re.compile(
+OWN_TAGS = re.compile(
     r"^(grad_\w+|clip\w*|guard|diagnosis\w*|lr|update_ratio|activation_\w+|dead_fraction|stopping|"
     r"saturated_fraction|preactivation_grad|depth|weight_initialization|precision|"
     r"stability_report)(/|$)"
@@ -50,7 +50,7 @@ def learning_curves(series: Mapping[str, Series]) -> Learning:
         >>> found.training, found.validation
         ('train_loss', 'val/loss')
     """
-    own = [tag for tag in series if not _OWN.search(tag) and not _OTHER.search(tag.lower())]
+    own = [tag for tag in series if not OWN_TAGS.search(tag) and not _OTHER.search(tag.lower())]
     losses = [tag for tag in own if _LOSS.search(tag.lower())]
     validation = [tag for tag in losses if _VALIDATION.search(tag.lower())]
     training = sorted((t for t in losses if t not in validation), key=lambda t: _rank(t, series))

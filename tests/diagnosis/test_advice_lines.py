@@ -32,6 +32,12 @@ def test_a_number_that_nobody_has_measured_is_not_advised():
     assert _line(cure(("A", {"lr": math.nan})), VALUES, {}) != ""  # a number of the row's own
 
 
+def test_what_is_there_of_another_name_is_not_advised():
+    adam = Cure("x", "Use Adam.", code=("Adam()",), instead_of=("Adam", "AdamW"))
+    assert _line(adam, VALUES, {"SGD": {}}) == "Use Adam."
+    assert _line(adam, VALUES, {"AdamW": {}}) == ""
+
+
 def test_where_one_of_several_is_there_the_others_are_to_be_added():
     both = cure(("A", PARTS), ("B", {}))
     call = 'A(lr=0.00123457, mode="on", n=3, steps=400)'

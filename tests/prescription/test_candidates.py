@@ -228,10 +228,13 @@ def test_the_loss_that_fits(output, loss, fits):
 
 def test_what_the_doctor_advises_is_tried_first_other_numbers_later_and_longer_runs_last():
     plain = replace(READY, has_schedule=False, momentum=0.9, weight_decay=0.0, norm_gain=1.0)
-    low = [c.id for c in made(finding("learning-rate-too-low", "update_ratio"), survey=plain)]
+    slow = replace(plain, optimizer="SGD")
+    low = [c.id for c in made(finding("learning-rate-too-low", "update_ratio"), survey=slow)]
     rates = ["higher-learning-rate"] * 3
     assert low == ["higher-learning-rate", *rates, "smaller-batch", "longer-run",
                    "adaptive-optimizer"]  # fmt: skip
+    adam = [c.id for c in made(finding("learning-rate-too-low", "update_ratio"), survey=plain)]
+    assert adam == low[:-1]  # nobody who has Adam is told to use it
     high = [c.id for c in made(finding("learning-rate-too-high"), survey=plain)]
     assert high == ["lower-learning-rate", "clip", "warm-up", *["lower-learning-rate"] * 3]
     scheduled = [c.id for c in made(finding("learning-rate-too-high"), survey=READY)]
@@ -559,6 +562,13 @@ def prescription(*cures, findings=PLATEAU, best=None, interrupted=False):
 )
 def test_the_sentence(found, sentence):
     assert found.sentence.startswith(sentence)
+
+
+def test_the_sentence_of_what_only_helps_says_what_is_left():
+    helps = replace(RECORD, outcome="helps", left=("too-short", "plateau"))
+    text = prescription(helps, best=0).sentence
+    assert text.startswith("`clip` helps with plateau:")
+    assert text.endswith("What is found with it: too-short, plateau.")
 
 
 def test_the_sentence_counts_what_was_tried_and_says_what_helps():

@@ -206,6 +206,7 @@ def make_living():
         ({"make_module": SHARED}, "`make_module` must be a function that builds it afresh"),
         ({"make_module": lambda: 3}, "`make_module` must return a LightningModule, got int"),
         ({"metric": "val_acc"}, "`metric` must be a metric .* got 'val_acc'. It logs: val_loss"),
+        ({"metric": "vall_oss"}, r"got 'vall_oss'\. Did you mean 'val_loss'\? It logs: val_loss"),
         ({"trainer_kwargs": {}}, "`trainer_kwargs` must say how long the run is"),
         ({"max_cost": 2.0}, "`max_cost` must be >= 3"),
         ({"mode": "least"}, "`mode` must be one of 'min', 'max'"),

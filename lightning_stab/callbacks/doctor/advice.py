@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,9 @@ from lightning_stab.diagnosis.cures import CURES, advice_for, estimates
 NAMES = sorted({path.rpartition(".")[2] for cure in CURES for path, _ in cure.callbacks})
 
 
-def momentum_of(trainer: Any) -> float:
+def momentum_of(optimizers: Sequence[Any]) -> float:
     """Return the momentum of the first parameter group, for Adam and its like the first beta."""
-    group = trainer.optimizers[0].param_groups[0] if trainer.optimizers else {}
+    group = optimizers[0].param_groups[0] if optimizers else {}
     return float(group["betas"][0] if "betas" in group else group.get("momentum", math.nan))
 
 
@@ -26,7 +26,7 @@ def advise_beside(
     facts: Facts | None = None,
     gradient_norm: float = math.nan,
     steps: int = 0,
-    momentum: float = math.nan,
+    optimizers: Sequence[Any] = (),
 ) -> Finding:
     """Return a finding with advice that fits the run.
 
@@ -39,8 +39,9 @@ def advise_beside(
         facts: of the run.
         gradient_norm: the usual norm of its first gradients.
         steps: optimizer steps of the whole run.
-        momentum: of the first optimizer.
+        optimizers: of the run.
     """
     there = {name: vars(c.options) for c in callbacks if (name := inherits(c, *NAMES))}
-    values = estimates(facts or Facts(), gradient_norm, steps, momentum)
+    there |= {type(each).__name__: {} for each in optimizers}
+    values = estimates(facts or Facts(), gradient_norm, steps, momentum_of(optimizers))
     return replace(finding, advice=advice_for(finding, values, there))

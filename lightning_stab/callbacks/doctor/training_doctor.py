@@ -26,7 +26,7 @@ from lightning_stab.callbacks._trainer.places import log_folder
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases
 from lightning_stab.callbacks._trainer.strategies import refuse_partial_norms
 from lightning_stab.callbacks.doctor import report
-from lightning_stab.callbacks.doctor.advice import advise_beside, momentum_of
+from lightning_stab.callbacks.doctor.advice import advise_beside
 from lightning_stab.callbacks.doctor.state import DoctorState
 from lightning_stab.callbacks.doctor.validation_facts import BATCHES
 from lightning_stab.diagnosis import IDS, THRESHOLDS, Engine, Finding
@@ -296,8 +296,8 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
             norm, planned = self._state.steps.first_norm, trainer.estimated_stepping_batches
             steps = int(planned) if math.isfinite(planned) else 0
             there = callbacks_of(trainer)
-            momentum = momentum_of(trainer)
-            new = [advise_beside(there, f, facts, norm, steps, momentum) for f in new]
+            optimizers = trainer.optimizers
+            new = [advise_beside(there, f, facts, norm, steps, optimizers) for f in new]
             self._engine.findings[-len(new) :] = new
         changed = [*new, *self._engine.changed]
         if not changed:

@@ -111,7 +111,7 @@ def advice_for(
     Args:
         finding: what was found.
         values: estimates from the run.
-        there: options of the callbacks that are there, by class name.
+        there: options of the callbacks that are there, by class name; optimizers too.
         tried: ids of rows that were tried and did not help.
     """
     lines = advised(names_of(finding.id, finding.evidence), values, there)
@@ -129,6 +129,8 @@ def advised(
 
 def _line(cure: Cure, values: Mapping[str, Any], there: Mapping[str, Mapping[str, Any]]) -> str:
     """Return one line; nothing where all that it advises is there."""
+    if there.keys() & set(cure.instead_of):
+        return ""
     names = {path.rpartition(".")[2]: arguments for path, arguments in cure.callbacks}
     if not names.keys() & there.keys():
         return "" if _is_unknown(cure, values) else cure.what.format_map(_Shown(values))

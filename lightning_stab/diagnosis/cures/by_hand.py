@@ -172,6 +172,18 @@ LAST = (
         code=("return self.head(x)  # without relu or clamp",),
     ),
     Cure(
+        "bias-at-the-mean",
+        "Or start the output layer's bias at the targets' mean.",
+        answers=("target-scale",),
+        code=("self.head.bias.data.fill_(targets.mean())",),
+    ),
+    Cure(
+        "targets-in-range",
+        "Or scale the targets into the range of the activation.",
+        answers=("output-activation:unreachable_targets",),
+        code=("targets = (targets - low) / (high - low)  # for a sigmoid",),
+    ),
+    Cure(
         "recurrent-cell",
         "Use an LSTM or GRU, make sequences shorter, or let attention or pooling reach the early"
         " steps.",
@@ -189,9 +201,10 @@ LAST = (
     ),
     Cure(
         "adaptive-optimizer",
-        "Or use Adam, whose steps do not shrink with the gradient.",
+        "Use Adam, whose steps do not shrink with the gradient.",
         answers=("learning-rate-too-low:update_ratio", "learning-rate-too-low:reach"),
         code=("torch.optim.AdamW(self.parameters(), lr=1e-3)",),
+        instead_of=("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adafactor"),
         source="Kingma & Ba 2015",
     ),
     Cure(

@@ -26,6 +26,7 @@ class Cure:
         trainer: arguments of the Trainer, likewise.
         loader: arguments of the training loader, likewise.
         code: lines to change by hand; a row that is not automatic has nothing else.
+        instead_of: class names; where one of them is there already, nothing is advised.
         needs: what has to be there, by the names of `prescription.candidates`; all of them.
         source: where it comes from.
     """
@@ -38,6 +39,7 @@ class Cure:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     loader: Mapping[str, Any] = field(default_factory=dict)
     code: tuple[str, ...] = ()
+    instead_of: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     source: str = ""
 
