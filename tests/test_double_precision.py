@@ -1,7 +1,7 @@
 """Nothing asks a device for double precision but what knows whether it has it.
 
 Apple's MPS has none and raises, so the precision of what may be on a device comes from `wide_dtype`
-and `in_double` in `functional/norms.py`. `lightning_stab/prescription/` has its own tests.
+and `in_double` in `functional/norms.py`.
 """
 
 import ast
@@ -11,7 +11,7 @@ from helpers.cases import for_each
 
 PACKAGE = Path(__file__).parents[1] / "lightning_stab"
 HOME = PACKAGE / "functional" / "norms.py"
-FILES = [f for f in sorted(PACKAGE.rglob("*.py")) if f != HOME and "prescription" not in f.parts]
+FILES = [f for f in sorted(PACKAGE.rglob("*.py")) if f != HOME]
 WIDE = {"float64", "double", "complex128", "cdouble"}
 CASTS = {"to", "type", "new_tensor", "new_zeros", "new_ones", "new_full", "new_empty"}
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_stab.callbacks._hooks.compiled import compiled_parts
-from lightning_stab.callbacks._hooks.hooks import FunctionMode
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.errors import ConflictError
+from lightning_stab.functional.function_mode import FunctionMode
 
 STEPS = ("training_step", "validation_step", "test_step")
 LOSSES = (functional.cross_entropy, functional.binary_cross_entropy_with_logits)

@@ -16,6 +16,7 @@ from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.errors import ConflictError
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
+from lightning_stab.functional.norms import in_double
 from lightning_stab.functional.random_states import preserve_random_states
 
 MOST_ROWS = 10_000  # of the training data that are read, evenly spread
@@ -226,8 +227,9 @@ def mean_and_std(rows: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
     Where a value lies more than 10 deviations from the mean, the deviation is raised to a tenth of
     that distance. Entries that are not finite are left out.
     """
+    rows = in_double(rows)
     finite = torch.isfinite(rows)
-    known = torch.where(finite, rows, 0).double()
+    known = torch.where(finite, rows, 0)
     count = finite.sum(dims, keepdim=True).clamp_min(1)
     mean = known.sum(dims, keepdim=True) / count
     away = torch.where(finite, known - mean, 0)

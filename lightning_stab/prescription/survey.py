@@ -19,6 +19,7 @@ from lightning_stab.functional.layer_kinds import (
     TRANSPOSED_CONVOLUTIONS,
     WEIGHT_LAYERS,
 )
+from lightning_stab.functional.norms import in_double
 from lightning_stab.prescription.loaders import is_ordered, is_plain, takes_batch_size
 from lightning_stab.prescription.norms import BATCH_NORMS, extreme_gain, hidden_activations
 from lightning_stab.prescription.optimizer_settings import first_rate
@@ -176,7 +177,7 @@ def fingerprint(batch: Any) -> float:
     total = 0.0
     for tensor in tree_leaves(batch):
         if isinstance(tensor, Tensor) and tensor.numel():
-            flat = torch.nan_to_num(tensor.detach().reshape(-1).to("cpu", torch.float64))
+            flat = torch.nan_to_num(in_double(tensor.detach().reshape(-1).cpu()))
             total += float(flat @ torch.linspace(1, 2, len(flat), dtype=torch.float64))
     return total
 

@@ -1,16 +1,13 @@
-"""What is put on for a batch and taken off again: hooks on modules, and a mode over functions."""
+"""Hooks on modules and gradients, put on for a batch and taken off again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
-
-_overrides: Any = torch.overrides  # its functions on the stack of modes are private and untyped
 
 
 class ModuleHooks:
@@ -67,43 +64,6 @@ class _Hook:
 
     def __reduce__(self) -> Any:
         return _Hook, ()
-
-
-class FunctionMode(TorchFunctionMode):
-    """Sends every torch function that is called through ``call``; there are no hooks on functions.
-
-    One hook enters it and another one leaves it, while other modes may come and go. What the
-    function calls itself is not shown. The stack of modes belongs to a thread: leave it on the
-    thread that entered it; what other threads call is not seen.
-
-    Args:
-        call: ``call(function, args, kwargs)`` runs the function and returns its result.
-    """
-
-    def __init__(self, call: Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]) -> None:
-        super().__init__()
-        self.call = call
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        """Run one function."""
-        return self.call(func, args, kwargs or {})
-
-    def enter(self) -> None:
-        """Put this mode on top of the stack."""
-        _overrides._push_mode(self)
-
-    def leave(self) -> None:
-        """Take this mode off the stack, from under any that was entered after it."""
-        above = []
-        while _overrides._len_torch_function_stack():
-            top = _overrides._pop_mode()
-            if top is self:
-                break
-            above.append(top)
-        for mode in reversed(above):
-            _overrides._push_mode(mode)
 
 
 def is_transformed() -> bool:

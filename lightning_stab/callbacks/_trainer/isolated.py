@@ -30,6 +30,7 @@ from lightning_stab.callbacks._trainer.trainer_stub import (
     lightning_parts,
 )
 from lightning_stab.errors import ConflictError
+from lightning_stab.functional.function_mode import unwatched
 from lightning_stab.functional.gradcheck import ClassAttributes, deep_copy, double_copy
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -105,7 +106,7 @@ def silence(module: nn.Module) -> Iterator[None]:
 def run_apart(module: nn.Module | None = None) -> Iterator[None]:
     """Run compiled parts as they were written, and print nothing, while the body runs.
 
-    Prints of other threads are lost too.
+    Watchers of the batch that is on see none of it. Prints of other threads are lost too.
 
     Args:
         module: what stands on its classes, which a copy shares with it, is put back at the end.
@@ -113,6 +114,7 @@ def run_apart(module: nn.Module | None = None) -> Iterator[None]:
     with ExitStack() as stack:
         if module is not None:
             stack.enter_context(ClassAttributes(module))
+        stack.enter_context(unwatched())
         stack.enter_context(redirect_stdout(io.StringIO()))
         if "torch._dynamo" in sys.modules:  # else nothing is compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -13,10 +13,11 @@ from lightning_stab.callbacks._hooks.compiled import (
     hookable_modules,
     say_compiled,
 )
-from lightning_stab.callbacks._hooks.hooks import FunctionMode, ModuleHooks
+from lightning_stab.callbacks._hooks.hooks import ModuleHooks
 from lightning_stab.callbacks.activations.calls import ActivationTracer, ModuleRole
 from lightning_stab.callbacks.activations.recognition import CONTAINERS
 from lightning_stab.callbacks.activations.record import ActivationLayer, ActivationRecord
+from lightning_stab.functional.function_mode import FunctionMode
 
 
 class ActivationProbe:

@@ -11,7 +11,8 @@ from torch import nn
 from torch._C import _len_torch_function_stack
 from torch.overrides import TorchFunctionMode
 
-from lightning_stab.callbacks._hooks.hooks import FunctionMode, ModuleHooks
+from lightning_stab.callbacks._hooks.hooks import ModuleHooks
+from lightning_stab.functional.function_mode import FunctionMode, unwatched
 
 
 class Note:
@@ -148,4 +149,34 @@ def test_a_mode_belongs_to_its_thread():
     assert seen == []
     assert _len_torch_function_stack() == 1  # what another thread takes off is not on its stack
     mode.leave()
+    assert _len_torch_function_stack() == 0
+
+
+def test_what_runs_unwatched_is_shown_to_no_function_mode_and_to_all_others():
+    class Other(TorchFunctionMode):
+        calls = 0
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            Other.calls += 1
+            return func(*args, **(kwargs or {}))
+
+    seen = []
+
+    def call(function, args, kwargs):
+        seen.append(function)
+        return function(*args, **kwargs)
+
+    below, above = FunctionMode(call), FunctionMode(call)
+    below.enter()
+    with Other():
+        above.enter()
+        with unwatched():
+            torch.ones(2).sum()
+        assert Other.calls == 2
+        assert seen == []
+        assert _len_torch_function_stack() == 3
+        torch.ones(2)
+        assert len(seen) == 2  # by both
+        above.leave()
+    below.leave()
     assert _len_torch_function_stack() == 0

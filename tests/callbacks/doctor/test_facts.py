@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import lightning.pytorch as lightning
 import pytest
 import torch
+from helpers import contract
 from helpers.doctor_programs import Program, doctor, examined, learnable, loader, mlp
 from helpers.lightning_twins import SmallGAN, batches, built, fit
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
-from lightning_stab import StepGuard
+from lightning_stab import StepGuard, TrainingDoctor, WeightInitialization
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks._trainer.logging import is_due
 from lightning_stab.callbacks.doctor import pairs as pairs_of_rows
@@ -801,3 +803,34 @@ def test_the_skill_reached_is_that_of_the_metric_beside_simple_models():
     assert math.isnan(skill_reached({**known, "simple_skill": 0.3}))  # they have learnt little
     assert math.isnan(skill_reached({"validation_skill": 0.6}))
     assert math.isnan(skill_reached({**known, "validation_skill": math.nan}))
+
+
+class OwnIterator(DataLoader):
+    """Its first batch is seen when the run fetches it, and the weights are drawn then."""
+
+    def __iter__(self):
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_passes_of_a_late_initialisation_are_no_part_of_the_batch(is_first, monkeypatch):
+    known, facts = [], DoctorState.facts
+
+    def noted(self, *arguments):
+        known.append(facts(self, *arguments))
+        return known[-1]
+
+    monkeypatch.setattr(DoctorState, "facts", noted)
+    callbacks = [TrainingDoctor(print_findings=False), WeightInitialization(verbose=False)]
+    contract.fit(
+        callbacks if is_first else callbacks[::-1],
+        data=[OwnIterator(contract.samples(6), batch_size=None)],
+        max_epochs=1,
+        num_sanity_val_steps=0,
+    )
+    # by hand: the loss of equal chances for the three classes of the first batch
+    first = contract.samples(6)[0][1]
+    shares = torch.bincount(first, minlength=3) / len(first)
+    chance = -float((shares * shares.clamp_min(1e-9).log()).sum())
+    assert known[0].learnt == pytest.approx(1 - known[0].unexplained)
+    assert 0.3 < known[0].start_loss_ratio * chance < 3.0

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lightning_stab.callbacks._hooks.hooks import FunctionMode
 from lightning_stab.callbacks.doctor.loss_functions import (
     LEAST_CONSTANT,
     LossFunctions,
     Targets,
 )
+from lightning_stab.functional.function_mode import FunctionMode
 
 
 def seen(step, *rows, of_batch=None):
