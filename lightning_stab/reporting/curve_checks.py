@@ -130,7 +130,7 @@ def _diverged(loss: Series, tag: str) -> dict[str, Any] | None:
         step,
         f"`{tag}` rose from {_short(start)} at the start to {_short(last)} at the end.",
         (
-            "Lower the learning rate to a third, or let it warm up over the first steps.",
+            "Lower the learning rate, or let it warm up over the first steps.",
             "Add `GradientClipping()`; it bounds the step that a single batch can take.",
         ),
         first_loss=start,
