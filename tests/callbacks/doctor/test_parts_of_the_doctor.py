@@ -29,7 +29,8 @@ def test_where_the_targets_of_a_batch_are():
         ((x, "y"), None), (("x", y), None), ((x, torch.tensor(1.0)), None),
         ((torch.tensor(1.0), torch.tensor(1.0)), None), (x, None), ([], None),
         ({"a": x, "LABELS": y}, "LABELS"), ({"a": x, "target": y, "label": y}, None),
-        ({"a": x, "y": torch.tensor(1.0)}, None), ({"a": x, "y": [1]}, None), ({0: x, "ys": y}, "ys"),
+        ({"a": x, "y": torch.tensor(1.0)}, None), ({"a": x, "y": [1]}, None),
+        ({0: x, "ys": y}, "ys"),
     ):  # fmt: skip
         assert place_of_targets(batch) == place
 
@@ -513,8 +514,12 @@ def test_advice_is_given_with_the_planned_steps_and_the_first_norm(monkeypatch):
     doctor._engine = SimpleNamespace(
         update=lambda facts: [one, two], findings=[old, one, two], changed=[], withdrawn=[]
     )
-    monkeypatch.setattr(training_doctor, "advise_beside",
-                        lambda there, f, facts, norm, steps: asked.append((norm, steps)) or f.id)  # fmt: skip
+
+    def advise(there, found, facts, norm, steps):
+        asked.append((norm, steps))
+        return found.id
+
+    monkeypatch.setattr(training_doctor, "advise_beside", advise)
     monkeypatch.setattr(training_doctor, "callbacks_of", lambda trainer: [])
     for name in ("log_findings", "log_facts", "print_findings"):
         monkeypatch.setattr(

@@ -274,8 +274,8 @@ def test_eight_places_of_constants_are_named_and_that_there_are_more():
         (note,) = check_problem(Problem(module, names["program"])).notes
         return note
 
-    assert named(2) == "Taken for constants, as autograd does: detach at steps.py:3;" + (
-        " detach at steps.py:4."
+    assert named(2) == (
+        "Taken for constants, as autograd does: detach at steps.py:3; detach at steps.py:4."
     )
     assert named(8).count("detach at") == 8
     assert named(8).endswith("steps.py:10.")
