@@ -398,10 +398,9 @@ def test_the_verdict_in_words():
     assert (state, plain) == ("error", "The run ended in an exception")
     assert text == "No <code>y</code>. Nothing wrong was found before it."
     one = of("labels", step=7, since=7, layers=[])
-    assert verdict(one) == (
-        "warning", "Wrong or unlearnable labels, since step 7", "The gradient shrinks by "
-        "10<sup>9.3</sup>.", "Do this.",
-    )  # fmt: skip
+    message = "The gradient shrinks by 10<sup>9.3</sup>."
+    head = "Wrong or unlearnable labels, since step 7"
+    assert verdict(one) == ("warning", head, message, "Do this.")
     assert verdict(one, of("plateau"))[2].endswith(" 1 other cause below.")
     assert verdict(one, of("plateau"), of("metric"))[2].endswith(" 2 other causes below.")
     early = of("dead-units", step=0, since=0, advice=[])
