@@ -81,7 +81,10 @@ def test_each_quantity_has_its_own_past_and_its_own_rule():
         verdict = found.verdict(given)
         assert (verdict and verdict.quantity) == quantity
         if verdict:
-            assert (verdict.value, verdict.limit) == (given.quantities()[quantity], limits[quantity])
+            assert (verdict.value, verdict.limit) == (
+                given.quantities()[quantity],
+                limits[quantity],
+            )
     again = detector(window=8, min_window=4)
     again.load_state_dict(found.state_dict())
     assert again.limits() == limits
