@@ -12,6 +12,7 @@ from lightning_stab import TrainingDoctor
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks.doctor import report, training_doctor
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
+from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.module_facts import ModuleFacts
 from lightning_stab.callbacks.doctor.pairs import NeighbourRows, ShuffledPairs, place_of_targets
 from lightning_stab.callbacks.doctor.state import NO_BASELINE, DoctorState
@@ -321,6 +322,36 @@ def test_normalisation_of_the_smallest_batch_counts_and_is_forgotten():
     assert facts.facts()["norm_rows"] == 9.0  # of the layer's latest batch
     assert facts.facts()["norm_values"] == 45.0
     assert not part._forward_pre_hooks
+
+
+class Source(FactSource):
+    SAVED = ("names", "numbers", "new")
+    SAVED_FACTS = ("weight_decay", "loss_ratio")
+
+    def __init__(self):
+        super().__init__()
+        self._names, self._numbers, self._new = {"b", "a"}, [1.0], 7
+
+
+def test_what_a_source_saves_is_plain_its_own_and_of_facts_that_there_are():
+    source = Source()
+    source._known |= {"weight_decay": {"x": [1.0]}, "update_ratio": 2.0, "of_old": 3.0}
+    state = source.state_dict()
+    assert state == {
+        "names": ["a", "b"], "numbers": [1.0], "new": 7, "weight_decay": {"x": [1.0]},
+    }  # fmt: skip
+    source._known["weight_decay"]["x"].append(2.0)
+    source._numbers.append(2.0)
+    assert state["weight_decay"] == {"x": [1.0]}
+    again = Source()
+    again._names = set()
+    again._known["of_old"] = 3.0  # no fact any more
+    again.load_state_dict({k: v for k, v in state.items() if k != "new"})
+    assert (again._names, again._numbers, again._new) == ({"a", "b"}, [1.0], 7)
+    assert again.facts() == {"weight_decay": {"x": [1.0]}}
+    again._numbers.append(5.0)
+    assert state["numbers"] == [1.0]
+    assert again.pending() == []
 
 
 # --- the state of a fit ---------------------------------------------------------------------------
