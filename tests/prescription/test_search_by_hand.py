@@ -2,6 +2,8 @@
 
 import io
 import math
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -414,3 +416,22 @@ def test_the_sentence_counts_seeds_and_cures():
     healthy = sentence(findings=())
     assert healthy == "Nothing to cure: nothing wrong was found in 40 optimizer steps."
     assert sentence(RECORD, best=0, findings=()).startswith("`clip` cures plateau")
+
+
+def test_the_table_has_its_heads_and_a_row_for_each_cure():
+    untried = CureRecord("other", "plateau", "Wait.", None, (), "not tried", reason="No time.")
+    short = replace(RECORD, what="Clip it.", metric=1.23456)
+    text = io.StringIO()
+    found = Prescription((short, untried), (), 2.0, 40, "val_loss", "min", 2.0, False, 0)
+    found.show(Console(file=text, width=100))
+    title, heads, *rows = [line.strip(" \u2502\u2503") for line in text.getvalue().splitlines()
+                           if any(letter.isalnum() for letter in line)]  # fmt: skip
+    cells = [
+        [cell.strip() for cell in re.split("[\u2502\u2503]", row)] for row in (heads, *rows[:2])
+    ]
+    assert title == "val_loss (min), beside the program as it is"
+    assert cells == [
+        ["cure", "with", "without", "outcome", "cost"],
+        ["clip: Clip it.", "1.235", "2", "cured", "2.0"],
+        ["other: Wait. (No time.)", "", "", "not tried"],
+    ]
