@@ -447,6 +447,10 @@ def test_what_is_not_known_is_said_while_it_is_not():
         state.end_batch(trainer, ["x"], 4)
         assert state.unseen == unseen
         assert measured == ([(module, ["x"], 4)] if optimizers == 1 else [])
+        measured.clear()
+        state.begin_batch(trainer, module, ["x"], 0)
+        state.end_batch(trainer)  # of a batch that nobody names
+        assert measured == ([(module, None, 0)] if optimizers == 1 else [])
 
 
 def test_the_memory_of_a_fit_goes_on_and_its_first_step_is_over():
