@@ -1,10 +1,19 @@
 """What curves alone say: each fault found, and healthy shapes left alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from helpers.run_folders import falling
+from helpers.run_folders import FINDING, falling
 
-from lightning_stab.reporting.causes import causes_of, verdict_of
+from lightning_stab.reporting.causes import (
+    Causes,
+    causes_of,
+    is_alarm,
+    main_metric,
+    outcome,
+    verdict_of,
+)
 from lightning_stab.reporting.curve_checks import check_curves
 from lightning_stab.reporting.run import Run
 from lightning_stab.reporting.series import Series
@@ -271,3 +280,142 @@ def test_a_share_of_a_straight_line_is_its_last_fifth():
     assert found("too-short", train_loss=np.linspace(2.0, 1.0, 102))["evidence"]["late_share"][
         "value"
     ] == pytest.approx(0.2, abs=0.01)
+
+
+def test_without_a_training_loss_the_validation_loss_is_judged():
+    assert found("nothing-learnt", val_loss=[2.0] * 16)["message"].startswith("`val_loss` is 2")
+    assert found("too-short", val_loss=np.linspace(2.0, 1.0, 20))
+    assert ids(val_accuracy=[0.1] * 30) == {}
+    # with both, the validation loss says when to stop
+    both = {"train_loss": np.linspace(3.0, 1.0, 40), "val_loss": falling(40)}
+    assert not found("too-short", **both)
+    both = {"train_loss": falling(40), "val_loss": np.linspace(3.0, 1.0, 40)}
+    assert "`val_loss` was still falling" in found("too-short", **both)["message"]
+
+
+def test_a_loss_that_learnt_nothing_is_neither_overfitting_nor_too_short():
+    curves = {"train_loss": [2.0] * 40, "val_loss": [2.0, 1.0, *[3.0] * 20]}
+    assert ids(**curves) == {"nothing-learnt": "warning"}
+
+
+def test_the_first_loss_that_is_no_number_is_named():
+    nan = np.nan
+    at = found("non-finite", train_loss=[1.0, 1.0, nan], val_loss=[1.0, nan, nan])
+    assert (at["step"], at["severity"]) == (1, "error")
+    assert at["message"] == "`val_loss` is not finite from step 1 on."
+    assert found("non-finite", train_loss=[1.0], val_accuracy=[nan]) is None
+    at = found("non-finite", train_loss=[1.0] * 9, grad_norm__total=[1.0, 1.0, np.inf])
+    assert at["message"] == "The gradient's norm is not finite from step 2 on."
+    at = found("non-finite", train_loss=np.r_[np.ones(1234), nan])
+    assert at["message"].endswith("from step 1,234 on.")
+
+
+def test_a_plateau_needs_thirty_two_medians():
+    def standing(points):  # medians of three: two fewer than points
+        values = np.r_[np.linspace(2.0, 1.0, 10), np.full(points - 10, 1.0)]
+        return found("plateau", train_loss=values)
+
+    assert standing(33) is None
+    assert standing(34)["step"] == 8  # where the medians have come within a hundredth
+    # the first five have a median of 1.78: a hundredth of what it came down is 0.0078
+    near = np.r_[np.linspace(2.0, 1.0, 10), np.full(30, 1.0083), np.full(60, 1.0)]
+    assert found("plateau", train_loss=near)["step"] > 35
+    near = np.r_[np.linspace(2.0, 1.0, 10), np.full(30, 1.0073), np.full(60, 1.0)]
+    assert found("plateau", train_loss=near)["step"] < 15
+
+
+def test_findings_come_in_the_order_of_their_steps():
+    values = np.r_[np.linspace(9.0, 0.0, 100), np.zeros(300)]
+    values[50] += 9.0
+    order = [f["step"] for f in check_curves(run_of(train_loss=values))]
+    assert len(order) > 1
+    assert order == sorted(order)
+
+
+# --- causes and the verdict
+
+
+def of(id_, severity="warning", **more):
+    return {**FINDING, "id": id_, "severity": severity, "advice": ["Do this.", "Or that."], **more}
+
+
+def caused(*findings, diagnosed=True, about=None, **curves):
+    run = replace(run_of(**curves), findings=findings, diagnosed=diagnosed, about=about or {})
+    causes = causes_of(run)
+    return run, causes, [[f["id"] for f in part] for part in (
+        causes.alarms, causes.remarks, causes.consequences, causes.withdrawn)]  # fmt: skip
+
+
+SPIKED = {"train_loss": np.where(np.arange(200) == 150, 9.0, falling(200))}
+BLOWN = {"train_loss": np.r_[falling(20), np.geomspace(0.2, 1e6, 20)]}
+SHORT = {"train_loss": np.linspace(3.0, 1.0, 40)}
+
+
+def test_causes_are_put_together_from_the_doctor_and_the_curves():
+    gone = of("labels", state="withdrawn")
+    for findings, diagnosed, curves, expected in (
+        ((), False, SPIKED, [["loss-spikes"], [], [], []]),
+        ((), True, SPIKED, [[], [], [], []]),  # the doctor has looked, and says nothing
+        ((), True, BLOWN, [["diverged"], [], [], []]),  # which is certain
+        ((of("labels"),), True, BLOWN, [["labels"], [], ["diverged"], []]),  # which follows
+        ((of("labels"),), False, BLOWN, [["diverged", "labels"], [], [], []]),
+        ((of("diverged"),), True, BLOWN, [["diverged"], [], [], []]),
+        ((), False, SHORT, [[], ["too-short"], [], []]),
+        ((), True, SHORT, [[], ["too-short"], [], []]),
+        ((of("plateau", "info"), gone), True, {}, [[], ["plateau"], [], ["labels"]]),
+    ):
+        assert caused(*findings, diagnosed=diagnosed, **curves)[2] == expected
+
+
+def test_the_worst_and_then_the_earliest_cause_comes_first():
+    findings = (of("a", step=1), of("b", "error", step=9), of("c", step=5, since=0),
+                of("d", "error", step=3))  # fmt: skip
+    assert caused(*findings)[2][0] == ["d", "b", "c", "a"]
+
+
+def verdict(*findings, **more):
+    run, causes, _ = caused(*findings, **more)
+    found = verdict_of(run, causes)
+    assert is_alarm(run, causes) == (found.state in ("warning", "error"))
+    return found.state, found.plain, found.text, found.advice
+
+
+def test_the_verdict_in_words():
+    assert verdict() == ("unknown", "No judgement", "The run has logged no number.", "")
+    state, plain, text, _ = verdict(diagnosed=False, val_accuracy=[0.5, 0.6])
+    assert (state, plain) == ("unknown", "No judgement")
+    assert text.startswith("No loss is among the tags")
+    state, plain, text, advice = verdict(diagnosed=False, train_loss=falling())
+    assert (state, plain, advice) == ("ok", "Healthy by its curves", "")
+    assert text.endswith("No <code>TrainingDoctor</code> looked further.")
+    state, plain, text, advice = verdict(**SHORT)
+    assert (state, plain) == ("ok", "Healthy, and still improving at the end")
+    assert text == (
+        "<code>train_loss</code> fell from 3 to 1. <code>TrainingDoctor</code> found nothing wrong."
+    )
+    assert advice.startswith("Train longer")
+    state, plain, text, _ = verdict(about={"ended": "exception", "failure": "No `y`."})
+    assert (state, plain) == ("error", "The run ended in an exception")
+    assert text == "No <code>y</code>. Nothing wrong was found before it."
+    one = of("labels", step=7, since=7, layers=[])
+    message = "The gradient shrinks by 10<sup>9.3</sup>."
+    head = "Wrong or unlearnable labels, since step 7"
+    assert verdict(one) == ("warning", head, message, "Do this.")
+    assert verdict(one, of("plateau"))[2].endswith(" 1 other cause below.")
+    assert verdict(one, of("plateau"), of("metric"))[2].endswith(" 2 other causes below.")
+    early = of("dead-units", step=0, since=0, advice=[])
+    assert verdict(early)[1] == "Dead units in net.0, from the start"
+    assert verdict(early)[3] == ""
+
+
+def test_how_loss_and_metrics_came_along():
+    run = run_of(train_loss=[2.0, np.nan, 3.0], val_loss=[1.0, 0.5], val_acc=[0.1, 0.75, np.nan])
+    assert outcome(run) == (
+        "<code>train_loss</code> rose from 2 to 3. <code>val_loss</code> fell from 1 to 0.5."
+        " <code>val_acc</code> ended at 0.75."
+    )
+    assert outcome(run_of(train_loss=[2.0])) == ""
+    assert main_metric(run_of(train_acc=[0.1], val_f1=[0.2], val_x=[0.3])) == "val_f1"
+    assert main_metric(run_of(train_acc=[0.1], val_f1=[np.nan])) == "train_acc"
+    assert main_metric(run_of(val_x=[0.3])) == ""
+    assert not is_alarm(run, Causes((), (FINDING,), (), ()))

@@ -630,3 +630,12 @@ def test_what_is_worth_knowing_is_one_list():
     assert drawn.count("<li>") == 2
     assert "(step 1,200)" in drawn
     assert drawn.count("class=do") == 1
+
+
+@pytest.mark.parametrize(("layers_", "labels"), [(2, ["1", "1.2", "1.4", "1.6", "1.8", "2"]),
+                                                 (5, ["1", "2", "3", "4", "5"])])  # fmt: skip
+def test_the_last_layer_has_its_number_on_the_axis_of_depth(layers_, labels):
+    table = "| weight | signal before |\n|---|---|\n" + "| w | 0.1 |\n" * layers_
+    drawn = initialization(Run(None, {}, texts={"weight_initialization": [(0, table)]}))
+    axis = re.search(r'<div class="x">(.*?)<em>layer, from first to last</em>', drawn)[1]
+    assert re.findall(r">([\d.]+)</span>", axis) == labels

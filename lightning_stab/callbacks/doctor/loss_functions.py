@@ -156,6 +156,8 @@ class LossFunctions:
         """Note a loss, what it received, and what a constant prediction would lose."""
         if not (isinstance(call.input, Tensor) and isinstance(call.target, Tensor)):
             return
+        if not call.input.numel() or not call.target.numel():  # such as boxes, where there are none
+            return
         maker, _, source = self._made_by.get(storage_of(call.input), ("", None, None))
         call.made_by = maker.partition(" ")[0]
         with torch.no_grad():
@@ -252,7 +254,8 @@ class LossFunctions:
     def _signs(self, call: _Call) -> Pair | None:
         """Targets of -1 and 1, whose logistic loss is a cross-entropy."""
         target = (call.target.detach().float() + 1) / 2
-        self._note("constant_targets", self.targets.are_constant(target))
+        if target.dim():
+            self._note("constant_targets", self.targets.are_constant(target))
         return baselines.binary_cross_entropy(*self.targets.mean(target)) if call.is_plain else None
 
     def _with_logits(self, call: _Call) -> Pair | None:
@@ -284,6 +287,8 @@ class LossFunctions:
             return None
         if call.made_by in CHANCES and target.dim() > 1:
             exclusive = call.made_by == "softmax"
+            if exclusive and target.dim() > 2:  # over which of the dimensions is not known
+                return None
             return baselines.probabilities(
                 call.function, target, mean, call.options, exclusive=exclusive
             )

@@ -14,6 +14,7 @@ from torchmetrics.aggregation import MeanMetric
 
 from lightning_stab import WeightInitialization, check_gradients, initialize
 from lightning_stab.callbacks._trainer.isolated import (
+    _replacements,
     isolated_copy,
     run_training_step,
     silence,
@@ -339,3 +340,21 @@ def test_a_copy_computes_in_the_precision_of_the_fit_and_in_full_without_one(tmp
     fit(tmp_path, Module(), during, precision="bf16-mixed")
     assert during.result == ("32-true" if double else "bf16-mixed")
     assert precision(Module()) == "32-true"
+
+
+def test_a_trainer_is_not_copied_and_its_loggers_and_their_writers_are_silent_ones():
+    stub = SimpleNamespace(logger=SimpleNamespace(experiment=object()))
+    writer, callback, strategy = object(), object(), object()
+    begun, idle, none = (SimpleNamespace(**own) for own in ({"_experiment": writer},
+                                                            {"_experiment": None}, {}))  # fmt: skip
+    trainer = SimpleNamespace(callbacks=[callback], datamodule=None, strategy=strategy,
+                              loggers=[begun, idle, none])  # fmt: skip
+    assert _replacements(nn.Linear(1, 1), trainer, stub) == {
+        id(callback): callback, id(strategy): strategy, id(trainer): stub,
+        id(begun): stub.logger, id(idle): stub.logger, id(none): stub.logger,
+        id(writer): stub.logger.experiment,
+    }  # fmt: skip
+    data = TensorDataset(torch.zeros(1))
+    module = nn.Linear(1, 1)
+    module.data = data
+    assert _replacements(module, None, stub) == {id(data): data}

@@ -10,6 +10,15 @@ from torch import nn
 from lightning_stab.callbacks._trainer import device_values, losses, media
 from lightning_stab.callbacks._trainer import logging as log
 from lightning_stab.callbacks._trainer.batches import first_samples
+from lightning_stab.callbacks._trainer.fit_state import (
+    FitStart,
+    begin_fit,
+    fit_start,
+    forgets_earlier_run,
+    is_restored_midway,
+    is_validating_fit,
+    note_restore,
+)
 from lightning_stab.callbacks._trainer.loop_trainer import LoopTrainer
 from lightning_stab.callbacks._trainer.step import (
     OptimizerStep,
@@ -27,6 +36,7 @@ from lightning_stab.callbacks._trainer.trainer_stub import (
 
 class Trainer(SimpleNamespace):
     __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
 
 def looping(ready, accumulate=1, batches=math.inf, *, is_last=False, handles=False):
@@ -377,3 +387,77 @@ def test_a_lightning_module_is_known_by_what_it_can_do():
 
     whole = Whole()
     assert lightning_parts(nn.Sequential(Part(), whole, nn.Linear(1, 1))) == [whole]
+
+
+def beginning(module, *, ckpt_path=None, steps=0, epoch=0, late=False):
+    strategy = SimpleNamespace(optimizers=[], restore_checkpoint_after_setup=late)
+    return Trainer(strategy=strategy, lightning_module=module, ckpt_path=ckpt_path,
+                   global_step=steps, current_epoch=epoch)  # fmt: skip
+
+
+def test_how_a_fit_began_is_told_by_when_a_checkpoint_was_loaded():
+    module = nn.Linear(1, 1)
+    fresh, continued, resumed = FitStart.FRESH, FitStart.CONTINUED, FitStart.RESUMED
+    trainer = beginning(module)
+    assert fit_start(trainer) is fresh  # which has never called `setup`
+    assert fit_start(beginning(module, ckpt_path="x")) is resumed
+    assert not is_restored_midway(trainer)
+    note_restore(trainer, {})
+    begin_fit(trainer, "fit")
+    assert fit_start(trainer) is fresh
+    for steps, epoch, start in ((1, 0, continued), (0, 1, continued), (0, 0, fresh)):
+        trainer.global_step, trainer.current_epoch = steps, epoch
+        assert fit_start(trainer) is start
+    note_restore(trainer, {"global_step": 3})  # with the optimizers of before: by the Trainer
+    assert fit_start(trainer) is resumed
+    assert not is_restored_midway(trainer)
+    begin_fit(trainer, "fit")
+    trainer.strategy.optimizers = [1]
+    note_restore(trainer, {"global_step": 3})  # later, by somebody else
+    assert is_restored_midway(trainer)
+    trainer.ckpt_path = "tried.ckpt"
+    assert fit_start(trainer) is fresh
+    for checkpoint, start in (({"global_step": 1}, resumed), ({"global_step": 0}, fresh),
+                              ({}, fresh)):  # fmt: skip
+        sharded = beginning(module, late=True)
+        begin_fit(sharded, "fit")
+        sharded.strategy.optimizers = [1]
+        note_restore(sharded, checkpoint)
+        assert fit_start(sharded) is start
+
+
+def test_a_fit_of_another_module_or_after_something_else_begins_as_new():
+    one, two = nn.Linear(1, 1), nn.Linear(1, 1)
+    trainer = beginning(one, steps=5)
+    begin_fit(trainer, "fit")
+    assert fit_start(trainer) is FitStart.CONTINUED
+    trainer.lightning_module, trainer.strategy.optimizers = two, []
+    for _ in range(2):  # each callback notes it
+        begin_fit(trainer, "fit")
+    assert fit_start(trainer) is FitStart.FRESH
+    trainer.strategy.optimizers = []
+    begin_fit(trainer, "fit")  # the same one again
+    assert fit_start(trainer) is FitStart.CONTINUED
+    note_restore(trainer, {})
+    begin_fit(trainer, "validate")
+    assert fit_start(trainer) is FitStart.CONTINUED  # what was loaded was of the fit before
+    assert not is_restored_midway(trainer)
+    other = beginning(one)
+    begin_fit(other, "test")
+    assert fit_start(other) is FitStart.FRESH
+
+
+def test_who_forgets_an_earlier_run():
+    for steps, ckpt_path, loaded, forgets in (
+        (0, None, False, True), (0, None, True, True), (5, None, False, False),
+        (5, None, True, False), (5, "x", False, True), (5, "x", True, False),
+    ):  # fmt: skip
+        trainer = beginning(nn.Linear(1, 1), ckpt_path=ckpt_path, steps=steps)
+        assert forgets_earlier_run(trainer, loaded=loaded) == forgets
+
+
+def test_which_validations_are_of_a_fit():
+    for fn, checking, known in (("fit", False, True), ("fit", True, False),
+                                ("validate", False, False)):  # fmt: skip
+        trainer = SimpleNamespace(state=SimpleNamespace(fn=fn), sanity_checking=checking)
+        assert is_validating_fit(trainer) == known

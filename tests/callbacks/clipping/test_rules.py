@@ -1,12 +1,21 @@
 """What a rule does to gradients and says of it, on a device as on the host."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from lightning_stab.callbacks.clipping.rules import ClipInput, ClipResult, ClipSummary, clip_norm
+from lightning_stab.callbacks.clipping.rules import (
+    ClipInput,
+    ClipResult,
+    ClipSummary,
+    clip_by_history,
+    clip_norm,
+    clip_units,
+    clip_values,
+)
 
 
 class Elsewhere(torch.Tensor):
@@ -66,3 +75,48 @@ def test_a_summary_is_of_its_interval_alone(per_step, fraction):
             "clip/coefficient_x": 0.25, "clip/fraction_x": fraction,
         }  # fmt: skip
         assert summary.num_steps == 0
+
+
+def test_the_fraction_of_units_that_were_bounded():
+    """Each row is a unit: a gradient of at most a tenth of the weights' norm passes."""
+    for rows, fraction in (([1.0], 1.0), ([0.1], 0.0), ([1.0, 0.1], 0.5), ([], 0.0)):
+        p = nn.Parameter(torch.full((len(rows), 4), 0.5))  # of norm 1
+        p.grad = torch.tensor(rows).reshape(-1, 1).expand(-1, 4).clone() / 2
+        result = clip_units(ClipInput([p], None, 0.11, False), {})
+        assert float(result.fraction) == fraction
+        assert math.isnan(result.coefficient)
+        assert p.grad.norm(dim=1).tolist() == pytest.approx([min(r, 0.11) for r in rows])
+    p = nn.Parameter(torch.tensor([[3.0, 0.0], [4.0, 0.0]]))  # of norm 5 where units are columns
+    p.grad = torch.tensor([[0.3, 0.0], [0.4, 0.0]])
+    assert float(clip_units(ClipInput([p], None, 0.11, False), {id(p): 1}).fraction) == 0.0
+    assert float(clip_units(ClipInput([p], None, 0.09, False), {id(p): 1}).fraction) == 0.5
+
+
+def test_the_history_learns_what_was_and_bounds_what_is():
+    learnt = []
+    history = SimpleNamespace(limit=lambda norm: 2.5, learn=lambda *norms: learnt.append(norms))
+    for learns, norms in ((True, [(5.0, 2.5)]), (False, [])):
+        p = parameter(3.0, 4.0)
+        result = clip_by_history(
+            ClipInput([p], torch.tensor(5.0), 9.9, False), history, learns=learns
+        )
+        assert p.grad.tolist() == pytest.approx([1.5, 2.0], rel=1e-5)
+        assert (result.fraction, learnt) == (1.0, norms)
+        learnt.clear()
+    history.limit = lambda norm: 5.0
+    p = parameter(3.0, 4.0)
+    result = clip_by_history(ClipInput([p], torch.tensor(5.0), 9.9, False), history, learns=True)
+    assert (result, learnt) == (ClipResult(0.0, 1.0), [(5.0, 5.0)])  # within its bound
+    for total in (math.nan, math.inf):
+        p = parameter(total, 4.0)
+        given = ClipInput([p], torch.tensor(total), 9.9, False)
+        assert clip_by_history(given, history, learns=True) == ClipResult(0.0, 1.0)
+    assert len(learnt) == 1
+
+
+def test_entries_are_counted_only_where_that_is_asked_for():
+    p = parameter(3.0, -4.0, 0.5, 1.0)
+    result = clip_values(ClipInput([p], None, 1.0, True))
+    assert float(result.fraction) == 0.5
+    assert p.grad.tolist() == [1.0, -1.0, 0.5, 1.0]
+    assert math.isnan(clip_values(ClipInput([p], None, 1.0, False)).fraction)

@@ -330,3 +330,184 @@ def test_rows_are_compared_from_thirty_two_on(rows, known):
     x = torch.randn(rows, 2)
     assert bool(moments(x, torch.randn(40, 2))) == known
     assert bool(moments(torch.randn(40, 2), x)) == known
+
+
+@pytest.mark.parametrize(
+    ("count", "half"), [(8, 4), (12, 6), (40, 20), (60, 25), (120, 30), (400, 100), (800, 100)]
+)
+def test_the_halves_of_a_trend(count, half):
+    """Half of few losses, 25 of more, a quarter of many, a hundred at most."""
+    facts = of([2.0] * (count - half) + [1.0] * half).facts()
+    assert facts["recent_fall"] == 0.5
+    noise_ = 1.0 / (2 * half - 1) * math.sqrt(math.pi) / 2  # one step of 1 among all
+    expected = 1.0 / (1.25 * max(noise_ * math.sqrt(2 / half), 5e-4 * 2))
+    assert facts["falling"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_least_error_of_a_trend_is_a_part_of_what_a_constant_loses():
+    batches = BatchFacts()
+    batches.load_state_dict({"known": {}, "baselines": [[80.0, 80.0]], "variety": []})
+    found = LossHistory(batches)
+    for loss in [1.0] * 25 + [0.9] * 25:  # a single step of 0.1 in 49
+        found.add(torch.tensor(loss, dtype=torch.float64))
+    to_host(found.pending())
+    facts = found.facts()
+    assert facts["recent_fall"] == pytest.approx(0.1 / 80)
+    assert facts["falling"] == pytest.approx(0.1 / (1.25 * 5e-4 * 80), rel=1e-6)
+    nothing = of([0.0] * 50).facts()
+    assert math.isnan(nothing["recent_fall"])
+    assert nothing["falling"] == 0.0
+
+
+def test_the_present_is_the_middle_of_an_epoch_of_ten_losses_and_two_hundred():
+    def recent(epoch_steps, rows=32):
+        found = LossHistory(BatchFacts())
+        found.rows, found.epoch_steps = rows, epoch_steps
+        for loss in range(300):
+            found.add(torch.tensor(float(loss)))
+        to_host(found.pending())
+        return found.level
+
+    assert recent(5) == 294.5  # of ten
+    assert recent(20) == 289.5
+    assert recent(1000) == 199.5  # of two hundred
+    assert recent(5, rows=8) == 294.5
+    # of single rows the middle of five means, of 64 losses: twelve each, from the front
+    assert recent(5, rows=1) == 236 + 24 + 5.5
+    assert math.isnan(of([]).level)
+
+
+def test_losses_beyond_two_thousand_are_forgotten():
+    found = of([])
+    for loss in range(2100):
+        found.add(torch.tensor(float(loss)))
+    to_host(found.pending())
+    assert len(found._recent) == 2048
+    assert found._recent[0] == 52.0
+
+
+def test_the_height_of_a_spike_over_a_usual_loss_of_nothing_is_in_swings():
+    facts = of([5.0] * 5 + [0.0] * 60 + [6.0]).facts()
+    assert facts["spikes"] == 1  # by 12 times a tenth of the first loss
+    assert facts["spike_height"] == 12.0
+    assert of([-1.0] * 20 + [9.5]).facts()["spike_height"] == 10.5  # over the loss's size
+
+
+def test_a_relapse_in_standard_errors_by_hand():
+    facts = of([4.0] * 20 + [1.0] * 20 + [2.0, 2.2] * 5).facts()
+    # the last ten against the best level, with the noise of the last twenty
+    spread = (1.0 + 9 * 0.2) / 19 * math.sqrt(math.pi) / 2
+    error = spread * math.sqrt(1 / 10 + 1 / 20)
+    assert facts["relapse"] == pytest.approx((2.1 - 1.0) / 3.0)
+    assert facts["relapse_noise"] == pytest.approx(1.1 / (1.25 * error), rel=1e-6)
+
+
+def test_a_rise_is_seen_from_the_fifth_loss_on_and_as_a_level():
+    assert math.isinf(of([1.0] * 4).facts()["highest_rise"])
+    assert of([1.0] * 5).facts()["highest_rise"] == 1.0
+    assert of([1.0] * 20 + [9.0, 9.0] + [1.0] * 20).facts()["highest_rise"] == 1.0
+    assert of([1.0] * 20 + [9.0, 9.0, 9.0] + [1.0] * 20).facts()["highest_rise"] == 9.0
+
+
+def test_the_baseline_of_an_unknown_loss_is_its_start_at_most():
+    batches = BatchFacts()
+    found = LossHistory(batches)
+    assert math.isnan(found.baseline)
+    assert math.isnan(found.unexplained)
+    batches.pairs._update([6.0])
+    assert found.baseline == 6.0
+    for loss in [4.0] * 5 + [2.0] * 20:
+        found.add(torch.tensor(loss))
+    found.epoch_steps = 10
+    to_host(found.pending())
+    assert found.baseline == 4.0
+    assert found.unexplained == 0.5
+    batches._add_baseline([8.0, 16.0, 1.0])  # the loss functions know it
+    assert found.baseline == 8.0
+    assert found.unexplained == 0.25
+    assert found.facts()["start_loss_ratio"] == 0.25
+    batches._add_baseline([-8.0, -16.0, 1.0])
+    assert found.baseline == 0.0
+    assert math.isnan(found.unexplained)
+    assert math.isnan(found.facts()["start_loss_ratio"])
+
+
+def test_which_rows_tell_of_a_shift():
+    def kept(*batches):
+        found = RowMoments()
+        for batch in batches:
+            found.add("training", batch)
+        to_host(found.pending())
+        return found._moments.get("training", [0, []])
+
+    whole = torch.ones(3, 2, dtype=torch.long)
+    for batch in (whole, "text", torch.ones(3), torch.ones(0, 2), torch.ones(3, 2).to_sparse()):
+        assert kept(batch) == [0, []]
+    assert kept(torch.ones(3, 2) * math.nan) == [0, []]
+    x = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
+    assert kept((x,)) == [2, [2.0, 20.0, 5.0, 500.0]]  # means, then means of squares
+    # six rows of another batch have three times the weight of two
+    assert kept(x, torch.tensor([[6.0, 0.0]] * 6)) == [8, [5.0, 5.0, 28.25, 125.0]]
+    images = torch.arange(12.0).reshape(1, 3, 2, 2)  # features are channels
+    assert kept(images)[1][:3] == [1.5, 5.5, 9.5]
+    sequence = torch.arange(6.0).reshape(1, 3, 2)  # or the last dimension
+    assert kept(sequence)[1][:2] == [2.0, 3.0]
+    assert [len(kept(torch.ones(1, n))[1]) for n in (64, 65, 128, 129)] == [128, 66, 128, 86]
+    assert kept(x, torch.ones(1, 3)) == [3, [1.0] * 6]  # of another width: the later one
+
+
+def test_rows_are_looked_at_until_two_thousand():
+    found = RowMoments()
+    for count in (1999, 1, 7):
+        found.add("training", torch.ones(count, 2))
+        to_host(found.pending())
+    assert found._moments["training"][0] == 2000
+    again = RowMoments()
+    again.load_state_dict(found.state_dict())
+    again.add("training", torch.ones(7, 2))
+    assert again.pending() == []
+    again.add("validation", torch.ones(7, 2))
+    assert len(again.pending()) == 1
+
+
+def test_features_that_hardly_vary_tell_of_no_shift():
+    wide, other = torch.tensor([[-1000.0], [1000.0]]).repeat(40, 1), torch.zeros(80, 1)
+    for spread, shift in ((0.5, 0.0), (2.0, 9.0)):  # of a thousandth of the widest: 1
+        narrow = torch.tensor([[-spread], [spread]]).repeat(40, 1)
+        train = torch.cat([wide, narrow], 1)
+        found = moments(train, torch.cat([wide, narrow + 9 * spread], 1))["validation_shift"]
+        assert found == pytest.approx(shift / math.sqrt(2), abs=1e-3)
+    assert moments(other, other + 1) == {}
+    # what varies no more is as narrow as a thousandth of the widest
+    one = torch.tensor([[-1.0], [1.0]]).repeat(40, 1)
+    assert moments(one, other)["validation_shift"] == pytest.approx(math.log(1000), rel=1e-4)
+
+
+def test_the_level_of_the_first_validation_is_kept_over_a_restart():
+    training = of([2.0] * 20)
+    found = ValidationHistory(training)
+    assert "level" not in found.state_dict()
+    found.add({"val_loss": 1.0})
+    again = ValidationHistory(of([50.0] * 20))
+    again.load_state_dict(found.state_dict())
+    again.add({"val_loss": 0.5})
+    assert again._level == 2.0
+    assert again.state_dict()["level"] == 2.0
+    earlier = {k: v for k, v in found.state_dict().items() if k != "level"}
+    again.load_state_dict(earlier)
+    assert math.isnan(again._level)
+
+
+def test_of_a_loss_and_an_error_the_error_is_the_metric_unless_there_is_another():
+    found = validated({"val_mse_loss": 2.0, "val_mae": 3.0}, {"val_loss": 1.0, "val_mae": 2.0})
+    assert (found._loss, found._metric) == ([2.0, 1.0], [-3.0, -2.0])
+    found = validated({"val_mae": 3.0, "val_error_acc": 0.1, "val_acc": 0.5, "val_f1": 0.9})
+    assert (found._loss, found._metric) == ([], [0.5])
+    assert found.count == 1
+
+
+def test_the_fall_of_a_metric_of_nothing_is_unknown():
+    facts = validated({"val_acc": 0.0}, {"val_acc": 0.0}).facts()
+    assert math.isnan(facts["validation_fall"])
+    facts = validated({"val_mae": 0.0}, {"val_mae": 1.0}).facts()
+    assert math.isnan(facts["validation_fall"])

@@ -236,3 +236,213 @@ def test_an_absolute_error_of_probabilities_is_judged_against_constant_probabili
     most = float(y.bincount().max()) / len(y)
     assert best == pytest.approx(2 * (1 - most) / 4)
     assert blind == pytest.approx(2 * (1 - 1 / 4) / 4)
+
+
+def flags(step, *tensors):
+    """Return the names of the facts that are 1."""
+    return {name for name, value in seen(step, *tensors)[0].items() if value == 1.0}
+
+
+def test_over_which_dimension_a_softmax_goes():
+    z, y = rows()
+    entropy, square = functional.cross_entropy, functional.mse_loss
+    along = [
+        lambda z, y: entropy(functional.softmax(z, 0), y),
+        lambda z, y: entropy(torch.softmax(z, dim=-2), y),
+        lambda z, y: functional.nll_loss(functional.log_softmax(z, 0), y),
+        lambda z, y: functional.nll_loss(functional.log_softmax(input=z, dim=0), y),
+    ]
+    for step in along:
+        assert "softmax_of_batch" in flags(step, z, y)
+        assert "softmax_of_one" not in flags(step, z, y)
+    of_one = [
+        lambda z, y: square(functional.softmax(z[:, :1], 1), z[:, 1:2].detach()),
+        lambda z, y: square(z[:, None, :1].softmax(dim=2), z[:, None, 1:2].detach()),
+        lambda z, y: square(z[:, None].softmax(1), z[:, None].detach()),
+    ]
+    for step in of_one:
+        assert "softmax_of_one" in flags(step, z, y)
+        assert "softmax_of_batch" not in flags(step, z, y)
+    sound = [
+        lambda z, y: square(z.softmax(1), z.detach()),
+        lambda z, y: square(z[None].softmax(1), z[None].detach()),  # of a sequence
+        lambda z, y: square(z.reshape(2, 32, 4).softmax(0), z.detach().reshape(2, 32, 4)),
+        lambda z, y: square(z[:1, 0].softmax(0), z[1:2, 0].detach()),  # a single number
+    ]
+    for step in sound:
+        assert not flags(step, z, y) & {"softmax_of_one", "softmax_of_batch"}
+
+
+def test_logits_that_are_probabilities_already_went_through_a_softmax():
+    def doubled(*chances, dtype=torch.float32):
+        z = torch.tensor(chances, dtype=dtype).requires_grad_()
+        y = torch.zeros(len(z), dtype=torch.long)
+        return seen(functional.cross_entropy, z, y)[0]["doubled_softmax"]
+
+    assert doubled([0.25, 0.75], [0.0, 1.0]) == 1.0
+    assert doubled([0.25, 0.7509]) == 1.0  # within a thousandth
+    assert doubled([0.25, 0.7515]) == 0.0
+    assert doubled([0.25, 0.75], [0.6, 0.6]) == 0.0  # each row
+    assert doubled([-0.25, 1.25]) == 0.0
+    assert doubled([0.25, 0.75390625], dtype=torch.bfloat16) == 1.0  # a rounding of its own
+    assert doubled([0.25, 0.765625], dtype=torch.bfloat16) == 0.0
+
+
+def test_which_shapes_give_every_pair():
+    z = torch.zeros(6, 1, requires_grad=True)
+    for shape, other, pairs in (
+        ((6, 1), (6,), True), ((6,), (6, 1), True), ((2, 1), (2,), True), ((1, 1), (1,), False),
+        ((6, 1), (6, 1), False), ((6, 2), (2,), False), ((6, 1), (5,), False), ((6,), (6,), False),
+        ((6, 1, 1), (6,), False),
+    ):  # fmt: skip
+        a, b = z.new_zeros(shape).requires_grad_(), z.new_zeros(other)
+        for step in (lambda a, b: (a - b).sum(), lambda a, b: torch.sub(b, a).sum()):
+            assert ("broadcast" in flags(step, a, b)) == pairs, (shape, other)
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_a_squared_error_of_every_pair_has_no_baseline():
+    z, y = rows(1)
+    facts, (best, blind), _ = seen(functional.mse_loss, z, y.float())
+    assert facts["broadcast"] == 1.0
+    assert best != best
+    assert blind != blind
+    facts, (best, _), _ = seen(functional.mse_loss, z, y.float()[:, None])
+    assert facts["broadcast"] == 0.0
+    assert best == best
+
+
+def test_the_commonest_class_leaves_three_others_or_chance_decides():
+    for count, rare, known in ((16, 2, False), (24, 3, True)):  # eighths, without rounding
+        facts = seen(functional.cross_entropy, torch.zeros(count, 2, requires_grad=True),
+                     torch.tensor([0] * (count - rare) + [1] * rare))[0]  # fmt: skip
+        assert (facts["batch_variety"] == facts["batch_variety"]) == known
+    chance = functional.binary_cross_entropy_with_logits
+    for count, known in ((7, False), (8, False), (11, False), (13, True)):  # a variance of 1/4
+        labels = torch.arange(count) % 2.0
+        facts = seen(chance, torch.zeros(count, requires_grad=True), labels)[0]
+        assert (facts.get("batch_variety", 0.0) > 0) == known
+
+
+def test_the_variety_of_several_losses_is_unknown():
+    z, y = rows()
+
+    def two(z, y):
+        return functional.cross_entropy(z, y) + functional.mse_loss(z[:, 0], y.float())
+
+    assert "batch_variety" in seen(functional.cross_entropy, z, y)[0]
+    assert "batch_variety" not in seen(two, z, y)[0]
+
+
+def test_what_lies_a_thousandth_outside_can_be_reached():
+    def unreachable(activation, *targets):
+        z = torch.zeros(len(targets), 1, requires_grad=True)
+        y = torch.tensor(targets)[:, None]
+        return seen(lambda z, y: functional.mse_loss(activation(z), y), z, y)[0][
+            "unreachable_targets"
+        ]
+
+    assert unreachable(torch.tanh, 1.0009, -1.0009) == 0.0
+    assert unreachable(torch.tanh, 1.0012, 0.0) == 0.5
+    assert unreachable(torch.tanh, 0.0, -1.0012) == 0.5
+    assert unreachable(torch.sigmoid, -0.5, 0.5) == 0.5
+    assert unreachable(functional.relu, -0.5, 500.0) == 0.0  # a thousandth of the largest
+    assert unreachable(functional.relu, -0.5, 499.0) == 0.5
+
+
+def test_an_error_of_probabilities_is_one_of_several_columns_of_0_and_1():
+    def error(activation, y):
+        z = torch.zeros_like(y).requires_grad_()
+        return seen(lambda z, y: functional.mse_loss(activation(z), y), z, y)[0][
+            "error_of_probabilities"
+        ]
+
+    binary = torch.tensor([[0.0], [1.0], [1.0]])
+    assert error(torch.sigmoid, binary) == 1.0
+    assert error(torch.sigmoid, binary[:, 0]) == 0.0
+    assert error(torch.sigmoid, binary / 2) == 0.0
+    assert error(torch.tanh, binary) == 0.0
+
+
+def test_large_targets_stay_out_of_a_checkpoint_and_small_ones_go_on():
+    targets = Targets()
+    for width in (1000, 1001):
+        targets.mean(torch.ones(4, width))
+        targets.are_constant(torch.ones(8, width))
+    state = targets.state_dict()
+    assert [len(mean) for mean, _ in state["means"]] == [1000]
+    assert [len(first[0]) for first, _, _ in state["firsts"]] == [1000]
+    again = Targets()
+    again.load_state_dict(state)
+    assert again.mean(torch.full((4, 1000), 3.0))[0].tolist() == [2.0] * 1000
+    assert again.are_constant(torch.ones(8, 1000)) == 1.0
+    assert again.are_constant(torch.ones(8, 1001)).isnan()  # eight rows are few
+    again.load_state_dict(again.state_dict())
+    assert again.are_constant(torch.full((1, 1000), 2.0)) == 0.0
+
+
+def test_the_variance_is_that_of_the_last_fifty_batches():
+    targets = Targets()
+    targets.variance(torch.tensor([100.0]))
+    for _ in range(49):
+        found = targets.variance(torch.tensor([1.0]))
+    assert float(found) == pytest.approx(49 / 50 * (99 / 50) ** 2 + (99 * 49 / 50) ** 2 / 50)
+    again = Targets()
+    again.load_state_dict(targets.state_dict())
+    for each in (targets, again):
+        assert float(each.variance(torch.tensor([1.0]))) == 0.0
+
+
+def test_divergence_margin_and_signs_note_targets_that_are_all_one():
+    z, y = rows()
+    divergence, signs = functional.kl_div, functional.soft_margin_loss
+    steps = [
+        lambda z, y: divergence(z.log_softmax(1), one_hot(y), reduction="batchmean"),
+        lambda z, y: functional.multi_margin_loss(z, y),
+        lambda z, y: signs(z, 2 * one_hot(y) - 1),
+        lambda z, y: functional.binary_cross_entropy_with_logits(z, one_hot(y)),
+    ]
+    for step in steps:
+        assert "constant_targets" in flags(step, z, y * 0)
+        assert "constant_targets" not in flags(step, z, y)
+
+
+def test_a_divergence_of_logarithms_is_that_of_the_probabilities_behind_them():
+    z, _ = rows()
+    p = torch.rand(64, 4, generator=torch.Generator().manual_seed(1)).softmax(1)
+    plain = lambda z, p: functional.kl_div(z.log_softmax(1), p, reduction="batchmean")  # noqa: E731
+    logs = lambda z, p: functional.kl_div(  # noqa: E731
+        z.log_softmax(1), p.log(), reduction="batchmean", log_target=True
+    )
+    assert seen(plain, z, p)[1] == pytest.approx(seen(logs, z, p)[1], rel=1e-4)
+    assert seen(plain, z, p)[1][1] > 0
+    vector = lambda z, p: functional.kl_div(  # noqa: E731
+        z[0].log_softmax(0), p[0], reduction="sum"
+    )
+    assert seen(vector, z, p)[1][0] != seen(vector, z, p)[1][0]  # of a single row it is unknown
+
+
+def test_errors_of_chances_over_any_dimension_are_seen_and_end_no_fit():
+    chances = torch.zeros(8, 3, 4, 4, requires_grad=True)  # of three classes, by pixel
+    target = functional.one_hot(torch.arange(128).reshape(8, 4, 4) % 3).movedim(3, 1).float()
+    for moved in (lambda t: t, lambda t: t.movedim(1, 3), lambda t: t.flatten(2)):
+        z, y = moved(chances), moved(target)
+        for loss in (functional.mse_loss, functional.l1_loss):
+            dim = 3 if z.shape[1] == 4 else 1
+            facts, (best, _), _ = seen(lambda z, y: loss(z.softmax(dim), y), z, y)  # noqa: B023
+            assert facts["error_of_probabilities"] == 1.0
+            assert best != best
+    _, (best, blind), _ = seen(lambda z, y: functional.l1_loss(z.sigmoid(), y), chances, target)
+    assert (best, blind) == pytest.approx((1 / 3, 0.5))  # 0 where the yes is rarer
+
+
+@pytest.mark.parametrize("loss", [functional.l1_loss, functional.soft_margin_loss])
+def test_a_loss_of_no_rows_or_of_a_single_number_ends_no_fit(loss):
+    z, _ = rows()
+
+    def parts(z, y):  # boxes of a batch in which there is none
+        return loss(z[:0], y[:0], reduction="sum") + functional.mse_loss(z, y)
+
+    y = torch.arange(256.0).reshape(64, 4)
+    assert seen(parts, z, y)[1] == pytest.approx(seen(functional.mse_loss, z, y)[1])
+    assert "constant_targets" not in seen(lambda z, y: loss(z[0, 0], y[0, 0]), z, y)[0]

@@ -134,3 +134,56 @@ def test_a_fit_measures_it_from_the_targets_of_its_validation():
     most = float(y.bincount().max()) / len(y)
     wanted = (right - most) / (1 - most)
     assert watcher._state.level.facts()["validation_skill"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_no_error_is_a_skill_of_1_and_targets_that_do_not_vary_have_none():
+    assert skill(NUMBERS, {"val_mae": 0.0}) == 1.0
+    assert skill(NUMBERS, {"val_mse": 0.0}) == 1.0
+    for name in ("val_mae", "val_mse", "val_rmse"):
+        assert math.isnan(skill(torch.full((20,), 3.0), {name: 0.5}))
+
+
+def test_the_first_metric_that_can_be_compared_counts_and_each_time_it_is_logged():
+    assert skill(CLASSES, {"val_acc": 0.8, "val_r2": 0.1}) == pytest.approx(0.5)
+    assert skill(CLASSES, {"val_macro_acc": 0.9, "val_r2": 0.1}) == 0.1
+    assert math.isnan(skill(CLASSES, {"val_acc": 0.8}, {"val_loss": 1.0}))
+    assert math.isnan(skill(CLASSES, {"val_r2_acc": 0.8}))  # two kinds in one name
+
+
+def test_where_one_class_is_nearly_all_an_accuracy_says_nothing():
+    for others, known in ((1, False), (2, True)):  # of 100: 99 % and 98 %
+        targets = torch.tensor([0] * (100 - others) + [1] * others)
+        assert math.isnan(skill(targets, {"val_acc": 0.99})) != known
+    assert skill(targets, {"val_acc": 0.99}) == pytest.approx(0.5)
+
+
+def test_an_error_of_five_times_that_of_a_constant_is_of_the_same_units():
+    assert skill(NUMBERS, {"val_mae": 5.0}) == pytest.approx(-24.0)
+    assert math.isnan(skill(NUMBERS, {"val_mae": 5.1}))
+    assert skill(NUMBERS, {"val_mse": 74.9}) == pytest.approx(-23.967, abs=1e-3)  # 3 times 25
+    assert math.isnan(skill(NUMBERS, {"val_mse": 75.1}))
+
+
+def test_sixteen_targets_suffice_and_those_of_several_columns():
+    for count, known in ((15, False), (16, True)):
+        assert math.isnan(skill(CLASSES[:count], {"val_acc": 0.9})) != known
+    columns = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).repeat(8, 1)  # 1 and 1/2 of them are right
+    assert skill(columns, {"val_acc": 0.875}) == pytest.approx(0.5)
+    mixed = MetricLevel()
+    for width in (1, 2):
+        mixed.add((torch.zeros(16, 2), torch.zeros(16, width)), 0)
+    assert mixed.pending() == []
+    waves = level(torch.ones(20, dtype=torch.complex64))
+    waves.note({"val_mae": 0.5})
+    assert math.isnan(waves.facts()["validation_skill"])
+
+
+def test_a_million_targets_are_kept_and_no_more():
+    for more, known in ((0, True), (1, False)):
+        found = MetricLevel()
+        for count in (500_000, 500_000 + more):
+            y = torch.zeros(count, dtype=torch.uint8)
+            y[: count // 2] = 1
+            found.add((torch.zeros(count), y), 0)
+        assert bool(found.pending()) == known
+        assert (found._levels == []) == known

@@ -272,16 +272,27 @@ def test_a_path_that_leads_nowhere_is_refused(path):
         StabilityReport(on_event=path)
 
 
-def test_the_summary_says_what_was_done_once_and_can_be_switched_off(tmp_path, caplog):
-    logging.getLogger("lightning.pytorch").propagate = True
+@pytest.fixture
+def said(caplog, monkeypatch):
+    """Collect what Lightning's logger is given, whether or not it hands it on to other loggers.
+
+    It does not where no other logger had a handler when Lightning was imported.
+    """
+    logger = logging.getLogger("lightning.pytorch")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    caplog.set_level(logging.INFO, logger=logger.name)
+    return caplog
+
+
+def test_the_summary_says_what_was_done_once_and_can_be_switched_off(tmp_path, said):
     callbacks = [GradientMonitor(every_n_steps=500, dense_steps=0), StepGuard()]
     for verbose in (True, False):
-        caplog.clear()
-        with caplog.at_level(logging.INFO):
-            fit(CSVLogger(tmp_path), StabilityReport(verbose=verbose), *callbacks)
-        said = [r.getMessage() for r in caplog.records if "lightning-stab:" in r.getMessage()]
-        assert len(said) == verbose
-        for text in said:
+        said.clear()
+        fit(CSVLogger(tmp_path), StabilityReport(verbose=verbose), *callbacks)
+        texts = [r.getMessage() for r in said.records if "lightning-stab:" in r.getMessage()]
+        assert len(texts) == verbose
+        for text in texts:
             assert "report.html" in text
             assert re.search(r"StepGuard +Every step was fine", text)
             assert "`every_n_steps=500` is longer than the run of 20 steps" in text
@@ -385,17 +396,15 @@ def test_an_html_link_for_notebooks(tmp_path):
     assert "a&amp;b" in report._repr_html_()
 
 
-def test_the_summary_is_of_the_suites_callbacks_and_of_no_helper(tmp_path, caplog):
+def test_the_summary_is_of_the_suites_callbacks_and_of_no_helper(tmp_path, said):
     class Saver(Callback):
         """As the command line adds one."""
 
     Saver.__module__ = "lightning_stab.cli.run_folder"
-    logging.getLogger("lightning.pytorch").propagate = True
-    with caplog.at_level(logging.INFO):
-        fit(CSVLogger(tmp_path), Saver(), LearningRateDecay(), StabilityReport())
-    (said,) = (r.getMessage() for r in caplog.records if "lightning-stab:" in r.getMessage())
-    assert "Saver" not in said
-    assert re.search(r"LearningRateDecay +Followed the schedule `exponential`\.", said)
+    fit(CSVLogger(tmp_path), Saver(), LearningRateDecay(), StabilityReport())
+    (text,) = (r.getMessage() for r in said.records if "lightning-stab:" in r.getMessage())
+    assert "Saver" not in text
+    assert re.search(r"LearningRateDecay +Followed the schedule `exponential`\.", text)
 
 
 def test_the_loss_scale_and_the_steps_that_its_scaler_skipped_are_logged(tmp_path):

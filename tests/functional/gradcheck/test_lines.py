@@ -319,3 +319,14 @@ def test_the_noise_of_a_point_is_that_of_runs_so_near_that_they_should_not_diffe
     assert 1e-7 < point.noise < 1e-5
     begun.clear()
     assert find_point(Problem(module, program), generator()).noise < 1e-13
+
+
+def test_the_ladder_goes_down_to_a_billionth():
+    """By 0.3 where the branches are known to be those of the point, by 0.1 elsewhere."""
+    _, tried = checked(abs, slopes={0: (1.0, 1.0)}, branch_sums=[])
+    down = [x for x in tried if x > 0][3:]
+    assert down == pytest.approx([1e-2 * 0.3**k for k in range(14)])
+    _, tried = checked(abs, slopes={0: (1.0, 1.0)}, branch_sums=[7])
+    down = [x for x in tried if x > 0][3:]
+    assert down[:7] == pytest.approx([10.0**-k for k in range(2, 9)])
+    assert len(down) <= 8

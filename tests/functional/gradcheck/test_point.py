@@ -199,3 +199,19 @@ def test_a_gradient_that_does_not_repeat_is_noted_where_each_run_goes_on_to_anot
     point = find_point(Problem(module, program), generator())
     assert point.repeatable
     assert point.unrepeatable == {"0": pytest.approx(1e-6, rel=0.01)}
+
+
+def test_every_run_and_every_loss_that_is_differentiated_is_counted():
+    module = parameters(torch.ones(3), torch.ones(3))
+
+    def program(on_loss):
+        on_loss(module[0].sin().sum())
+        on_loss(module[1].sin().sum())
+        on_loss(torch.zeros(()))  # of nothing that is trained
+
+    problem = Problem(module, program)
+    assert (problem.num_forwards, problem.num_backwards) == (0, 0)
+    problem.gradients()
+    assert (problem.num_forwards, problem.num_backwards) == (1, 2)
+    problem.losses()
+    assert (problem.num_forwards, problem.num_backwards) == (2, 2)

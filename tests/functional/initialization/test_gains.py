@@ -246,3 +246,13 @@ def test_a_signal_of_the_inputs_is_left_as_it_is_between_one_half_and_two():
     assert (scale, shift.tolist()) == (0.25, [-0.75])
     for nothing in (units(0.0), units(1e-21), units(1e21)):
         assert _scale_and_shift(LSUV, nothing)[0] == 1.0
+
+
+def test_the_balanced_gain_of_next_to_nothing_is_bounded():
+    """A slope is undone down to a millionth, around which gains are looked for."""
+    assert ScalarFunction(lambda x: 1e-5 * x).balanced_gain(1) == pytest.approx(1e5, rel=0.02)
+    for size in (1e-9, 0.0):
+        gain = ScalarFunction(lambda x: size * x).balanced_gain(1)  # noqa: B023
+        assert 1e6 * 1.02**-20.5 < gain < 1e6 * 1.02**40.5
+    # a signal that dies at once asks for the largest of them
+    assert ScalarFunction(lambda x: 1e-9 * x).balanced_gain(1) == pytest.approx(1e6 * 1.02**40)

@@ -15,6 +15,7 @@ from lightning_stab.functional.initialization import (
     Program,
     initialize_,
 )
+from lightning_stab.functional.initialization.batch_analysis import _is_zero
 
 # --- what is left alone --------------------------------------------------------------------------
 
@@ -232,3 +233,15 @@ def test_a_lazy_layer_gets_its_shape_from_the_batch_and_is_drawn():
     assert [tuple(net[i].weight.shape) for i in (0, 2)] == [(8, X.shape[1]), (2, 8)]
     assert records["0.weight"][0] == "input"
     assert records["2.weight"][0] == "ReLU"
+
+
+def test_which_weights_start_at_zero():
+    """Of what has no real numbers in memory it is not known, and does not count."""
+    zeros, late = torch.zeros(3, 2), torch.zeros(3, 2)
+    late[2, 1] = 1e-9
+    for weight, known in (
+        (zeros, True), (late, False), (torch.ones(1), False), (torch.zeros(1), True), (None, False),
+        (torch.zeros(3, 2, device="meta"), False), (torch.zeros(3, 2, dtype=torch.int8), False),
+        (torch.zeros(0, 2), False), (nn.LazyLinear(2).weight, False),
+    ):  # fmt: skip
+        assert _is_zero(weight) == known
