@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -143,7 +144,9 @@ class DoctorProbe:
         if function not in WATCHED or is_transformed():  # of nearly all calls nothing is asked
             return result
         if function not in ATTENTION:
-            with torch._C.DisableTorchFunction():
+            with torch._C.DisableTorchFunction(), suppress(Exception):
+                # torch has taken these arguments, of any form; where a form is not understood
+                # here, nothing is known of that loss, and the fit goes on
                 self.losses(function, args, kwargs, result)
             return result
         name = self._names[-1] if self._names else f"attention_{len(self.attention) + 1}"

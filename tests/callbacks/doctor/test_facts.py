@@ -834,3 +834,17 @@ def test_the_passes_of_a_late_initialisation_are_no_part_of_the_batch(is_first, 
     chance = -float((shares * shares.clamp_min(1e-9).log()).sum())
     assert known[0].learnt == pytest.approx(1 - known[0].unexplained)
     assert 0.3 < known[0].start_loss_ratio * chance < 3.0
+
+
+def test_a_loss_that_is_called_in_a_form_which_is_not_understood_ends_no_fit():
+    class Odd(contract.Net):
+        def training_step(self, batch, batch_idx):
+            z, y = self.net(batch[0]), batch[1]
+            alone = functional.multilabel_soft_margin_loss(
+                z[0, :1], y[0].float().clamp(max=1), reduction="sum"
+            )
+            return functional.cross_entropy(z, y) + 0 * alone
+
+    watched = TrainingDoctor(print_findings=False)
+    seen = contract.end_of(contract.fit([watched], Odd()))
+    assert contract.same(seen, contract.end_of(contract.fit([], Odd())))
