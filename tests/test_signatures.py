@@ -73,12 +73,13 @@ models.ConvClassifier(in_channels=1, image_size=8, num_classes=10, depth=3, widt
     momentum=0.9, weight_decay=0.0)
 prescription.prescribe(metric='val_loss', mode='min', trainer_kwargs=None, max_cost=5.0, seeds=2,
     jobs=1, engine='local', cures=None)
-prescription.candidate.Candidate(callbacks=(), code=(), change=None, untried='', length=1.0)
+prescription.candidate.Candidate(callbacks=(), in_yaml=False, code=(), change=None, untried='',
+    length=1.0)
 prescription.surgery.SkipConnections(every=2)
 prescription.surgery.SkipOptions(every=2)
 diagnosis.finding.Finding(source='', since=0, seen=1, state='raised', withdrawn_at=None,
     explained_by='')
-diagnosis.rule.Rule(persistence=1, is_event=False,
+diagnosis.rule.Rule(advice=(), persistence=1, is_event=False,
     source='measured for this rule, see docs/training_doctor.md')
 functional.activation_kinds.activation_of_class(exactly=False)
 functional.activations.unit_dimension(dimension=None, features=0)

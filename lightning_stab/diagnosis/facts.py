@@ -68,7 +68,7 @@ class Facts:
             together agree more than chance has it: about 0 where targets do not depend on inputs.
             Unknown for inputs that are symbols.
         simple_skill: how well nearest neighbours or a linear model predict each of some rows of
-            the first epoch from the others, as in ``validation_skill``; likewise unknown.
+            the first epoch from the others, measured as `validation_skill` is.
         constant_targets: 1 where all targets seen are the same, else 0; unknown for few.
         constant_rows: the same of the targets in the batches, where the loss function is not known.
         impossible_targets: the fraction of a binary cross-entropy's targets outside [0, 1].
@@ -155,7 +155,7 @@ class Facts:
             prediction's: 0 where it is no better, 1 where it is perfect. Of an accuracy
             (a - m) / (1 - m), with the share m of the commonest class; of a mean absolute or
             squared error 1 minus the square of its ratio, as R2 has it; unknown for other metrics.
-        skill_reached: ``validation_skill`` over ``simple_skill``; unknown where the latter is low.
+        skill_reached: `validation_skill` over `simple_skill`; unknown where the latter is low.
         validation_stuck: 1 where the validation metric has not moved while the validation loss
             came down by half, else 0.
         validation_learnt: 1 - the best validation loss over that of the best constant prediction.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 _overrides: Any = torch.overrides  # its functions on the stack of modes are private and untyped
+_thread = threading.local()
 
 
 class FunctionMode(TorchFunctionMode):
@@ -31,6 +33,8 @@ class FunctionMode(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         """Run one function."""
+        if _is_unwatched():
+            return func(*args, **(kwargs or {}))
         return self.call(func, args, kwargs or {})
 
     def enter(self) -> None:
@@ -51,17 +55,14 @@ class FunctionMode(TorchFunctionMode):
 
 @contextmanager
 def unwatched() -> Iterator[None]:
-    """Show no `FunctionMode` that is on now what the body runs; other modes stay where they are."""
-    stack: list[TorchFunctionMode] = []
-    while _overrides._len_torch_function_stack():
-        stack.insert(0, _overrides._pop_mode())
-    for mode in stack:
-        if not isinstance(mode, FunctionMode):
-            _overrides._push_mode(mode)
+    """Show no `FunctionMode` what this thread runs in the body."""
+    before = _is_unwatched()
+    _thread.is_unwatched = True
     try:
         yield
     finally:
-        while _overrides._len_torch_function_stack():
-            _overrides._pop_mode()
-        for mode in stack:
-            _overrides._push_mode(mode)
+        _thread.is_unwatched = before
+
+
+def _is_unwatched() -> bool:
+    return getattr(_thread, "is_unwatched", False)

@@ -67,8 +67,8 @@ class Found:
     def to_dict(self):
         return {"best": None}
 
-    def show(self, console, command):
-        self.shown.append((console.width, command))
+    def show(self, console, command, output):
+        self.shown.append((console.width, command, output))
 
 
 def test_what_is_prescribed_is_shown_or_given_as_json(monkeypatch, capsys):
@@ -88,11 +88,11 @@ def test_what_is_prescribed_is_shown_or_given_as_json(monkeypatch, capsys):
     assert parts == (FromWords(tuple(WORDS), "model"), FromWords(tuple(WORDS), "datamodule"))
     assert arguments.pop("trainer_kwargs") is built.trainer_arguments
     assert arguments == OPTIONS
-    assert found.shown == [(prescribing.WIDTH, "")]
+    assert found.shown == [(prescribing.WIDTH, "", "cure.yaml")]
     assert list(Path().iterdir()) == []
     found = Found(overlay="an overlay", exit_code=0)
     assert prescribing.prescribe(WORDS) == 0
-    ((_, command),) = found.shown
+    ((_, command, _),) = found.shown
     assert command.startswith("lightning-stab fit --model.depth=1")
     assert command.endswith("--config cure.yaml")
     assert Path("cure.yaml").read_text() == "written"

@@ -550,8 +550,9 @@ def test_advice_is_given_with_the_planned_steps_and_the_first_norm(monkeypatch):
         update=lambda facts: [one, two], findings=[old, one, two], changed=[], withdrawn=[]
     )
 
-    def advise(there, found, facts, norm, steps):
+    def advise(there, found, facts, norm, steps, optimizers):
         asked.append((norm, steps))
+        assert list(optimizers) == list(trainer.optimizers)
         return found.id
 
     monkeypatch.setattr(training_doctor, "advise_beside", advise)
