@@ -295,6 +295,7 @@ def test_the_inputs_size_is_that_of_the_first_sampled_batch():
     assert facts.facts()["depth"] == 1.0
     assert facts.pending() == []
     facts.start(part, None)
+    facts.stop()
     facts.drop()
     assert facts.pending() == []
 
