@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_stab.arguments import options_from, real
 from lightning_stab.callbacks._trainer.fit_state import FitStart, fit_start
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
+from lightning_stab.callbacks._trainer.step import first_group
 from lightning_stab.callbacks.guard.restoring import scale_learning_rates
 from lightning_stab.errors import ConflictError
 
@@ -89,6 +90,6 @@ def first_rate(trainer: Trainer) -> float:
 
     A schedule's constructor has set the present rate to what it begins with.
     """
-    group = trainer.optimizers[0].param_groups[0]
+    group = first_group(trainer.optimizers)
     rate = group.get("max_lr", group.get("initial_lr", group.get("lr")))
     return math.nan if rate is None else float(rate)

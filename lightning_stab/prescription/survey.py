@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of
+from lightning_stab.callbacks._trainer.step import first_group
 from lightning_stab.callbacks.doctor.advice import momentum_of
 from lightning_stab.functional.layer_kinds import (
     CONVOLUTIONS,
@@ -143,7 +144,7 @@ class Surveyor(Callback):
 
 
 def _survey(trainer: Trainer, batch: Any) -> Survey:
-    group = trainer.optimizers[0].param_groups[0] if trainer.optimizers else {}
+    group = first_group(trainer.optimizers)
     pair = batch if isinstance(batch, (list, tuple)) and len(batch) > 1 else (None, None)
     options = {
         type(each).__name__: dict(vars(getattr(each, "options", object)))

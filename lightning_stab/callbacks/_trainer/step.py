@@ -258,6 +258,15 @@ def step_members(trainer: Trainer) -> list[Any]:
     return [c for c in callbacks_of(trainer) if StepMember in type(c).__mro__]
 
 
+def first_group(optimizers: Sequence[Any]) -> dict[str, Any]:
+    """Return the first parameter group of the first optimizer, an empty one where there is none.
+
+    Lightning's stand-in for no optimizer has no groups.
+    """
+    groups: list[dict[str, Any]] = optimizers[0].param_groups if optimizers else []
+    return groups[0] if groups else {}
+
+
 def will_step(trainer: Trainer) -> bool:
     """Say whether the present batch ends an accumulation window, so that its optimizer steps."""
     ready = trainer.fit_loop.epoch_loop.batch_progress.current.ready

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_stab.callbacks._trainer.lightning_classes import inherits
+from lightning_stab.callbacks._trainer.step import first_group
 from lightning_stab.diagnosis import Facts, Finding
 from lightning_stab.diagnosis.cures import CURES, advice_for, estimates
 
@@ -16,7 +17,7 @@ NAMES = sorted({path.rpartition(".")[2] for cure in CURES for path, _ in cure.ca
 
 def momentum_of(optimizers: Sequence[Any]) -> float:
     """Return the momentum of the first parameter group, for Adam and its like the first beta."""
-    group = optimizers[0].param_groups[0] if optimizers else {}
+    group = first_group(optimizers)
     return float(group["betas"][0] if "betas" in group else group.get("momentum", math.nan))
 
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks._trainer.logging import is_due, log_step, num_steps
 from lightning_stab.callbacks._trainer.losses import true_loss
-from lightning_stab.callbacks._trainer.step import OptimizerStep
+from lightning_stab.callbacks._trainer.step import OptimizerStep, first_group
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts, InputPeaks, UnitFacts
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.loss_facts import LossHistory
@@ -94,9 +94,8 @@ class DoctorState:
         self._neighbours.add(batch, trainer.current_epoch)
         self.module, self._has_stepped = module, False
         self._note_epoch(trainer)
-        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
-        if groups:  # Lightning's stand-in for no optimizer has none
-            rate = groups[0].get("lr")  # some optimizers choose their steps without one
+        if group := first_group(trainer.optimizers):
+            rate = group.get("lr")  # some optimizers choose their steps without one
             before, self._rate = self._rate, math.nan if rate is None else float(rate)
             # a constant rate has no warm-up; the first step of a ramp looks the same
             self._highest_rate = max(self._highest_rate, self._rate)

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, inherits
 from lightning_stab.callbacks._trainer.logging import num_steps
+from lightning_stab.callbacks._trainer.step import first_group
 
 PACKAGES = ("lightning-stab", "lightning", "torch", "torchmetrics", "numpy")
 ROOMS = ("lightning_stab.callbacks.", "lightning_stab.prescription.")  # the suite's own callbacks
@@ -52,8 +53,10 @@ def settings(trainer: Trainer) -> dict[str, str | int | float | bool]:
     for place, optimizer in enumerate(trainer.optimizers):
         end = f"_{place}" if len(trainer.optimizers) > 1 else ""
         found[f"optimizer{end}"] = type(optimizer).__name__
-        found[f"learning_rate{end}"] = float(optimizer.param_groups[0]["lr"])
-        found[f"weight_decay{end}"] = float(optimizer.param_groups[0].get("weight_decay", 0.0))
+        group = first_group([optimizer])
+        if group.get("lr") is not None:
+            found[f"learning_rate{end}"] = float(group["lr"])
+        found[f"weight_decay{end}"] = float(group.get("weight_decay", 0.0))
     found["precision"] = str(trainer.precision)
     for callback in own_callbacks(trainer):
         found[type(callback).__name__] = repr(callback)

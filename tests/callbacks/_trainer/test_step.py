@@ -1,16 +1,23 @@
 """One measurement per optimizer step, and the same result in whatever order the list has."""
 
+import math
 from itertools import permutations
+from types import SimpleNamespace
 
 import lightning.pytorch as lightning
 import pytest
 import torch
 from helpers.comparing import same_optimizers, same_state
 from helpers.lightning_twins import Classifier, SmallGAN, batches, built, fit, half_precision
+from lightning.pytorch.core.optimizer import _MockOptimizer
+from torch import nn
 
 from lightning_stab import GradientClipping, GradientMonitor, StepGuard
 from lightning_stab.callbacks._trainer import step as _step
-from lightning_stab.callbacks._trainer.step import run_phases
+from lightning_stab.callbacks._trainer.step import first_group, run_phases
+from lightning_stab.callbacks.doctor.advice import momentum_of
+from lightning_stab.callbacks.report.about import settings
+from lightning_stab.prescription.optimizer_settings import first_rate
 
 NAMES = ("monitor", "clip", "guard")
 
@@ -157,3 +164,19 @@ def test_a_callback_outside_the_list_does_nothing():
     fit(plain, [GradientMonitor(1)])
     fit(called, [GradientMonitor(1), Calling(GradientClipping("norm", 1e-6))])
     assert same_state(plain, called)
+
+
+def test_the_first_group_of_no_optimizer_and_of_lightnings_stand_in_is_empty():
+    trainer = SimpleNamespace(optimizers=[], precision="32-true", callbacks=[])
+    assert first_group([]) == first_group([_MockOptimizer()]) == {}
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.5)
+    assert first_group([optimizer, _MockOptimizer()])["lr"] == 0.5
+    assert math.isnan(momentum_of([_MockOptimizer()]))
+    assert math.isnan(first_rate(trainer))
+    trainer.optimizers = [_MockOptimizer()]
+    assert math.isnan(first_rate(trainer))
+    assert "learning_rate" not in settings(trainer)
+    trainer.optimizers = [optimizer]
+    assert settings(trainer)["learning_rate"] == 0.5
+    optimizer.param_groups[0]["lr"] = None  # as an optimizer without rates has it
+    assert "learning_rate" not in settings(trainer)
