@@ -69,7 +69,7 @@ def test_patience_in_epochs_of_two_checks_and_in_steps(unit, patience, check, wa
 def test_an_improvement_is_more_than_the_margin():
     assert stops(1.0, 0.9, 0.8, patience=1, min_delta=0.1) is not None
     assert stops(1.0, 0.89, 0.78, patience=1, min_delta=0.1) is None
-    # relative to the best, whatever its sign
+    # relative to the best, of either sign
     assert stops(-10.0, -10.9, patience=1, min_delta=0.1, relative_min_delta=True) is not None
     assert stops(-10.0, -11.1, patience=1, min_delta=0.1, relative_min_delta=True) is None
     assert margin(-4.0, -0.5, relative=True) == 2.0
