@@ -33,7 +33,7 @@ class FunctionMode(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         """Run one function."""
-        if _is_unwatched():
+        if self in _hidden():
             return func(*args, **(kwargs or {}))
         return self.call(func, args, kwargs or {})
 
@@ -55,14 +55,17 @@ class FunctionMode(TorchFunctionMode):
 
 @contextmanager
 def unwatched() -> Iterator[None]:
-    """Show no `FunctionMode` what this thread runs in the body."""
-    before = _is_unwatched()
-    _thread.is_unwatched = True
+    """Show no `FunctionMode` that is on now what this thread runs in the body.
+
+    A mode that is put on in the body, such as one that a step brings with it, sees what it runs.
+    """
+    before = _hidden()
+    _thread.hidden = before.union(_overrides._get_current_function_mode_stack())
     try:
         yield
     finally:
-        _thread.is_unwatched = before
+        _thread.hidden = before
 
 
-def _is_unwatched() -> bool:
-    return getattr(_thread, "is_unwatched", False)
+def _hidden() -> frozenset[TorchFunctionMode]:
+    return getattr(_thread, "hidden", frozenset())

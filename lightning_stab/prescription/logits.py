@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ class LogitsForLoss(Callback, options=LogitsOptions):
         own = vars(pl_module)
         self._before = {name: own[name] for name in STEPS if name in own}
         for name in STEPS:
-            own[name] = self._wrapped(getattr(pl_module, name))
+            own[name] = partial(self._run, getattr(pl_module, name))
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Say where there was nothing to do."""
@@ -85,24 +85,21 @@ class LogitsForLoss(Callback, options=LogitsOptions):
         vars(pl_module).update(self._before)
         super().teardown(trainer, pl_module, stage)
 
-    def _wrapped(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(step)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            made: list[tuple[Tensor, Tensor]] = []  # of this step: results and their sources
+    def _run(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a step; bound to it by ``partial``, so that a copy of the module runs its own."""
+        made: list[tuple[Tensor, Tensor]] = []  # of this step: results and their sources
 
-            def call(function: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
-                if function in LOSSES:
-                    args, options = self._with_logits(args, options, made)
-                result = function(*args, **options)
-                source = args[0] if args else options.get("input")
-                if function in ACTIVATIONS and isinstance(source, Tensor):
-                    made.append((result, source))
-                return result
+        def call(function: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
+            if function in LOSSES:
+                args, options = self._with_logits(args, options, made)
+            result = function(*args, **options)
+            source = args[0] if args else options.get("input")
+            if function in ACTIVATIONS and isinstance(source, Tensor):
+                made.append((result, source))
+            return result
 
-            with FunctionMode(call):
-                return step(*args, **kwargs)
-
-        return run
+        with FunctionMode(call):
+            return step(*args, **kwargs)
 
     def _with_logits(
         self, args: Sequence[Any], options: Mapping[str, Any], made: list[tuple[Tensor, Tensor]]

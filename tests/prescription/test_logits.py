@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_training_step
 from lightning_stab.errors import ConflictError
 from lightning_stab.prescription import LogitsForLoss
 
@@ -95,3 +96,20 @@ def test_a_step_of_the_modules_own_comes_back_after_a_failure():
     with pytest.raises(ConflictError):
         fitted(module, LogitsForLoss())
     assert vars(module)["training_step"] is own
+
+
+def test_what_is_run_besides_the_training_has_the_same_loss_and_weights_of_its_own():
+    """The doctor's exchanged pairs and the gradient check run the step on a copy."""
+    module, callback = Net(torch.sigmoid), LogitsForLoss()
+    batch = next(iter(DataLoader(ROWS, batch_size=8)))
+    plain = module.training_step(batch, 0).detach()
+    module.losses.clear()
+    callback.on_fit_start(None, module)
+    copied = isolated_copy(module)
+    with torch.no_grad():
+        copied.layer.weight.mul_(2)
+        expected = functional.cross_entropy(copied.layer(batch[0]), batch[1])
+        (alone,) = run_training_step(copied, batch)
+    assert torch.equal(alone, expected)
+    assert not torch.equal(alone, plain)
+    assert module.losses == []  # the copy has run, and nothing else

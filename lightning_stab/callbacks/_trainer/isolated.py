@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from types import MethodType
 from typing import Any, TypeVar
@@ -69,15 +69,21 @@ def isolated_copy(module: Module, *, double: bool = False, memory: Iterable[Tens
             part.__dict__["forward"] = MethodType(nn.BatchNorm1d.forward, part)
         if hasattr(part, "sync_on_compute"):  # a metric
             part.__dict__.update(sync_on_compute=False, _to_sync=False, dist_sync_on_step=False)
+    _drop_compiled_steps(module, memo)
     for part in lightning_parts(module_copy):
         own = part.__dict__
-        if "_compiler_ctx" in own and any(name in own for name in _STEPS):
-            for name in _STEPS:  # compiled variants hide the eager methods of the class
-                own.pop(name, None)
         part.fabric, part.trainer = None, stub
         own.update(dict.fromkeys(_MUTED, ignore))
         own["optimizers"] = stub.one_or_all_optimizers
     return module_copy
+
+
+def _drop_compiled_steps(module: nn.Module, copies: Mapping[int, Any]) -> None:
+    """Take compiled steps, which hide the methods of the class, off the copies of a module."""
+    for part in module.modules():
+        if vars(part).get("_compiler_ctx") is not None:
+            for name in _STEPS:
+                vars(copies[id(part)]).pop(name, None)
 
 
 @contextmanager

@@ -185,3 +185,20 @@ def test_what_runs_unwatched_is_shown_to_no_function_mode_and_to_all_others():
         below.leave()
     assert (hidden, of_others, shown) == ([], 1, 1)
     assert _len_torch_function_stack() == 0
+
+
+def test_a_mode_that_comes_with_what_is_run_unwatched_sees_it():
+    seen = {"watcher": 0, "own": 0}
+
+    def counts(name):
+        def call(function, args, kwargs):
+            seen[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    with FunctionMode(counts("watcher")), unwatched():
+        with FunctionMode(counts("own")):
+            torch.ones(2)
+        torch.ones(2)
+    assert seen == {"watcher": 0, "own": 1}

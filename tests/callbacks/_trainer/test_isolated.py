@@ -2,7 +2,7 @@
 
 import threading
 from contextlib import suppress
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 
 import lightning.pytorch as lightning
 import pytest
@@ -358,3 +358,12 @@ def test_a_trainer_is_not_copied_and_its_loggers_and_their_writers_are_silent_on
     module = nn.Linear(1, 1)
     module.data = data
     assert _replacements(module, None, stub) == {id(data): data}
+
+
+def test_a_step_that_is_put_on_the_object_is_the_one_that_a_copy_runs():
+    module = Module()
+    module.training_step = MethodType(lambda self, batch, batch_idx: 7 * self.net(X).sum(), module)
+    copied = isolated_copy(module)
+    assert copied.training_step.__self__ is copied
+    (loss,) = run_training_step(copied, (X, Y))
+    torch.testing.assert_close(loss, 7 * copied.net(X).sum())

@@ -1,10 +1,13 @@
 """Weights that are in the module only while it is validated: what is kept is what was measured."""
 
+import contextlib
+
 import pytest
 import torch
 from helpers.stopping_modules import Regression, data, fit, same, tensors, trainer
 from helpers.tiers import in_tiers
 from lightning.pytorch import Callback
+from torch import nn
 
 from lightning_stab import BestWeightsEarlyStopping, LearningRateDecay
 
@@ -122,7 +125,7 @@ class Averaged(Regression):
 
     def __init__(self, place):
         super().__init__(5, 3, 4, 4)
-        self.place, self.measured = place, []
+        self.place, self.measured, self.fails = place, [], False
         average = torch.optim.swa_utils.AveragedModel(
             self.net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
         )
@@ -151,6 +154,8 @@ class Averaged(Regression):
             self.swap()
 
     def validation_step(self, batch, batch_idx):
+        if self.fails:
+            raise ZeroDivisionError
         if self.place in ("a submodule", "beside"):
             self.hidden[0](batch[0])
             return
@@ -235,6 +240,18 @@ def test_an_average_comes_into_a_compiled_module(place, how):
     assert not all(map(torch.equal, kept, module.measured[-1].values()))
 
 
+def test_an_average_comes_into_a_module_that_is_compiled_as_a_whole():
+    class Silent(Averaged):
+        def training_step(self, batch, batch_idx):  # what Lightning logs here cannot be compiled
+            return nn.functional.mse_loss(self.net(batch[0]), batch[1])
+
+    module = Silent("a batch's start")
+    run = trainer(BestWeightsEarlyStopping("val_loss", patience=2), max_epochs=4)
+    run.fit(torch.compile(module, backend="eager"), data(), data())
+    assert same(dict(module.net.named_parameters()), module.measured[1])
+    assert not same(dict(module.net.named_parameters()), module.measured[-1])
+
+
 @pytest.mark.parametrize("how", ["in place", "wrapped"])
 def test_two_sets_of_weights_in_one_batch_of_a_compiled_module_are_named(how):
     with pytest.warns(UserWarning, match="two sets of weights.*those of the first run"):
@@ -254,10 +271,13 @@ def test_a_compiled_step_is_seen_from_outside():
         fit([5, 3], BestWeightsEarlyStopping("val_loss"), module=inside)
 
 
-def test_compiled_modules_are_left_as_they_were():
+@pytest.mark.parametrize("fails", [False, True])
+def test_compiled_modules_are_left_as_they_were(fails):
     module = compiled("", "in place")
     call = module.net._compiled_call_impl
-    fit([5, 3], BestWeightsEarlyStopping("val_loss"), module=module)
+    module.fails = fails
+    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+        fit([5, 3], BestWeightsEarlyStopping("val_loss"), module=module)
     assert module.net._compiled_call_impl is call
     assert "validation_step" not in vars(module)
     assert not module._forward_pre_hooks
