@@ -96,6 +96,7 @@ THRESHOLDS = MappingProxyType(
         "well_learnt": 0.8,
         "all_learnt": 0.95,
         "as_simple_models": 0.85,  # of what simple models learn
+        "far_from_simple_models": 0.7,
         # scales
         "large_input": 10.0,
         "huge_input": 50.0,
@@ -104,6 +105,7 @@ THRESHOLDS = MappingProxyType(
         "small_prediction": 0.3,
         # validation
         "fallen_metric": 0.2,
+        "notable_shift": 0.5,  # standard deviations between validation and training rows
         "unlike": 1.5,  # standard deviations between validation and training rows
         "wide_gap": 0.4,
         "risen_validation_loss": 0.2,

@@ -1,6 +1,6 @@
 """Cures that are tried before they are prescribed."""
 
-from lightning_stab.prescription.logits import LogitsForLoss
+from lightning_stab.prescription.last_activation import LogitsForLoss, WithoutLastActivation
 from lightning_stab.prescription.norms import (
     GroupNormForBatchNorm,
     NormBeforeActivations,
@@ -29,5 +29,6 @@ __all__ = [
     "SkipConnections",
     "StandardizeInputs",
     "StandardizeTargets",
+    "WithoutLastActivation",
     "prescribe",
 ]

@@ -28,6 +28,7 @@ from lightning_stab.prescription.trial import Program, Run
 
 Choice = str | Callable[..., Any]
 UNUSUAL_GAIN = 3  # of a norm at the start, or its inverse; 0 is a choice of its own
+UNUSUAL_SHIFT = 2  # of its values, whose deviation is the gain
 SMALLER = 2  # of the loader's batches one becomes so many
 ENOUGH_ROWS, MORE_ROWS = 32, 4  # of a batch that batch normalisation sees: at least, times
 ERRORS = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
@@ -45,7 +46,9 @@ NEEDS: Mapping[str, Callable[[Survey, Program], bool]] = {
     "no output activation module": lambda s, p: not s.output_activation[0],
     "standardizable inputs": lambda s, p: s.takes_inputs,
     "real targets": lambda s, p: s.real_targets,
-    "unusual norms": lambda s, p: max(s.norm_gain, 1 / max(s.norm_gain, 1e-9)) > UNUSUAL_GAIN,
+    "unusual norms": lambda s, p: (
+        max(s.norm_gain, 1 / max(s.norm_gain, 1e-9)) > UNUSUAL_GAIN or s.norm_shift > UNUSUAL_SHIFT
+    ),
     "high momentum": lambda s, p: s.momentum > HIGH_MOMENTUM,
     "high weight decay": lambda s, p: s.weight_decay > 0.2,
     "high dropout": lambda s, p: s.dropout > 0.5,
@@ -67,7 +70,7 @@ NEEDS: Mapping[str, Callable[[Survey, Program], bool]] = {
 }
 WANTED = {  # what is said where a need is not met
     "output activation": "one activation module after the last weight layer",
-    "standardizable inputs": "a first layer that is linear or a convolution",
+    "standardizable inputs": "a first layer that is linear, a convolution or recurrent",
     "real targets": "batches whose second part holds real numbers",
     "relu modules": "`nn.ReLU` modules",
     "batch norm": "activation modules, each called once, behind layers of known width",
@@ -128,11 +131,11 @@ def _in_order(candidates: Sequence[Candidate], findings: Sequence[Finding]) -> l
     names = {f.id: names_of(f.id, f.evidence) for f in findings}
     seen: set[str] = set()
 
-    def place(candidate: Candidate) -> tuple[bool, bool, bool]:
+    def place(candidate: Candidate) -> tuple[bool, ...]:
         again = candidate.id in seen
         seen.add(candidate.id)
-        advised = BY_ID[candidate.id].is_advised_for(names[candidate.for_finding])
-        return candidate.length > 1, again, not advised
+        cure, own = BY_ID[candidate.id], names[candidate.for_finding]
+        return candidate.length > 1, again, not cure.is_advised_for(own), cure.is_late_for(own)
 
     return sorted(candidates, key=place)
 
@@ -161,6 +164,7 @@ def values_of(program: Program, watched: Run) -> dict[str, Any]:
         **estimates(facts, watched.gradient_norm, survey.steps),
         "momentum": survey.momentum,
         "norm_gain": rounded(survey.norm_gain, 2),
+        "norm_shift": rounded(survey.norm_shift, 2),
         "weight_decay": survey.weight_decay,
         "usual_decay": USUAL_DECAY if survey.optimizer == "AdamW" else 0.0,
         "dropout": survey.dropout,

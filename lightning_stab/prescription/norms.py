@@ -205,3 +205,10 @@ def extreme_gain(module: nn.Module) -> float:
     """Return the root mean square of the gain that is farthest from 1; 1 where there is none."""
     sizes = [float(norm.weight.detach().square().mean().sqrt()) for norm in gained_norms(module)]
     return max((s for s in sizes if s > 0), key=lambda s: abs(math.log(s)), default=1.0)
+
+
+def extreme_shift(module: nn.Module) -> float:
+    """Return the largest root mean square of a normalisation layer's shift; 0 without any."""
+    shifts = (getattr(norm, "bias", None) for norm in gained_norms(module))
+    known = [shift.detach() for shift in shifts if isinstance(shift, Tensor)]
+    return max((float(shift.square().mean().sqrt()) for shift in known), default=0.0)

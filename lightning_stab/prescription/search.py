@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
 
 from lightning_stab.arguments import did_you_mean
 from lightning_stab.errors import ConflictError, InvalidArgumentError
@@ -19,6 +21,7 @@ from lightning_stab.prescription.candidate import Candidate
 from lightning_stab.prescription.engines import Engine
 from lightning_stab.prescription.judgement import (
     CURED,
+    FLOOR,
     HELPS,
     Comparison,
     compare,
@@ -27,13 +30,14 @@ from lightning_stab.prescription.judgement import (
     mean,
     noise_of,
 )
-from lightning_stab.prescription.trial import INTERRUPTED, Program, Run, Trial
+from lightning_stab.prescription.trial import INTERRUPTED, STOPPED, Program, Run, Trial
 
 RUNGS = (0.2, 0.5)  # of a run, at which a trial has to be among the best
 KEPT = 3  # of so many trials one goes on
 ENOUGH = 1.2  # runs' worth of trials, after which a cure that is found is not improved any more
 ENOUGH_NUMBERS = 1.4  # the same where its number can be
 HALF = 0.5  # of an untreated run with another seed, at which it may have shown enough
+FORM = ("output-activation", "loss-function")  # their cures are not stopped on their way
 CLEAR = 5  # times the noise: so much better is a cure beyond doubt
 
 
@@ -209,8 +213,13 @@ class Search:
     def _explore(self, wave: Sequence[Candidate]) -> None:
         """Run candidates with the first seed; each has to be better at the rungs."""
         bars = tuple((rung, self._bar(rung)) for rung in RUNGS)
-        # a run of another length cannot be compared on its way
-        trials = [Trial(c, 0, bars if c.length == 1 else (), self.watched.batches) for c in wave]
+        # a run of another length cannot be compared on its way; what repairs a fault of form may
+        # be slow at first, because the loss is another one
+        raced = [c.length == 1 and c.for_finding not in FORM for c in wave]
+        trials = [
+            Trial(c, 0, bars if is_raced else (), self.watched.batches)
+            for c, is_raced in zip(wave, raced, strict=True)
+        ]
         for candidate, run in zip(wave, self._run(trials), strict=True):
             self.runs[candidate] = [run]
             self.explored += run.batches
@@ -221,19 +230,26 @@ class Search:
     def _bar(self, rung: float) -> float:
         """Return what the metric has to be better than at a rung."""
         place = rung * self.watched.batches
-        values = [runs[0].at(place) for runs in self.runs.values() if runs[0].batches >= place]
+        runs = [each[0] for each in self.runs.values() if each[0].batches >= place]
         better: list[float] = []
-        for value in values:
+        for value in (self._lasting(run, place) for run in runs):
             places = (i for i, v in enumerate(better) if self.program.is_better(value, v))
             better.insert(next(places, len(better)), value)
-        # a program that fails late is no measure of what is good before
-        before, last = self.watched.at(place), self.watched.metric
-        fails_late = self.program.is_better(before, last) and not (
-            abs(before - last) <= noise_of(self.program, self.untreated)
-        )
-        before = last if fails_late else before
+        before = self._lasting(self.watched, place)
         bar = better[max(1, (len(better) + 1) // KEPT) - 1] if better else before
         return before if self.program.is_better(before, bar) else bar
+
+    def _lasting(self, run: Run, place: float) -> float:
+        """Return the metric of a run at a place, or its last one if it has fallen off since.
+
+        What fails late is no measure of what is good before.
+        """
+        before, last = run.at(place), run.metric
+        if run.ended == STOPPED or not self.program.is_better(before, last):
+            return before
+        values = [value for _, value in run.curve if math.isfinite(value)]
+        sway = median([abs(b - a) for a, b in pairwise(values)] or [0.0])
+        return before if abs(before - last) <= max(sway, FLOOR * abs(before)) else last
 
     def _confirm(self) -> None:
         """Run the best with the other seeds; the next best, if it is not confirmed."""

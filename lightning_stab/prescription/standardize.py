@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_stab.arguments import options_from
@@ -26,11 +27,14 @@ MOST_DEVIATIONS = 10.0  # from the mean that a value may have: a rare feature is
 class Standardized(nn.Module):
     """What comes first of a layer's classes: it standardises the inputs by the layer's buffers."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Any, *others: Any, **options: Any) -> Any:
         """Return the layer's result for the inputs with mean 0 and standard deviation 1."""
         layer: Any = self
-        result: Tensor = super().forward((input - layer.input_mean) / layer.input_std)
-        return result
+        if isinstance(input, PackedSequence):
+            scaled: Any = input._replace(data=(input.data - layer.input_mean) / layer.input_std)
+        else:
+            scaled = (input - layer.input_mean) / layer.input_std
+        return super().forward(scaled, *others, **options)
 
 
 class StandardizedLinear(Standardized, nn.Linear):
@@ -47,6 +51,18 @@ class StandardizedConv2d(Standardized, nn.Conv2d):
 
 class StandardizedConv3d(Standardized, nn.Conv3d):
     """A convolution of standardised inputs."""
+
+
+class StandardizedRNN(Standardized, nn.RNN):
+    """A recurrent layer of standardised inputs."""
+
+
+class StandardizedLSTM(Standardized, nn.LSTM):
+    """An LSTM of standardised inputs."""
+
+
+class StandardizedGRU(Standardized, nn.GRU):
+    """A GRU of standardised inputs."""
 
 
 class RescaledLinear(nn.Linear):
@@ -67,12 +83,16 @@ class RescaledLinear(nn.Linear):
         return result * self.target_std + self.target_mean
 
 
-_STANDARDIZED: Mapping[type, type] = {
+STANDARDIZED: Mapping[type, type] = {
     nn.Linear: StandardizedLinear,
     nn.Conv1d: StandardizedConv1d,
     nn.Conv2d: StandardizedConv2d,
     nn.Conv3d: StandardizedConv3d,
+    nn.RNN: StandardizedRNN,
+    nn.LSTM: StandardizedLSTM,
+    nn.GRU: StandardizedGRU,
 }
+FIRST_LAYERS = (*WEIGHT_LAYERS, nn.RNNBase)  # that may take a program's inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +111,7 @@ class StandardizeInputs(Callback, options=StandardizeOptions):
     checkpoints hold the numbers. Its parameters keep their names.
 
     Args:
-        layer: the layer's name; by default the weight layer that is declared first.
+        layer: the layer's name; by default the weight or recurrent layer that is declared first.
 
     Raises:
         ConflictError: if there is no such layer, or the training data cannot be read apart from
@@ -112,12 +132,12 @@ class StandardizeInputs(Callback, options=StandardizeOptions):
         """Give the layer its buffers, once."""
         super().setup(trainer, pl_module, stage)
         layer = self._layer(pl_module)
-        if type(layer) not in _STANDARDIZED:
+        if type(layer) not in STANDARDIZED:
             return
-        layer.__class__ = _STANDARDIZED[type(layer)]
-        shape = shape_of_inputs(layer)
+        layer.__class__ = STANDARDIZED[type(layer)]
+        shape, device = shape_of_inputs(layer), next(layer.parameters()).device
         for name, value in (("input_mean", 0.0), ("input_std", 1.0)):
-            layer.register_buffer(name, torch.full(shape, value, device=layer.weight.device))
+            layer.register_buffer(name, torch.full(shape, value, device=device))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, unless the numbers come from a checkpoint."""
@@ -141,13 +161,13 @@ class StandardizeInputs(Callback, options=StandardizeOptions):
         layer.input_std.copy_(std.reshape(shape))
 
     def _layer(self, module: nn.Module) -> Any:
-        kinds = (*_STANDARDIZED, *_STANDARDIZED.values())
-        layers = {n: m for n, m in module.named_modules() if isinstance(m, WEIGHT_LAYERS)}
+        kinds = (*STANDARDIZED, *STANDARDIZED.values())
+        layers = {n: m for n, m in module.named_modules() if isinstance(m, FIRST_LAYERS)}
         name = self.options.layer or next(iter(layers), "")
         if type(layers.get(name)) not in kinds:
             raise ConflictError(
-                f"`StandardizeInputs` needs a linear layer or a convolution, got {name!r} in"
-                f" {type(module).__name__}. Name the layer that takes the inputs: `layer=`."
+                f"`StandardizeInputs` needs a linear, convolution or recurrent layer, got {name!r}"
+                f" in {type(module).__name__}. Name the layer that takes the inputs: `layer=`."
             )
         return layers[name]
 
@@ -218,6 +238,8 @@ def shape_of_inputs(layer: Any) -> tuple[int, ...]:
     """Return the shape that one number a feature, or a channel, has beside a layer's input."""
     if isinstance(layer, nn.Linear):
         return (layer.in_features,)
+    if isinstance(layer, nn.RNNBase):
+        return (layer.input_size,)
     return (layer.in_channels, *[1] * len(layer.kernel_size))
 
 

@@ -22,8 +22,14 @@ from lightning_stab.functional.layer_kinds import (
 )
 from lightning_stab.functional.norms import in_double
 from lightning_stab.prescription.loaders import is_ordered, is_plain, takes_batch_size
-from lightning_stab.prescription.norms import BATCH_NORMS, extreme_gain, hidden_activations
+from lightning_stab.prescription.norms import (
+    BATCH_NORMS,
+    extreme_gain,
+    extreme_shift,
+    hidden_activations,
+)
 from lightning_stab.prescription.optimizer_settings import first_rate
+from lightning_stab.prescription.standardize import FIRST_LAYERS, STANDARDIZED
 from lightning_stab.prescription.surgery import (
     dropped_by,
     is_activation,
@@ -44,6 +50,7 @@ class Survey:
         output_activation: the name and class of the module after the last weight layer.
         losses: the classes of loss modules.
         norm_gain: of the norm whose gain is farthest from 1 at the start, its root mean square.
+        norm_shift: the same of the largest shift of a norm.
         batch_norms: whether it has batch normalisation.
         first_layer: the weight layer that is called first; empty where it is the first declared.
         last_layer: the same of the last.
@@ -71,6 +78,7 @@ class Survey:
     output_activation: tuple[str, str] = ("", "")
     losses: tuple[str, ...] = ()
     norm_gain: float = 1.0
+    norm_shift: float = 0.0
     batch_norms: bool = False
     first_layer: str = ""
     last_layer: str = ""
@@ -106,7 +114,8 @@ class Surveyor(Callback):
         """Put hooks on for the first batch, and note what the Trainer has."""
         if self.survey is not None:
             return
-        self.survey = replace(_survey(trainer, batch), norm_gain=extreme_gain(pl_module))
+        gain, shift = extreme_gain(pl_module), extreme_shift(pl_module)
+        self.survey = replace(_survey(trainer, batch), norm_gain=gain, norm_shift=shift)
         for name, part in pl_module.named_modules():
             if not any(True for _ in part.children()):
                 self._handles.append(part.register_forward_hook(self._note(name)))
@@ -186,8 +195,11 @@ def fingerprint(batch: Any) -> float:
 def _structure(
     module: LightningModule, calls: list[tuple[str, nn.Module, tuple[int, ...]]]
 ) -> dict[str, Any]:
-    weights = [(name, part) for name, part, _ in calls if isinstance(part, WEIGHT_LAYERS)]
-    declared = [name for name, part in module.named_modules() if isinstance(part, WEIGHT_LAYERS)]
+    inputs = [(name, part) for name, part, _ in calls if isinstance(part, FIRST_LAYERS)]
+    weights = [(name, part) for name, part in inputs if isinstance(part, WEIGHT_LAYERS)]
+    places = [(name, part) for name, part in module.named_modules()]
+    first_declared = next((n for n, part in places if isinstance(part, FIRST_LAYERS)), None)
+    declared = [name for name, part in places if isinstance(part, WEIGHT_LAYERS)]
     last_weight = max(
         (i for i, (_, part, _) in enumerate(calls) if isinstance(part, WEIGHT_LAYERS)), default=0
     )
@@ -196,8 +208,8 @@ def _structure(
         for name, part, _ in calls[last_weight + 1 :]
         if type(part).__name__ in OUTPUT_ONLY or is_activation(part)
     ]
-    first, last = (weights[0], weights[-1]) if weights else (("", nn.Identity()),) * 2
-    linear = (nn.Linear, *CONVOLUTIONS)
+    nothing = ("", nn.Identity())
+    first, last = next(iter(inputs), nothing), next(reversed(weights), nothing)
     return {
         "norms": _norms(module, calls),
         "long_sequences": len(long_sequences(module)),
@@ -209,9 +221,9 @@ def _structure(
             {type(p).__name__ for p in module.modules() if type(p).__name__.endswith("Loss")}
         ),
         "batch_norms": any(isinstance(p, BATCH_NORMS) for p in module.modules()),
-        "first_layer": "" if declared[:1] == [first[0]] else first[0],
+        "first_layer": "" if first_declared == first[0] else first[0],
         "last_layer": "" if declared[-1:] == [last[0]] else last[0],
-        "takes_inputs": type(first[1]) in linear,
+        "takes_inputs": type(first[1]) in STANDARDIZED,
         "dropout": max(
             (float(getattr(part, name)) for part in module.modules() if (name := dropped_by(part))),
             default=0.0,

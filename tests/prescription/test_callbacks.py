@@ -23,7 +23,12 @@ from lightning_stab.prescription import (
     StandardizeInputs,
     StandardizeTargets,
 )
-from lightning_stab.prescription.norms import NormedActivation, extreme_gain, norm_for
+from lightning_stab.prescription.norms import (
+    NormedActivation,
+    extreme_gain,
+    extreme_shift,
+    norm_for,
+)
 from lightning_stab.prescription.standardize import mean_and_std
 from lightning_stab.prescription.surgery import SkipSequential, long_sequences
 
@@ -131,6 +136,8 @@ def test_norms_start_as_usual_and_what_is_switched_off_stays_off(tmp_path):
     module = program()
     assert extreme_gain(module) == 300.0
     assert extreme_gain(Net(nn.Linear(1, 1))) == 1.0
+    assert extreme_shift(module) == 5.0
+    assert extreme_shift(Net(nn.Linear(1, 1))) == 0.0
     fitted(module, ResetNorms())
     assert module.net[1].weight.tolist() == [1.0] * 4
     assert module.net[1].bias.tolist() == [0.0] * 4
@@ -287,6 +294,52 @@ def test_each_feature_or_channel_is_measured_over_all_the_rest(layer, x, dims, s
     assert torch.allclose(layer(seen), expected, atol=1e-5)
 
 
+class Recurrent(LightningModule):
+    """A recurrent layer and a reading of its last state; packed sequences, if wanted."""
+
+    def __init__(self, kind, *, packed=False):
+        super().__init__()
+        self.over_time, self.read, self.packed = (
+            kind(3, 5, batch_first=True),
+            nn.Linear(5, 1),
+            packed,
+        )
+
+    def forward(self, x):
+        if self.packed:
+            lengths = [x.shape[1]] * len(x)
+            x = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        _, last = self.over_time(x)
+        return self.read((last[0] if isinstance(last, tuple) else last)[-1])
+
+    def training_step(self, batch, batch_idx):
+        return functional.mse_loss(self(batch[0]).squeeze(-1), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_a_recurrent_layer_standardises_its_inputs_at_every_time_step(kind, packed):
+    module = Recurrent(kind, packed=packed)
+    x = torch.randn(32, 6, 3) * torch.tensor([1.0, 100.0, 1e4]) + 50
+    names = [name for name, _ in module.named_parameters()]
+    fitted(module, StandardizeInputs(), DataLoader(TensorDataset(x, torch.zeros(32)), batch_size=8))
+    layer = module.over_time
+    assert torch.allclose(layer.input_mean, x.mean((0, 1)), rtol=1e-4)
+    assert torch.allclose(layer.input_std, x.std((0, 1), correction=0), rtol=1e-4)
+    assert [name for name, _ in module.named_parameters()] == names
+    plain = copy.deepcopy(module)
+    plain.over_time.__class__ = kind
+    expected = plain((x - layer.input_mean) / layer.input_std)
+    assert torch.allclose(module(x), expected, atol=1e-5)
+    assert not torch.allclose(plain(x), expected, atol=1e-2)
+    start = torch.zeros(1, 32, 5)
+    first = (start, start) if kind is nn.LSTM else start
+    assert torch.allclose(layer(x, first)[0], layer(x)[0])  # what else it is given comes through
+
+
 def test_a_rescaled_layers_gradient_is_that_of_standardised_targets():
     net, y = Net(nn.Linear(4, 8), nn.Linear(8, 1)), torch.randn(64) * 1000 + 300
     x = torch.randn(64, 4)
@@ -390,7 +443,7 @@ class Stream(IterableDataset):
     ("module", "callback", "data", "sentence"),
     [
         (Net(*layers()), StandardizeInputs(), DataLoader(Stream(), 8), "dataset with an index"),
-        (Net(nn.Embedding(9, 4)), StandardizeInputs(), None, "needs a linear layer"),
+        (Net(nn.Embedding(9, 4)), StandardizeInputs(), None, "needs a linear, convolution or"),
         (Net(*layers()), StandardizeTargets(), None, "needs targets that are real numbers"),
         (Net(*layers()), StandardizeInputs("net.2"), None, "needs inputs of 8 features"),
     ],

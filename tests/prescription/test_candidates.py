@@ -118,9 +118,23 @@ def test_an_activation_that_is_no_module_is_gone_round():
     assert "logits-for-loss" not in reasons(found)
     called = replace(READY, output_activation=("", ""))
     assert reasons(found, survey=called)["logits-for-loss"] == ""
-    # predictions beyond the range of a tanh need another network
+    assert "without-last-activation" not in reasons(found, survey=called)
+    # predictions beyond the range of a tanh come from before it
     bounded = reasons(finding("output-activation", "unreachable_targets"), survey=called)
     assert "logits-for-loss" not in bounded
+    assert bounded["without-last-activation"] == ""
+    module = reasons(finding("output-activation", "unreachable_targets"))
+    assert "without-last-activation" not in module
+
+
+def test_norms_that_start_far_away_are_reset_by_gain_or_by_shift():
+    usual = replace(READY, norm_gain=1.0)
+    dead = finding("dead-units")
+    assert "reset-norms" not in reasons(dead, survey=usual)
+    assert "reset-norms" not in reasons(dead, survey=replace(usual, norm_shift=2.0))
+    shifted = made(dead, survey=replace(usual, norm_shift=6.0))
+    (cure,) = (c for c in shifted if c.id == "reset-norms")
+    assert "a gain of 1 and a shift of 0, not 1 and 6:" in cure.what
 
 
 def test_a_warm_up_is_for_programs_without_a_schedule():
@@ -200,7 +214,7 @@ def test_the_numbers_of_a_program_are_put_into_its_cures():
     assert settings(found, "fitting-loss") == [
         {"by": {"MSELoss": "CrossEntropyLoss", "net.9": "Identity"}}
     ]
-    assert "at 1, not at 30: `ResetNorms()`" in by_id["reset-norms"].what
+    assert "not 30 and 0: `ResetNorms()`" in by_id["reset-norms"].what
     (best,) = [each for each in made(finding("overfitting")) if each.id == "best-weights"]
     assert best.callbacks[0][1] == {"monitor": "val_acc", "mode": "max"}
 
@@ -236,9 +250,11 @@ def test_what_the_doctor_advises_is_tried_first_other_numbers_later_and_longer_r
     adam = [c.id for c in made(finding("learning-rate-too-low", "update_ratio"), survey=plain)]
     assert adam == low[:-1]  # nobody who has Adam is told to use it
     high = [c.id for c in made(finding("learning-rate-too-high"), survey=plain)]
-    assert high == ["lower-learning-rate", "clip", "warm-up", *["lower-learning-rate"] * 3]
+    rates = ["lower-learning-rate"] * 3
+    assert high == ["lower-learning-rate", "clip", "warm-up", "initialization", *rates]
     scheduled = [c.id for c in made(finding("learning-rate-too-high"), survey=READY)]
-    assert scheduled[:4] == ["momentum", "lower-learning-rate", "clip", "reset-norms"]
+    assert scheduled[:3] == ["momentum", "lower-learning-rate", "clip"]
+    assert scheduled[3:7] == ["reset-norms", "weight-decay", "schedule", "initialization"]
 
 
 def test_weight_decay_goes_to_nothing_where_it_is_no_adamw():
@@ -260,6 +276,9 @@ def test_learning_rates_are_searched_on_the_right_side_of_the_present_one():
     assert lower.what == "Lower the learning rate from 0.1 to 0.002, and start again."
 
 
+OF_THE_MODULE = ("momentum", "norm_gain", "norm_shift", "epochs", "longer_epochs")
+
+
 def test_estimates_by_hand():
     known = estimates(
         Facts(learning_rate=0.5, early_update_ratio=0.1, update_ratio=0.002), 3.44, 99
@@ -268,19 +287,8 @@ def test_estimates_by_hand():
         "learning_rate": 0.5, "lower_rate": 0.1, "higher_rate": 2.0, "clip_threshold": 3.0,
         "warmup_steps": 10, "usual_momentum": 0.9, "usual_decay": 0.01, "usual_dropout": 0.1,
         "accumulate": 4, "metric": "val_loss", "mode": "min",
-    } | {n: known[n] for n in ("momentum", "norm_gain", "epochs", "longer_epochs")}  # fmt: skip
-    assert all(math.isnan(known[n]) for n in ("momentum", "norm_gain", "epochs", "longer_epochs"))
-    assert estimates(Facts(), momentum=0.96)["momentum"] == 0.96
-    assert math.isnan(estimates(Facts(), momentum=0.95)["momentum"])
-    half = estimates(Facts(epoch=3.0, progress=0.5))
-    assert (half["epochs"], half["longer_epochs"]) == (6, 12)
-    assert math.isnan(estimates(Facts(epoch=0.4, progress=1.0))["epochs"])
-    unknown = estimates(Facts(learning_rate=0.6), 1e4, 110)
-    assert (unknown["lower_rate"], unknown["higher_rate"]) == (0.06, 6.0)
-    assert (unknown["clip_threshold"], unknown["warmup_steps"]) == (1.0, 11)
-    assert estimates(Facts(learning_rate=0.6), 0.0)["clip_threshold"] == 1.0
-    near = estimates(Facts(learning_rate=0.6, early_update_ratio=0.02, update_ratio=0.01))
-    assert (near["lower_rate"], near["higher_rate"]) == (0.2, 2.0)  # at least by a factor of 3
+    } | {n: known[n] for n in OF_THE_MODULE}  # fmt: skip
+    assert all(math.isnan(known[n]) for n in OF_THE_MODULE)
 
 
 # --- what is seen of a program

@@ -1,6 +1,7 @@
 """What is better: beyond the noise, for every seed, and with the finding gone."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -74,6 +75,16 @@ def test_a_program_that_fails_late_is_no_early_measure():
     assert search(run(0.9, 0.9, 0.9, 0.1, 0.1))._bar(0.2) == 0.1
     # not where it only sways by itself
     assert search(run(0.6, 0.5, 0.5, 0.7, 0.5))._bar(0.2) == 0.6
+    # a trial that fails late is none either, wherever it fails
+    made = search(run(0.5, 0.5, 0.5, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1))
+    made.runs = {CURE: [run(0.9, 0.9, 0.9, 0.9, 0.9, 0.2, 0.2, 0.2, 0.2)]}
+    assert made._bar(0.2) == 0.2
+    made.runs = {CURE: [run(0.9, 0.9, 0.9, 0.9, 0.9, 0.895, 0.89, 0.895, 0.895)]}
+    assert made._bar(0.2) == 0.9  # by less than a hundredth
+    made.runs = {CURE: [replace(run(0.9, 0.9), ended=STOPPED)]}  # nobody knows how it goes on
+    assert made._bar(0.2) == 0.9
+    broken = replace(run(0.9, 0.9, 0.9), ended="ValueError")
+    assert math.isnan(search(broken)._bar(0.2))
 
 
 def test_two_cures_become_one_where_they_do_not_fight():

@@ -92,6 +92,16 @@ def test_trials_have_bars_and_confirming_runs_have_none():
     assert [(t.seed, t.bars, t.batches) for t in others] == [(1, (), 40), (2, (), 40)]
 
 
+def test_what_repairs_a_fault_of_form_is_not_stopped_on_its_way():
+    """The loss is another one then, and may be slower at first."""
+    for id_, bars in (("output-activation", 0), ("loss-function", 0), ("plateau", 2)):
+        engine = Engine({"": SICK, "a": CURES})
+        search = Search(LOW, engine, 1, 1, 20.0, lambda text: None)
+        search.untreated = [SICK]
+        search.try_all([Candidate("a", id_, "Do.", callbacks=(("a.A", {}),))])
+        assert [len(t.bars) for t in engine.trials] == [bars], id_
+
+
 def test_the_bar_is_that_of_a_third_of_the_trials_and_of_the_program_itself():
     search, _ = searched({}, "")
     for count, bar in ((1, 0.0), (3, 0.0), (4, 0.0), (5, 1.0), (8, 2.0), (9, 2.0)):

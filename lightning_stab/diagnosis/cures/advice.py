@@ -48,6 +48,7 @@ def estimates(
         **{name: rounded(value) for name, value in known.items()},
         "warmup_steps": max(10, steps // 10),
         "norm_gain": math.nan,  # known to who has seen the module
+        "norm_shift": math.nan,
         "momentum": momentum if momentum > HIGH_MOMENTUM else math.nan,
         "usual_momentum": USUAL_MOMENTUM,
         "usual_decay": USUAL_DECAY,

@@ -238,6 +238,14 @@ LAST = (
         source="Prechelt 1998",
     ),
     Cure(
+        "try-cures",
+        "No one cause stands out: let `lightning-stab prescribe` try initialisation, scaled inputs,"
+        " learning rates and a longer run, or start from a smaller network that learns.",
+        answers=("underfitting",),
+        code=("lightning-stab prescribe --config my.yaml  # in the shell",),
+        source="Karpathy 2019, A recipe for training neural networks",
+    ),
+    Cure(
         "inspect-data",
         "Look for broken samples in the data: values far outside the usual range, log(0), 0/0 and"
         " the root of 0.",

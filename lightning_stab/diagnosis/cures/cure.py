@@ -22,6 +22,7 @@ class Cure:
         what: one sentence that says what to do; may name estimates in braces.
         answers: the findings for which it is advised, and tried.
         tried_for: the findings for which it is tried, and not advised.
+        late_for: the findings for which it is tried after these, because it seldom helps.
         callbacks: class paths and arguments; an argument ``"{name}"`` is an estimate.
         trainer: arguments of the Trainer, likewise.
         loader: arguments of the training loader, likewise.
@@ -35,6 +36,7 @@ class Cure:
     what: str
     answers: tuple[str, ...] = ()
     tried_for: tuple[str, ...] = ()
+    late_for: tuple[str, ...] = ()
     callbacks: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     trainer: Mapping[str, Any] = field(default_factory=dict)
     loader: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +61,11 @@ class Cure:
 
     def is_tried_for(self, names: set[str]) -> bool:
         """Say whether it is tried for a finding of these names."""
-        return bool(names & {*self.answers, *self.tried_for})
+        return bool(names & {*self.answers, *self.tried_for, *self.late_for})
+
+    def is_late_for(self, names: set[str]) -> bool:
+        """Say whether others are tried before it for a finding of these names."""
+        return not names & {*self.answers, *self.tried_for}
 
 
 def names_of(id_: str, facts: Iterable[str]) -> set[str]:

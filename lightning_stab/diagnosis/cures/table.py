@@ -46,7 +46,8 @@ _AUTOMATIC = (
             *("bad-initialization", *_DEPTH, "dead-units", "saturated-units"),
             *("vanishing-gradient:gradient_time_log10", "exploding-gradient:gradient_time_log10"),
         ),
-        tried_for=("exploding-gradient", "plateau"),
+        tried_for=("exploding-gradient", "plateau", "too-short", "underfitting"),
+        late_for=(_HIGH,),
         callbacks=((SUITE + "WeightInitialization", {"scheme": "auto"}),),
         source="Saxe et al. 2014; He et al. 2015; Balduzzi et al. 2017",
     ),
@@ -70,6 +71,15 @@ _AUTOMATIC = (
         code=("logits = self.head(x)  # without softmax, sigmoid or relu",),
         needs=("no output activation module",),
         source="torch.nn.CrossEntropyLoss: it takes logits",
+    ),
+    Cure(
+        "without-last-activation",
+        "Leave out the activation at the end of the network: targets lie outside its range.",
+        tried_for=("output-activation:unreachable_targets",),
+        callbacks=((OWN + "WithoutLastActivation", {}),),
+        code=("prediction = self.head(x)  # without tanh, relu or sigmoid",),
+        needs=("no output activation module",),
+        source="Bishop 2006, section 5.2: a regression has linear outputs",
     ),
     Cure(
         "fitting-loss",
@@ -115,10 +125,10 @@ _AUTOMATIC = (
     ),
     Cure(
         "reset-norms",
-        "Start the gains of normalisation layers at 1, not at {norm_gain}: `ResetNorms()` of"
-        " `lightning_stab.prescription` does it.",
+        "Start normalisation layers with a gain of 1 and a shift of 0, not {norm_gain} and"
+        " {norm_shift}: `ResetNorms()` of `lightning_stab.prescription` does it.",
         answers=("saturated-units", *_DEPTH),
-        tried_for=("bad-initialization", _HIGH, "plateau"),
+        tried_for=("bad-initialization", _HIGH, "plateau", "dead-units", "underfitting"),
         callbacks=((OWN + "ResetNorms", {}),),
         code=("torch.nn.init.ones_(self.norm.weight)",),
         needs=("unusual norms",),
@@ -129,7 +139,7 @@ _AUTOMATIC = (
         "Standardise every input feature with the training set's mean and standard deviation:"
         " `StandardizeInputs()` of `lightning_stab.prescription` does it inside the first layer.",
         answers=("input-scale", _SATURATED),
-        tried_for=("dead-units",),
+        tried_for=("dead-units", "underfitting"),
         callbacks=((OWN + "StandardizeInputs", {"layer": "{first_layer}"}),),
         needs=("standardizable inputs",),
         source="LeCun et al. 1998",
@@ -150,7 +160,7 @@ _AUTOMATIC = (
         'Add `StepGuard(on_nonfinite="skip", on_spike="skip")`, which passes over broken batches,'
         ' and `GradientClipping(rule="norm", threshold={clip_threshold})`.',
         answers=("loss-spike",),
-        tried_for=(*_BROKEN, "input-scale"),
+        tried_for=(*_BROKEN, "input-scale", "underfitting"),
         callbacks=(
             (SUITE + "StepGuard", {"on_nonfinite": "skip", "on_spike": "skip"}),
             (SUITE + "GradientClipping", {"rule": "norm", "threshold": "{clip_threshold}"}),
@@ -210,7 +220,10 @@ _AUTOMATIC = (
             *(_HIGH, "dead-units", "saturated-units", *_BROKEN),
             *("oscillating-loss", "exploding-gradient:gradient_growth_log10"),
         ),
-        tried_for=("exploding-gradient", "loss-spike", "bad-initialization", "input-scale"),
+        tried_for=(
+            *("exploding-gradient", "loss-spike", "bad-initialization", "input-scale"),
+            *("plateau:learnt", "underfitting"),
+        ),
         callbacks=((OWN + "OptimizerSettings", {"learning_rate": "{lower_rate}"}),),
         needs=("learning rate",),
         source="Bengio 2012",
@@ -219,7 +232,7 @@ _AUTOMATIC = (
         "higher-learning-rate",
         "Raise the learning rate from {learning_rate} to {higher_rate}.",
         answers=(*_STEPS_TOO_SMALL, _NOTHING_LEARNT),
-        tried_for=("learning-rate-too-low", "plateau", "target-scale"),
+        tried_for=("learning-rate-too-low", "plateau", "target-scale", "underfitting"),
         callbacks=((OWN + "OptimizerSettings", {"learning_rate": "{higher_rate}"}),),
         needs=("learning rate",),
         source="Bengio 2012",
@@ -340,7 +353,7 @@ _AUTOMATIC = (
         "longer-run",
         "Train for {longer_epochs} epochs instead of {epochs}.",
         answers=("too-short",),
-        tried_for=("learning-rate-too-low:update_ratio", "plateau"),
+        tried_for=("learning-rate-too-low:update_ratio", "plateau", "underfitting"),
         trainer={"max_epochs": "{longer_epochs}"},
         needs=("epochs",),
     ),

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from lightning_stab.diagnosis.rule import Fault, info, warning
 
+_UNLIKE = (
+    "The validation rows lie {validation_shift:.1f} standard deviations away from the training rows"
+)
+
 OUTCOME_FAULTS = (
     Fault("plateau", 9, "the loss stands still, or stays that of a constant prediction").found_by(
         warning(
@@ -12,8 +16,8 @@ OUTCOME_FAULTS = (
             "After {epoch:.1f} epochs the loss is still that of a constant prediction.",
         ),
         warning(
-            "validation_learnt < nothing_learnt and long_enough and ordinary_inputs"
-            " and without_skill",
+            "validation_learnt < nothing_learnt and learnt not> half_learnt and long_enough"
+            " and ordinary_inputs and without_skill",
             "After {epoch:.1f} epochs the validation loss has never been better"
             " than that of a constant prediction.",
         ),
@@ -60,8 +64,13 @@ OUTCOME_FAULTS = (
         warning(
             "validation_shift > unlike and validation_learnt not> half_learnt and a_while"
             " and meant_to_learn and input_peak not> outlying and without_skill",
-            "The validation rows lie {validation_shift:.1f} standard deviations away from the"
-            " training rows.",
+            _UNLIKE + ".",
+        ),
+        warning(
+            "validation_shift > notable_shift and generalization_gap > wide_gap"
+            " and learnt > half_learnt and validation_skill < little_learnt and a_while"
+            " and meant_to_learn and input_peak not> outlying and skill_reached not> as_simple_models",
+            _UNLIKE + ", and what is learnt in training does not hold for them.",
         ),
     ),
     Fault("metric", 10, "a metric that does not follow the loss").found_by(
@@ -101,6 +110,16 @@ OUTCOME_FAULTS = (
             "validation_rise > risen_validation_loss and learnt > half_learnt and meant_to_learn",
             "The validation loss has risen by {validation_rise:.0%} of what had been gained,"
             " while the training loss went on falling.",
+        ),
+    ),
+    Fault("underfitting", 10, "less is learnt than simple models learn").found_by(
+        warning(
+            "skill_reached < far_from_simple_models and progress > whole_run and a_while"
+            " and warming_up not> flag_set and meant_to_learn",
+            "The run has learnt less than simple models do: its validation metric has no more than"
+            " {skill_reached:.0%} of the skill that nearest neighbours or a linear model have on"
+            " training rows.",
+            persistence=1,
         ),
     ),
 )

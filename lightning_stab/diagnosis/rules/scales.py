@@ -8,6 +8,7 @@ _LARGE_START = (
     "The first loss is {start_loss_ratio} times that of a blind prediction:"
     " the outputs start far too large."
 )
+_LARGE_WEIGHTS = "The weights start {start_scale:.0f} times as large as what keeps a signal's size,"
 _HUGE_INPUT = "Features enter the network at a size of {input_size}, and little is learnt."
 _NONFINITE_FROM_INPUT = (
     "Features enter the network at a size of {input_size}, and loss or weights are NaN or infinite."
@@ -27,6 +28,12 @@ SCALE_FAULTS = (
             "The targets are large ({target_size}),"
             " and the predictions have reached {prediction_size:.1%} of their size.",
         ),
+        warning(
+            "target_size > large_target and learnt not> nothing_learnt and a_while"
+            " and without_skill and not_falling and progress > half_the_run and meant_to_learn"
+            " and with_gradient",
+            "The targets are large ({target_size}), and nothing is learnt.",
+        ),
         error(
             "nonfinite_weights > flag_set and target_size > large_target and loss_ratio > no_loss",
             _NONFINITE_FROM_TARGETS,
@@ -42,7 +49,7 @@ SCALE_FAULTS = (
     Fault("input-scale", 3, "features enter unscaled, and it does harm").found_by(
         warning(
             "input_size > large_input and a_while and learnt not> little_learnt and not_falling"
-            " and without_skill and input_peak not> outlying",
+            " and without_skill and input_peak not> outlying and start_scale not> large_start",
             "Features enter the network at a size of {input_size}, and it does not learn.",
         ),
         error(
@@ -114,8 +121,19 @@ SCALE_FAULTS = (
         warning(
             "start_scale > large_start and some_steps and learnt not> little_learnt"
             " and highest_rate not< no_rate and ordinary_inputs and without_skill",
-            "The weights start {start_scale:.0f} times as large as what keeps a signal's size,"
-            " and little is learnt.",
+            _LARGE_WEIGHTS + " and little is learnt.",
+            source="Glorot & Bengio 2010; He et al. 2015",
+        ),
+        warning(
+            "start_scale > large_start and a_while and unexplained > worse_than_constant"
+            " and highest_rate not< no_rate and input_size not> huge_input and without_skill",
+            _LARGE_WEIGHTS + " and the loss is still above that of a constant prediction.",
+            source="Glorot & Bengio 2010; He et al. 2015",
+        ),
+        warning(
+            "start_scale > large_start and a_while and prediction_size > enormous_rise"
+            " and highest_rate not< no_rate and input_size not> huge_input and without_skill",
+            _LARGE_WEIGHTS + " and predictions are {prediction_size:.0f} times the targets' size.",
             source="Glorot & Bengio 2010; He et al. 2015",
         ),
         error(

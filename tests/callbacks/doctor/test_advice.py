@@ -104,7 +104,7 @@ def test_the_table_names_what_exists():
     assert len({cure.id for cure in CURES}) == len(CURES)
     for cure in CURES:
         assert cure.is_automatic or cure.code
-        for name in (*cure.answers, *cure.tried_for):
+        for name in (*cure.answers, *cure.tried_for, *cure.late_for):
             id_, _, fact = name.partition(":")
             assert id_ in IDS
             assert not fact or fact in FACTS
