@@ -1,4 +1,4 @@
-"""A hundred data sets in memory: tables, series, tokens and small images, of 2 to 100 classes.
+"""Some 120 data sets in memory: tables, series, tokens and small images, of 2 to 100 classes.
 
 Each function returns inputs and targets of up to some 1,500 rows; the rows are split once and for
 all into those to train on and a quarter for validation. Nothing is downloaded.
@@ -17,6 +17,7 @@ from sklearn import datasets
 from torch import Tensor
 
 from benchmarks.diagnosis.elsewhere.report_data import REPORT_SETS
+from benchmarks.diagnosis.elsewhere.seen_4_data import SEEN_4_SETS
 from benchmarks.diagnosis.elsewhere.seen_data import SEEN_SETS
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -303,6 +304,7 @@ SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
     "textures": ("seen", "image", "classes", _textures),
     "bright": ("seen", "image", "numbers", _bright),
     **SEEN_SETS,
+    **SEEN_4_SETS,
     **REPORT_SETS,
 }
 

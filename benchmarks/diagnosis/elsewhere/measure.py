@@ -32,18 +32,19 @@ import torch
 
 from benchmarks import _script
 from benchmarks.diagnosis.elsewhere.labels import (
-    SKILL,
     Key,
     Row,
     counts,
     labelled,
+    learns,
     mistakes,
     needs_seed,
-    skill_of,
+    needs_simple,
 )
 from benchmarks.diagnosis.elsewhere.programs import PARTS, Drawn, programs
 from benchmarks.diagnosis.elsewhere.replay import keep, path_of, replayed
 from benchmarks.diagnosis.elsewhere.running import VARIATIONS, run
+from benchmarks.diagnosis.elsewhere.simple_models import simple_skill
 
 Moments = list[dict[str, Any]]
 LOOKS = Path(__file__).with_name("looks.json")
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     for seed in range(options.seeds):
         measure([(p.name, seed, "") for p in twins], options, results, began)
     # of a twin that does not learn, nothing is drawn
-    good = {p.name for p in twins if skill_of(p.name, results) >= SKILL}
+    good = {p.name for p in twins if learns(p, results)}
     chosen = [p for p in chosen if p.twin in good]
     # a label does not depend on the doctor, so that the first run of each is enough
     options.stale = {
@@ -134,8 +135,11 @@ def once(key: Key) -> tuple[Key, Row, Moments]:
     """Run one program."""
     torch.set_num_threads(1)
     name, seed, variation = key
-    settings = next(p.settings for p in programs(name.partition("/")[0]) if p.name == name)
-    return key, *run(settings, seed, variation)
+    program = next(p for p in programs(name.partition("/")[0]) if p.name == name)
+    row, moments = run(program.settings, seed, variation)
+    if needs_simple(program) and (seed, variation) == (0, ""):
+        row["simple"] = simple_skill(program.settings)
+    return key, row, moments
 
 
 def write(path: Path | None, results: dict[Key, Row]) -> None:

@@ -1,4 +1,4 @@
-"""Some ninety small architectures, by the shape of their inputs; parts are made to be broken."""
+"""Some hundred small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from benchmarks.diagnosis.elsewhere.blocks import (
     width_of,
 )
 from benchmarks.diagnosis.elsewhere.report_nets import REPORT_NETS
+from benchmarks.diagnosis.elsewhere.seen_4_nets import SEEN_4_NETS
 from benchmarks.diagnosis.elsewhere.seen_nets import SEEN_NETS
 
 
@@ -267,6 +268,7 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     "attention_pool": ("seen_2", ("series", "tokens"), _attention),
     "bag_mish": ("seen_2", ("tokens",), _bag(nn.Mish, 32)),
     **SEEN_NETS,
+    **SEEN_4_NETS,
     **REPORT_NETS,
 }
 

@@ -6,207 +6,229 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.random import Generator
-from sklearn import datasets
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def _triangles(rng: Generator) -> Arrays:
-    """Three lengths: no triangle, one with an obtuse angle, or one with acute angles alone."""
-    x = rng.uniform(1, 10, (1300, 3))
-    a, b, c = np.sort(x, 1).T
-    return x, np.where(a + b <= c, 0, np.where(a**2 + b**2 < c**2, 1, 2))
+def _linked_rings(rng: Generator) -> Arrays:
+    """Two rings that go through each other, in space."""
+    y, angle = rng.integers(0, 2, 1200), rng.uniform(0, 2 * np.pi, 1200)
+    flat = np.stack([np.cos(angle), np.sin(angle), np.zeros(1200)], 1)
+    upright = np.stack([1 + np.cos(angle), np.zeros(1200), np.sin(angle)], 1)
+    return np.where(y[:, None] == 1, upright, flat) + rng.normal(0, 0.15, (1200, 3)), y
 
 
-def _mandelbrot(rng: Generator) -> Arrays:
-    """Whether a point of the plane belongs to the Mandelbrot set."""
-    c = rng.uniform(-1.7, 0.6, 1400) + 1j * rng.uniform(-0.9, 0.9, 1400)
-    z = np.zeros_like(c)
-    for _ in range(30):
-        z = np.where(np.abs(z) < 2, z**2 + c, z)
-    return np.stack([c.real, c.imag], 1), (np.abs(z) < 2).astype(int)
+def _galaxies(rng: Generator) -> Arrays:
+    """Four kinds by seven brightnesses with heavy tails, and two columns that say nothing."""
+    y = rng.integers(0, 4, 1300)
+    centres = rng.normal(0, 1.6, (4, 7))
+    bright = centres[y] + 0.6 * rng.standard_t(2.5, (1300, 7))
+    return np.concatenate([18 + bright, rng.exponential(1e4, (1300, 2))], 1), y
 
 
-def _census(rng: Generator) -> Arrays:
-    """Wages, hours, age and school, of which a twentieth was not answered and stands as -9."""
-    age, school = rng.uniform(18, 80, 1300), rng.integers(4, 20, 1300)
-    hours, wage = rng.normal(36, 9, 1300), rng.lognormal(2.6, 0.5, 1300)
-    score = 0.05 * age - 0.0005 * age**2 + 0.15 * school + 0.02 * hours + 0.04 * wage
-    x = np.stack([age, school, hours, wage, rng.integers(0, 2, 1300)], 1)
-    x[rng.random(x.shape) < 0.05] = -9
-    return x, np.digitize(score, np.quantile(score, [0.45, 0.75]))
-
-
-def _signatures(rng: Generator) -> Arrays:
-    """A hundred patterns of thirty bits, of which every twentieth is wrong."""
-    patterns = rng.integers(0, 2, (100, 30))
-    y = rng.integers(0, 100, 1600)
-    return patterns[y] ^ (rng.random((1600, 30)) < 0.05), y
-
-
-def _compass(rng: Generator) -> Arrays:
-    """The direction of a wind of any strength, among twelve."""
-    angle, strength = rng.uniform(0, 2 * np.pi, 1400), rng.lognormal(1, 0.6, 1400)
-    wind = np.stack([strength * np.cos(angle), strength * np.sin(angle)], 1)
-    return wind, (angle / (2 * np.pi) * 12).astype(int)
-
-
-def _gas(rng: Generator) -> Arrays:
-    """The pressure of a gas after van der Waals, in pascals, by amount, warmth and volume."""
-    moles, kelvin = rng.uniform(0.5, 3, 1100), rng.uniform(250, 600, 1100)
-    volume = rng.uniform(1e-3, 6e-3, 1100)
-    pressure = moles * 8.314 * kelvin / (volume - 4e-5 * moles) - 0.36 * (moles / volume) ** 2
-    return np.stack([moles, kelvin, volume], 1), pressure
-
-
-def _low_rank(rng: Generator) -> Arrays:
-    """Fifty features that follow from a few."""
-    x = 30 * datasets.make_low_rank_matrix(
-        1000, 50, effective_rank=4, random_state=int(rng.integers(1000))
-    )
-    y = x @ rng.normal(size=50)
-    return x, y + 0.5 * np.abs(x @ rng.normal(size=50)) + rng.normal(0, 0.1 * y.std(), 1000)
-
-
-def _spectra(rng: Generator) -> Arrays:
-    """How much of three substances there is, by the light that a mixture absorbs."""
-    places = np.linspace(0, 1, 40)
-    centre, width = rng.uniform(0.1, 0.9, (3, 2, 1)), rng.uniform(0.04, 0.15, (3, 2, 1))
-    pure = np.exp(-(((places - centre) / width) ** 2)).sum(1)
-    amount = rng.gamma(2, 0.5, (1100, 3))
-    return np.exp(-amount @ pure) + rng.normal(0, 0.01, (1100, 40)), amount
-
-
-def _appliances(rng: Generator) -> Arrays:
-    """Which of seven appliances are on, by what all of them together draw at sixteen meters."""
-    on = rng.random((1300, 7)) < np.linspace(0.2, 0.6, 7)
-    drawn = rng.gamma(1.0, 1.0, (7, 16))
-    return on @ drawn + rng.normal(0, 0.3, (1300, 16)), on.astype(float)
-
-
-def _gestures(rng: Generator) -> Arrays:
-    """Paths of a hand: circles either way, a figure of eight, a stroke to and fro, a spiral."""
-    y = rng.integers(0, 5, 1000)
-    time = np.linspace(0, 2 * np.pi, 22)
-    forms = np.stack(
-        [
-            [np.cos(time), np.sin(time)],
-            [np.cos(time), -np.sin(time)],
-            [np.sin(time), np.sin(2 * time)],
-            [np.cos(time), np.cos(time)],
-            [time / 6 * np.cos(2 * time), time / 6 * np.sin(2 * time)],
-        ]
-    ).transpose(0, 2, 1)
-    paths = forms[y] * rng.uniform(0.7, 1.4, (1000, 1, 1))
-    return paths + rng.normal(0, 0.4, paths.shape), y
-
-
-def _decays(rng: Generator) -> Arrays:
-    """A swing that dies away: how fast it swings and how fast it dies."""
-    speed, loss = rng.uniform(0.3, 1.2, 1100), rng.uniform(0.02, 0.3, 1100)
-    time = np.arange(24)
-    swing = np.exp(-loss[:, None] * time) * np.cos(speed[:, None] * time)
-    return (swing + rng.normal(0, 0.05, swing.shape))[:, :, None], np.stack([speed, loss], 1)
-
-
-def _louder(rng: Generator) -> Arrays:
-    """Whether the first half of a noise is louder or the second."""
-    y = rng.integers(0, 2, 1000)
-    noise = rng.normal(size=(1000, 24))
-    noise[y == 0, :12] *= 2.5
-    noise[y == 1, 12:] *= 2.5
-    return noise[:, :, None], y
-
-
-def _stock(rng: Generator) -> Arrays:
-    """What is left in a store after deliveries and sales, which never sell what is not there."""
-    came, asked = rng.exponential(1.0, (1100, 14)), rng.exponential(1.1, (1100, 14))
-    left = np.zeros(1100)
-    for day in range(14):
-        left = np.maximum(left + came[:, day] - asked[:, day], 0)
-    return np.stack([came, asked], 2), left
-
-
-def _most_common(rng: Generator) -> Arrays:
-    """Which of five symbols is the commonest."""
-    shares = rng.dirichlet(np.full(5, 0.6), 1400).cumsum(1)
-    x = (rng.random((1400, 17, 1)) > shares[:, None]).sum(2).clip(0, 4)
-    return x, (x[:, :, None] == np.arange(5)).sum(1).argmax(1)
-
-
-def _recipes(rng: Generator) -> Arrays:
-    """Foods, each with an amount after it: what they are worth together."""
-    food, amount = rng.integers(0, 20, (1400, 6)), rng.integers(0, 4, (1400, 6))
-    worth = rng.gamma(2, 1, 20)[food] * (0.5 + amount)
-    return np.stack([food, 20 + amount], 2).reshape(1400, 12), worth.sum(1)
-
-
-def _motifs(rng: Generator) -> Arrays:
-    """Which of six motifs of six letters a strand of an alphabet of four holds."""
-    motifs = rng.integers(0, 4, (6, 6))
-    y, x = rng.integers(0, 6, 1300), rng.integers(0, 4, (1300, 22))
-    for row, kind in enumerate(y):
-        start = rng.integers(0, 17)
-        x[row, start : start + 6] = motifs[kind]
+def _chords(rng: Generator) -> Arrays:
+    """How loud the twelve notes are: 24 chords, major and minor."""
+    y = rng.integers(0, 24, 1600)
+    notes = np.array([[0, 4, 7], [0, 3, 7]])[y // 12] + (y % 12)[:, None]
+    x = rng.gamma(1.5, 0.12, (1600, 12))
+    x[np.arange(1600)[:, None], notes % 12] += rng.uniform(0.5, 1.5, (1600, 3))
     return x, y
 
 
-def _tags(rng: Generator) -> Arrays:
-    """Six labels of a text, each on where one of its three words stands."""
-    x = rng.integers(0, 24, (1400, 8))
-    return x, (x[:, :, None] // 3 == np.arange(6)).any(1).astype(float)
+def _displays(rng: Generator) -> Arrays:
+    """Two digits on a display of seven segments each, as voltages: a hundred classes."""
+    digits = "1110111 0010010 1011101 1011011 0111010 1101011 1101111 1010010 1111111 1111011"
+    segments = np.array([list(map(int, digit)) for digit in digits.split()])
+    y = rng.integers(0, 100, 1700)
+    on = np.concatenate([segments[y // 10], segments[y % 10]], 1)
+    return 4.8 * on + rng.normal(0, 0.8, on.shape), y
 
 
-def _clock(rng: Generator) -> Arrays:
-    """A clock's hand, at one of twelve hours."""
-    y = rng.integers(0, 12, 1300)
-    angle = (y + rng.uniform(-0.3, 0.3, 1300)) * np.pi / 6
-    rows, columns = np.mgrid[-5:6, -5:6]
-    sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
-    along, beside = columns * sine - rows * cosine, columns * cosine + rows * sine
-    hand = np.exp(-(beside**2)) * ((along > -0.5) & (along < 5))
-    return (hand + rng.normal(0, 0.2, hand.shape))[:, None], y
+def _vehicles(rng: Generator) -> Arrays:
+    """What a vehicle burns, by weight, power, a kind of five; a weight not known stands as 0."""
+    kind, year = rng.integers(0, 5, 1200), rng.integers(1980, 2020, 1200)
+    weight, power = rng.normal(1400, 250, 1200), rng.lognormal(4.6, 0.35, 1200)
+    factor = np.array([1.0, 1.25, 0.8, 1.1, 0.6])[kind]
+    burnt = factor * (2 + 2.5e-3 * weight + 0.02 * power) * np.exp((2000 - year) / 60)
+    weight[rng.random(1200) < 0.04] = 0
+    x = np.concatenate([np.stack([weight, power, year], 1), np.eye(5)[kind]], 1)
+    return x, burnt + rng.normal(0, 0.3, 1200)
 
 
-def _areas(rng: Generator) -> Arrays:
-    """How large a bright ellipse is, anywhere and of any form."""
-    axes, centre = rng.uniform(1.0, 4.5, (1100, 2, 1, 1)), rng.uniform(4, 7, (1100, 2, 1, 1))
-    rows, columns = np.mgrid[0:12, 0:12]
-    far = ((rows - centre[:, 0]) / axes[:, 0]) ** 2 + ((columns - centre[:, 1]) / axes[:, 1]) ** 2
-    x = (far < 1) * rng.uniform(0.7, 1.3, (1100, 1, 1)) + rng.normal(0, 0.2, far.shape)
-    return x[:, None], np.pi * axes[:, 0, 0, 0] * axes[:, 1, 0, 0]
+def _concrete(rng: Generator) -> Arrays:
+    """How strong concrete is, by kilograms of its parts and days of age, most of them few."""
+    cement, water = rng.uniform(150, 500, 1100), rng.uniform(140, 220, 1100)
+    sand, ash = rng.uniform(600, 950, 1100), rng.choice([0, 0, 1], 1100) * rng.gamma(4, 25, 1100)
+    days = rng.choice([3, 7, 14, 28, 56, 90], 1100)
+    strength = 22 * ((cement + 0.5 * ash) / water) ** 1.1 * (0.45 + 0.12 * np.log(days))
+    return np.stack([cement, water, sand, ash, days], 1), strength + rng.normal(0, 2.5, 1100)
 
 
-def _quadrants(rng: Generator) -> Arrays:
-    """In which quarters of an image there is a cross: four labels."""
-    on = rng.random((1200, 4)) < 0.45
-    x = rng.normal(0, 0.3, (1200, 1, 10, 10))
-    for row, quarter in zip(*np.nonzero(on), strict=True):
-        top, left = 5 * (quarter // 2) + rng.integers(1, 4), 5 * (quarter % 2) + rng.integers(1, 4)
-        x[row, 0, top - 1 : top + 2, left] += 1
-        x[row, 0, top, left - 1 : left + 2] += 1
-    return x, on.astype(float)
+def _pendulum(rng: Generator) -> Arrays:
+    """Where a pendulum is and how fast, a while after it was seen: two numbers."""
+    x = np.stack([rng.uniform(-2.5, 2.5, 1200), rng.uniform(-2, 2, 1200)], 1)
+    damping = rng.uniform(0, 0.8, 1200)
+    angle, speed = x.T.copy()
+    for _ in range(60):
+        speed = speed - 0.02 * (np.sin(angle) * 2 + damping * speed)
+        angle = angle + 0.02 * speed
+    return np.concatenate([x, damping[:, None]], 1), np.stack([angle, speed], 1)
+
+
+def _symptoms(rng: Generator) -> Arrays:
+    """Which of eight illnesses there are, by what was answered to 36 questions: 1, -1, or 0."""
+    ill = rng.random((1400, 8)) < np.linspace(0.2, 0.5, 8)
+    typical = rng.random((8, 36)) < 0.2
+    chance = 1 - 0.92 * (1 - 0.85 * typical[None] * ill[:, :, None]).prod(1)
+    answers = np.where(rng.random((1400, 36)) < chance, 1, -1)
+    answers[rng.random(answers.shape) < 0.1] = 0
+    return answers, ill.astype(float)
+
+
+def _activities(rng: Generator) -> Arrays:
+    """Six activities by three axes of acceleration: how the device lies, and how it swings."""
+    y = rng.integers(0, 6, 1200)
+    lies = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0.3, 0.9], [0, 0.3, 0.9], [0.4, 0, 0.9]])
+    strength, pace = np.array([0, 0, 0, 0.5, 1.4, 0.7])[y], np.array([0, 0, 0, 3, 5, 4])[y]
+    time, start = np.linspace(0, 1, 24), rng.uniform(0, 2 * np.pi, (1200, 1))
+    swing = strength[:, None] * np.sin(2 * np.pi * pace[:, None] * time + start)
+    x = 9.8 * (lies[y][:, None] + swing[:, :, None] * np.array([0.3, 0.5, 0.8]))
+    return x + rng.normal(0, 3.0, x.shape), y
+
+
+def _runoff(rng: Generator) -> Arrays:
+    """What a river carries after twenty days of rain, most of them dry: earth lets it go slowly."""
+    rain = rng.gamma(0.8, 9, (1300, 20)) * (rng.random((1300, 20)) < 0.45)
+    warm = rng.normal(12, 5, (1300, 1)) + rng.normal(0, 2, (1300, 20))
+    earth, river = np.full(1300, 20.0), np.zeros(1300)
+    for day in range(20):
+        earth = np.maximum(earth + rain[:, day] - 0.12 * np.maximum(warm[:, day], 0), 0)
+        river = 0.2 * earth
+        earth = earth - river
+    return np.stack([rain, warm], 2), river
+
+
+def _sales(rng: Generator) -> Arrays:
+    """The sales of the next three days, by those of three weeks: a trend and a week's habit."""
+    day = np.arange(24)
+    level, trend = rng.uniform(50, 150, (1100, 1)), rng.normal(0, 1.2, (1100, 1))
+    habit = rng.normal(0, 14, (1100, 7))[:, day % 7]
+    sold = level + trend * day + habit + rng.normal(0, 4, (1100, 24))
+    return sold[:, :21, None], sold[:, 21:]
+
+
+def _events(rng: Generator) -> Arrays:
+    """Which of four events a line shows: a bump, a dip, a shiver, a step that stays."""
+    on = rng.random((1400, 4)) < 0.45
+    x = rng.normal(0, 0.25, (1400, 28))
+    for row, kind in zip(*np.nonzero(on), strict=True):
+        start = rng.integers(2, 21)
+        if kind == 3:
+            x[row, 8 + start // 2 :] += 1.5
+            continue
+        form = np.array([[1, 2, 2, 1, 0], [-1, -2, -2, -1, 0], [1.6, -1.6, 1.6, -1.6, 1.6]])[kind]
+        x[row, start : start + 5] += 1.2 * form
+    return x[:, :, None], on.astype(float)
+
+
+def _headlines(rng: Generator) -> Arrays:
+    """Twenty fields of news: words as often as in speech, and a few that belong to a field."""
+    y = rng.integers(0, 20, 1600)
+    shares = 1 / np.arange(2, 42)
+    x = rng.choice(40, (1600, 11), p=shares / shares.sum())
+    own = 40 + 3 * y[:, None] + rng.integers(0, 3, (1600, 11))
+    return np.where(rng.random((1600, 11)) < 0.7, own, x), y
+
+
+def _endings(rng: Generator) -> Arrays:
+    """Nine endings: what the last letter and the one before it are, among three kinds each."""
+    x = rng.integers(0, 6, (1400, 9))
+    return x, 3 * (x[:, 7] % 3) + x[:, 8] % 3
+
+
+def _passwords(rng: Generator) -> Arrays:
+    """Whether a password has a digit and a sign beside its letters."""
+    kind = rng.choice(3, (1500, 10), p=[0.76, 0.13, 0.11])
+    x = 5 * kind + rng.integers(0, 5, (1500, 10))
+    return x, (kind[:, :, None] == [1, 2]).any(1).all(1).astype(int)
+
+
+def _receipts(rng: Generator) -> Arrays:
+    """Two prices of three digits each between signs, and what they come to."""
+    digits = rng.integers(0, 10, (1500, 6))
+    sums = digits[:, :3] @ [100, 10, 1] + digits[:, 3:] @ [100, 10, 1]
+    sign = np.full((1500, 1), 10)
+    return np.concatenate([sign, digits[:, :3], sign + 1, digits[:, 3:]], 1), sums / 100
+
+
+def _clouds(rng: Generator) -> Arrays:
+    """Noise of four grains, from single points to large clouds."""
+    y = rng.integers(0, 4, 1200)
+    speed = np.hypot(*np.meshgrid(np.fft.fftfreq(12), np.fft.fftfreq(12)))
+    width = np.array([0.0, 0.7, 1.4, 2.8])[y, None, None]
+    waves = np.fft.fft2(rng.normal(size=(1200, 12, 12))) * np.exp(-2 * (np.pi * width * speed) ** 2)
+    x = np.fft.ifft2(waves).real
+    x = x / x.std((1, 2), keepdims=True) + rng.normal(0, 0.15, x.shape)
+    return x[:, None], y
+
+
+def _constellations(rng: Generator) -> Arrays:
+    """Fifteen groups of stars, each star a little off its place and some behind clouds."""
+    y, places = rng.integers(0, 15, 1500), rng.uniform(1.5, 9.5, (15, 6, 2))
+    stars = places[y] + rng.normal(0, 0.35, (1500, 6, 2))
+    light = rng.uniform(0.6, 1.2, (1500, 6)) * (rng.random((1500, 6)) < 0.85)
+    rows, columns = np.mgrid[0:11, 0:11]
+    x = rng.normal(0, 0.12, (1500, 11, 11))
+    for star in range(6):
+        top, left = stars[:, star, 0, None, None], stars[:, star, 1, None, None]
+        far = (rows - top) ** 2 + (columns - left) ** 2
+        x += light[:, star, None, None] * np.exp(-far / 1.2)
+    return x[:, None], y
+
+
+def _wavelengths(rng: Generator) -> Arrays:
+    """How often a pattern of waves repeats over an image, at any phase and a slight tilt."""
+    often, tilt = rng.uniform(0.8, 4.0, (1300, 1, 1)), rng.uniform(-0.4, 0.4, (1300, 1, 1))
+    rows, columns = np.mgrid[0:1:12j, 0:1:12j]
+    along = rows * np.cos(tilt) + columns * np.sin(tilt)
+    x = np.sin(2 * np.pi * often * along + rng.uniform(0, 2 * np.pi, (1300, 1, 1)))
+    return (x + rng.normal(0, 0.2, x.shape))[:, None], often[:, 0, 0]
+
+
+def _faces(rng: Generator) -> Arrays:
+    """What is true of a drawn face: glasses, an open mouth, a hat, eyes that are shut."""
+    on = rng.random((1300, 4)) < 0.5
+    x = np.zeros((1300, 14, 12))
+    for face, (glasses, mouth, hat, shut) in zip(x, on, strict=True):
+        face[2:13, 2:10] = 0.3
+        for left in (3, 7):
+            face[5 : 6 if shut else 7, left : left + 2] = 0.8
+            face[4:8, left - 1 : left + 3] += 0.3 * glasses
+        face[9 : 11 if mouth else 10, 4:8] = 0.8
+        face[:3, 2:10] += 0.5 * hat
+    moved = [np.roll(f, tuple(rng.integers(-1, 2, 2)), (0, 1)) for f in x]
+    return (np.stack(moved) + rng.normal(0, 0.15, x.shape))[:, None], on.astype(float)
 
 
 REPORT_SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
-    "triangles": ("report", "table", "classes", _triangles),
-    "mandelbrot": ("report", "table", "classes", _mandelbrot),
-    "census": ("report", "table", "classes", _census),
-    "signatures_100": ("report", "table", "classes", _signatures),
-    "compass": ("report", "table", "classes", _compass),
-    "gas": ("report", "table", "numbers", _gas),
-    "low_rank": ("report", "table", "numbers", _low_rank),
-    "spectra": ("report", "table", "numbers", _spectra),
-    "appliances": ("report", "table", "labels", _appliances),
-    "gestures": ("report", "series", "classes", _gestures),
-    "decays": ("report", "series", "numbers", _decays),
-    "louder": ("report", "series", "classes", _louder),
-    "stock": ("report", "series", "numbers", _stock),
-    "most_common": ("report", "tokens", "classes", _most_common),
-    "recipes": ("report", "tokens", "numbers", _recipes),
-    "motifs": ("report", "tokens", "classes", _motifs),
-    "tags_6": ("report", "tokens", "labels", _tags),
-    "clock": ("report", "image", "classes", _clock),
-    "areas": ("report", "image", "numbers", _areas),
-    "quadrants": ("report", "image", "labels", _quadrants),
+    "linked_rings": ("report", "table", "classes", _linked_rings),
+    "galaxies": ("report", "table", "classes", _galaxies),
+    "chords_24": ("report", "table", "classes", _chords),
+    "displays_100": ("report", "table", "classes", _displays),
+    "vehicles": ("report", "table", "numbers", _vehicles),
+    "concrete": ("report", "table", "numbers", _concrete),
+    "pendulum": ("report", "table", "numbers", _pendulum),
+    "symptoms": ("report", "table", "labels", _symptoms),
+    "activities": ("report", "series", "classes", _activities),
+    "runoff": ("report", "series", "numbers", _runoff),
+    "sales": ("report", "series", "numbers", _sales),
+    "events": ("report", "series", "labels", _events),
+    "headlines_20": ("report", "tokens", "classes", _headlines),
+    "endings": ("report", "tokens", "classes", _endings),
+    "passwords": ("report", "tokens", "classes", _passwords),
+    "receipts": ("report", "tokens", "numbers", _receipts),
+    "clouds": ("report", "image", "classes", _clouds),
+    "constellations": ("report", "image", "classes", _constellations),
+    "wavelengths": ("report", "image", "numbers", _wavelengths),
+    "faces": ("report", "image", "labels", _faces),
 }

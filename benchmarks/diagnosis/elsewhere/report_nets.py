@@ -1,319 +1,281 @@
-"""The architectures of the report part."""
+"""The architectures of the report part: those of series and tokens in `report_time_nets.py`."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn import functional
 
-from benchmarks.diagnosis.elsewhere.blocks import (
-    Make,
-    Patches,
-    Places,
-    Read,
-    Residual,
-    Swap,
-    embedded,
-    perceptron,
-    width_of,
-)
+from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, perceptron, width_of
+from benchmarks.diagnosis.elsewhere.report_time_nets import REPORT_TIME_NETS
 
 
-def _orthogonal(data: Any, settings: dict[str, Any]) -> nn.Module:
-    net = perceptron(nn.ReLU, 3, 48)(data, settings)
-    for part in net.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.orthogonal_(part.weight, 2**0.5)
-            nn.init.zeros_(part.bias)
-    return net
+def _groups(width: int) -> nn.Module:
+    return nn.GroupNorm(4, width)
 
 
-class Fourier(nn.Module):
-    """Sines and cosines of fixed random projections (Tancik et al. 2020)."""
+class Maxout(nn.Module):
+    """The largest of a few linear layers, unit by unit (Goodfellow et al. 2013)."""
 
-    frequencies: Tensor
-
-    def __init__(self, inputs: int, count: int) -> None:
+    def __init__(self, inputs: int, outputs: int, pieces: int = 3) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.randn(inputs, count) / inputs**0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 count] of [N, F]."""
-        angle = x @ self.frequencies
-        return torch.cat([angle.sin(), angle.cos()], 1)
-
-
-def _fourier(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [nn.Flatten(), Fourier(width_of(data), 32), nn.Linear(64, 48), nn.ReLU()]
-    return nn.Sequential(*first, nn.Linear(48, 32), nn.ReLU())
-
-
-def _gated_residual(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:  # Lim et al. 2021
-        body = [nn.Linear(32, 32), nn.ELU(), nn.Linear(32, 64), nn.GLU()]
-        return nn.Sequential(Residual(nn.Sequential(*body)), nn.LayerNorm(32))
-
-    return nn.Sequential(nn.Flatten(), nn.Linear(width_of(data), 32), block(), block())
-
-
-class Experts(nn.Module):
-    """Small nets side by side, weighted by a gate for each row."""
-
-    def __init__(self, inputs: int, outputs: int, count: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(inputs, count)
-        self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(inputs, 32), nn.ReLU(), nn.Linear(32, outputs))
-            for _ in range(count)
-        )
+        self.linear, self.pieces = nn.Linear(inputs, outputs * pieces), pieces
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, outputs] of [N, inputs]."""
-        made = torch.stack([expert(x) for expert in self.experts], 1)
-        return (self.gate(x).softmax(1)[:, :, None] * made).sum(1)
+        return self.linear(x).unflatten(1, (-1, self.pieces)).amax(2)
 
 
-def _experts(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), Experts(width_of(data), 24, 4))
+def _maxout(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Maxout(width_of(data), 32), Maxout(32, 24))
 
 
-class Pairs(nn.Module):
-    """Hidden features beside learnt products of pairs of them."""
+class Radial(nn.Module):
+    """How near a row is to each of some learnt centres, which start on rows of the data."""
+
+    def __init__(self, centres: Tensor) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(centres.clone())
+        width = math.log(centres.shape[1])
+        self.log_width = nn.Parameter(torch.full((len(centres),), width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, centres] of [N, F]."""
+        squares = (x[:, None] - self.centres).square().sum(2)
+        return (-squares / self.log_width.exp()).exp()
+
+
+def _radial(data: Any, settings: dict[str, Any]) -> nn.Module:
+    near = Radial(data.x[:64].flatten(1))
+    count = len(near.centres)
+    last = [nn.LayerNorm(count), nn.Linear(count, 40), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), near, *last)
+
+
+class Splines(nn.Module):
+    """A learnt curve from each input to each output, of bumps on a grid (Liu et al. 2024)."""
+
+    grid: Tensor
+
+    def __init__(self, inputs: int, outputs: int, bumps: int = 7) -> None:
+        super().__init__()
+        self.register_buffer("grid", torch.linspace(-2.5, 2.5, bumps))
+        self.apart = 5 / (bumps - 1)
+        self.curves = nn.Linear(inputs * bumps, outputs)
+        self.straight = nn.Linear(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, outputs] of [N, inputs]."""
+        bumps = (-((x[:, :, None] - self.grid) / self.apart).square()).exp()
+        return self.curves(bumps.flatten(1)) + self.straight(functional.silu(x))
+
+
+def _splines(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Flatten(), Splines(width_of(data), 24), nn.LayerNorm(24)]
+    return nn.Sequential(*first, Splines(24, 24))
+
+
+class Sine(nn.Module):
+    """A linear layer and a sine, started as Sitzmann et al. (2020) do."""
+
+    def __init__(self, inputs: int, outputs: int, speed: float, is_first: bool = False) -> None:
+        super().__init__()
+        self.linear, self.speed = nn.Linear(inputs, outputs), speed
+        bound = 1 / inputs if is_first else math.sqrt(6 / inputs) / speed
+        nn.init.uniform_(self.linear.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, outputs] of [N, inputs]."""
+        return (self.speed * self.linear(x)).sin()
+
+
+def _sines(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = Sine(width_of(data), 48, 4.0, is_first=True)
+    return nn.Sequential(nn.Flatten(), first, Sine(48, 48, 4.0), Sine(48, 32, 4.0))
+
+
+def _residual_batchnorm(data: Any, settings: dict[str, Any]) -> nn.Module:
+    def block() -> nn.Module:  # Gorishniy et al. 2021
+        body = [nn.BatchNorm1d(32), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)]
+        return Residual(nn.Sequential(*body))
+
+    first = [nn.Flatten(), nn.Linear(width_of(data), 32)]
+    return nn.Sequential(*first, block(), block(), nn.BatchNorm1d(32), nn.ReLU())
+
+
+class Crossed(nn.Module):
+    """Products of features, learnt layer by layer, beside a small net (Wang et al. 2021)."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.hidden, self.products = nn.Linear(inputs, 20), nn.Bilinear(20, 20, 20)
+        self.crosses = nn.ModuleList(nn.Linear(inputs, inputs) for _ in range(2))
+        self.deep = nn.Sequential(
+            nn.Linear(inputs, 40), nn.LeakyReLU(), nn.Linear(40, 24), nn.LeakyReLU()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 40] of [N, inputs]."""
-        hidden = self.hidden(x).tanh()
-        return torch.cat([hidden, self.products(hidden, hidden)], 1)
+        """Return [N, F + 24] of [N, F]."""
+        crossed = x
+        for cross in self.crosses:
+            crossed = x * cross(crossed) + crossed
+        return torch.cat([crossed, self.deep(x)], 1)
 
 
-def _bilinear(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), Pairs(width_of(data)), nn.Linear(40, 32), nn.LeakyReLU())
+def _crossed(data: Any, settings: dict[str, Any]) -> nn.Module:
+    width = width_of(data)
+    return nn.Sequential(nn.Flatten(), Crossed(width), nn.LayerNorm(width + 24))
 
 
-def _weight_normed(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in ((width_of(data), 48), (48, 48), (48, 32)):
-        layers += [weight_norm(nn.Linear(before, after)), nn.SiLU()]
-    return nn.Sequential(*layers)
+class Trees(nn.Module):
+    """Trees of soft questions: a row reaches each leaf by degrees (Popov et al. 2020)."""
 
-
-class FeatureTokens(nn.Module):
-    """One vector for each feature of a row (Gorishniy et al. 2021)."""
-
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, inputs: int, trees: int, depth: int, width: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.randn(features, width) / width**0.5)
-        self.shift = nn.Parameter(torch.randn(features, width) / width**0.5)
+        self.ask, self.trees = nn.Linear(inputs, trees * depth), trees
+        self.leaves = nn.Parameter(torch.randn(trees, 2**depth, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F, width] of [N, F]."""
-        return x[:, :, None] * self.scale + self.shift
+        """Return [N, width] of [N, inputs]."""
+        yes = (3 * self.ask(x)).sigmoid().unflatten(1, (self.trees, -1))
+        ways = torch.ones_like(yes[:, :, :1])
+        for share in yes.split(1, dim=2):
+            ways = torch.cat([ways * share, ways * (1 - share)], 2)
+        return torch.einsum("ntl,tlw->nw", ways, self.leaves) / self.trees**0.5
 
 
-def _feature_tokens(data: Any, settings: dict[str, Any]) -> nn.Module:
-    blocks = (nn.TransformerEncoderLayer(16, 4, 32, 0.0, batch_first=True) for _ in range(2))
-    return nn.Sequential(
-        FeatureTokens(width_of(data), 16), Read(nn.Sequential(*blocks), "mean"), nn.LayerNorm(16)
+def _trees(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Trees(width_of(data), 16, 4, 24))
+
+
+def _next(data: Any, settings: dict[str, Any]) -> nn.Module:
+    def block() -> nn.Module:  # Liu et al. 2022
+        body = [nn.Conv2d(16, 16, 5, padding=2, groups=16), nn.GroupNorm(1, 16)]
+        return Residual(nn.Sequential(*body, nn.Conv2d(16, 48, 1), nn.GELU(), nn.Conv2d(48, 16, 1)))
+
+    first = [nn.Conv2d(1, 16, 3, padding=1), nn.GroupNorm(1, 16)]
+    last = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LayerNorm(64)]
+    return nn.Sequential(*first, block(), nn.MaxPool2d(2), block(), *last)
+
+
+class Grown(nn.Module):
+    """Adds what a body makes of an image to it as further channels (Huang et al. 2017)."""
+
+    def __init__(self, channels: int, more: int) -> None:
+        super().__init__()
+        body = [nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, more, 3, padding=1)]
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, C + more, H, W] of [N, C, H, W]."""
+        return torch.cat([x, self.body(x)], 1)
+
+
+def _grown(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Conv2d(1, 8, 3, padding=1), Grown(8, 8), Grown(16, 8), nn.Conv2d(24, 12, 1)]
+    then = [nn.AvgPool2d(2), Grown(12, 8), Grown(20, 8), nn.BatchNorm2d(28), nn.ReLU()]
+    return nn.Sequential(*first, *then, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+
+
+class DownAndUp(nn.Module):
+    """Looks at an image at half its size and puts that beside the image (Ronneberger 2015)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(nn.Conv2d(1, 10, 3, padding=1), nn.SiLU())
+        self.coarse = nn.Sequential(nn.Conv2d(10, 20, 3, padding=1), nn.SiLU())
+        self.both = nn.Sequential(nn.Conv2d(30, 16, 3, padding=1), nn.SiLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 16, H, W] of [N, 1, H, W]."""
+        fine = self.fine(x)
+        coarse = self.coarse(functional.max_pool2d(fine, 2))
+        up = functional.interpolate(coarse, size=x.shape[2:], mode="nearest")
+        return self.both(torch.cat([fine, up], 1))
+
+
+def _down_and_up(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(DownAndUp(), nn.AdaptiveMaxPool2d(3), nn.Flatten())
+
+
+class Capsules(nn.Module):
+    """Small vectors that agree on larger ones in two rounds (Sabour et al. 2017)."""
+
+    def __init__(self, incoming: int, size: int, outgoing: int = 8, width: int = 8) -> None:
+        super().__init__()
+        self.size = size
+        weight = torch.randn(incoming, size, outgoing, width) / math.sqrt(size)
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, outgoing, width] of [N, C, H, W]."""
+        small = x.unflatten(1, (-1, self.size)).movedim(2, -1).flatten(1, -2)
+        votes = torch.einsum("nis,isow->niow", _squashed(small), self.weight)
+        out = _squashed(votes.sum(1) / math.sqrt(votes.shape[1]))
+        agreed = (votes * out[:, None]).sum(-1, keepdim=True).softmax(2)
+        return _squashed((agreed * votes).sum(1))
+
+
+def _squashed(x: Tensor) -> Tensor:
+    squares = x.square().sum(-1, keepdim=True)
+    return x * squares / (1 + squares) * (squares + 1e-6).rsqrt()
+
+
+def _capsules(data: Any, settings: dict[str, Any]) -> nn.Module:
+    high, wide = ((size - 3) // 2 + 1 for size in data.x.shape[2:])
+    first = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2)]
+    return nn.Sequential(*first, Capsules(6 * high * wide, 4), nn.Flatten(), nn.LayerNorm(64))
+
+
+class TokenFirst(nn.Module):
+    """Cuts an image into squares, each a vector, behind a learnt one (Dosovitskiy et al. 2021)."""
+
+    def __init__(self, squares: int, width: int, size: int) -> None:
+        super().__init__()
+        first = [nn.Conv2d(1, 12, 3, padding=1), nn.ReLU()]
+        self.cut = nn.Sequential(*first, nn.Conv2d(12, width, size, stride=size))
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.places = Places(squares + 1, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 1 + squares, width] of [N, 1, H, W]."""
+        squares = self.cut(x).flatten(2).transpose(1, 2)
+        return self.places(torch.cat([self.token.expand(len(x), -1, -1), squares], 1))
+
+
+class First(nn.Module):
+    """The first place of a sequence."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, F] of [N, T, F]."""
+        return x[:, 0]
+
+
+def _token_first(data: Any, settings: dict[str, Any]) -> nn.Module:
+    high, wide = (size // 3 for size in data.x.shape[2:])
+    blocks = (
+        nn.TransformerEncoderLayer(24, 3, 48, 0.0, "gelu", batch_first=True, norm_first=True)
+        for _ in range(2)
     )
-
-
-class Squeezed(nn.Module):
-    """Weights channels by what all of an image says (Hu et al. 2018)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        layers = [nn.Linear(channels, channels // 4), nn.ReLU(), nn.Linear(channels // 4, channels)]
-        self.weigh = nn.Sequential(*layers, nn.Sigmoid())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, C, H, W] of [N, C, H, W]."""
-        return x * self.weigh(x.mean((2, 3)))[:, :, None, None]
-
-
-def _squeezed(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:
-        return Residual(nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.SiLU(), Squeezed(16)))
-
-    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.SiLU(), block(), nn.MaxPool2d(2), block()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
-
-
-def _bottlenecks(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:
-        body = [nn.Conv2d(24, 8, 1), nn.BatchNorm2d(8), nn.ReLU()]
-        body += [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 24, 1)]
-        return nn.Sequential(Residual(nn.Sequential(*body)), nn.BatchNorm2d(24), nn.ReLU())
-
-    first = nn.Conv2d(1, 24, 3, stride=2, padding=1)
-    return nn.Sequential(first, block(), block(), nn.AdaptiveAvgPool2d(3), nn.Flatten())
-
-
-class Coordinates(nn.Module):
-    """Adds each pixel's place as two channels (Liu et al. 2018)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, C + 2, H, W] of [N, C, H, W]."""
-        rows, columns = (torch.linspace(-1, 1, size) for size in x.shape[2:])
-        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-        return torch.cat([x, places.to(x).expand(len(x), -1, -1, -1)], 1)
-
-
-def _coordinates(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [nn.Conv2d(3, 16, 3), nn.GELU(), nn.Conv2d(16, 24, 3, stride=2), nn.GELU()]
-    return nn.Sequential(Coordinates(), *layers, nn.Flatten(), nn.Linear(_flat(data), 32))
-
-
-def _flat(data: Any) -> int:
-    high, wide = ((size - 5) // 2 + 1 for size in data.x.shape[2:])
-    return int(24 * high * wide)
-
-
-class SpatialGate(nn.Module):
-    """Lets half of the features through by what stands elsewhere (gMLP, Liu et al. 2021)."""
-
-    def __init__(self, places: int, width: int) -> None:
-        super().__init__()
-        self.norm, self.mix = nn.LayerNorm(width), nn.Linear(places, places)
-        nn.init.normal_(self.mix.weight, std=0.01)
-        nn.init.ones_(self.mix.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width] of [N, T, 2 width]."""
-        left, right = x.chunk(2, -1)
-        return left * self.mix(self.norm(right).transpose(1, 2)).transpose(1, 2)
-
-
-def _gated_patches(data: Any, settings: dict[str, Any]) -> nn.Module:
-    places, width = data.x.shape[2:]
-
-    def block() -> nn.Module:
-        body = [nn.LayerNorm(20), nn.Linear(20, 48), nn.GELU(), SpatialGate(places, 24)]
-        return Residual(nn.Sequential(*body, nn.Linear(24, 20)))
-
-    return nn.Sequential(Patches(), nn.Linear(width, 20), block(), block(), nn.Flatten())
-
-
-def _depthwise_time(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [*embedded(data, settings, 16), Swap()]
-    for _ in range(2):
-        layers += [nn.Conv1d(16, 16, 5, padding=2, groups=16), nn.Conv1d(16, 16, 1), nn.SiLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(3), nn.Flatten())
-
-
-def _groupnorm_time(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:
-        body = [nn.Conv1d(24, 24, 3, padding=1), nn.GroupNorm(4, 24), nn.ReLU()]
-        return Residual(nn.Sequential(*body, nn.Conv1d(24, 24, 3, padding=1)))
-
-    first = [*embedded(data, settings, 24), Swap()]
-    return nn.Sequential(*first, block(), nn.ReLU(), block(), nn.AdaptiveMaxPool1d(2), nn.Flatten())
-
-
-class MinimalGated(nn.Module):
-    """A recurrent net with one gate (Zhou et al. 2016), written by hand."""
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.gate = nn.Linear(inputs + width, width)
-        self.made = nn.Linear(inputs + width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the last state [N, width] of [N, T, inputs]."""
-        state = x.new_zeros(len(x), self.width)
-        for now in x.unbind(1):
-            share = self.gate(torch.cat([now, state], 1)).sigmoid()
-            made = self.made(torch.cat([now, share * state], 1)).tanh()
-            state = (1 - share) * state + share * made
-        return state
-
-
-def _minimal_gated(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(*embedded(data, settings, 12), MinimalGated(12, 24))
-
-
-class Attending(nn.Module):
-    """Attention of places to each other, or of a few learnt queries to them."""
-
-    def __init__(self, width: int, queries: int = 0) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
-        self.queries = nn.Parameter(torch.randn(queries, width)) if queries else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width], or [N, queries, width], of [N, T, width]."""
-        asking = x if self.queries is None else self.queries.expand(len(x), -1, -1)
-        return self.attention(asking, x, x, need_weights=False)[0]
-
-
-def _learnt_queries(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*embedded(data, settings, 16), Places(data.x.shape[1], 16), nn.LayerNorm(16)]
-    return nn.Sequential(
-        *first, Attending(16, 4), nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 32), nn.GELU()
-    )
-
-
-def _transformer_glu(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> list[nn.Module]:
-        inside = [nn.RMSNorm(20), nn.Linear(20, 80), nn.GLU(), nn.Linear(40, 20)]
-        seen = nn.Sequential(nn.RMSNorm(20), Attending(20))
-        return [Residual(seen), Residual(nn.Sequential(*inside))]
-
-    first = [*embedded(data, settings, 20), Places(data.x.shape[1], 20)]
-    blocks = nn.Sequential(*block(), *block(), nn.RMSNorm(20))
-    return nn.Sequential(*first, Read(blocks, "mean"))
-
-
-class Siamese(nn.Module):
-    """One tower for both halves of a sequence, and how its outputs differ."""
-
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 3 F] of [N, T, ...]."""
-        half = x.shape[1] // 2
-        first, last = self.tower(x[:, :half]), self.tower(x[:, -half:])
-        return torch.cat([first, last, (first - last).abs()], 1)
-
-
-def _siamese(data: Any, settings: dict[str, Any]) -> nn.Module:
-    half = data.x.shape[1] // 2
-    layers = [*embedded(data, settings, 10), nn.ELU(), nn.Flatten(), nn.Linear(10 * half, 24)]
-    return nn.Sequential(Siamese(nn.Sequential(*layers, nn.Tanh())), nn.Linear(72, 32), nn.ELU())
-
-
-def _deep_sets(data: Any, settings: dict[str, Any]) -> nn.Module:
-    each = nn.Sequential(*embedded(data, settings, 16), nn.Linear(16, 32), nn.ReLU())
-    return nn.Sequential(Read(each, "mean"), nn.Linear(32, 32), nn.ReLU())
+    return nn.Sequential(TokenFirst(high * wide, 24, 3), *blocks, First(), nn.LayerNorm(24))
 
 
 REPORT_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "hardswish_3": ("report", ("table", "image"), perceptron(nn.Hardswish, 3, 40)),
-    "relu_orthogonal_3": ("report", ("table", "image"), _orthogonal),
-    "batchnorm_gelu_3": ("report", ("table",), perceptron(nn.GELU, 3, 32, nn.BatchNorm1d)),
-    "fourier": ("report", ("table",), _fourier),
-    "gated_residual": ("report", ("table",), _gated_residual),
-    "experts": ("report", ("table",), _experts),
-    "bilinear": ("report", ("table",), _bilinear),
-    "weight_normed": ("report", ("table",), _weight_normed),
-    "feature_tokens": ("report", ("table",), _feature_tokens),
-    "cnn_squeezed": ("report", ("image",), _squeezed),
-    "cnn_batchnorm_bottlenecks": ("report", ("image",), _bottlenecks),
-    "cnn_coordinates": ("report", ("image",), _coordinates),
-    "gated_patches": ("report", ("image",), _gated_patches),
-    "depthwise_time": ("report", ("series", "tokens"), _depthwise_time),
-    "groupnorm_time": ("report", ("series", "tokens"), _groupnorm_time),
-    "minimal_gated": ("report", ("series", "tokens"), _minimal_gated),
-    "learnt_queries": ("report", ("series", "tokens"), _learnt_queries),
-    "transformer_glu": ("report", ("series", "tokens"), _transformer_glu),
-    "siamese": ("report", ("series", "tokens"), _siamese),
-    "deep_sets": ("report", ("tokens",), _deep_sets),
+    "relu_groups_3": ("report", ("table", "image"), perceptron(nn.ReLU, 3, 48, _groups)),
+    "softplus_2": ("report", ("table",), perceptron(nn.Softplus, 2, 40)),
+    "maxout": ("report", ("table",), _maxout),
+    "radial": ("report", ("table",), _radial),
+    "splines": ("report", ("table",), _splines),
+    "sines": ("report", ("table",), _sines),
+    "residual_batchnorm": ("report", ("table",), _residual_batchnorm),
+    "crossed": ("report", ("table",), _crossed),
+    "trees": ("report", ("table",), _trees),
+    "cnn_next": ("report", ("image",), _next),
+    "cnn_batchnorm_grown": ("report", ("image",), _grown),
+    "cnn_down_and_up": ("report", ("image",), _down_and_up),
+    "capsules": ("report", ("image",), _capsules),
+    "token_first": ("report", ("image",), _token_first),
+    **REPORT_TIME_NETS,
 }

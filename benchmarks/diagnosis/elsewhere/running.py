@@ -16,6 +16,7 @@ from benchmarks._script import QUIET, silence
 from benchmarks.diagnosis.elsewhere.data import Rows, rows
 from benchmarks.diagnosis.elsewhere.module import ElsewhereModule, Settings
 from benchmarks.diagnosis.elsewhere.replay import RecordingDoctor, findings_of
+from benchmarks.diagnosis.elsewhere.skill import skill
 
 VARIATIONS: dict[str, dict[str, float]] = {  # of a run, beside another seed
     "batch": {"batch": 2.0},
@@ -55,9 +56,9 @@ def run(
             trainer.fit(module, train, val)
         except (RuntimeError, IndexError, ValueError) as error:  # what a broken program raises
             failed = f"{type(error).__name__}: {error}"[:200]
-        skill = skill_of(module, data)
+        reached = skill_of(module, data)
     row = {
-        "skill": round(skill, 4),
+        "skill": round(reached, 4),
         **findings_of(doctor),
         "failed": failed,
         "steps": batches * epochs,
@@ -135,16 +136,7 @@ def skill_of(module: ElsewhereModule, data: Rows) -> float:
     module.eval()
     z, y = module(data.val_x), data.val_y
     if module.task == "numbers":
-        error, spread = (z - y).square().mean(), (y - y.mean(0)).square().mean()
-        value = float(1 - error / spread)
-    elif module.task in ("binary", "labels"):
-        y = y[:, None] if y.dim() == 1 else y
-        right = float((module.decided(z).float() == y.float()).float().mean())
-        share = y.float().mean(0)
-        most = float(torch.maximum(share, 1 - share).mean())
-        value = (right - most) / (1 - most)
-    else:
-        right = float((z.argmax(-1) == y).float().mean())
-        most = float(y.bincount().max()) / len(y)
-        value = (right - most) / (1 - most)
-    return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0
+        return skill("numbers", z, y)
+    if module.task in ("binary", "labels"):
+        return skill("labels", module.decided(z), y[:, None] if y.dim() == 1 else y)
+    return skill("classes", z.argmax(-1), y)
