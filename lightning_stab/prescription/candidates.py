@@ -23,6 +23,7 @@ from lightning_stab.diagnosis.cures import (
     rounded,
 )
 from lightning_stab.prescription.candidate import Candidate
+from lightning_stab.prescription.judgement import fall_of
 from lightning_stab.prescription.survey import Survey
 from lightning_stab.prescription.trial import Program, Run
 
@@ -122,12 +123,18 @@ def candidates_for(
     known = [
         c for cure, finding in pairs for c in _made(cure, finding, watched.survey, program, values)
     ]
-    kept = [*own, *(known if ids is not None else _in_order(known, findings))]
+    if ids is None:
+        # what went well and then did not was changed on its way
+        first = "schedule" if fall_of(program, watched) else ""
+        known = _in_order(known, findings, first)
+    kept = [*own, *known]
     return [c for c in kept if not c.untried] + [c for c in kept if c.untried]
 
 
-def _in_order(candidates: Sequence[Candidate], findings: Sequence[Finding]) -> list[Candidate]:
-    """Return the advised ones first, then what is only tried, other numbers, and longer runs."""
+def _in_order(
+    candidates: Sequence[Candidate], findings: Sequence[Finding], first: str
+) -> list[Candidate]:
+    """Return one row before all, the advised ones, what is only tried, other numbers, long runs."""
     names = {f.id: names_of(f.id, f.evidence) for f in findings}
     seen: set[str] = set()
 
@@ -135,7 +142,8 @@ def _in_order(candidates: Sequence[Candidate], findings: Sequence[Finding]) -> l
         again = candidate.id in seen
         seen.add(candidate.id)
         cure, own = BY_ID[candidate.id], names[candidate.for_finding]
-        return candidate.length > 1, again, not cure.is_advised_for(own), cure.is_late_for(own)
+        rank = (not cure.is_advised_for(own), cure.is_late_for(own))
+        return candidate.id != first, candidate.length > 1, again, *rank
 
     return sorted(candidates, key=place)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 from lightning_stab.prescription.candidate import Candidate
 from lightning_stab.prescription.trial import STOPPED, Program, Run
 
 TAIL = 1 / 3  # of a run, whose values show how far the metric moves by itself
 FLOOR = 0.01  # of the metric: less is nothing
+FALL = 3  # times the usual step from one value to the next
 CURED, HELPS, NO_BETTER, WORSE, NOT_TRIED = "cured", "helps", "no better", "worse", "not tried"
 OUTCOMES = (CURED, HELPS, NO_BETTER, WORSE, NOT_TRIED)
 
@@ -68,11 +71,34 @@ def final_metric(program: Program, run: Run, watched: Run) -> float:
     return watched.metric
 
 
+def fall_of(program: Program, run: Run) -> int:
+    """Return how many batches of a run lie before a fall from which it has not recovered.
+
+    The latest step of the metric to the worse that is larger than three usual steps before it, and
+    after which every value is worse than the middle one before it. 0 where there is none.
+    """
+    curve = [(seen, value) for seen, value in run.curve if math.isfinite(value)]
+    values = [value for _, value in curve]
+    for place in range(len(values) - 1, 0, -1):
+        before, after = values[:place], values[place:]
+        drop, middle = abs(after[0] - before[-1]), median(before)
+        usual = median([abs(b - a) for a, b in pairwise(before)] or [0.0])
+        is_fall = program.is_better(before[-1], after[0]) and drop > FALL * usual
+        if (
+            is_fall
+            and drop > FLOOR * abs(middle)
+            and not any(program.is_better(value, middle) or value == middle for value in after)
+        ):
+            return curve[place - 1][0]
+    return 0
+
+
 def noise_of(program: Program, untreated: Sequence[Run]) -> float:
     """Return how far the metric of untreated runs gets above its mean by itself.
 
     The best value in the last third of any run, against the mean of the last ones, and 1 % of the
-    metric at least. One-sided, so that wild values of a diverging run do not hide an improvement.
+    metric at least. One-sided, so that wild values of a diverging run do not hide an improvement;
+    and what a run had before it fell for good is no noise of what came after.
     """
     untreated = [run for run in untreated if run.ended != STOPPED]
     last = [run.metric for run in untreated if math.isfinite(run.metric)]
@@ -83,6 +109,7 @@ def noise_of(program: Program, untreated: Sequence[Run]) -> float:
         value
         for run in untreated
         for seen, value in run.curve
+        if seen > fall_of(program, run)
         if seen >= (1 - TAIL) * run.batches and math.isfinite(value)
     ]
     best = min(tail) if program.mode == "min" else max(tail)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from statistics import median
 
 from lightning_stab.arguments import did_you_mean
 from lightning_stab.errors import ConflictError, InvalidArgumentError
@@ -21,10 +19,10 @@ from lightning_stab.prescription.candidate import Candidate
 from lightning_stab.prescription.engines import Engine
 from lightning_stab.prescription.judgement import (
     CURED,
-    FLOOR,
     HELPS,
     Comparison,
     compare,
+    fall_of,
     final_metric,
     is_whole,
     mean,
@@ -244,12 +242,8 @@ class Search:
 
         What fails late is no measure of what is good before.
         """
-        before, last = run.at(place), run.metric
-        if run.ended == STOPPED or not self.program.is_better(before, last):
-            return before
-        values = [value for _, value in run.curve if math.isfinite(value)]
-        sway = median([abs(b - a) for a, b in pairwise(values)] or [0.0])
-        return before if abs(before - last) <= max(sway, FLOOR * abs(before)) else last
+        has_failed = run.ended not in ("", STOPPED)
+        return run.metric if has_failed or place <= fall_of(self.program, run) else run.at(place)
 
     def _confirm(self) -> None:
         """Run the best with the other seeds; the next best, if it is not confirmed."""

@@ -167,7 +167,7 @@ def _duration(spans: list[tuple[float, float]]) -> float:
     """Return the length of the union of (begin, end) in seconds, of files written at once too.
 
     Example:
-        >>> _duration([(0.0, 10.0), (5.0, 12.0), (100.0, 103.0)])
+        >>> _duration([(0.0, 10.0), (5.0, 12.0), (6.0, 8.0), (100.0, 103.0)])
         15.0
     """
     total, until = 0.0, -math.inf

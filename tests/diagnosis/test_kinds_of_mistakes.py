@@ -203,6 +203,47 @@ def test_batch_normalisation_over_two_images_is_named_where_little_is_learnt():
     assert alarms({**few, "learnt": 0.7}) == []
 
 
+def test_a_run_that_ends_below_simple_models_is_said_to_underfit_where_no_cause_is_found():
+    low = {"validation_skill": 0.4, "skill_reached": 0.6, "learnt": 0.6}
+    assert alarms(low, moment="end") == ["underfitting"]
+    assert alarms(low, moment="validation") == []  # it may still get there
+    assert alarms({**low, "skill_reached": 0.75}, moment="end") == []
+    assert alarms({**low, "warming_up": 1.0}, moment="end") == []
+    assert alarms({**low, "on_purpose": 1.0}, moment="end") == []
+    cause = {**low, "learnt": 0.1, "start_scale": 9.0}
+    assert alarms(cause, moment="end") == ["bad-initialization"]
+
+
+def test_weights_that_start_far_too_large_are_named_by_what_they_lead_to():
+    large = {"start_scale": 9.0, "input_size": 25.0}
+    assert alarms({**large, "unexplained": 8.0, "learnt": -7.0}) == ["bad-initialization"]
+    assert alarms({**large, "prediction_size": 40.0, "learnt": 0.6}) == ["bad-initialization"]
+    assert alarms({**large, "prediction_size": 4.0, "unexplained": 0.4, "learnt": 0.6}) == []
+    ordinary = {"input_size": 25.0, "learnt": -7.0, "unexplained": 8.0, "falling": 0.0}
+    assert alarms(ordinary) == ["input-scale"]
+
+
+def test_large_targets_of_which_nothing_is_learnt_are_a_question_of_scale():
+    large = {"target_size": 600.0, "prediction_size": 0.5, "learnt": 0.01, "falling": 0.0}
+    assert alarms(large) == ["target-scale"]
+    assert alarms({**large, "target_size": 2.0}) == ["plateau"]
+    assert alarms({**large, "learnt": 0.1}) == []
+
+
+def test_validation_rows_that_are_shifted_and_not_learnt_are_unlike():
+    shifted = {"validation_shift": 0.7, "generalization_gap": 0.5, "learnt": 0.7,
+               "validation_skill": 0.2}  # fmt: skip
+    assert alarms(shifted, moment="validation") == ["validation-data"]
+    assert alarms({**shifted, "validation_skill": 0.4}, moment="validation") == []
+    assert alarms({**shifted, "validation_shift": 0.1}, moment="validation") == []
+
+
+def test_a_net_that_has_learnt_its_rows_but_never_helped_in_validation_does_not_stand_still():
+    rows = {"learnt": 0.9, "validation_learnt": -0.2, "validation_skill": 0.05,
+            "generalization_gap": 1.0}  # fmt: skip
+    assert alarms(rows, moment="validation") == ["overfitting"]
+
+
 def test_a_net_that_learns_its_rows_by_heart_and_nothing_else_overfits():
     heart = {"learnt": 0.6, "validation_skill": 0.05, "generalization_gap": 0.8}
     assert alarms(heart, moment="validation") == ["overfitting"]

@@ -105,6 +105,8 @@ whole_run 0.99
 short_run 1000.0
 far_into_the_run 0.4
 some_epochs 2.95
+far_from_simple_models 0.7
+notable_shift 0.5
 """
 # of each rule the first letter of its severity and at how many moments in a row it has to hold;
 # a star where it is over at once
@@ -114,9 +116,9 @@ output-activation: e1 e1 e1 e1 e1 e1 w2 w2
 shape-mismatch: e1
 labels: e1 e1 e2 w2 w2 w2 w2
 unused-parameters: e1 w1 w2 w2 w2
-target-scale: w2 e1 e1
+target-scale: w2 w2 e1 e1
 input-scale: w2 e1 e1 e1 w2 w2 w2
-bad-initialization: e1 w1 w2 w2 w2 e1 e1 e2
+bad-initialization: e1 w1 w2 w2 w2 w2 w2 e1 e1 e2
 dead-units: e2 e2 w2 e2
 saturated-units: w2 w2
 vanishing-gradient: e2 w2 w2 w2
@@ -130,9 +132,10 @@ loss-spike: w2 w2 w2 w2 i1*
 oscillating-loss: w2 i3
 plateau: w2 w2 w2 w2 i3
 too-short: w1 w1
-validation-data: w2
+validation-data: w2 w2
 metric: i2
 overfitting: w2 w2 w2 i2 i2
+underfitting: w1
 """
 
 

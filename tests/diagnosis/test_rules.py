@@ -46,6 +46,7 @@ CONTRACT = {
     "non-finite", "oscillating-loss", "plateau", "overfitting", "input-scale", "target-scale",
     "output-activation", "unused-parameters", "labels", "shape-mismatch", "loss-function",
     "batch-size", "over-regularized", "too-short", "validation-data", "metric",
+    "underfitting",
 }  # fmt: skip
 
 

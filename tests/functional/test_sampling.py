@@ -144,6 +144,8 @@ def test_samples_at_the_very_limits():
     assert (
         sampling.few_rows(x, 12) is sampling.few_entries(x, 12) is sampling.per_sample(x, 12) is x
     )
+    deep = torch.arange(24).reshape(2, 3, 4)  # the entries of a sample in one row
+    assert sampling.per_sample(deep, 1).tolist() == [[0], [12]]
     whole, least = 4_194_304, 4_096
     meta = [torch.empty(n, device="meta") for n in (whole, 1, 64 * 5_000, 64 * 65_537)]
     assert sampling.sample_sizes(meta[:1]) is None

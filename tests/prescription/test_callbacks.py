@@ -214,6 +214,9 @@ def test_the_numbers_of_the_optimizer_are_set_and_schedules_follow():
     group = trainer.optimizers[0].param_groups[0]
     assert group["lr"] == pytest.approx(0.01 * 0.25)
     assert (group["momentum"], group["weight_decay"]) == (0.9, 0.0)
+    module = Net(*layers(), momentum=0.8, weight_decay=0.5)
+    group = fitted(module, OptimizerSettings(learning_rate=0.01)).optimizers[0].param_groups[0]
+    assert (group["momentum"], group["weight_decay"]) == (0.8, 0.5)  # what is not named stays
     module = Net(*layers(), optimizer=torch.optim.Adam, betas=(0.99, 0.999))
     group = fitted(module, OptimizerSettings(momentum=0.5)).optimizers[0].param_groups[0]
     assert (group["betas"], group["lr"]) == ((0.5, 0.999), 0.1)

@@ -257,6 +257,15 @@ def test_what_the_doctor_advises_is_tried_first_other_numbers_later_and_longer_r
     assert scheduled[3:7] == ["reset-norms", "weight-decay", "schedule", "initialization"]
 
 
+def test_where_a_good_run_falls_for_good_the_schedule_is_tried_first():
+    curve = tuple((10 * i, value) for i, value in enumerate([0.6, 0.8, 0.9, 0.1, 0.1], 1))
+    fallen = replace(watched(finding("learning-rate-too-high")), curve=curve)
+    ids = [c.id for c in candidates_for(PROGRAM, fallen, None)]
+    assert ids[:3] == ["schedule", "momentum", "lower-learning-rate"]
+    given = ["clip", "schedule"]  # the user's own order holds
+    assert [c.id for c in candidates_for(PROGRAM, fallen, given)] == given
+
+
 def test_weight_decay_goes_to_nothing_where_it_is_no_adamw():
     found = made(*ROWS, survey=replace(READY, optimizer="SGD", first_layer=""))
     assert settings(found, "weight-decay") == [{"weight_decay": 0.0}]

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_stab.diagnosis import Finding
 from lightning_stab.prescription.candidate import Candidate
-from lightning_stab.prescription.judgement import compare, noise_of
+from lightning_stab.prescription.judgement import compare, fall_of, noise_of
 from lightning_stab.prescription.search import Search
 from lightning_stab.prescription.trial import STOPPED, Program, Run
 
@@ -55,6 +55,33 @@ def test_the_noise_is_how_far_the_untreated_metric_gets_by_itself():
     # wild values on the bad side hide nothing
     assert noise_of(MIN, [run(2.0, 2.0, 2.0, 2.0, 1e9, 2.0)]) == pytest.approx(0.02)
     assert noise_of(MAX, [run(0.1, 0.1, 0.4, 0.1, 0.4, 0.1)]) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("values", "batches"),
+    [
+        ((0.6, 0.8, 0.9, 0.1), 30),
+        ((0.6, 0.8, 0.9, 0.1, 0.2, 0.1), 30),
+        ((0.7, 0.9, 0.95, 0.3, 0.2, 0.3), 30),
+        ((0.9, 0.9, 0.5, 0.1), 20),
+        ((0.9, math.nan, 0.9, 0.1), 30),
+        ((0.6, 0.8, 0.9, 0.1, 0.9), 0),  # it has recovered
+        ((0.1, 0.5, 0.8, 0.9, 0.85), 0),  # no more than a usual step
+        ((0.5, 0.5, 0.5, 0.7, 0.5, 0.5), 0),  # back to where it was
+        ((0.5, 0.5, 0.496), 0),  # less than a hundredth
+        ((0.9,), 0),
+        ((), 0),
+    ],
+)
+def test_a_fall_is_what_a_run_does_not_recover_from(values, batches):
+    assert fall_of(MAX, run(*values)) == batches
+    assert fall_of(MIN, run(*[1 - value for value in values])) == batches
+
+
+def test_what_a_run_had_before_it_fell_is_no_noise():
+    assert noise_of(MAX, [run(0.6, 0.8, 0.9, 0.1)]) == pytest.approx(0.001)
+    fallen = run(0.6, 0.8, 0.9, 0.1, findings=[SICK])
+    assert compare(MAX, CURE, [run(0.6, 0.8, 0.85, 0.9)], [fallen]).outcome == "cured"
 
 
 def search(*untreated):

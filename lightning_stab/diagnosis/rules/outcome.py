@@ -69,7 +69,8 @@ OUTCOME_FAULTS = (
         warning(
             "validation_shift > notable_shift and generalization_gap > wide_gap"
             " and learnt > half_learnt and validation_skill < little_learnt and a_while"
-            " and meant_to_learn and input_peak not> outlying and skill_reached not> as_simple_models",
+            " and meant_to_learn and input_peak not> outlying"
+            " and skill_reached not> as_simple_models",
             _UNLIKE + ", and what is learnt in training does not hold for them.",
         ),
     ),
