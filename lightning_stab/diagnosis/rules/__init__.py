@@ -38,8 +38,10 @@ _RUINOUS = frozenset(
     }
 )
 _ONLY = {  # these explain little
-    "unused-parameters": frozenset({"plateau", "learning-rate-too-low"}),
-    "output-activation": frozenset({"plateau", "learning-rate-too-low", "vanishing-gradient"}),
+    "unused-parameters": frozenset({"plateau", "learning-rate-too-low", "underfitting"}),
+    "output-activation": frozenset(
+        {"plateau", "learning-rate-too-low", "vanishing-gradient", "underfitting"}
+    ),
 }
 
 

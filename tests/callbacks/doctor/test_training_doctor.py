@@ -233,7 +233,7 @@ def test_facts_are_scalars_on_request_and_nobody_can_monitor_them(tmp_path):
 
 
 def test_the_text_of_a_finding_is_a_list_and_a_table():
-    (rule,) = [r for r in RULES if r.id == "target-scale" and r.severity == "warning"]
+    rule = next(r for r in RULES if r.id == "target-scale" and r.severity == "warning")
     (finding,) = reported(rule, [moment(rule, s) for s in range(rule.persistence)])
     head, message, advice, table = markdown(finding).split("\n\n")
     assert head.startswith("**warning**, step ")
