@@ -20,7 +20,8 @@ def table() -> str:
     """Return a row for each cure."""
     lines = ["| cure | for | how it is applied | source |", "|---|---|---|---|"]
     for cure in sorted(CURES, key=lambda row: not row.is_automatic):  # by hand at the end
-        ids = dict.fromkeys(name.partition(":")[0] for name in (*cure.answers, *cure.tried_for, *cure.late_for))
+        names = (*cure.answers, *cure.tried_for, *cure.late_for)
+        ids = dict.fromkeys(name.partition(":")[0] for name in names)
         made = [f"`{path.rpartition('.')[2]}`" for path, _ in cure.callbacks]
         arguments = [*cure.trainer, *(f"DataLoader({name}=...)" for name in cure.loader)]
         how = " and ".join(made) or ", ".join(f"`{name}`" for name in arguments) or "by hand"

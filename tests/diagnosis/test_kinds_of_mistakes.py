@@ -210,6 +210,8 @@ def test_a_run_that_ends_below_simple_models_is_said_to_underfit_where_no_cause_
     assert alarms({**low, "skill_reached": 0.75}, moment="end") == []
     assert alarms({**low, "warming_up": 1.0}, moment="end") == []
     assert alarms({**low, "on_purpose": 1.0}, moment="end") == []
+    heart = {**low, "learnt": 0.9, "generalization_gap": 0.6}
+    assert alarms(heart, moment="end") == ["overfitting"]
     cause = {**low, "learnt": 0.1, "start_scale": 9.0}
     assert alarms(cause, moment="end") == ["bad-initialization"]
 

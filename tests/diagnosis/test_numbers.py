@@ -134,7 +134,7 @@ plateau: w2 w2 w2 w2 i3
 too-short: w1 w1
 validation-data: w2 w2
 metric: i2
-overfitting: w2 w2 w2 i2 i2
+overfitting: w2 w2 w2 w1 i2 i2
 underfitting: w1
 """
 

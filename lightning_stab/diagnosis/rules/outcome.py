@@ -102,6 +102,14 @@ OUTCOME_FAULTS = (
             "{epoch_rows:.0f} rows have been learnt by heart: the validation loss stands above the"
             " training loss by {generalization_gap:.0%} of the loss of a constant prediction.",
         ),
+        warning(
+            "skill_reached < far_from_simple_models and learnt > well_learnt"
+            " and progress > whole_run and generalization_gap > wide_gap and a_while"
+            " and meant_to_learn and validation_shift not> unlike",
+            "The training rows are learnt, and the validation metric has no more than"
+            " {skill_reached:.0%} of the skill that nearest neighbours or a linear model have.",
+            persistence=1,
+        ),
         info(
             "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn",
             "The validation loss stands far above the training loss: the gap is"
