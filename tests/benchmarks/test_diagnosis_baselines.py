@@ -21,6 +21,7 @@ from benchmarks.diagnosis.baselines.autotrainer import gradient_problems, swings
 
 pytestmark = pytest.mark.nightly
 HAS_TRAINTOOLS = importlib.util.find_spec("traintools") is not None
+HAS_HYPERASSIST = importlib.util.find_spec("hyperassist") is not None
 
 
 def blobs(count=320, classes=4, spread=0.5, seed=0):
@@ -316,6 +317,34 @@ class TestTraintools:
 
     def ids(self, module, data=None):
         return {id for _, id in found(BASELINES["traintools"](), module, data=data, epochs=12)}
+
+
+@pytest.mark.skipif(not HAS_HYPERASSIST, reason="needs the package hyperassist")
+class TestHyperassist:
+    @pytest.mark.parametrize(
+        ("expected", "module"),
+        [
+            ("non-finite", lambda: Learner(mlp(nn.ReLU), torch.optim.SGD, 1e20)),
+            ("plateau", lambda: Learner(mlp(nn.ReLU, init=dead), rate=1e-6)),
+            ("underfitting", lambda: Learner(mlp(nn.Tanh), rate=1e-6, accuracy=False)),
+            ("exploding-gradient", lambda: Learner(mlp(nn.Tanh, width=32), rate=3e-3)),
+        ],
+    )
+    def test_what_it_says_is_translated(self, expected, module):
+        assert expected in self.ids(module())
+
+    def test_it_is_quiet_on_a_run_that_learns_evenly(self):
+        assert self.ids(Learner(mlp(nn.Tanh, width=32), torch.optim.SGD, 0.05)) == set()
+
+    def test_its_log_is_written_as_it_reads_it(self):
+        callback = BASELINES["hyperassist"]()
+        found(callback, Learner(mlp(nn.Tanh)), epochs=2)
+        (first, _) = callback.lines
+        words = [word for word in first.split() if word.endswith(":")]
+        assert words == ["Epoch:", "train_loss:", "val_loss:", "accuracy:", "lr:", "grad_norm:"]
+
+    def ids(self, module):
+        return {id for _, id in found(BASELINES["hyperassist"](), module, epochs=12)}
 
 
 # what holds for all

@@ -1,7 +1,7 @@
 """Published ways to diagnose a training run, rewritten to stand beside the suite's in a table.
 
 Each is a callback that changes nothing and collects `findings`. Two are re-implemented from what
-their authors published, one is a package that is asked through its public classes. They serve the
+their authors published, two are packages that are asked through what they offer. They serve the
 benchmark only.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from benchmarks.diagnosis.baselines.autotrainer import AutoTrainerRules
 from benchmarks.diagnosis.baselines.findings import Baseline, Finding
+from benchmarks.diagnosis.baselines.log_reader import HyperassistLog
 from benchmarks.diagnosis.baselines.peer import TraintoolsMonitors
 from benchmarks.diagnosis.baselines.sagemaker import SageMakerRules
 
@@ -21,12 +22,15 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
 }
 if importlib.util.find_spec("traintools"):  # pip install traintools
     BASELINES["traintools"] = TraintoolsMonitors
+if importlib.util.find_spec("hyperassist"):  # pip install hyperassist
+    BASELINES["hyperassist"] = HyperassistLog
 
 __all__ = [
     "BASELINES",
     "AutoTrainerRules",
     "Baseline",
     "Finding",
+    "HyperassistLog",
     "SageMakerRules",
     "TraintoolsMonitors",
 ]
