@@ -17,9 +17,9 @@ from lightning_stab.callbacks._hooks.layer_outputs import first_and_last_hidden
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.activations.probe import ActivationProbe
 from lightning_stab.callbacks.doctor.fact_source import FactSource
-from lightning_stab.callbacks.doctor.loss_functions import Targets
 from lightning_stab.callbacks.doctor.pairs import ShuffledPairs, place_of_targets
 from lightning_stab.callbacks.doctor.probe import DoctorProbe
+from lightning_stab.callbacks.doctor.targets import Targets
 from lightning_stab.functional.gradient_statistics import log_ratio
 from lightning_stab.functional.norms import wide_dtype
 

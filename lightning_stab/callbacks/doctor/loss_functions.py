@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_stab.callbacks.doctor.targets import LEAST_CONSTANT, Targets
 from lightning_stab.functional import loss_baselines as baselines
 from lightning_stab.functional.activation_kinds import CATALOGUE, FUNCTIONS
-from lightning_stab.functional.norms import in_double, storage_of
+from lightning_stab.functional.norms import storage_of
 from lightning_stab.functional.sampling import few_rows
 
 REGRESSION = (
@@ -26,85 +26,9 @@ SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
 LOG_SOFTMAX = (functional.log_softmax, torch.log_softmax, Tensor.log_softmax)
 DIFFERENCES = (torch.sub, Tensor.sub)  # the second is what `-` calls
 CHANCES = ("softmax", "sigmoid")
-MOST_SAVED = 1000  # entries of a row's targets that a checkpoint holds
-LEAST_CONSTANT = 16  # rows, all with one target, before that is said
 LEAST_SAMPLES, LEAST_OTHERS = 8, 3  # of a batch, below which its variety is left to chance
 UNWEIGHTED = {"weight": None, "pos_weight": None, "reduction": "mean"}
 Pair = tuple[Tensor, Tensor]
-
-
-class Targets:
-    """What was seen of a run's targets: how often each class, the mean of each column."""
-
-    def __init__(self) -> None:
-        self._counts: dict[int, Tensor] = {}
-        self._means: dict[torch.Size, tuple[Tensor, int]] = {}
-        self._moments: deque[Tensor] = deque(maxlen=50)
-        # by shape of a row: the first one, whether all equal it, and how many were seen
-        self._firsts: dict[torch.Size, tuple[Tensor, Tensor | None, int]] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values; large targets, such as masks, are left out."""
-        small = {shape for shape in (*self._means, *self._firsts) if shape.numel() <= MOST_SAVED}
-        firsts = [self._firsts[shape] for shape in self._firsts if shape in small]
-        return {
-            "counts": [counts.tolist() for counts in self._counts.values()],
-            "means": [[m.tolist(), seen] for k, (m, seen) in self._means.items() if k in small],
-            "moments": [moments.tolist() for moments in self._moments],
-            "firsts": [
-                [in_double(first).tolist(), None if same is None else bool(same), seen]
-                for first, same, seen in firsts
-            ],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved memory."""
-        self._counts = {len(counts): torch.tensor(counts) for counts in state["counts"]}
-        means = [(torch.tensor(mean), seen) for mean, seen in state["means"]]
-        self._means = {mean.shape: (mean, seen) for mean, seen in means}
-        self._moments = deque(map(torch.tensor, state["moments"]), maxlen=self._moments.maxlen)
-        for plain, same, seen in state["firsts"]:
-            first = torch.tensor(plain, dtype=torch.float64)  # to be compared, exactly
-            was = None if same is None else torch.tensor(same)
-            self._firsts[first.shape[1:]] = (first, was, seen)
-
-    def counts(self, new: Tensor) -> Tensor:
-        """Return the class counts so far, with the new ones."""
-        known = self._counts.get(new.numel())
-        self._counts[new.numel()] = new if known is None else known.to(new.device) + new
-        return self._counts[new.numel()]
-
-    def variance(self, target: Tensor) -> Tensor:
-        """Return the variance of all targets so far, with these."""
-        moments = torch.stack([target.mean(), target.square().mean()])
-        self._moments.append(moments)
-        mean, square = torch.stack([m.to(target.device) for m in self._moments]).mean(0)
-        variance: Tensor = square - mean.square()
-        return variance
-
-    def are_constant(self, rows: Tensor) -> Tensor:
-        """Return 1 where these targets and all before them are one and the same, else 0.
-
-        Args:
-            rows: shape ``[N, ...]``, without what does not count; NaN is returned for few rows.
-        """
-        rows = rows.detach()
-        key = rows.shape[1:]
-        first, same, seen = self._firsts.get(key, (rows[:1], None, 0))
-        now = (rows == (first if first.device == rows.device else first.to(rows))).all()
-        same = now if same is None else same.to(rows.device) & now
-        seen += len(rows)
-        self._firsts[key] = (first, same, seen)
-        return same.float() if seen >= LEAST_CONSTANT else torch.full_like(same.float(), torch.nan)
-
-    def mean(self, target: Tensor) -> tuple[Tensor, int]:
-        """Return the mean of each column so far, with these rows, and how many rows it is of."""
-        rows = len(target) if target.dim() else 1
-        new = target.float().mean(0) if target.dim() else target.float()
-        known, seen = self._means.get(new.shape, (torch.zeros_like(new), 0))
-        mean = known.to(new.device) + (new - known.to(new.device)) * (rows / (seen + rows))
-        self._means[new.shape] = (mean, seen + rows)
-        return mean, seen + rows
 
 
 @dataclass
@@ -132,10 +56,9 @@ class LossFunctions:
             self._made_by[storage_of(result)] = (made_by, result, args[0] if args else None)
         elif function in _MEASURES and not result.dim():
             self._see_loss(_Call(function, args, kwargs), result)
-        elif function in DIFFERENCES and _is_every_pair(args):
-            self._note("broadcast", torch.ones((), device=result.device))
         elif function in DIFFERENCES:
-            self._see_difference(args)
+            named = (kwargs[name] for name in ("input", "other") if name in kwargs)
+            self._see_difference((*args, *named)[:2])
 
     def _maker(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Return which bounded activation a call is, nothing for other functions."""
@@ -168,9 +91,14 @@ class LossFunctions:
             self.values.append(result.detach())
             self.baselines.append(_MEASURES[call.function](self, call))
 
-    def _see_difference(self, args: Sequence[Any]) -> None:
+    def _see_difference(self, args: tuple[Any, Any]) -> None:
         """Note a prediction minus the batch's targets, as in a squared error written by hand."""
-        for input_, target in (args[:2], args[1::-1]):
+        if _is_every_pair(args) and args[0].requires_grad != args[1].requires_grad:
+            rows = args[0] if self.of_batch is None else self.of_batch
+            # other numbers are the net's own pairs, such as distances between places
+            if len(args[0]) == rows.shape[:1].numel():
+                self._note("broadcast", torch.ones((), device=args[0].device))
+        for input_, target in (args, args[::-1]):
             is_pair = isinstance(input_, Tensor) and isinstance(target, Tensor)
             if is_pair and input_.requires_grad and self._is_of_batch(target):
                 call = _Call(DIFFERENCES[0], (input_, target), {})
@@ -183,9 +111,8 @@ class LossFunctions:
         known = self.of_batch
         if known is None or tensor.requires_grad or tensor.numel() != known.numel():
             return False
-        if storage_of(tensor) != storage_of(known):
-            return False
-        return tensor is known or tensor.storage_offset() == known.storage_offset()
+        same = storage_of(tensor) == storage_of(known)
+        return same and tensor.storage_offset() == known.storage_offset()
 
     def baseline_of(self, loss: Tensor) -> Tensor:
         """Return the two baselines ``[2]`` of ``loss`` if the calls add up to it, else NaN."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_training_step
 from lightning_stab.callbacks.doctor.fact_source import FactSource
-from lightning_stab.callbacks.doctor.loss_functions import Targets
+from lightning_stab.callbacks.doctor.targets import Targets
 from lightning_stab.functional.dependence import neighbour_agreement, simple_skill
 from lightning_stab.functional.random_states import preserve_random_states
 

@@ -18,7 +18,8 @@ from lightning_stab.callbacks._hooks.compiled import (
 )
 from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed
 from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
-from lightning_stab.callbacks.doctor.loss_functions import LISTENED, LossFunctions, Targets
+from lightning_stab.callbacks.doctor.loss_functions import LISTENED, LossFunctions
+from lightning_stab.callbacks.doctor.targets import Targets
 from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
 from lightning_stab.functional.function_mode import FunctionMode
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS

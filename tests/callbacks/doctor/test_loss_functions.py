@@ -5,11 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lightning_stab.callbacks.doctor.loss_functions import (
-    LEAST_CONSTANT,
-    LossFunctions,
-    Targets,
-)
+from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
+from lightning_stab.callbacks.doctor.targets import LEAST_CONSTANT, Targets
 from lightning_stab.functional.function_mode import FunctionMode
 
 
@@ -298,6 +295,37 @@ def test_which_shapes_give_every_pair():
         a, b = z.new_zeros(shape).requires_grad_(), z.new_zeros(other)
         for step in (lambda a, b: (a - b).sum(), lambda a, b: torch.sub(b, a).sum()):
             assert ("broadcast" in flags(step, a, b)) == pairs, (shape, other)
+
+
+def test_pairs_of_a_nets_own_numbers_are_no_mismatch():
+    """Distances between places or time steps, kernels, margins: [N] meets [N, 1] on purpose."""
+    steps, rates = torch.arange(6.0), torch.zeros(6, requires_grad=True)
+    others, other_rates = torch.arange(5.0), torch.zeros(5, requires_grad=True)
+    for step, pairs in (
+        (lambda: steps - steps[:, None], False),  # nothing is learnt
+        (lambda: rates - rates[:, None], False),  # both are
+        (lambda: other_rates - others[:, None], False),  # not as many as the batch has rows
+        (lambda: rates - steps[:, None], True),
+    ):
+        known = seen(lambda step=step: step().sum(), of_batch=torch.zeros(6))[0]
+        assert known.get("broadcast", 0.0) == pairs
+
+
+def test_a_difference_may_be_written_in_any_way_torch_takes():
+    z, y = torch.zeros(6, requires_grad=True), torch.zeros(6, 1)
+    for step, pairs in (
+        (lambda: torch.sub(z, other=y), True),
+        (lambda: torch.sub(input=z, other=y), True),
+        (lambda: torch.sub(other=z, input=y), True),
+        (lambda: z.sub(other=y), True),
+        (lambda: torch.sub(z, y, alpha=2), True),
+        (lambda: 1 - z, False),
+        (lambda: z - 1, False),
+        (lambda: torch.sub(z, other=1), False),
+        (lambda: z.sub(other=torch.zeros(())), False),
+    ):
+        known = seen(lambda step=step: step().sum())[0]
+        assert known.get("broadcast", 0.0) == pairs
 
 
 @pytest.mark.filterwarnings("ignore:Using a target size")

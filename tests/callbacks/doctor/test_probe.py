@@ -11,10 +11,11 @@ from torch import nn
 from lightning_stab import TrainingDoctor
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks.doctor.batch_facts import UnitFacts
-from lightning_stab.callbacks.doctor.loss_functions import LossFunctions, Targets
+from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
 from lightning_stab.callbacks.doctor.module_facts import ModuleFacts
 from lightning_stab.callbacks.doctor.probe import DoctorProbe, ends
 from lightning_stab.callbacks.doctor.state import rows_of
+from lightning_stab.callbacks.doctor.targets import Targets
 from lightning_stab.diagnosis.facts import SAMPLED_STEP
 
 
