@@ -102,8 +102,9 @@ class Engine:
                 continue
             if self._streaks[index] == 1:
                 self._since[index] = facts.step
-            # what was taken back once has to persist for longer
-            factor = 2 if any(f.id == rule.id for f in self.withdrawn) else 1
+            # what was taken back once has to persist for longer; at the end there is no longer
+            is_last = facts.moment == "end" and rule.persistence == 1
+            factor = 2 if any(f.id == rule.id for f in self.withdrawn) and not is_last else 1
             if self._streaks[index] >= rule.persistence * factor:
                 triggered.append((rule, *found, index))
         triggered.sort(key=lambda each: (CAUSES[each[0].id], -SEVERITIES.index(each[0].severity)))

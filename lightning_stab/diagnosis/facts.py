@@ -62,6 +62,8 @@ class Facts:
             or more, else 0.
         error_of_probabilities: 1 where a squared or absolute error compares probabilities with
             targets that are 0 or 1, else 0.
+        reconstructs: 1 where a loss compares with the batch's own inputs, as an autoencoder's does,
+            else 0.
         broadcast: 1 where predictions and targets meet in the shapes [N] and [N, 1], else 0.
         epoch_rows: how many rows an epoch has, about.
         neighbour_agreement: by how many standard errors the targets of rows that lie closest
@@ -155,7 +157,8 @@ class Facts:
             prediction's: 0 where it is no better, 1 where it is perfect. Of an accuracy
             (a - m) / (1 - m), with the share m of the commonest class; of a mean absolute or
             squared error 1 minus the square of its ratio, as R2 has it; unknown for other metrics.
-        skill_reached: `validation_skill` over `simple_skill`; unknown where the latter is low.
+        skill_reached: `validation_skill` over `simple_skill`; unknown where the latter is low, and
+            where the loss is about the inputs.
         validation_stuck: 1 where the validation metric has not moved while the validation loss
             came down by half, else 0.
         validation_learnt: 1 - the best validation loss over that of the best constant prediction.
@@ -194,6 +197,7 @@ class Facts:
     squashed_logits: float = UNKNOWN
     exclusive_labels: float = UNKNOWN
     error_of_probabilities: float = UNKNOWN
+    reconstructs: float = UNKNOWN
     broadcast: float = UNKNOWN
     epoch_rows: float = UNKNOWN
     neighbour_agreement: float = UNKNOWN

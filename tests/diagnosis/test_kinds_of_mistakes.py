@@ -216,6 +216,50 @@ def test_a_run_that_ends_below_simple_models_is_said_to_underfit_where_no_cause_
     assert alarms(cause, moment="end") == ["bad-initialization"]
 
 
+def test_what_a_run_below_simple_models_shows_names_its_cause():
+    low = {"validation_skill": 0.6, "skill_reached": 0.8, "learnt": 0.6}
+    for shown, cause in (
+        ({"start_scale": 0.01}, "bad-initialization"),
+        ({"frozen_held": {"a": 1.0}, "validation_skill": 0.7}, "unused-parameters"),
+        ({"early_update_ratio": 9.0, "highest_rise": 60.0}, "learning-rate-too-high"),
+    ):
+        assert alarms({**low, **shown}, moment="end") == [cause]
+        assert alarms({**low, **shown, "skill_reached": 0.9}, moment="end") == []
+
+
+def test_what_was_taken_back_may_be_said_at_the_end_again_at_once():
+    """There is no second moment in which it could persist."""
+    engine = Engine()
+    high = {"early_update_ratio": 9.0, "highest_rise": 60.0}
+    for known in ({"learnt": 0.1}, {"learnt": 0.1}, {"learnt": 0.6}, {"learnt": 0.6}):
+        engine.update(Facts(**{"moment": SAMPLED_STEP, **LONG, **high, **known}))
+    assert [f.id for f in engine.withdrawn] == ["learning-rate-too-high"]
+    end = {"validation_skill": 0.6, "skill_reached": 0.7, "learnt": 0.6}
+    engine.update(Facts(**{"moment": "end", **LONG, **high, **end}))
+    assert [f.id for f in engine.findings if f.is_alarm] == ["learning-rate-too-high"]
+
+
+def test_a_loss_of_probabilities_is_named_before_the_small_steps_that_come_of_it():
+    small = {"error_of_probabilities": 1.0, "reach": 0.01, "validation_skill": 0.02,
+             "learnt": -0.05, "straightness": 0.9, "recent_fall": 0.001}  # fmt: skip
+    assert alarms(small, moment="validation") == ["loss-function"]
+    others = {**small, "error_of_probabilities": 0.0}
+    assert alarms({**others, "warming_up": 0.0, "falling": 1.0}) == ["learning-rate-too-low"]
+
+
+def test_few_rows_that_are_learnt_by_heart_overfit_with_any_gap_of_the_losses():
+    few = {"epoch_rows": 16.0, "learnt": 0.99, "validation_skill": 0.4, "generalization_gap": 0.3}
+    assert alarms(few, moment="validation") == ["overfitting"]
+    assert alarms({**few, "validation_skill": 0.6}, moment="validation") == []
+    assert alarms({**few, "epoch_rows": 60.0}, moment="validation") == []
+
+
+def test_small_inputs_are_not_to_blame_where_the_weights_start_too_small():
+    small = {"input_size": 0.01, "learnt": 0.0, "falling": 0.0, "reach": 1.0}
+    assert alarms(small) == ["input-scale"]
+    assert alarms({**small, "start_scale": 0.006}) == ["bad-initialization"]
+
+
 def test_weights_that_start_far_too_large_are_named_by_what_they_lead_to():
     large = {"start_scale": 9.0, "input_size": 25.0}
     assert alarms({**large, "unexplained": 8.0, "learnt": -7.0}) == ["bad-initialization"]

@@ -115,15 +115,15 @@ non-finite: e1 e1 e1 e1 e1 e1 e1 e1
 output-activation: e1 e1 e1 e1 e1 e1 w2 w2
 shape-mismatch: e1
 labels: e1 e1 e2 w2 w2 w2 w2
-unused-parameters: e1 w1 w2 w2 w2
+unused-parameters: e1 w1 w2 w2 w2 w1
 target-scale: w2 w2 e1 e1
 input-scale: w2 e1 e1 e1 w2 w2 w2
-bad-initialization: e1 w1 w2 w2 w2 w2 w2 e1 e1 e2
+bad-initialization: e1 w1 w2 w2 w1 w2 w2 w2 e1 e1 e2
 dead-units: e2 e2 w2 e2
 saturated-units: w2 w2
 vanishing-gradient: e2 w2 w2 w2
 exploding-gradient: e2 w2 w2 e2 e2 i2 w2
-learning-rate-too-high: e2 e1 w2 w2 w2 w2 w2 w2 w2 w2
+learning-rate-too-high: e2 e1 w2 w2 w2 w2 w2 w2 w2 w2 w1
 learning-rate-too-low: w2 w2 w2 w2 w1 w2
 over-regularized: w2 w2 w2
 batch-size: w2 w2
@@ -134,7 +134,7 @@ plateau: w2 w2 w2 w2 i3
 too-short: w1 w1
 validation-data: w2 w2
 metric: i2
-overfitting: w2 w2 w2 w1 i2 i2
+overfitting: w2 w2 w2 w2 w1 i2 i2
 underfitting: w1
 """
 

@@ -65,7 +65,9 @@ class BatchFacts(FactSource):
         """Put the hooks on for a batch; return what cannot be seen, in one sentence, or nothing."""
         place = place_of_targets(batch)
         of_batch = None if place is None else batch[place]
-        self.loss, self._probe = None, DoctorProbe(self._targets, of_batch)
+        first = batch[0] if isinstance(batch, (list, tuple)) and len(batch) > 0 else batch
+        inputs = first if isinstance(first, Tensor) else None
+        self.loss, self._probe = None, DoctorProbe(self._targets, of_batch, inputs)
         return self._probe.install(module)
 
     def stop(self) -> None:

@@ -37,6 +37,7 @@ class LossFunctions:
 
     targets: Targets = field(default_factory=Targets)  # of the run so far
     of_batch: Tensor | None = None  # the batch's targets, where it is plain which they are
+    inputs: Tensor | None = None  # its first tensor
     values: list[Tensor] = field(default_factory=list)  # what each call returned
     # for each call, the losses of the best constant and of the blind prediction
     baselines: list[Pair | None] = field(default_factory=list)
@@ -86,6 +87,7 @@ class LossFunctions:
         with torch.no_grad():
             self._note_flag("softmax_of_one", maker.endswith("of one"), result)
             self._note_flag("softmax_of_batch", maker.endswith("of batch"), result)
+            self._note_flag("reconstructs", _is_part_of(call.target, self.inputs), result)
             if maker.startswith("log_softmax") and isinstance(source, Tensor):
                 self._note_ends(source)
             self.values.append(result.detach())
@@ -111,8 +113,7 @@ class LossFunctions:
         known = self.of_batch
         if known is None or tensor.requires_grad or tensor.numel() != known.numel():
             return False
-        same = storage_of(tensor) == storage_of(known)
-        return same and tensor.storage_offset() == known.storage_offset()
+        return _is_part_of(tensor, known) and tensor.storage_offset() == known.storage_offset()
 
     def baseline_of(self, loss: Tensor) -> Tensor:
         """Return the two baselines ``[2]`` of ``loss`` if the calls add up to it, else NaN."""
@@ -301,6 +302,11 @@ _MEASURES: dict[Any, Callable[[LossFunctions, _Call], Pair | None]] = {
     functional.binary_cross_entropy: LossFunctions._probabilities,
     **dict.fromkeys(REGRESSION, LossFunctions._regression),
 }
+
+
+def _is_part_of(tensor: Tensor, whole: Tensor | None) -> bool:
+    """Say whether a tensor is another one, or a view of it."""
+    return whole is not None and storage_of(tensor) == storage_of(whole)
 
 
 # the functions of which anything is noted

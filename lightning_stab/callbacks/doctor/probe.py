@@ -39,11 +39,14 @@ class DoctorProbe:
     Args:
         targets: what was seen of the run's targets before; it is added to.
         of_batch: the batch's targets, where it is plain which they are.
+        inputs: the batch's first tensor.
     """
 
-    def __init__(self, targets: Targets, of_batch: Tensor | None = None) -> None:
+    def __init__(
+        self, targets: Targets, of_batch: Tensor | None = None, inputs: Tensor | None = None
+    ) -> None:
         self.gradients = LayerProbe()  # of the pre-activations
-        self.losses = LossFunctions(targets, of_batch)
+        self.losses = LossFunctions(targets, of_batch, inputs)
         self.spread: dict[str, Tensor] = {}  # of a layer's outputs, over the samples
         self.inputs: Tensor | None = None  # RMS of each feature that enters the first weight layer
         self.attention: dict[str, Tensor] = {}  # by layer, the spread of the logits

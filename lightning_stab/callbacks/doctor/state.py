@@ -241,12 +241,15 @@ class DoctorState:
 def skill_reached(known: Mapping[str, Any]) -> float:
     """Return the validation metric's skill over that of simple models, if these have some.
 
+    An autoencoder's metric is not about the targets of which simple models have it.
+
     Example:
         >>> skill_reached({"validation_skill": 0.4, "simple_skill": 0.8})
         0.5
     """
     simple = known.get("simple_skill", math.nan)
-    return known["validation_skill"] / simple if simple > LEAST_SKILL else math.nan
+    is_comparable = simple > LEAST_SKILL and not known.get("reconstructs", 0.0) > 0
+    return known["validation_skill"] / simple if is_comparable else math.nan
 
 
 def rows_of(batch: Any) -> int:

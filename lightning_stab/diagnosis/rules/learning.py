@@ -86,6 +86,14 @@ LEARNING_FAULTS = (
             "The loss has lost {relapse:.0%} of what it had gained:"
             " the updates have become too large.",
         ),
+        warning(
+            "early_update_ratio > total_update and highest_rise > enormous_rise"
+            " and skill_reached < as_simple_models and progress > whole_run and a_while"
+            " and ordinary_values and start_scale not< small_start and meant_to_learn",
+            "The first steps changed the weights by {early_update_ratio:.1f} times their size each,"
+            " and the run has never come to what simple models learn.",
+            persistence=1,
+        ),
     ),
     Fault("learning-rate-too-low", 7, "the updates are too small to move the loss").found_by(
         warning(
@@ -106,13 +114,14 @@ LEARNING_FAULTS = (
             " and start_loss_ratio not> large_start_loss"
             " and warming_up < flag_set and with_gradient and highest_rise not> sudden_rise"
             " and ordinary_values and input_size not< small_input and meant_to_learn"
-            " and ordinary_flow",
+            " and ordinary_flow and error_of_probabilities not> flag_set",
             "In the whole run the weights can change by no more than {reach:.1%} of their size,"
             " and little is learnt.",
         ),
         warning(
             "reach < limited_reach and straightness > straight and learns_little"
-            " and long_enough and warming_up < flag_set and with_gradient"
+            " and epoch > some_epochs and step > tens_of_steps"
+            " and samples not< hundreds_of_samples and warming_up < flag_set and with_gradient"
             " and highest_rise not> sudden_rise and ordinary_values and meant_to_learn"
             " and input_size not< small_input and recent_fall < notable_fall and ordinary_flow",
             "The steps all go the same way ({straightness:.0%} of their length is covered), but in"
@@ -187,7 +196,7 @@ LEARNING_FAULTS = (
         warning(
             "error_of_probabilities > flag_set and validation_skill < little_learnt"
             " and epoch > one_epoch and step > many_steps and samples not< hundreds_of_samples"
-            " and progress > half_the_run and meant_to_learn and moving",
+            " and progress > half_the_run and meant_to_learn and highest_rate not< no_rate",
             _ERROR_OF_PROBABILITIES,
         ),
         warning(

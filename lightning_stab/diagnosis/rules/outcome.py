@@ -103,6 +103,13 @@ OUTCOME_FAULTS = (
             " training loss by {generalization_gap:.0%} of the loss of a constant prediction.",
         ),
         warning(
+            "validation_skill < half_learnt and learnt > all_learnt and epoch_rows < few_rows"
+            " and progress > half_the_run and a_while and meant_to_learn"
+            " and validation_shift not> unlike",
+            "{epoch_rows:.0f} rows have been learnt by heart: the validation metric stands"
+            " {validation_skill:.0%} of the way from a constant prediction to a perfect one.",
+        ),
+        warning(
             "skill_reached < far_from_simple_models and learnt > well_learnt"
             " and progress > whole_run and generalization_gap > wide_gap and a_while"
             " and meant_to_learn and validation_shift not> unlike",

@@ -9,6 +9,10 @@ _LARGE_START = (
     " the outputs start far too large."
 )
 _LARGE_WEIGHTS = "The weights start {start_scale:.0f} times as large as what keeps a signal's size,"
+_SMALL_WEIGHTS = (
+    "The weights start at {start_scale:.2g} of the size that keeps a signal's:"
+    " what passes through the layers fades,"
+)
 _HUGE_INPUT = "Features enter the network at a size of {input_size}, and little is learnt."
 _NONFINITE_FROM_INPUT = (
     "Features enter the network at a size of {input_size}, and loss or weights are NaN or infinite."
@@ -84,7 +88,8 @@ SCALE_FAULTS = (
             _HUGE_INPUT,
         ),
         warning(
-            "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling",
+            "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling"
+            " and start_scale not< small_start",
             "Features enter the network at a size of only {input_size}, and it does not learn.",
         ),
     ),
@@ -113,10 +118,16 @@ SCALE_FAULTS = (
         ),
         warning(
             "start_scale < small_start and some_steps and learnt not> little_learnt and moving"
-            " and ordinary_inputs and without_skill",
-            "The weights start at {start_scale:.2g} of the size that keeps a signal's:"
-            " what passes through the layers fades, and little is learnt.",
+            " and input_size not> large_input and without_skill",
+            _SMALL_WEIGHTS + " and little is learnt.",
             source="Glorot & Bengio 2010; He et al. 2015",
+        ),
+        warning(
+            "start_scale < small_start and skill_reached < as_simple_models and a_while"
+            " and progress > whole_run and meant_to_learn and input_size not> large_input",
+            _SMALL_WEIGHTS + " and the run has not come to what simple models learn.",
+            source="Glorot & Bengio 2010; He et al. 2015",
+            persistence=1,
         ),
         warning(
             "start_scale > large_start and some_steps and learnt not> little_learnt"

@@ -187,5 +187,12 @@ WIRING_FAULTS = (
             "{number} parameters that the optimizer was given are frozen, and little is learnt:"
             " {layers}.",
         ),
+        warning(
+            "frozen_held > flag_set and skill_reached < as_simple_models and a_while"
+            " and progress > whole_run",
+            "{number} parameters that the optimizer was given are frozen, and less is learnt than"
+            " simple models learn: {layers}.",
+            persistence=1,
+        ),
     ),
 )

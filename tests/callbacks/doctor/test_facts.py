@@ -803,6 +803,36 @@ def test_the_skill_reached_is_that_of_the_metric_beside_simple_models():
     assert math.isnan(skill_reached({**known, "simple_skill": 0.3}))  # they have learnt little
     assert math.isnan(skill_reached({"validation_skill": 0.6}))
     assert math.isnan(skill_reached({**known, "validation_skill": math.nan}))
+    assert skill_reached({**known, "reconstructs": 0.0}) == pytest.approx(0.75)
+    assert math.isnan(skill_reached({**known, "reconstructs": 1.0}))  # it is about the inputs
+
+
+class Reconstruction(Program):
+    """Learns its inputs, flat or as they are, or its targets."""
+
+    def __init__(self, net, learns):
+        super().__init__(net)
+        self.learns = learns
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        z = self.net(x)
+        if self.learns == "inputs":
+            return nn.functional.mse_loss(z, x)
+        if self.learns == "flat inputs":
+            return nn.functional.l1_loss(z.flatten(), x.view(-1))
+        return nn.functional.mse_loss(z[:, 0], y.float())
+
+
+@pytest.mark.parametrize(
+    ("learns", "known"), [("inputs", 1.0), ("flat inputs", 1.0), ("targets", 0.0)]
+)
+def test_a_loss_about_the_inputs_is_known(learns, known):
+    watcher = doctor()
+    net = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 8))
+    data = loader(torch.randn(32, 8), torch.arange(32) % 3, size=8)
+    examined(Reconstruction(net, learns), data, watcher=watcher)
+    assert watcher._state._batches.facts()["reconstructs"] == known
 
 
 class OwnIterator(DataLoader):
