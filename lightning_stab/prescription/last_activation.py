@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -258,12 +258,14 @@ def _is_view(given: Any, result: Tensor) -> bool:
 
 def _place_of_call() -> str:
     """Return the function, and the instruction in it, from which the user's code calls."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_back is not None:
         name = f"{frame.f_globals.get('__name__', '')}."
         if not name.startswith(NOT_OF_THE_USER):
             break
         frame = frame.f_back
+    if frame is None:  # an interpreter that keeps no frames
+        return ""
     owner = frame.f_locals.get("self")
     named = f"{type(owner).__name__}." if isinstance(owner, nn.Module) else ""
     return f"{named}{frame.f_code.co_name}:{frame.f_lasti}"

@@ -31,7 +31,8 @@ class Standardized(nn.Module):
         """Return the layer's result for the inputs with mean 0 and standard deviation 1."""
         layer: Any = self
         if isinstance(input, PackedSequence):
-            scaled: Any = input._replace(data=(input.data - layer.input_mean) / layer.input_std)
+            data, *packing = input
+            scaled: Any = PackedSequence((data - layer.input_mean) / layer.input_std, *packing)
         else:
             scaled = (input - layer.input_mean) / layer.input_std
         return super().forward(scaled, *others, **options)
