@@ -20,7 +20,7 @@ PERCEPTRONS = (
     *("mish_", "selu_", "layernorm_"),
     *("softsign_", "prelu_", "rms_", "batchnorm_tanh"),
     *("hardswish_", "batchnorm_gelu"),
-    "softplus_",
+    *("softplus_", "celu_", "snake_"),
 )
 RELU = ("relu_", "keras", "cnn_max", "dropout_", "cnn_batchnorm")
 

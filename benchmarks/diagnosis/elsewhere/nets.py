@@ -1,4 +1,4 @@
-"""Some hundred small architectures, by the shape of their inputs; parts are made to be broken."""
+"""Some 130 small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from benchmarks.diagnosis.elsewhere.blocks import (
 )
 from benchmarks.diagnosis.elsewhere.report_nets import REPORT_NETS
 from benchmarks.diagnosis.elsewhere.seen_4_nets import SEEN_4_NETS
+from benchmarks.diagnosis.elsewhere.seen_5_nets import SEEN_5_NETS
 from benchmarks.diagnosis.elsewhere.seen_nets import SEEN_NETS
 
 
@@ -269,6 +270,7 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     "bag_mish": ("seen_2", ("tokens",), _bag(nn.Mish, 32)),
     **SEEN_NETS,
     **SEEN_4_NETS,
+    **SEEN_5_NETS,
     **REPORT_NETS,
 }
 

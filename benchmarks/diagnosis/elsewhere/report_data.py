@@ -10,225 +10,224 @@ from numpy.random import Generator
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def _linked_rings(rng: Generator) -> Arrays:
-    """Two rings that go through each other, in space."""
-    y, angle = rng.integers(0, 2, 1200), rng.uniform(0, 2 * np.pi, 1200)
-    flat = np.stack([np.cos(angle), np.sin(angle), np.zeros(1200)], 1)
-    upright = np.stack([1 + np.cos(angle), np.zeros(1200), np.sin(angle)], 1)
-    return np.where(y[:, None] == 1, upright, flat) + rng.normal(0, 0.15, (1200, 3)), y
+def _stars(rng: Generator) -> Arrays:
+    """Dwarfs, white dwarfs, giants and supergiants, by kelvins, magnitude, colour and distance."""
+    y = rng.choice(4, 1300, p=[0.45, 0.2, 0.2, 0.15])
+    warmth = np.array([8.6, 9.3, 8.4, 8.9])[y] + rng.normal(0, 0.3, 1300)
+    radius = np.array([0.0, -3.8, 2.6, 4.6])[y] + rng.normal(0, 0.6, 1300)
+    magnitude = 4.8 - 2.17 * radius - 4.34 * (warmth - 8.66) + rng.normal(0, 1.0, 1300)
+    colour, away = 7000 / np.exp(warmth) - 0.6, 40 * rng.standard_exponential(1300) ** 2
+    return np.stack([np.exp(warmth), magnitude, colour + rng.normal(0, 0.1, 1300), away], 1), y
 
 
-def _galaxies(rng: Generator) -> Arrays:
-    """Four kinds by seven brightnesses with heavy tails, and two columns that say nothing."""
-    y = rng.integers(0, 4, 1300)
-    centres = rng.normal(0, 1.6, (4, 7))
-    bright = centres[y] + 0.6 * rng.standard_t(2.5, (1300, 7))
-    return np.concatenate([18 + bright, rng.exponential(1e4, (1300, 2))], 1), y
+def _mushrooms(rng: Generator) -> Arrays:
+    """Five things seen of a mushroom, each coded as one of a few, and whether it can be eaten."""
+    sizes = (4, 3, 6, 2, 5)
+    seen = [rng.integers(0, size, 1500) for size in sizes]
+    bad = sum(rng.normal(0, 1, size)[own] for size, own in zip(sizes, seen, strict=True))
+    bad = bad + ((seen[0] == 1) & (seen[4] > 2)) - ((seen[2] < 2) & (seen[3] == 1))
+    codes = [np.eye(size)[own] for size, own in zip(sizes, seen, strict=True)]
+    return np.concatenate(codes, 1), (bad + rng.normal(0, 0.1, 1500) > np.median(bad)).astype(int)
 
 
-def _chords(rng: Generator) -> Arrays:
-    """How loud the twelve notes are: 24 chords, major and minor."""
-    y = rng.integers(0, 24, 1600)
-    notes = np.array([[0, 4, 7], [0, 3, 7]])[y // 12] + (y % 12)[:, None]
-    x = rng.gamma(1.5, 0.12, (1600, 12))
-    x[np.arange(1600)[:, None], notes % 12] += rng.uniform(0.5, 1.5, (1600, 3))
-    return x, y
+def _rooms(rng: Generator) -> Arrays:
+    """In which of 48 rooms a device is, by how it hears fourteen senders, in decibels."""
+    y, senders = rng.integers(0, 48, 1700), rng.uniform(0, 1, (14, 2)) * [40, 30]
+    place = np.stack([y % 8, y // 8], 1) * 5 + 2.5 + rng.uniform(-1.5, 1.5, (1700, 2))
+    far = np.linalg.norm(place[:, None] - senders, axis=2)
+    heard = -38 - 26 * np.log10(far + 1) + rng.normal(0, 1.0, far.shape)
+    return np.maximum(heard, -80), y
 
 
-def _displays(rng: Generator) -> Arrays:
-    """Two digits on a display of seven segments each, as voltages: a hundred classes."""
-    digits = "1110111 0010010 1011101 1011011 0111010 1101011 1101111 1010010 1111111 1111011"
-    segments = np.array([list(map(int, digit)) for digit in digits.split()])
-    y = rng.integers(0, 100, 1700)
-    on = np.concatenate([segments[y // 10], segments[y % 10]], 1)
-    return 4.8 * on + rng.normal(0, 0.8, on.shape), y
+def _yin_yang(rng: Generator) -> Arrays:
+    """Yin, yang and their eyes (Kriener et al. 2022), of a disc that does not lie around 0."""
+    radius, angle = np.sqrt(rng.uniform(0, 1, 1500)), rng.uniform(0, 2 * np.pi, 1500)
+    a, b = radius * np.cos(angle), radius * np.sin(angle)
+    right, left = np.hypot(a - 0.5, b), np.hypot(a + 0.5, b)
+    is_yin = np.where(left < 0.5, True, np.where(right < 0.5, False, b > 0))
+    y = np.where((right < 0.2) | (left < 0.2), 2, is_yin.astype(int))
+    return np.stack([a + 3, 10 * b, a - b], 1), y
 
 
-def _vehicles(rng: Generator) -> Arrays:
-    """What a vehicle burns, by weight, power, a kind of five; a weight not known stands as 0."""
-    kind, year = rng.integers(0, 5, 1200), rng.integers(1980, 2020, 1200)
-    weight, power = rng.normal(1400, 250, 1200), rng.lognormal(4.6, 0.35, 1200)
-    factor = np.array([1.0, 1.25, 0.8, 1.1, 0.6])[kind]
-    burnt = factor * (2 + 2.5e-3 * weight + 0.02 * power) * np.exp((2000 - year) / 60)
-    weight[rng.random(1200) < 0.04] = 0
-    x = np.concatenate([np.stack([weight, power, year], 1), np.eye(5)[kind]], 1)
-    return x, burnt + rng.normal(0, 0.3, 1200)
+def _diamonds(rng: Generator) -> Arrays:
+    """What diamonds cost, by their carats, three sides, and the codes of cut and colour."""
+    carat, cut, colour = rng.lognormal(-0.4, 0.5, 1300), *rng.integers(0, 5, (2, 1300))
+    side = 6.2 * carat ** (1 / 3)
+    sides = side[:, None] * rng.normal([1, 1, 0.62], 0.02, (1300, 3))
+    price = 4000 * carat**1.6 * np.exp(0.06 * cut - 0.09 * colour) * rng.lognormal(0, 0.08, 1300)
+    return np.concatenate([np.stack([carat, cut, colour], 1), sides], 1), price
 
 
-def _concrete(rng: Generator) -> Arrays:
-    """How strong concrete is, by kilograms of its parts and days of age, most of them few."""
-    cement, water = rng.uniform(150, 500, 1100), rng.uniform(140, 220, 1100)
-    sand, ash = rng.uniform(600, 950, 1100), rng.choice([0, 0, 1], 1100) * rng.gamma(4, 25, 1100)
-    days = rng.choice([3, 7, 14, 28, 56, 90], 1100)
-    strength = 22 * ((cement + 0.5 * ash) / water) ** 1.1 * (0.45 + 0.12 * np.log(days))
-    return np.stack([cement, water, sand, ash, days], 1), strength + rng.normal(0, 2.5, 1100)
+def _flights(rng: Generator) -> Arrays:
+    """How many kilometres there are between two places, by their latitudes and longitudes."""
+    north, east = rng.uniform(25, 70, (2, 1500)), rng.uniform(-15, 90, (2, 1500))
+    a, b, apart = *np.radians(north), np.radians(east[0] - east[1])
+    cosine = np.sin(a) * np.sin(b) + np.cos(a) * np.cos(b) * np.cos(apart)
+    return np.stack([north[0], east[0], north[1], east[1]], 1), 6371 * np.arccos(cosine)
 
 
-def _pendulum(rng: Generator) -> Arrays:
-    """Where a pendulum is and how fast, a while after it was seen: two numbers."""
-    x = np.stack([rng.uniform(-2.5, 2.5, 1200), rng.uniform(-2, 2, 1200)], 1)
-    damping = rng.uniform(0, 0.8, 1200)
-    angle, speed = x.T.copy()
-    for _ in range(60):
-        speed = speed - 0.02 * (np.sin(angle) * 2 + damping * speed)
-        angle = angle + 0.02 * speed
-    return np.concatenate([x, damping[:, None]], 1), np.stack([angle, speed], 1)
+def _colours(rng: Generator) -> Arrays:
+    """Lightness and two contrasts of what a screen shows, by the bytes of red, green and blue."""
+    x = rng.integers(0, 256, (1300, 3))
+    light = (x / 255) ** 2.2 @ [[0.43, 0.22, 0.02], [0.34, 0.71, 0.11], [0.18, 0.07, 0.94]]
+    a, b, c = np.cbrt(light).T
+    return x, np.stack([116 * b - 16, 500 * (a - b), 200 * (b - c)], 1)
 
 
-def _symptoms(rng: Generator) -> Arrays:
-    """Which of eight illnesses there are, by what was answered to 36 questions: 1, -1, or 0."""
-    ill = rng.random((1400, 8)) < np.linspace(0.2, 0.5, 8)
-    typical = rng.random((8, 36)) < 0.2
-    chance = 1 - 0.92 * (1 - 0.85 * typical[None] * ill[:, :, None]).prod(1)
-    answers = np.where(rng.random((1400, 36)) < chance, 1, -1)
-    answers[rng.random(answers.shape) < 0.1] = 0
-    return answers, ill.astype(float)
+def _habitats(rng: Generator) -> Arrays:
+    """Which of seven plants grow at a place: each likes a middle of warmth, rain and height."""
+    x = rng.normal(size=(1500, 3))
+    best, width = rng.normal(0, 1.8, (7, 3)), rng.uniform(1.0, 2.0, (7, 3))
+    far = (((x[:, None] - best) / width) ** 2).sum(2) + rng.normal(0, 0.05, (1500, 7))
+    raw = np.stack([9 + 6 * x[:, 0], np.exp(6.5 + 0.4 * x[:, 1]), 600 + 250 * x[:, 2]], 1)
+    soil = rng.integers(0, 3, 1500)
+    far = far + 0.5 * (soil[:, None] == np.arange(7) % 3)
+    return np.concatenate([raw, np.eye(3)[soil]], 1), (far < np.quantile(far, 0.4, 0)).astype(float)
 
 
-def _activities(rng: Generator) -> Arrays:
-    """Six activities by three axes of acceleration: how the device lies, and how it swings."""
-    y = rng.integers(0, 6, 1200)
-    lies = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0.3, 0.9], [0, 0.3, 0.9], [0.4, 0, 0.9]])
-    strength, pace = np.array([0, 0, 0, 0.5, 1.4, 0.7])[y], np.array([0, 0, 0, 3, 5, 4])[y]
-    time, start = np.linspace(0, 1, 24), rng.uniform(0, 2 * np.pi, (1200, 1))
-    swing = strength[:, None] * np.sin(2 * np.pi * pace[:, None] * time + start)
-    x = 9.8 * (lies[y][:, None] + swing[:, :, None] * np.array([0.3, 0.5, 0.8]))
-    return x + rng.normal(0, 3.0, x.shape), y
+def _voltages(rng: Generator) -> Arrays:
+    """The form of a wave: smooth, square, slowly rising or slowly falling; any phase."""
+    y, pace = rng.integers(0, 4, 1200), rng.uniform(1.5, 2.5, (1200, 1))
+    turn = pace * np.linspace(0, 1, 30) + rng.uniform(0, 1, (1200, 1))
+    rising = 2 * (turn % 1) - 1
+    forms = np.stack([np.sin(2 * np.pi * turn), np.sign(rising), rising, -rising])
+    x = forms[y, np.arange(1200)] * rng.uniform(0.8, 1.2, (1200, 1))
+    return 230 * (x + rng.normal(0, 0.15, x.shape))[:, :, None], y
 
 
-def _runoff(rng: Generator) -> Arrays:
-    """What a river carries after twenty days of rain, most of them dry: earth lets it go slowly."""
-    rain = rng.gamma(0.8, 9, (1300, 20)) * (rng.random((1300, 20)) < 0.45)
-    warm = rng.normal(12, 5, (1300, 1)) + rng.normal(0, 2, (1300, 20))
-    earth, river = np.full(1300, 20.0), np.zeros(1300)
-    for day in range(20):
-        earth = np.maximum(earth + rain[:, day] - 0.12 * np.maximum(warm[:, day], 0), 0)
-        river = 0.2 * earth
-        earth = earth - river
-    return np.stack([rain, warm], 2), river
+def _reckoning(rng: Generator) -> Arrays:
+    """Where a ship is after sixteen hours, by its speed and its turning in each."""
+    speed, turn = rng.gamma(6, 2, (1300, 16)), rng.normal(0, 12, (1300, 16))
+    course = np.radians(turn.cumsum(1) + rng.normal(0, 1, (1300, 16)))
+    place = [(speed * np.cos(course)).sum(1), (speed * np.sin(course)).sum(1)]
+    return np.stack([speed, turn], 2), np.stack(place, 1)
 
 
-def _sales(rng: Generator) -> Arrays:
-    """The sales of the next three days, by those of three weeks: a trend and a week's habit."""
-    day = np.arange(24)
-    level, trend = rng.uniform(50, 150, (1100, 1)), rng.normal(0, 1.2, (1100, 1))
-    habit = rng.normal(0, 14, (1100, 7))[:, day % 7]
-    sold = level + trend * day + habit + rng.normal(0, 4, (1100, 24))
-    return sold[:, :21, None], sold[:, 21:]
+def _dosage(rng: Generator) -> Arrays:
+    """How much of a medicine is in the blood after eighteen hours, by doses and kidneys."""
+    dose = rng.choice([0, 0, 0, 50, 100, 200], (1300, 18))
+    fades = rng.uniform(0.05, 0.3, (1300, 1))
+    level = (dose * np.exp(-fades * np.arange(17, -1, -1))).sum(1)
+    clears = np.broadcast_to(400 * fades, dose.shape)
+    return np.stack([dose, clears], 2), level * rng.lognormal(0, 0.03, 1300)
 
 
-def _events(rng: Generator) -> Arrays:
-    """Which of four events a line shows: a bump, a dip, a shiver, a step that stays."""
-    on = rng.random((1400, 4)) < 0.45
-    x = rng.normal(0, 0.25, (1400, 28))
+def _tones(rng: Generator) -> Arrays:
+    """Which of five tones sound, each as loud as it likes and a little early or late."""
+    on = rng.random((1400, 5)) < 0.45
+    time, pitch = np.linspace(0, 1, 32), np.array([2.0, 3.5, 5.0, 7.0, 9.5])[:, None]
+    late = rng.uniform(-0.9, 0.9, (1400, 5, 1))
+    waves = np.sin(2 * np.pi * pitch * time + late) * rng.uniform(0.7, 1.3, (1400, 5, 1))
+    x = (on[:, :, None] * waves).sum(1)
+    return (x + rng.normal(0, 0.25, x.shape))[:, :, None], on.astype(float)
+
+
+def _melodies(rng: Generator) -> Arrays:
+    """In which of twelve keys a melody is; few of its notes lie beside the key."""
+    y, weights = rng.integers(0, 12, 1500), np.array([6, 1, 3, 1, 4, 1, 1])
+    steps = np.array([0, 2, 4, 5, 7, 9, 11])[rng.choice(7, (1500, 20), p=weights / weights.sum())]
+    notes = (steps + y[:, None]) % 12
+    return np.where(rng.random((1500, 20)) < 0.05, rng.integers(0, 12, (1500, 20)), notes), y
+
+
+def _roman(rng: Generator) -> Arrays:
+    """Roman numbers of 1 to 399, filled up with blanks, and what they say."""
+    units = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
+    tens = [u.translate(str.maketrans("IVX", "XLC")) for u in units]
+    y = rng.integers(1, 400, 1400)
+    words = [("C" * (n // 100) + tens[n // 10 % 10] + units[n % 10]).rjust(11) for n in y]
+    return np.array([[" IVXLC".index(letter) for letter in word] for word in words]), y
+
+
+def _traits(rng: Generator) -> Arrays:
+    """Five traits by ten pairs of genes, where one of a pair may suffice or both are needed.
+
+    The three forms of each gene are symbols of their own.
+    """
+    genes = rng.choice(3, (1500, 10), p=[0.35, 0.4, 0.25])
+    worth = np.where(rng.random((5, 10)) < 0.4, rng.normal(0, 1, (5, 10)), 0)
+    strength = np.array([[0, 1, 1], [0, 0, 1], [0, 0.5, 1]])[np.arange(10) % 3, genes]
+    score = strength @ worth.T + 0.4 * strength[:, :1] * strength[:, 1:6]
+    score = score + rng.normal(0, 0.1, score.shape)
+    return 3 * np.arange(10) + genes, (score > np.median(score, 0)).astype(float)
+
+
+def _strolls(rng: Generator) -> Arrays:
+    """In which of four directions one ends, after single and double steps to four sides."""
+    likes = rng.dirichlet(np.full(4, 0.7), 1500).cumsum(1)
+    side = (rng.random((1500, 15, 1)) > likes[:, None]).sum(2).clip(0, 3)
+    double = rng.integers(0, 2, (1500, 15))
+    moves = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])[side] * (1 + double)[:, :, None]
+    end = moves.sum(1) + 0.1 * rng.random(2)
+    turn = np.arctan2(end[:, 1], end[:, 0]) / (2 * np.pi) * 4
+    return side + 4 * double, np.floor(turn + 0.5).astype(int) % 4
+
+
+def _tetrominoes(rng: Generator) -> Arrays:
+    """Which of seven pieces of four squares there is, upright or upside down."""
+    pieces = "1111/0000 1100/1100 0100/1110 0110/1100 1100/0110 1000/1110 0010/1110"
+    y, x = rng.integers(0, 7, 1500), rng.normal(0, 0.15, (1500, 9, 9))
+    for row, kind in enumerate(y):
+        lines = pieces.split()[kind].split("/")
+        piece = np.array([list(map(float, line)) for line in lines])
+        piece = np.rot90(piece, 2 * rng.integers(0, 2))
+        top, left = rng.integers(1, 3, 2)
+        x[row, top : top + piece.shape[0], left : left + piece.shape[1]] += piece
+    return x[:, None], y
+
+
+def _barcodes(rng: Generator) -> Arrays:
+    """Four bars that are wide or narrow, blurred and slanted a little, as bytes."""
+    y = rng.integers(0, 16, 1500)
+    columns = np.arange(12) + rng.uniform(-0.12, 0.12, (1500, 1, 1)) * np.arange(10)[:, None]
+    x = np.zeros((1500, 10, 12))
+    for bar in range(4):
+        wide = 0.45 + 0.75 * ((y >> bar) & 1)[:, None, None]
+        x += 1 / (1 + np.exp(6 * (np.abs(columns - 1.5 - 3 * bar) - wide)))
+    x = rng.uniform(90, 200, (1500, 1, 1)) * (1 - 0.8 * x) + rng.normal(0, 12, x.shape)
+    return np.clip(x + 40, 0, 255)[:, None] / 255, y
+
+
+def _tilts(rng: Generator) -> Arrays:
+    """How a long grain of rice lies: sine and cosine of twice its angle."""
+    angle, middle = rng.uniform(0, np.pi, (1300, 1, 1)), rng.uniform(-1, 1, (2, 1300, 1, 1))
+    rows, columns = np.mgrid[-5:6, -5:6]
+    rows, columns = rows - middle[0], columns - middle[1]
+    along = columns * np.cos(angle) + rows * np.sin(angle)
+    beside = rows * np.cos(angle) - columns * np.sin(angle)
+    x = np.exp(-((along / 3.5) ** 4) - (beside / 1.2) ** 2) + rng.normal(0, 0.15, beside.shape)
+    return x[:, None], np.stack([np.sin(2 * angle), np.cos(2 * angle)], 1)[:, :, 0, 0]
+
+
+def _stamps(rng: Generator) -> Arrays:
+    """Which of five postmarks a letter bears, one over another, each about where it belongs."""
+    on, marks = rng.random((1400, 5)) < 0.45, (rng.random((5, 5, 5)) < 0.55).astype(float)
+    x, corners = rng.normal(0, 0.2, (1400, 11, 11)), [(1, 1), (1, 5), (3, 3), (5, 1), (5, 5)]
     for row, kind in zip(*np.nonzero(on), strict=True):
-        start = rng.integers(2, 21)
-        if kind == 3:
-            x[row, 8 + start // 2 :] += 1.5
-            continue
-        form = np.array([[1, 2, 2, 1, 0], [-1, -2, -2, -1, 0], [1.6, -1.6, 1.6, -1.6, 1.6]])[kind]
-        x[row, start : start + 5] += 1.2 * form
-    return x[:, :, None], on.astype(float)
-
-
-def _headlines(rng: Generator) -> Arrays:
-    """Twenty fields of news: words as often as in speech, and a few that belong to a field."""
-    y = rng.integers(0, 20, 1600)
-    shares = 1 / np.arange(2, 42)
-    x = rng.choice(40, (1600, 11), p=shares / shares.sum())
-    own = 40 + 3 * y[:, None] + rng.integers(0, 3, (1600, 11))
-    return np.where(rng.random((1600, 11)) < 0.7, own, x), y
-
-
-def _endings(rng: Generator) -> Arrays:
-    """Nine endings: what the last letter and the one before it are, among three kinds each."""
-    x = rng.integers(0, 6, (1400, 9))
-    return x, 3 * (x[:, 7] % 3) + x[:, 8] % 3
-
-
-def _passwords(rng: Generator) -> Arrays:
-    """Whether a password has a digit and a sign beside its letters."""
-    kind = rng.choice(3, (1500, 10), p=[0.76, 0.13, 0.11])
-    x = 5 * kind + rng.integers(0, 5, (1500, 10))
-    return x, (kind[:, :, None] == [1, 2]).any(1).all(1).astype(int)
-
-
-def _receipts(rng: Generator) -> Arrays:
-    """Two prices of three digits each between signs, and what they come to."""
-    digits = rng.integers(0, 10, (1500, 6))
-    sums = digits[:, :3] @ [100, 10, 1] + digits[:, 3:] @ [100, 10, 1]
-    sign = np.full((1500, 1), 10)
-    return np.concatenate([sign, digits[:, :3], sign + 1, digits[:, 3:]], 1), sums / 100
-
-
-def _clouds(rng: Generator) -> Arrays:
-    """Noise of four grains, from single points to large clouds."""
-    y = rng.integers(0, 4, 1200)
-    speed = np.hypot(*np.meshgrid(np.fft.fftfreq(12), np.fft.fftfreq(12)))
-    width = np.array([0.0, 0.7, 1.4, 2.8])[y, None, None]
-    waves = np.fft.fft2(rng.normal(size=(1200, 12, 12))) * np.exp(-2 * (np.pi * width * speed) ** 2)
-    x = np.fft.ifft2(waves).real
-    x = x / x.std((1, 2), keepdims=True) + rng.normal(0, 0.15, x.shape)
-    return x[:, None], y
-
-
-def _constellations(rng: Generator) -> Arrays:
-    """Fifteen groups of stars, each star a little off its place and some behind clouds."""
-    y, places = rng.integers(0, 15, 1500), rng.uniform(1.5, 9.5, (15, 6, 2))
-    stars = places[y] + rng.normal(0, 0.35, (1500, 6, 2))
-    light = rng.uniform(0.6, 1.2, (1500, 6)) * (rng.random((1500, 6)) < 0.85)
-    rows, columns = np.mgrid[0:11, 0:11]
-    x = rng.normal(0, 0.12, (1500, 11, 11))
-    for star in range(6):
-        top, left = stars[:, star, 0, None, None], stars[:, star, 1, None, None]
-        far = (rows - top) ** 2 + (columns - left) ** 2
-        x += light[:, star, None, None] * np.exp(-far / 1.2)
-    return x[:, None], y
-
-
-def _wavelengths(rng: Generator) -> Arrays:
-    """How often a pattern of waves repeats over an image, at any phase and a slight tilt."""
-    often, tilt = rng.uniform(0.8, 4.0, (1300, 1, 1)), rng.uniform(-0.4, 0.4, (1300, 1, 1))
-    rows, columns = np.mgrid[0:1:12j, 0:1:12j]
-    along = rows * np.cos(tilt) + columns * np.sin(tilt)
-    x = np.sin(2 * np.pi * often * along + rng.uniform(0, 2 * np.pi, (1300, 1, 1)))
-    return (x + rng.normal(0, 0.2, x.shape))[:, None], often[:, 0, 0]
-
-
-def _faces(rng: Generator) -> Arrays:
-    """What is true of a drawn face: glasses, an open mouth, a hat, eyes that are shut."""
-    on = rng.random((1300, 4)) < 0.5
-    x = np.zeros((1300, 14, 12))
-    for face, (glasses, mouth, hat, shut) in zip(x, on, strict=True):
-        face[2:13, 2:10] = 0.3
-        for left in (3, 7):
-            face[5 : 6 if shut else 7, left : left + 2] = 0.8
-            face[4:8, left - 1 : left + 3] += 0.3 * glasses
-        face[9 : 11 if mouth else 10, 4:8] = 0.8
-        face[:3, 2:10] += 0.5 * hat
-    moved = [np.roll(f, tuple(rng.integers(-1, 2, 2)), (0, 1)) for f in x]
-    return (np.stack(moved) + rng.normal(0, 0.15, x.shape))[:, None], on.astype(float)
+        top, left = corners[kind] + rng.integers(0, 2, 2)
+        x[row, top : top + 5, left : left + 5] += rng.uniform(0.6, 1.0) * marks[kind]
+    return x[:, None], on.astype(float)
 
 
 REPORT_SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
-    "linked_rings": ("report", "table", "classes", _linked_rings),
-    "galaxies": ("report", "table", "classes", _galaxies),
-    "chords_24": ("report", "table", "classes", _chords),
-    "displays_100": ("report", "table", "classes", _displays),
-    "vehicles": ("report", "table", "numbers", _vehicles),
-    "concrete": ("report", "table", "numbers", _concrete),
-    "pendulum": ("report", "table", "numbers", _pendulum),
-    "symptoms": ("report", "table", "labels", _symptoms),
-    "activities": ("report", "series", "classes", _activities),
-    "runoff": ("report", "series", "numbers", _runoff),
-    "sales": ("report", "series", "numbers", _sales),
-    "events": ("report", "series", "labels", _events),
-    "headlines_20": ("report", "tokens", "classes", _headlines),
-    "endings": ("report", "tokens", "classes", _endings),
-    "passwords": ("report", "tokens", "classes", _passwords),
-    "receipts": ("report", "tokens", "numbers", _receipts),
-    "clouds": ("report", "image", "classes", _clouds),
-    "constellations": ("report", "image", "classes", _constellations),
-    "wavelengths": ("report", "image", "numbers", _wavelengths),
-    "faces": ("report", "image", "labels", _faces),
+    "stars": ("report", "table", "classes", _stars),
+    "mushrooms": ("report", "table", "classes", _mushrooms),
+    "rooms_48": ("report", "table", "classes", _rooms),
+    "yin_yang": ("report", "table", "classes", _yin_yang),
+    "diamonds": ("report", "table", "numbers", _diamonds),
+    "flights": ("report", "table", "numbers", _flights),
+    "colours": ("report", "table", "numbers", _colours),
+    "habitats": ("report", "table", "labels", _habitats),
+    "voltages": ("report", "series", "classes", _voltages),
+    "reckoning": ("report", "series", "numbers", _reckoning),
+    "dosage": ("report", "series", "numbers", _dosage),
+    "tones": ("report", "series", "labels", _tones),
+    "melodies_12": ("report", "tokens", "classes", _melodies),
+    "roman": ("report", "tokens", "numbers", _roman),
+    "traits": ("report", "tokens", "labels", _traits),
+    "strolls": ("report", "tokens", "classes", _strolls),
+    "tetrominoes": ("report", "image", "classes", _tetrominoes),
+    "barcodes_16": ("report", "image", "classes", _barcodes),
+    "tilts": ("report", "image", "numbers", _tilts),
+    "stamps": ("report", "image", "labels", _stamps),
 }

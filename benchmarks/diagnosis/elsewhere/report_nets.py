@@ -9,273 +9,265 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, perceptron, width_of
+from benchmarks.diagnosis.elsewhere.blocks import Make, Residual, perceptron, width_of
 from benchmarks.diagnosis.elsewhere.report_time_nets import REPORT_TIME_NETS
 
 
-def _groups(width: int) -> nn.Module:
-    return nn.GroupNorm(4, width)
-
-
-class Maxout(nn.Module):
-    """The largest of a few linear layers, unit by unit (Goodfellow et al. 2013)."""
-
-    def __init__(self, inputs: int, outputs: int, pieces: int = 3) -> None:
-        super().__init__()
-        self.linear, self.pieces = nn.Linear(inputs, outputs * pieces), pieces
+class Snake(nn.Module):
+    """An activation that rises in waves (Ziyin et al. 2020)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, outputs] of [N, inputs]."""
-        return self.linear(x).unflatten(1, (-1, self.pieces)).amax(2)
+        """Return x + sin(x)^2."""
+        return x + x.sin().square()
 
 
-def _maxout(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), Maxout(width_of(data), 32), Maxout(32, 24))
-
-
-class Radial(nn.Module):
-    """How near a row is to each of some learnt centres, which start on rows of the data."""
-
-    def __init__(self, centres: Tensor) -> None:
-        super().__init__()
-        self.centres = nn.Parameter(centres.clone())
-        width = math.log(centres.shape[1])
-        self.log_width = nn.Parameter(torch.full((len(centres),), width))
+class BothSigns(nn.Module):
+    """The positive and the negative part of each unit, side by side (Shang et al. 2016)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, centres] of [N, F]."""
-        squares = (x[:, None] - self.centres).square().sum(2)
-        return (-squares / self.log_width.exp()).exp()
+        """Return [N, 2 F] of [N, F]."""
+        return functional.relu(torch.cat([x, -x], 1))
 
 
-def _radial(data: Any, settings: dict[str, Any]) -> nn.Module:
-    near = Radial(data.x[:64].flatten(1))
-    count = len(near.centres)
-    last = [nn.LayerNorm(count), nn.Linear(count, 40), nn.ReLU()]
-    return nn.Sequential(nn.Flatten(), near, *last)
+def _both_signs(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Flatten(), nn.Linear(width_of(data), 28), BothSigns()]
+    return nn.Sequential(*first, nn.Linear(56, 20), BothSigns())
 
 
-class Splines(nn.Module):
-    """A learnt curve from each input to each output, of bumps on a grid (Liu et al. 2024)."""
+class Factors(nn.Module):
+    """Products of pairs of features by vectors of each, beside a small net (Guo et al. 2017)."""
 
-    grid: Tensor
-
-    def __init__(self, inputs: int, outputs: int, bumps: int = 7) -> None:
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("grid", torch.linspace(-2.5, 2.5, bumps))
-        self.apart = 5 / (bumps - 1)
-        self.curves = nn.Linear(inputs * bumps, outputs)
-        self.straight = nn.Linear(inputs, outputs, bias=False)
+        self.vectors = nn.Parameter(torch.randn(inputs, width) / math.sqrt(inputs))
+        self.deep = nn.Sequential(nn.Linear(inputs, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, outputs] of [N, inputs]."""
-        bumps = (-((x[:, :, None] - self.grid) / self.apart).square()).exp()
-        return self.curves(bumps.flatten(1)) + self.straight(functional.silu(x))
+        """Return [N, inputs + width + 32] of [N, inputs]."""
+        of_sum, of_each = (x @ self.vectors).square(), x.square() @ self.vectors.square()
+        return torch.cat([x, (of_sum - of_each) / 2, self.deep(x)], 1)
 
 
-def _splines(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [nn.Flatten(), Splines(width_of(data), 24), nn.LayerNorm(24)]
-    return nn.Sequential(*first, Splines(24, 24))
+def _factors(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Factors(width_of(data), 12))
 
 
-class Sine(nn.Module):
-    """A linear layer and a sine, started as Sitzmann et al. (2020) do."""
+class OwnNets(nn.Module):
+    """A small net for each feature (Agarwal et al. 2021), whose outputs stand side by side."""
 
-    def __init__(self, inputs: int, outputs: int, speed: float, is_first: bool = False) -> None:
+    def __init__(self, inputs: int, width: int, outputs: int) -> None:
         super().__init__()
-        self.linear, self.speed = nn.Linear(inputs, outputs), speed
-        bound = 1 / inputs if is_first else math.sqrt(6 / inputs) / speed
-        nn.init.uniform_(self.linear.weight, -bound, bound)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, outputs] of [N, inputs]."""
-        return (self.speed * self.linear(x)).sin()
-
-
-def _sines(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = Sine(width_of(data), 48, 4.0, is_first=True)
-    return nn.Sequential(nn.Flatten(), first, Sine(48, 48, 4.0), Sine(48, 32, 4.0))
-
-
-def _residual_batchnorm(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:  # Gorishniy et al. 2021
-        body = [nn.BatchNorm1d(32), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)]
-        return Residual(nn.Sequential(*body))
-
-    first = [nn.Flatten(), nn.Linear(width_of(data), 32)]
-    return nn.Sequential(*first, block(), block(), nn.BatchNorm1d(32), nn.ReLU())
-
-
-class Crossed(nn.Module):
-    """Products of features, learnt layer by layer, beside a small net (Wang et al. 2021)."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self.crosses = nn.ModuleList(nn.Linear(inputs, inputs) for _ in range(2))
-        self.deep = nn.Sequential(
-            nn.Linear(inputs, 40), nn.LeakyReLU(), nn.Linear(40, 24), nn.LeakyReLU()
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Linear(1, width), nn.GELU(), nn.Linear(width, outputs))
+            for _ in range(inputs)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F + 24] of [N, F]."""
-        crossed = x
-        for cross in self.crosses:
-            crossed = x * cross(crossed) + crossed
-        return torch.cat([crossed, self.deep(x)], 1)
+        """Return [N, inputs outputs] of [N, inputs]."""
+        columns = x.split(1, dim=1)
+        return torch.cat([net(c) for net, c in zip(self.nets, columns, strict=True)], 1)
 
 
-def _crossed(data: Any, settings: dict[str, Any]) -> nn.Module:
+def _own_nets(data: Any, settings: dict[str, Any]) -> nn.Module:
     width = width_of(data)
-    return nn.Sequential(nn.Flatten(), Crossed(width), nn.LayerNorm(width + 24))
+    last = [nn.Linear(4 * width, 40), nn.GELU()]
+    return nn.Sequential(OwnNets(width, 12, 4), nn.LayerNorm(4 * width), *last)
 
 
-class Trees(nn.Module):
-    """Trees of soft questions: a row reaches each leaf by degrees (Popov et al. 2020)."""
+class Bins(nn.Module):
+    """How far each feature has gone through each of its quantiles (Gorishniy et al. 2022)."""
 
-    def __init__(self, inputs: int, trees: int, depth: int, width: int) -> None:
+    edges: Tensor
+
+    def __init__(self, x: Tensor, count: int) -> None:
         super().__init__()
-        self.ask, self.trees = nn.Linear(inputs, trees * depth), trees
-        self.leaves = nn.Parameter(torch.randn(trees, 2**depth, width))
+        edges = x.quantile(torch.linspace(0, 1, count + 1), dim=0).T
+        self.register_buffer("edges", edges.contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, width] of [N, inputs]."""
-        yes = (3 * self.ask(x)).sigmoid().unflatten(1, (self.trees, -1))
-        ways = torch.ones_like(yes[:, :, :1])
-        for share in yes.split(1, dim=2):
-            ways = torch.cat([ways * share, ways * (1 - share)], 2)
-        return torch.einsum("ntl,tlw->nw", ways, self.leaves) / self.trees**0.5
+        """Return [N, F count] of [N, F]."""
+        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        gone = (x[:, :, None] - low) / (high - low).clamp(min=1e-3)
+        return gone.clamp(0, 1).flatten(1)
 
 
-def _trees(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), Trees(width_of(data), 16, 4, 24))
+def _bins(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [nn.Linear(8 * width_of(data), 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU()]
+    return nn.Sequential(Bins(data.x, 8), *layers)
 
 
-def _next(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:  # Liu et al. 2022
-        body = [nn.Conv2d(16, 16, 5, padding=2, groups=16), nn.GroupNorm(1, 16)]
-        return Residual(nn.Sequential(*body, nn.Conv2d(16, 48, 1), nn.GELU(), nn.Conv2d(48, 16, 1)))
+class Coupled(nn.Module):
+    """Two halves that are added to in turn, so that it can be undone (Gomez et al. 2017)."""
 
-    first = [nn.Conv2d(1, 16, 3, padding=1), nn.GroupNorm(1, 16)]
-    last = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LayerNorm(64)]
-    return nn.Sequential(*first, block(), nn.MaxPool2d(2), block(), *last)
-
-
-class Grown(nn.Module):
-    """Adds what a body makes of an image to it as further channels (Huang et al. 2017)."""
-
-    def __init__(self, channels: int, more: int) -> None:
+    def __init__(self, half: int) -> None:
         super().__init__()
-        body = [nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, more, 3, padding=1)]
-        self.body = nn.Sequential(*body)
+        self.first, self.second = self.body(half), self.body(half)
+
+    @staticmethod
+    def body(half: int) -> nn.Module:
+        """Return what is added."""
+        return nn.Sequential(
+            nn.LayerNorm(half), nn.Linear(half, 32), nn.SiLU(), nn.Linear(32, half)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, C + more, H, W] of [N, C, H, W]."""
-        return torch.cat([x, self.body(x)], 1)
+        """Return [N, 2 half] of [N, 2 half]."""
+        left, right = x.chunk(2, 1)
+        left = left + self.first(right)
+        return torch.cat([left, right + self.second(left)], 1)
 
 
-def _grown(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [nn.Conv2d(1, 8, 3, padding=1), Grown(8, 8), Grown(16, 8), nn.Conv2d(24, 12, 1)]
-    then = [nn.AvgPool2d(2), Grown(12, 8), Grown(20, 8), nn.BatchNorm2d(28), nn.ReLU()]
-    return nn.Sequential(*first, *then, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+def _coupled(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Flatten(), nn.Linear(width_of(data), 40)]
+    return nn.Sequential(*first, Coupled(20), Coupled(20), nn.LayerNorm(40))
 
 
-class DownAndUp(nn.Module):
-    """Looks at an image at half its size and puts that beside the image (Ronneberger 2015)."""
+class Flow(nn.Module):
+    """A differential equation whose slope is learnt, in eight steps (Chen et al. 2018)."""
+
+    def __init__(self, width: int, steps: int = 8) -> None:
+        super().__init__()
+        self.slope = nn.Sequential(nn.Linear(width + 1, 48), nn.Tanh(), nn.Linear(48, width))
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, width] of [N, width]."""
+        for step in range(self.steps):
+            time = x.new_full((len(x), 1), step / self.steps)
+            x = x + self.slope(torch.cat([x, time], 1)) / self.steps
+        return x
+
+
+def _flow(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(width_of(data), 24), Flow(24), nn.LayerNorm(24))
+
+
+class Shared(nn.Module):
+    """One linear layer for several members, each of which scales it (Wen et al. 2020)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs, bias=False)
+        self.before = nn.Parameter(1 + 0.5 * torch.randn(members, inputs))
+        self.after = nn.Parameter(1 + 0.5 * torch.randn(members, outputs))
+        self.bias = nn.Parameter(torch.zeros(members, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, members, outputs] of [N, members, inputs]."""
+        return self.linear(x * self.before) * self.after + self.bias
+
+
+class Ensemble(nn.Module):
+    """Members that share their weights, and the mean of what they say."""
+
+    def __init__(self, inputs: int, members: int = 4) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Shared(members, inputs, 40), Shared(members, 40, 32)])
+        self.members = members
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 32] of [N, inputs]."""
+        x = x[:, None].expand(-1, self.members, -1)
+        for layer in self.layers:
+            x = layer(x).relu()
+        return x.mean(1)
+
+
+def _ensemble(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Ensemble(width_of(data)), nn.LayerNorm(32))
+
+
+def _shuffled(data: Any, settings: dict[str, Any]) -> nn.Module:
+    def block() -> nn.Module:  # Zhang et al. 2018
+        body = [nn.Conv2d(24, 24, 1, groups=3), nn.BatchNorm2d(24), nn.ReLU(), nn.ChannelShuffle(3)]
+        body += [nn.Conv2d(24, 24, 3, padding=1, groups=24), nn.BatchNorm2d(24)]
+        return Residual(nn.Sequential(*body, nn.Conv2d(24, 24, 1, groups=3), nn.BatchNorm2d(24)))
+
+    first = [nn.Conv2d(1, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2)]
+    layers = [block(), nn.ReLU(), block(), nn.ReLU()]
+    return nn.Sequential(*first, *layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
+
+
+class ReadRows(nn.Module):
+    """Reads the rows of channels from top to bottom (Shi et al. 2017)."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(inputs, width, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 2 width] of [N, C, H, W]."""
+        return self.gru(x.movedim(2, 1).flatten(2))[0].mean(1)
+
+
+def _read_rows(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d((1, 2))]
+    return nn.Sequential(*first, ReadRows(12 * (data.x.shape[3] // 2), 24))
+
+
+class Attended(nn.Module):
+    """Weights places of an image by what its channels say there (Woo et al. 2018)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine = nn.Sequential(nn.Conv2d(1, 10, 3, padding=1), nn.SiLU())
-        self.coarse = nn.Sequential(nn.Conv2d(10, 20, 3, padding=1), nn.SiLU())
-        self.both = nn.Sequential(nn.Conv2d(30, 16, 3, padding=1), nn.SiLU())
+        self.weigh = nn.Sequential(nn.Conv2d(2, 1, 5, padding=2), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 16, H, W] of [N, 1, H, W]."""
-        fine = self.fine(x)
-        coarse = self.coarse(functional.max_pool2d(fine, 2))
-        up = functional.interpolate(coarse, size=x.shape[2:], mode="nearest")
-        return self.both(torch.cat([fine, up], 1))
+        """Return [N, C, H, W] of [N, C, H, W]."""
+        return x * self.weigh(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1))
 
 
-def _down_and_up(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(DownAndUp(), nn.AdaptiveMaxPool2d(3), nn.Flatten())
+def _attended(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.LeakyReLU(0.1), Attended(), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(16, 32, 3, padding=1), nn.LeakyReLU(0.1), Attended()]
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(2), nn.Flatten())
 
 
-class Capsules(nn.Module):
-    """Small vectors that agree on larger ones in two rounds (Sabour et al. 2017)."""
-
-    def __init__(self, incoming: int, size: int, outgoing: int = 8, width: int = 8) -> None:
-        super().__init__()
-        self.size = size
-        weight = torch.randn(incoming, size, outgoing, width) / math.sqrt(size)
-        self.weight = nn.Parameter(weight)
+class PoolMixer(nn.Module):
+    """Mixes places by nothing but their mean (Yu et al. 2022)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, outgoing, width] of [N, C, H, W]."""
-        small = x.unflatten(1, (-1, self.size)).movedim(2, -1).flatten(1, -2)
-        votes = torch.einsum("nis,isow->niow", _squashed(small), self.weight)
-        out = _squashed(votes.sum(1) / math.sqrt(votes.shape[1]))
-        agreed = (votes * out[:, None]).sum(-1, keepdim=True).softmax(2)
-        return _squashed((agreed * votes).sum(1))
+        """Return [N, C, H, W] of [N, C, H, W]."""
+        return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False) - x
 
 
-def _squashed(x: Tensor) -> Tensor:
-    squares = x.square().sum(-1, keepdim=True)
-    return x * squares / (1 + squares) * (squares + 1e-6).rsqrt()
+def _pool_former(data: Any, settings: dict[str, Any]) -> nn.Module:
+    def block() -> list[nn.Module]:
+        mixed = nn.Sequential(nn.GroupNorm(1, 24), PoolMixer())
+        inside = [nn.GroupNorm(1, 24), nn.Conv2d(24, 48, 1), nn.GELU(), nn.Conv2d(48, 24, 1)]
+        return [Residual(mixed), Residual(nn.Sequential(*inside))]
+
+    layers = [nn.Conv2d(1, 24, 3, stride=2, padding=1), *block(), *block(), nn.GroupNorm(1, 24)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
 
 
-def _capsules(data: Any, settings: dict[str, Any]) -> nn.Module:
-    high, wide = ((size - 3) // 2 + 1 for size in data.x.shape[2:])
-    first = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2)]
-    return nn.Sequential(*first, Capsules(6 * high * wide, 4), nn.Flatten(), nn.LayerNorm(64))
-
-
-class TokenFirst(nn.Module):
-    """Cuts an image into squares, each a vector, behind a learnt one (Dosovitskiy et al. 2021)."""
-
-    def __init__(self, squares: int, width: int, size: int) -> None:
-        super().__init__()
-        first = [nn.Conv2d(1, 12, 3, padding=1), nn.ReLU()]
-        self.cut = nn.Sequential(*first, nn.Conv2d(12, width, size, stride=size))
-        self.token = nn.Parameter(torch.zeros(1, 1, width))
-        self.places = Places(squares + 1, width)
+class Pyramid(nn.Module):
+    """The highest values of all of an image, of its quarters and its ninths (He et al. 2015)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 1 + squares, width] of [N, 1, H, W]."""
-        squares = self.cut(x).flatten(2).transpose(1, 2)
-        return self.places(torch.cat([self.token.expand(len(x), -1, -1), squares], 1))
+        """Return [N, 14 C] of [N, C, H, W]."""
+        return torch.cat([functional.adaptive_max_pool2d(x, n).flatten(1) for n in (1, 2, 3)], 1)
 
 
-class First(nn.Module):
-    """The first place of a sequence."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F] of [N, T, F]."""
-        return x[:, 0]
-
-
-def _token_first(data: Any, settings: dict[str, Any]) -> nn.Module:
-    high, wide = (size // 3 for size in data.x.shape[2:])
-    blocks = (
-        nn.TransformerEncoderLayer(24, 3, 48, 0.0, "gelu", batch_first=True, norm_first=True)
-        for _ in range(2)
-    )
-    return nn.Sequential(TokenFirst(high * wide, 24, 3), *blocks, First(), nn.LayerNorm(24))
+def _pyramid(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [nn.Conv2d(1, 12, 3, padding=1), nn.CELU(), nn.Conv2d(12, 20, 3, padding=1), nn.CELU()]
+    return nn.Sequential(*layers, Pyramid(), nn.Linear(280, 40), nn.CELU())
 
 
 REPORT_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "relu_groups_3": ("report", ("table", "image"), perceptron(nn.ReLU, 3, 48, _groups)),
-    "softplus_2": ("report", ("table",), perceptron(nn.Softplus, 2, 40)),
-    "maxout": ("report", ("table",), _maxout),
-    "radial": ("report", ("table",), _radial),
-    "splines": ("report", ("table",), _splines),
-    "sines": ("report", ("table",), _sines),
-    "residual_batchnorm": ("report", ("table",), _residual_batchnorm),
-    "crossed": ("report", ("table",), _crossed),
-    "trees": ("report", ("table",), _trees),
-    "cnn_next": ("report", ("image",), _next),
-    "cnn_batchnorm_grown": ("report", ("image",), _grown),
-    "cnn_down_and_up": ("report", ("image",), _down_and_up),
-    "capsules": ("report", ("image",), _capsules),
-    "token_first": ("report", ("image",), _token_first),
+    "celu_3": ("report", ("table", "image"), perceptron(nn.CELU, 3, 40)),
+    "snake_2": ("report", ("table",), perceptron(Snake, 2, 40)),
+    "both_signs": ("report", ("table",), _both_signs),
+    "factors": ("report", ("table",), _factors),
+    "own_nets": ("report", ("table",), _own_nets),
+    "bins": ("report", ("table",), _bins),
+    "coupled": ("report", ("table", "image"), _coupled),
+    "flow": ("report", ("table",), _flow),
+    "ensemble": ("report", ("table",), _ensemble),
+    "cnn_batchnorm_shuffled": ("report", ("image",), _shuffled),
+    "cnn_read_rows": ("report", ("image",), _read_rows),
+    "cnn_attended": ("report", ("image",), _attended),
+    "pool_former": ("report", ("image",), _pool_former),
+    "cnn_pyramid": ("report", ("image",), _pyramid),
     **REPORT_TIME_NETS,
 }

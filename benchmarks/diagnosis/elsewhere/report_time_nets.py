@@ -11,153 +11,185 @@ from torch.nn import functional
 from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Read, Residual, Swap, embedded
 
 
-class GatedCausal(nn.Module):
-    """Convolutions of the past with gates, whose outputs add up (van den Oord et al. 2016)."""
-
-    def __init__(self, width: int, dilations: tuple[int, ...]) -> None:
-        super().__init__()
-        self.dilations = dilations
-        self.inside = nn.ModuleList(nn.Conv1d(width, 2 * width, 3, dilation=d) for d in dilations)
-        self.outside = nn.ModuleList(nn.Conv1d(width, 2 * width, 1) for _ in dilations)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 width] of [N, width, T]."""
-        total = torch.zeros_like(x)
-        for dilation, inside, outside in zip(
-            self.dilations, self.inside, self.outside, strict=True
-        ):
-            made, gate = inside(functional.pad(x, (2 * dilation, 0))).chunk(2, 1)
-            kept, shown = outside(made.tanh() * gate.sigmoid()).chunk(2, 1)
-            x, total = x + kept, total + shown
-        total = total.relu()
-        return torch.cat([total.mean(2), total[:, :, -1]], 1)
-
-
-def _gated_causal(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(*embedded(data, settings, 20), Swap(), GatedCausal(20, (1, 2, 4)))
-
-
-class LookingBack(nn.Module):
-    """An LSTM both ways, whose end asks all its places (Bahdanau et al. 2015)."""
+class QuasiRecurrent(nn.Module):
+    """Gates made by a convolution, and a state without weights (Bradbury et al. 2017)."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(inputs, width, batch_first=True, bidirectional=True)
-        self.ask = nn.Linear(2 * width, 2 * width)
+        self.gates = nn.Conv1d(inputs, 3 * width, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 4 width] of [N, T, inputs]."""
-        states, (last, _) = self.lstm(x)
-        last = last.transpose(0, 1).flatten(1)
-        weight = (states * self.ask(last)[:, None]).sum(2).softmax(1)
-        return torch.cat([last, (weight[:, :, None] * states).sum(1)], 1)
+        """Return [N, T, width] of [N, T, inputs]."""
+        made, forget, show = self.gates(functional.pad(x.transpose(1, 2), (1, 0))).chunk(3, 1)
+        made, forget = made.tanh(), forget.sigmoid()
+        state, states = torch.zeros_like(made[:, :, 0]), []
+        for now in range(x.shape[1]):
+            state = forget[:, :, now] * state + (1 - forget[:, :, now]) * made[:, :, now]
+            states.append(state)
+        return (torch.stack(states, 2) * show.sigmoid()).transpose(1, 2)
 
 
-def _looking_back(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(*embedded(data, settings, 12), LookingBack(12, 16), nn.LayerNorm(64))
+def _quasi_recurrent(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = nn.Sequential(QuasiRecurrent(16, 32), QuasiRecurrent(32, 32))
+    return nn.Sequential(*embedded(data, settings, 16), Read(layers, "last"), nn.LayerNorm(32))
 
 
-class Widths(nn.Module):
-    """Convolutions over time of several widths side by side (Ismail Fawaz et al. 2020)."""
+class Rotary(nn.Module):
+    """Attention whose questions and keys are turned by their places (Su et al. 2021)."""
 
-    def __init__(self, inputs: int, each: int) -> None:
+    turns: Tensor
+
+    def __init__(self, length: int, width: int, heads: int) -> None:
         super().__init__()
-        widths = (3, 5, 9)
-        self.bodies = nn.ModuleList(nn.Conv1d(inputs, each, w, padding=w // 2) for w in widths)
-        self.norm = nn.BatchNorm1d(each * len(widths))
+        self.ask, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.heads, half = heads, width // heads // 2
+        speed = 100.0 ** -(torch.arange(half) / half)
+        self.register_buffer("turns", torch.arange(length)[:, None] * speed)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 3 each, T] of [N, inputs, T]."""
-        return self.norm(torch.cat([body(x) for body in self.bodies], 1)).relu()
-
-
-def _widths(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*embedded(data, settings, 12), Swap(), Widths(12, 8), Widths(24, 8)]
-    return nn.Sequential(*first, nn.AdaptiveAvgPool1d(3), nn.Flatten())
-
-
-def _thirds() -> list[nn.Module]:
-    return [Swap(), nn.AdaptiveAvgPool1d(3), nn.Flatten()]
-
-
-class Spectrum(nn.Module):
-    """Mixes places and features by a Fourier transform (Lee-Thorp et al. 2022)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, F] of [N, T, F]."""
-        return torch.fft.fft2(x, norm="ortho").real
-
-
-def _spectrum(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> list[nn.Module]:
-        inside = nn.Sequential(nn.Linear(20, 40), nn.GELU(), nn.Linear(40, 20))
-        return [Residual(Spectrum()), nn.LayerNorm(20), Residual(inside), nn.LayerNorm(20)]
-
-    first = [*embedded(data, settings, 20), Places(data.x.shape[1], 20)]
-    return nn.Sequential(*first, *block(), *block(), *_thirds())
-
-
-class StateSpace(nn.Module):
-    """Sums of the past that fade, each channel at its learnt rate (Orvieto et al. 2023)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.into, self.out = nn.Linear(width, width), nn.Linear(width, width)
-        self.rate = nn.Parameter(torch.linspace(-3.5, 0.5, width))
+    def turned(self, x: Tensor) -> Tensor:
+        """Return [N, heads, T, F] of the same."""
+        left, right = x.chunk(2, -1)
+        sine, cosine = self.turns.sin(), self.turns.cos()
+        return torch.cat([left * cosine - right * sine, left * sine + right * cosine], -1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, T, width] of [N, T, width]."""
-        time = torch.arange(x.shape[1], device=x.device)
-        ago = (time[:, None] - time)[:, :, None]
-        fading = torch.where(ago >= 0, (-self.rate.exp() * ago.clamp(min=0)).exp(), 0.0)
-        return self.out(torch.einsum("tsc,nsc->ntc", fading, self.into(x)))
+        asked = self.ask(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        question, key, value = asked
+        seen = functional.scaled_dot_product_attention(
+            self.turned(question), self.turned(key), value
+        )
+        return self.out(seen.transpose(1, 2).flatten(2))
 
 
-def _state_space(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:
-        return Residual(nn.Sequential(nn.LayerNorm(32), StateSpace(32), nn.GELU()))
-
-    blocks = nn.Sequential(block(), block(), nn.LayerNorm(32))
-    return nn.Sequential(*embedded(data, settings, 32), Read(blocks, "last"))
-
-
-def _mixed_time(data: Any, settings: dict[str, Any]) -> nn.Module:
+def _rotary(data: Any, settings: dict[str, Any]) -> nn.Module:
     def block() -> list[nn.Module]:
-        over = [nn.LayerNorm(16), Swap(), nn.Linear(data.x.shape[1], data.x.shape[1])]
-        inside = [nn.LayerNorm(16), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16)]
-        over += [nn.ReLU(), Swap()]  # Chen et al. 2023
-        return [Residual(nn.Sequential(*over)), Residual(nn.Sequential(*inside))]
+        seen = nn.Sequential(nn.LayerNorm(32), Rotary(data.x.shape[1], 32, 4))
+        inside = [nn.LayerNorm(32), nn.Linear(32, 64), nn.SiLU(), nn.Linear(64, 32)]
+        return [Residual(seen), Residual(nn.Sequential(*inside))]
 
-    first = embedded(data, settings, 16)
-    return nn.Sequential(*first, *block(), *block(), nn.LayerNorm(16), *_thirds())
+    blocks = [*block(), *block(), nn.LayerNorm(32), Swap(), nn.AdaptiveAvgPool1d(2), nn.Flatten()]
+    return nn.Sequential(*embedded(data, settings, 32), *blocks)
 
 
-class Words(nn.Module):
-    """Vectors of words, and of words where they stand, each added up and brought to one size."""
-
-    def __init__(self, words: int, length: int, width: int) -> None:
-        super().__init__()
-        self.anywhere = nn.EmbeddingBag(words, width, mode="sum")
-        self.there = nn.EmbeddingBag(words * length, width, mode="sum")
-        self.norm, self.words = nn.LayerNorm(2 * width), words
+class Halved(nn.Module):
+    """Puts each two places that follow each other into one (Chan et al. 2016)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 width] of [N, T]."""
-        placed = x + self.words * torch.arange(x.shape[1], device=x.device)
-        return self.norm(torch.cat([self.anywhere(x), self.there(placed)], 1))
+        """Return [N, T / 2, 2 F] of [N, T, F]; an odd first place is doubled."""
+        x = torch.cat([x[:, :1], x], 1) if x.shape[1] % 2 else x
+        return x.unflatten(1, (-1, 2)).flatten(2)
 
 
-def _words(data: Any, settings: dict[str, Any]) -> nn.Module:
-    count = int(max(data.x.max(), data.val_x.max())) + 1
-    return nn.Sequential(Words(count, data.x.shape[1], 20), nn.Linear(40, 40), nn.ReLU())
+class States(nn.Module):
+    """The states of a recurrent net at all places."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, T, width] of [N, T, F]."""
+        out: Tensor = self.layer(x)[0]
+        return out
+
+
+def _halving(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 12), States(nn.LSTM(12, 20, batch_first=True)), Halved()]
+    then = [States(nn.LSTM(40, 24, batch_first=True)), Halved()]
+    last = [Read(nn.LSTM(48, 32, batch_first=True), "last"), nn.LayerNorm(32)]
+    return nn.Sequential(*first, *then, *last)
+
+
+class Stacked(nn.Module):
+    """Nets that each explain a part of what the others left over (Oreshkin et al. 2020)."""
+
+    def __init__(self, inputs: int, width: int, count: int) -> None:
+        super().__init__()
+        self.bodies = nn.ModuleList(
+            nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+            for _ in range(count)
+        )
+        self.explains = nn.ModuleList(nn.Linear(width, inputs) for _ in range(count - 1))
+        self.says = nn.ModuleList(nn.Linear(width, 24) for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 24] of [N, inputs]."""
+        hidden = self.bodies[0](x)
+        total: Tensor = self.says[0](hidden)
+        for explains, body, says in zip(self.explains, self.bodies[1:], self.says[1:], strict=True):
+            x = x - explains(hidden)
+            hidden = body(x)
+            total = total + says(hidden)
+        return total
+
+
+def _stacked(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 8), nn.Flatten()]
+    return nn.Sequential(*first, Stacked(8 * data.x.shape[1], 64, 3), nn.LayerNorm(24))
+
+
+class Stretches(nn.Module):
+    """Cuts a sequence into stretches that overlap by half, each a vector (Nie et al. 2023)."""
+
+    def __init__(self, inputs: int, size: int, width: int) -> None:
+        super().__init__()
+        self.size, self.linear = size, nn.Linear(size * inputs, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, stretches, width] of [N, T, inputs]."""
+        return self.linear(x.unfold(1, self.size, self.size // 2).flatten(2))
+
+
+def _stretches(data: Any, settings: dict[str, Any]) -> nn.Module:
+    count = (data.x.shape[1] - 4) // 2 + 1
+    block = nn.TransformerEncoderLayer(24, 4, 48, 0.0, "gelu", batch_first=True, norm_first=True)
+    first = [*embedded(data, settings, 8), Stretches(8, 4, 24), Places(count, 24)]
+    return nn.Sequential(*first, block, nn.LayerNorm(24), nn.Flatten(), nn.Linear(24 * count, 40))
+
+
+class Moments(nn.Module):
+    """Mean and spread over time of each channel (Snyder et al. 2018)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 2 C] of [N, C, T]."""
+        return torch.cat([x.mean(2), (x.var(2, unbiased=False) + 1e-4).sqrt()], 1)
+
+
+def _moments(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [*embedded(data, settings, 16), Places(data.x.shape[1], 16), Swap()]
+    for before, dilation in ((16, 1), (32, 2)):
+        layers += [nn.Conv1d(before, 32, 3, padding="same", dilation=dilation)]
+        layers += [nn.GroupNorm(4, 32), nn.ReLU()]
+    last = [nn.LayerNorm(64), nn.Linear(64, 40), nn.ReLU()]
+    return nn.Sequential(*layers, Moments(), *last)
+
+
+class Bigrams(nn.Module):
+    """Vectors of symbols and of pairs that follow each other, in one table (Joulin et al. 2017)."""
+
+    def __init__(self, symbols: int, width: int, buckets: int = 500) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(symbols + buckets, width, mode="mean")
+        self.symbols, self.buckets = symbols, buckets
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, width] of [N, T]."""
+        pairs = (x[:, :-1] * 31 + x[:, 1:]) % self.buckets
+        return self.bag(torch.cat([x, self.symbols + pairs], 1))
+
+
+def _bigrams(data: Any, settings: dict[str, Any]) -> nn.Module:
+    symbols = int(max(data.x.max(), data.val_x.max())) + 1
+    return nn.Sequential(Bigrams(symbols, 32), nn.LayerNorm(32), nn.Linear(32, 40), nn.ReLU())
 
 
 REPORT_TIME_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "gated_causal": ("report", ("series", "tokens"), _gated_causal),
-    "looking_back": ("report", ("series", "tokens"), _looking_back),
-    "batchnorm_widths": ("report", ("series", "tokens"), _widths),
-    "spectrum": ("report", ("series", "tokens"), _spectrum),
-    "state_space": ("report", ("series", "tokens"), _state_space),
-    "mixed_time": ("report", ("series", "tokens"), _mixed_time),
-    "words": ("report", ("tokens",), _words),
+    "quasi_recurrent": ("report", ("series", "tokens"), _quasi_recurrent),
+    "rotary": ("report", ("series", "tokens"), _rotary),
+    "lstm_halving": ("report", ("series", "tokens"), _halving),
+    "stacked": ("report", ("series", "tokens"), _stacked),
+    "stretches": ("report", ("series", "tokens"), _stretches),
+    "moments": ("report", ("series", "tokens"), _moments),
+    "bigrams": ("report", ("tokens",), _bigrams),
 }
