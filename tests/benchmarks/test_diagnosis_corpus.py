@@ -59,6 +59,7 @@ def test_only_known_ids_name_a_fault_and_every_one_leads_in_both_halves():
     drawn = {fault.name: fault.ids[0] for fault in FAULTS if fault.ids}
     alarms = {rule.id for rule in RULES if rule.severity != "info"}
     assert alarms <= set(IDS)
+    alarms -= {"underfitting"}  # what is said where no cause is found: no fault leads with it
     for half in HALVES:
         leads = Counter(p.names[0] for p in PROGRAMS if p.half == half and p.sick)
         elsewhere = {drawn[p.change] for p in elsewhere_programs(half) if p.change in drawn}
