@@ -204,7 +204,10 @@ def _group_norms(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
         values = [v if v.numel() else v.new_zeros(1) for v in values]
     wide = first.dtype in (torch.float64, torch.complex128)
     dtype = torch.float64 if wide else torch.float32
-    return full_tensor(torch.stack(torch._foreach_norm(values, norm_type, dtype=dtype)))
+    if is_sharded(first):  # torch 2.14 cannot shard the call that is given a precision
+        values = [v.to(dtype) for v in values]
+        return full_tensor(torch.stack(torch._foreach_norm(values, norm_type)))
+    return torch.stack(torch._foreach_norm(values, norm_type, dtype=dtype))
 
 
 def _real(values: Tensor, norm_type: float) -> Tensor:

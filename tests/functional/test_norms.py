@@ -183,6 +183,10 @@ def test_sharded_tensors_have_the_norm_of_the_whole(mesh, order):
     assert torch.equal(tensor_norms(shards), tensor_norms(whole))
     assert exact_total_norm(shards) == exact_total_norm(whole)
     assert is_sharded(shards[0])
+    half = [t.bfloat16() for t in whole]  # measured in single precision, sharded or not
+    halves = [distribute_tensor(t, mesh, [Shard(0)]) for t in half]
+    assert tensor_norms(halves, order).dtype == torch.float32
+    assert torch.equal(tensor_norms(halves, order), tensor_norms(half, order))
     assert torch.equal(full_tensor(shards[0]), whole[0])
     assert full_tensor(whole[0]) is whole[0]
     assert torch.equal(local_shard(shards[0]), whole[0])
