@@ -98,7 +98,19 @@ def machine_computes_as_before(folder):
     return artifacts.differences(ended("plain", "whole"), whole) == []
 
 
-ROUNDED_BY_THE_MACHINE = ("nan_batch",)  # whose GELU the run `plain` does not have
+@cache
+def machine_computes_gelu_as_before():
+    """Say whether the saved net of the one run with GELU has its loss, bit for bit, here too.
+
+    The run `plain` has no GELU; the suite has no part in this.
+    """
+    run = artifacts.nan_batch()
+    saved = torch.load(BEFORE / "run_nan_batch.ckpt", weights_only=True)
+    run.module.load_state_dict(saved["state_dict"])
+    with torch.no_grad():
+        rows = [(len(x), (run.module(x) - y).square().mean()) for x, y in run.loaders[1]]
+    loss = sum(count * value for count, value in rows) / sum(count for count, _ in rows)
+    return float(loss) == ended("nan_batch", "whole")["val_losses"][artifacts.SAVED_EPOCH]
 
 
 def is_close(one, other):
@@ -129,6 +141,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_it_did(name, tmp_path_factory):
     apart = artifacts.differences(before, resumed)
     # What the doctor remembers has another form since its findings are confirmed and withdrawn.
     apart = [place for place in apart if "/TrainingDoctor/" not in place]
-    if apart and name in ROUNDED_BY_THE_MACHINE and is_close(before, resumed):
+    if apart and name == "nan_batch" and not machine_computes_gelu_as_before():
+        assert is_close(before, resumed)
         pytest.skip("torch rounds GELU otherwise on this machine: the same but for the last digits")
     assert apart == []

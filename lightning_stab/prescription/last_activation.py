@@ -113,6 +113,7 @@ class LogitsForLoss(InSteps, options=NoOptions):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the steps into a function mode."""
+        self._found = False  # in this fit
         self.begin(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -169,8 +170,10 @@ class WithoutLastActivation(InSteps, options=NoOptions):
         self._compared: set[str] = set()  # places whose result a loss received, in this step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the steps into a function mode."""
+        """Put the steps into a function mode; a fit begins as new, or with its checkpoint."""
         super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._places = []
         self.begin(pl_module)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers.quiet import QUIET
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -212,6 +212,41 @@ def test_it_goes_on_from_a_checkpoint_and_refuses_to_predict_before_it_knows(tmp
     found = again.predict(Regression(torch.tanh), loader, ckpt_path=tmp_path / "last.ckpt")
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert max(p.abs().max() for p in found) > 1  # beyond what a tanh gives
+
+
+@pytest.mark.parametrize("kind", [LogitsForLoss, WithoutLastActivation])
+def test_given_to_another_fit_it_begins_as_new_and_says_what_is_missing_there(kind):
+    callback = kind()
+    if kind is LogitsForLoss:
+        fitted(Net(torch.relu), callback)
+        with pytest.raises(ConflictError, match="the first batch had none"):
+            fitted(Net(lambda x: x), callback)
+        return
+    regressed(Regression(torch.tanh), callback)
+    with pytest.raises(ConflictError, match="the first batch had none"):
+        regressed(Regression(), callback)
+
+
+def test_a_resumed_fit_leaves_the_same_calls_out_from_its_first_batch(tmp_path):
+    loader = DataLoader(NUMBERS, batch_size=8)
+    trainer = Trainer(**{**QUIET, "max_epochs": 1}, callbacks=[WithoutLastActivation()])
+    trainer.fit(Regression(torch.tanh), loader, loader)
+    trainer.save_checkpoint(tmp_path / "last.ckpt", weights_only=False)
+    callback, places = WithoutLastActivation(), []
+    resumed = Trainer(**{**QUIET, "max_epochs": 2}, callbacks=[callback, Peek(callback, places)])
+    resumed.fit(Regression(torch.tanh), loader, loader, ckpt_path=tmp_path / "last.ckpt")
+    assert len(places) == 1
+    assert places[0].startswith("Regression.forward:")
+
+
+class Peek(Callback):
+    """Notes the places that are known before the first batch."""
+
+    def __init__(self, callback, places):
+        self.callback, self.places = callback, places
+
+    def on_train_start(self, trainer, pl_module):
+        self.places += self.callback._places
 
 
 def test_a_place_that_serves_other_layers_too_is_refused():
