@@ -1,7 +1,7 @@
 """What is compiled in a module, and what follows from it: one policy for all that watch it run.
 
 A hook that is set on a module inside compiled code does not run, or is compiled in, and a function
-mode makes compiled code be compiled again. So hooks are set on `hookable_modules` alone, a function
+mode makes compiled code be compiled again. So hooks are set on `Hookable.modules` alone, a function
 mode is entered only where nothing is compiled, and whoever watches says what it passes over. Those
 who run a copy (gradient check, initialisation, forensics) let compiled parts run as they were
 written, with ``torch.compiler.set_stance("force_eager")``.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from types import FunctionType
 from typing import Any
 
@@ -22,26 +23,42 @@ from lightning_stab.functional.names import plain_name
 _LIBRARIES = ("torch.", "lightning.", "builtins")
 
 
-def compiled_parts(module: nn.Module) -> list[str]:
-    """Return the plain names of the outermost compiled parts; ``""`` is the module itself."""
-    return hookable_modules(module)[1]
+class Hookable:
+    """The modules whose own hooks run, and what is compiled; found out once for all who watch.
 
+    What ``torch.compile`` wraps around a module is among the modules, and nothing inside, wherever
+    else in the net that may stand too.
 
-def hookable_modules(module: nn.Module) -> tuple[list[tuple[str, nn.Module]], list[str]]:
-    """Return the modules whose own hooks run, by plain name, and the outermost compiled parts.
-
-    What ``torch.compile`` wraps around a module is among them, and nothing inside, wherever else in
-    the net that may stand too.
+    Attributes:
+        modules: by plain name.
+        compiled: the plain names of the outermost compiled parts; ``""`` is the module itself.
 
     Example:
         >>> net = nn.Sequential(nn.ReLU(), torch.compile(nn.ReLU(), backend="eager"))
-        >>> modules, compiled = hookable_modules(net)
-        >>> [name for name, _ in modules], compiled
-        (['', '0', '1'], ['1'])
+        >>> parts = Hookable(net)
+        >>> [name for name, _ in parts.modules], parts.compiled, parts.said
+        (['', '0', '1'], ['1'], '`1` is compiled')
     """
-    outside = _not_inside(module)
-    hookable = [(name, part) for name, part in outside if not _is_called_compiled(part)]
-    return hookable, [name for name, part in outside if is_compiled_part(part)]
+
+    def __init__(self, module: nn.Module) -> None:
+        outside = _not_inside(module)
+        self.modules = [(name, part) for name, part in outside if not _is_called_compiled(part)]
+        self.compiled = [name for name, part in outside if is_compiled_part(part)]
+
+    @cached_property
+    def said(self) -> str:
+        """A clause that says what is compiled, nothing where nothing is."""
+        return say_compiled(self.compiled, compiled_functions(part for _, part in self.modules))
+
+
+def hookable(module: nn.Module | Hookable) -> Hookable:
+    """Return what is known of a module's parts, which may have been found out already."""
+    return module if isinstance(module, Hookable) else Hookable(module)
+
+
+def compiled_parts(module: nn.Module) -> list[str]:
+    """Return the plain names of the outermost compiled parts; ``""`` is the module itself."""
+    return Hookable(module).compiled
 
 
 def called_modules(module: nn.Module) -> list[nn.Module]:
@@ -84,7 +101,7 @@ def compiled_functions(modules: Iterable[nn.Module]) -> list[str]:
 def before_calls(part: nn.Module, look: Callable[[nn.Module], None]) -> Callable[[], None]:
     """Have ``look(part)`` called before each call of a part; nothing is compiled again for it.
 
-    For `hookable_modules` and for the outermost compiled parts; TorchScript is passed over.
+    For `Hookable.modules` and for the outermost compiled parts; TorchScript is passed over.
 
     Returns:
         A function that ends it.

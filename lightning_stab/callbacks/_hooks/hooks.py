@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ModuleHooks:
@@ -64,6 +68,20 @@ class _Hook:
 
     def __reduce__(self) -> Any:
         return _Hook, ()
+
+
+def without_modes(call: Callable[P, R]) -> Callable[P, R]:
+    """Have a hook that only reads show no function mode, and no tensor's class, what it asks.
+
+    Each question to a tensor, such as for its shape, would go through every mode that is on.
+    """
+
+    @wraps(call)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch._C.DisableTorchFunction():
+            return call(*args, **kwargs)
+
+    return alone
 
 
 def is_transformed() -> bool:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_stab.callbacks._hooks.compiled import hookable_modules
-from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed
+from lightning_stab.callbacks._hooks.compiled import Hookable, hookable
+from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed, without_modes
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
 
 MANY_LAYERS = 20  # hidden ones
@@ -40,15 +40,16 @@ class LayerProbe:
         self._sizes: dict[str, int] = {}
         self._hooks = ModuleHooks()
 
-    def install(self, module: nn.Module, *, gradients: bool = True) -> None:
+    def install(self, module: nn.Module | Hookable, *, gradients: bool = True) -> None:
         """Put hooks on every linear and convolution layer; with ``gradients``, on their outputs.
 
         Args:
             module: the module that will run.
             gradients: whether to measure the gradients of the layers' outputs.
         """
-        modules, self.compiled = hookable_modules(module)
-        for name, layer in modules:
+        parts = hookable(module)
+        self.compiled = parts.compiled
+        for name, layer in parts.modules:
             if isinstance(layer, WEIGHT_LAYERS):
                 self._hooks.after(layer, partial(self._add_output, name, gradients))
 
@@ -70,6 +71,7 @@ class LayerProbe:
         means = torch._foreach_div(squares, [float(self._sizes[name]) for name in names])
         return dict(zip(names, torch._foreach_sqrt(means), strict=True))
 
+    @without_modes
     def _add_output(
         self, name: str, gradients: bool, module: nn.Module, args: Any, output: Any
     ) -> None:
@@ -80,6 +82,7 @@ class LayerProbe:
         if gradients and isinstance(output, Tensor) and output.requires_grad:
             self._hooks.on_gradient(output, partial(self._add_gradient, name))
 
+    @without_modes
     def _add_gradient(self, name: str, gradient: Tensor) -> None:
         with torch.no_grad():
             norm = torch.linalg.vector_norm(

@@ -6,7 +6,7 @@ device has long passed the place: then nothing that the device still has to do i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,17 @@ class DeviceScalars:
 def named(name: str, value: Tensor) -> DeviceScalars:
     """Return one scalar, to be logged under a name."""
     return DeviceScalars(value.detach().reshape(1), lambda numbers: {name: numbers[0]})
+
+
+def stacked(tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Stack tensors of one shape as one of a device and a precision.
+
+    Where they are alike already, as nearly always, they are converted together, not one by one.
+    """
+    first = tensors[0]
+    if all(t.device == first.device and t.dtype is first.dtype for t in tensors):
+        return torch.stack(list(tensors)).to(device, dtype)
+    return torch.stack([t.to(device, dtype) for t in tensors])
 
 
 def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:

@@ -162,9 +162,10 @@ class StepMember(Protocol):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remember the weights, until the first step is seen."""
-        if any(self is first for first in step_members(trainer)[:1]):
+        watch = _watch(trainer)
+        if not watch.has_seen_step and any(self is m for m in step_members(trainer)[:1]):
             may_step = will_step(trainer) or not is_automatic(trainer, pl_module)
-            _watch(trainer).begin_batch(trainer, may_step=may_step)
+            watch.begin_batch(trainer, may_step=may_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

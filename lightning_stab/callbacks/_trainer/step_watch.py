@@ -34,9 +34,10 @@ _watches: WeakKeyDictionary[Trainer, StepWatch] = WeakKeyDictionary()
 class OpenStep:
     """A step that an optimizer is taking, or that was announced for it."""
 
-    def __init__(self, optimizer: Optimizer, batch: int) -> None:
-        self.optimizer = optimizer
+    def __init__(self, optimizer: Optimizer, batch: int, place: int) -> None:
+        self.optimizer = self.opened_by = optimizer
         self.batch = batch
+        self.place = place
         self.evaluations = 0
         self.depth = 0  # of calls of ``step``: one may call that of its base class
 
@@ -91,8 +92,8 @@ class StepWatch:
         return next(inner, next(same, 0))
 
     def begin_batch(self, trainer: Trainer, *, may_step: bool) -> None:
-        """Remember the weights of a batch that may step, until the first step is seen."""
-        self._norms = None if self.has_seen_step or not may_step else _weight_norms(trainer)
+        """Remember the weights of a batch that may step; not asked once a step was seen."""
+        self._norms = _weight_norms(trainer) if may_step else None
 
     def end_batch(self, trainer: Trainer) -> None:
         """Say once that the weights have changed where no step was seen."""
@@ -133,8 +134,9 @@ class StepWatch:
         step.depth -= 1
         if not step.depth:
             self._step = None
+            place = step.place if optimizer is step.opened_by else self.place(optimizer)
             for member in self._members(trainer):
-                member.end_step(trainer, optimizer, self.place(optimizer))
+                member.end_step(trainer, optimizer, place)
 
     def _evaluate(self, step: OpenStep, closure: Callable[[], Any]) -> Any:
         before = step.evaluations
@@ -172,10 +174,10 @@ class StepWatch:
     def _open(self, optimizer: Optimizer) -> OpenStep:
         trainer = self._trainer()
         assert trainer is not None  # it is running
-        self._step = OpenStep(optimizer, _batch(trainer))
+        step = self._step = OpenStep(optimizer, _batch(trainer), self.place(optimizer))
         for member in self._members(trainer):
-            member.begin_step(trainer, optimizer, self.place(optimizer))
-        return self._step
+            member.begin_step(trainer, optimizer, step.place)
+        return step
 
     def _optimizers(self) -> list[Optimizer]:
         trainer = self._trainer()

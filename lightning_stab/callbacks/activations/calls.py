@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lightning_stab.callbacks._hooks.compiled import is_compiled_part
-from lightning_stab.callbacks._hooks.hooks import is_transformed
+from lightning_stab.callbacks._hooks.hooks import is_transformed, without_modes
 from lightning_stab.callbacks.activations.recognition import (
     WEIGHT_FUNCTIONS,
     UnitLayout,
@@ -69,8 +69,8 @@ class ActivationTracer:
         fused: names of recurrent modules whose inner activations are out of sight.
     """
 
-    def __init__(self) -> None:
-        self.record = ActivationRecord()
+    def __init__(self, *, moments: bool = True) -> None:
+        self.record = ActivationRecord(moments=moments)
         self.on = False
         self.full = True
         self.fused: dict[str, None] = {}
@@ -91,6 +91,7 @@ class ActivationTracer:
         self.on = False
         self._graph.close()
 
+    @without_modes
     def enter(self, role: ModuleRole, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Note that a module begins to run."""
         if not self.on:
@@ -104,6 +105,7 @@ class ActivationTracer:
                 self._graph.mark_consumed((*args, *kwargs.values()))
         self._scopes.append((role, pending))
 
+    @without_modes
     def leave(self, role: ModuleRole, module: nn.Module, args: Any, output: Any) -> None:
         """Note that a module has run; ``output`` is None where it raised."""
         pending = None
@@ -121,6 +123,7 @@ class ActivationTracer:
         if pending is not None:
             self._end_call(pending, output)
 
+    @without_modes
     def follow(self, site: ActivationSite, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Look for units that are alive at a site that is known; nothing else needs be watched."""
         if self._is_measured(module):
@@ -166,17 +169,19 @@ class ActivationTracer:
             and not is_transformed()
         )
 
+    @without_modes
     def _begin_call(
         self, base: str, kind: ActivationKind, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> PendingCall | None:
-        with torch.no_grad(), torch._C.DisableTorchFunction():
+        with torch.no_grad():
             values = _usable(_first_tensor(args, kwargs))
             if values is None:
                 return None
             return self.record.begin_call(base, kind, self._layout, values, full=self.full)
 
+    @without_modes
     def _end_call(self, pending: PendingCall, output: Any) -> None:
-        with torch.no_grad(), torch._C.DisableTorchFunction():
+        with torch.no_grad():
             values = _usable(output)
             if values is not None:
                 self.record.end_call(pending, values)
@@ -187,7 +192,7 @@ class ActivationTracer:
         kind = kind_of_recurrent(role.module)
         if kind.name in ("lstm", "gru") or getattr(role.module, "num_layers", 1) > 1:
             self.fused[role.name] = None
-        with torch.no_grad(), torch._C.DisableTorchFunction():
+        with torch.no_grad():
             values = _usable(first.data if isinstance(first, PackedSequence) else first)
             if values is not None:
                 self.record.add_output(role.name, kind, values, full=self.full)
@@ -209,6 +214,7 @@ class ActivationGraph:
         if output.grad_fn is not None:
             self._open[output.grad_fn] = site
 
+    @without_modes
     def mark_consumed(self, inputs: Iterable[Any]) -> None:
         """Note that a weight layer takes these, and with them every activation they come from."""
         waiting = [value.grad_fn for value in inputs if isinstance(value, Tensor)]
@@ -220,6 +226,7 @@ class ActivationGraph:
             self._open.pop(node, None)
             waiting.extend(previous for previous, _ in node.next_functions)
 
+    @without_modes
     def add_weight_output(self, output: Any) -> None:
         """Note the output of a weight layer, whose inputs were followed already."""
         if isinstance(output, Tensor) and output.grad_fn is not None:

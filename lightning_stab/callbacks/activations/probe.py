@@ -9,9 +9,8 @@ from functools import partial
 from torch import Tensor, nn
 
 from lightning_stab.callbacks._hooks.compiled import (
-    compiled_functions,
-    hookable_modules,
-    say_compiled,
+    Hookable,
+    hookable,
 )
 from lightning_stab.callbacks._hooks.hooks import ModuleHooks
 from lightning_stab.callbacks.activations.calls import ActivationTracer, ModuleRole
@@ -30,6 +29,10 @@ class ActivationProbe:
     `install` begins with the batch that comes; `begin_batch` goes on with another one. Call `pause`
     before the backward pass and wherever else nothing is to be seen.
 
+    Args:
+        moments: whether means and standard deviations are measured, which cost most; else they are
+            NaN.
+
     Example:
         >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -41,15 +44,16 @@ class ActivationProbe:
         ([ActivationLayer(name='1', kind='relu')], (1, 6))
     """
 
-    def __init__(self) -> None:
-        self._tracer = ActivationTracer()
+    def __init__(self, *, moments: bool = True) -> None:
+        self._moments = moments
+        self._tracer = ActivationTracer(moments=moments)
         self._hooks = ModuleHooks()
         self._mode: FunctionMode | None = None
         self._roles: list[ModuleRole] = []
         self._compiled = ""
         self._is_narrow = False
 
-    def install(self, module: nn.Module, *, forget: bool = True) -> None:
+    def install(self, module: nn.Module | Hookable, *, forget: bool = True) -> None:
         """Put the hooks on, and begin with the batch that comes.
 
         Args:
@@ -58,11 +62,11 @@ class ActivationProbe:
         """
         self.remove()
         if forget:
-            self._tracer = ActivationTracer()
-        modules, parts = hookable_modules(module)
-        self._compiled = say_compiled(parts, compiled_functions(part for _, part in modules))
+            self._tracer = ActivationTracer(moments=self._moments)
+        parts = hookable(module)
+        self._compiled = parts.said
         self._roles = [
-            ModuleRole(part, name) for name, part in modules if type(part) not in CONTAINERS
+            ModuleRole(part, name) for name, part in parts.modules if type(part) not in CONTAINERS
         ]
         self._hook_all()
         self.begin_batch()

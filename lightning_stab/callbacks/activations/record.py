@@ -78,9 +78,15 @@ class PendingCall:
 
 @dataclass
 class ActivationRecord:
-    """All call sites of a watched module, in the order in which they first ran."""
+    """All call sites of a watched module, in the order in which they first ran.
+
+    Attributes:
+        sites: by name and by the layer before.
+        moments: whether means and spreads are measured, too; else they are NaN.
+    """
 
     sites: dict[tuple[str, int], ActivationSite] = field(default_factory=dict)
+    moments: bool = True
 
     def forget_statistics(self) -> None:
         """Drop what was measured of means and spreads; dead units are followed on."""
@@ -96,15 +102,22 @@ class ActivationRecord:
         if not full:
             return None
         saturated = saturated_fraction(inputs, kind) if kind.can_saturate else None
-        spread = mean_and_variance(inputs, unit)[1]
+        spread = mean_and_variance(inputs, unit)[1] if self.moments else None
         return PendingCall(site, inputs.numel() // inputs.shape[unit], saturated, spread)
 
     def end_call(self, pending: PendingCall, output: Tensor) -> None:
         """Measure the output of the same call."""
-        mean, spread = mean_and_variance(output)
-        numbers = (mean, spread, pending.saturated, pending.input_spread)
-        # what is not defined is filled up with something, and left out when it is read
-        packed = torch.stack([mean if n is None else n.to(mean.dtype) for n in numbers])
+        saturated = pending.saturated
+        if self.moments:
+            mean, spread = mean_and_variance(output)
+            numbers = (mean, spread, saturated, pending.input_spread)
+            # what is not defined is filled up with something, and left out when it is read
+            packed = torch.stack([mean if n is None else n.to(mean.dtype) for n in numbers])
+        elif saturated is not None:
+            missing = torch.full_like(saturated, math.nan)
+            packed = torch.stack([missing, missing, saturated, missing])
+        else:
+            return
         pending.site.calls.append((output.numel(), pending.repeats, packed))
 
     def add_output(self, base: str, kind: ActivationKind, output: Tensor, *, full: bool) -> None:

@@ -100,7 +100,11 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
         exclude_output: bool = True,
         every_n_steps: int = 50,
     ) -> None:
-        self.options = options_from(ClippingOptions, locals())
+        self.options = own = options_from(ClippingOptions, locals())
+        # Lightning asks for it at every hook of every step, so it is built once
+        self._state_key = self._generate_state_key(
+            rule=own.rule, method=own.method, exclude=list(own.exclude)
+        )
         self._histories: dict[str, NormHistory[Any]] = {}
         self._summaries: dict[str, ClipSummary] = {}
         self._pending: list[DeviceScalars] = []
@@ -118,8 +122,7 @@ class GradientClipping(StepMember, Callback, options=ClippingOptions):
     @property
     def state_key(self) -> str:
         """Distinguish clippers of different rules or parameters in a checkpoint."""
-        own = self.options
-        return self._generate_state_key(rule=own.rule, method=own.method, exclude=list(own.exclude))
+        return self._state_key
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse to clip beside the Trainer, or where whole norms cannot be had."""

@@ -13,8 +13,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from lightning_stab.callbacks._hooks.compiled import Hookable
 from lightning_stab.callbacks._hooks.layer_outputs import first_and_last_hidden
-from lightning_stab.callbacks._trainer.device_values import DeviceScalars
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, stacked
 from lightning_stab.callbacks.activations.probe import ActivationProbe
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.pairs import ShuffledPairs, place_of_targets
@@ -35,6 +36,7 @@ WINDOW_ROWS = 24.0  # of so many samples at least
 LEAST_STEPS = 2  # before anything is called dead
 ROW_FEATURES = 64  # of a row, evenly spread, that tell its size
 LEAST_ROWS = 8  # of a batch, among which one row stands out
+Ends = tuple[Tensor, Tensor]  # the least and the largest value of a tensor
 
 
 class BatchFacts(FactSource):
@@ -61,7 +63,7 @@ class BatchFacts(FactSource):
         if "targets" in state:
             self._targets.load_state_dict(state["targets"])
 
-    def start(self, module: LightningModule, batch: Any) -> str:
+    def start(self, module: LightningModule | Hookable, batch: Any) -> str:
         """Put the hooks on for a batch; return what cannot be seen, in one sentence, or nothing."""
         place = place_of_targets(batch)
         of_batch = None if place is None else batch[place]
@@ -163,12 +165,12 @@ class UnitFacts(FactSource):
 
     def __init__(self) -> None:
         super().__init__()
-        self._probe = ActivationProbe()
+        self._probe = ActivationProbe(moments=False)
         self._steps = 0
         self._samples = 0.0
         self._is_new = False  # whether the probe has seen a batch since it was read
 
-    def start(self, module: LightningModule) -> None:
+    def start(self, module: LightningModule | Hookable) -> None:
         """Put the hooks on for a batch."""
         is_full = self._steps >= WINDOW_STEPS and self._samples >= WINDOW_ROWS
         if self._samples >= WINDOW_SAMPLES or is_full:
@@ -221,7 +223,7 @@ class InputPeaks(FactSource):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pending: list[list[Tensor]] = []
+        self._pending: list[list[Ends]] = []  # of each batch, the ends of some tensors
         self._peaks: list[list[float]] = [[] for _ in range(TENSORS)]
         self._highest = [0.0] * TENSORS
         self._pending_rows: list[Tensor] = []
@@ -232,14 +234,14 @@ class InputPeaks(FactSource):
         """Note a batch's largest values, so that no broken sample is missed."""
         is_flat = type(batch) in (list, tuple) and all(isinstance(v, Tensor) for v in batch)
         leaves = [v for v in (batch if is_flat else tree_leaves(batch)) if isinstance(v, Tensor)]
-        usable = [v for v in leaves if v.is_floating_point() and v.numel() > 0]
-        flat = [v.detach().reshape(-1) for v in usable if v.layout is torch.strided][:TENSORS]
-        if flat:
-            self._pending.append([v[:: -(-v.numel() // SAMPLED)].abs().amax() for v in flat])
-        first = usable[0] if usable else torch.zeros(0)
-        is_plain = first.layout is torch.strided and not first.is_nested
-        if sampled and is_plain and first.dim() > 1 and len(first) >= LEAST_ROWS:
-            self._add_rows(first.detach().flatten(1))
+        usable = [v.detach() for v in leaves if v.is_floating_point() and v.numel() > 0]
+        plain = [v for v in usable if v.layout is torch.strided and not v.is_nested]
+        if plain:
+            self._pending.append([torch.aminmax(_spread(v)) for v in plain[:TENSORS]])
+        if sampled and plain and plain[0] is usable[0]:
+            first = plain[0]
+            if first.dim() > 1 and len(first) >= LEAST_ROWS:
+                self._add_rows(first.flatten(1))
 
     def _add_rows(self, rows: Tensor) -> None:
         sizes = rows[:, :: -(-rows.shape[1] // ROW_FEATURES)].float().square().mean(1).sqrt()
@@ -250,10 +252,11 @@ class InputPeaks(FactSource):
         pending, self._pending = self._pending, []
         if not pending:
             return []
-        device = pending[0][0].device
+        device = pending[0][0][0].device
         missing = torch.full((), torch.nan, device=device)
-        rows = [[*peaks, *[missing] * (TENSORS - len(peaks))] for peaks in pending]
-        values = torch.stack([peak.to(device, torch.float32) for row in rows for peak in row])
+        rows = [[*ends, *[(missing, missing)] * (TENSORS - len(ends))] for ends in pending]
+        ends = stacked([end for row in rows for pair in row for end in pair], device, torch.float32)
+        values = ends.abs().reshape(-1, 2).amax(1)
         waiting = [DeviceScalars(values, self._update)]
         ratios, self._pending_rows = self._pending_rows, []
         if ratios:
@@ -287,13 +290,20 @@ class InputPeaks(FactSource):
         return {**facts, "nonfinite_inputs": share}
 
 
+def _spread(values: Tensor) -> Tensor:
+    """Return at most so many entries as are sampled, spread evenly over all of them."""
+    if values.numel() <= SAMPLED:
+        return values
+    return values.reshape(-1)[:: -(-values.numel() // SAMPLED)]
+
+
 def _by_name(
     values: Mapping[str, Tensor], update: Callable[[dict[str, Any]], None]
 ) -> DeviceScalars:
     """Pack tensors of one shape; ``update`` gets a number, or a list of them, by name."""
     tensors = list(values.values())
     device = tensors[0].device
-    packed = torch.stack([t.detach().to(device, wide_dtype(device)) for t in tensors])
+    packed = stacked([t.detach() for t in tensors], device, wide_dtype(device))
 
     def named(numbers: list[float]) -> None:
         size = len(numbers) // len(tensors)

@@ -10,7 +10,7 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
-from lightning_stab.callbacks._trainer.device_values import DeviceScalars
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, stacked
 from lightning_stab.callbacks.doctor.batch_facts import BatchFacts
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.functional.norms import wide_dtype
@@ -21,7 +21,8 @@ FIRST, FIRST_ROWS = 5, 32  # losses whose level is the start: of so many rows at
 LEAST_RECENT, LEAST_ROWS, MOST_RECENT = 10, 64, 200  # losses whose level is the present
 FEW_ROWS = 8  # of a batch, below which one loss is left to chance
 SPIKE_WINDOW = 50  # losses from which a spike stands out
-SPIKE_SWINGS = 10  # median deviations by which it does; a tenth of the first loss at least
+SPIKE_SWINGS = 10  # median deviations by which it does
+LEAST_SWING = 0.1  # of the first loss, below which no deviation counts
 HALVES = 4, 100  # losses of which each half of a trend has at least and at most
 BLOCKS = 5  # means whose median is the level of losses of few rows each
 SMALLEST_FALL = 5e-4  # of the loss of a constant prediction: the least error of a trend
@@ -61,8 +62,11 @@ class LossHistory(FactSource):
     def pending(self) -> list[DeviceScalars]:
         """Return the losses that have not reached the host yet, also if there are none."""
         losses, self._pending = self._pending, []
-        values = [loss.to(wide_dtype(loss.device)).reshape(()) for loss in losses]
-        return [DeviceScalars(torch.stack(values) if values else torch.zeros(0), self._update)]
+        if not losses:
+            return [DeviceScalars(torch.zeros(0), self._update)]
+        device = losses[0].device
+        values = stacked([x.reshape(()) for x in losses], device, wide_dtype(device))
+        return [DeviceScalars(values, self._update)]
 
     def _update(self, losses: list[float]) -> None:
         self._latest, self._heights = losses, []
@@ -91,8 +95,11 @@ class LossHistory(FactSource):
     def _note_spike(self, loss: float) -> None:
         before = self._recent[-SPIKE_WINDOW:]
         if len(before) >= LEAST_RECENT:
+            least = LEAST_SWING * abs(self._first[0])
+            if least > 0 and (loss - min(before)) / least <= SPIKE_SWINGS:  # as nearly always
+                return
             usual = median(before)
-            swing = max(median(abs(x - usual) for x in before), 0.1 * abs(self._first[0]))
+            swing = max(median(abs(x - usual) for x in before), least)
             if swing > 0 and (loss - usual) / swing > SPIKE_SWINGS:  # else nothing has a scale
                 self._heights.append((loss - usual) / max(abs(usual), swing))
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from lightning_stab.callbacks._hooks.compiled import hookable_modules
+from lightning_stab.callbacks._hooks.compiled import Hookable, hookable
 from lightning_stab.callbacks._hooks.hooks import ModuleHooks
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.functional.layer_kinds import DROPOUTS
@@ -26,11 +26,11 @@ class ModuleFacts(FactSource):
         # by layer, of the latest batch: its rows, and its values for each channel
         self._values: dict[str, tuple[int, int]] = {}
 
-    def start(self, module: LightningModule) -> None:
+    def start(self, module: LightningModule | Hookable) -> None:
         """Put hooks on normalisation layers for a batch."""
         self._values = {}
         dropout = 0.0
-        for name, part in hookable_modules(module)[0]:
+        for name, part in hookable(module).modules:
             if isinstance(part, NORMS):
                 self._hooks.before(part, partial(self._see, name))
             elif isinstance(part, DROPOUTS) and part.training:

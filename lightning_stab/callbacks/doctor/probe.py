@@ -12,14 +12,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_stab.callbacks._hooks.compiled import (
-    compiled_functions,
-    hookable_modules,
-    say_compiled,
+    Hookable,
+    hookable,
 )
-from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed
+from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed, without_modes
 from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
 from lightning_stab.callbacks.doctor.loss_functions import LISTENED, LossFunctions
 from lightning_stab.callbacks.doctor.targets import Targets
+from lightning_stab.functional.activations import mean_and_variance
 from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
 from lightning_stab.functional.function_mode import FunctionMode
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
@@ -56,14 +56,13 @@ class DoctorProbe:
         self._mode = FunctionMode(self._see_function)
         self._hooks = ModuleHooks()
 
-    def install(self, module: LightningModule) -> str:
+    def install(self, module: LightningModule | Hookable) -> str:
         """Put the hooks on; return what cannot be seen, in one sentence, or nothing."""
-        self.gradients.install(module)
-        modules, parts = hookable_modules(module)
-        compiled = say_compiled(parts, compiled_functions(part for _, part in modules))
-        if not compiled:  # else it would be compiled again under a function mode
+        parts = hookable(module)
+        self.gradients.install(parts)
+        if not parts.said:  # else it would be compiled again under a function mode
             self._mode.enter()
-        for name, part in modules:
+        for name, part in parts.modules:
             layer = _Layer(self, name)
             if isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase)):
                 self._hooks.before(part, layer.before)
@@ -71,10 +70,10 @@ class DoctorProbe:
             elif isinstance(part, (nn.MultiheadAttention, nn.RNNCellBase)):
                 self._hooks.before(part, layer.enter)
                 self._hooks.after(part, layer.leave)
-        if not compiled:
+        if not parts.said:
             return ""
         return (
-            f"{compiled[0].upper()}{compiled[1:]}: layers and units inside are not seen, and"
+            f"{parts.said[0].upper()}{parts.said[1:]}: layers and units inside are not seen, and"
             " neither are loss functions and attention logits."
         )
 
@@ -92,6 +91,7 @@ class DoctorProbe:
                 self._time[name] = ends(torch.stack([squares[i] for i in sorted(squares)]))
         return dict(self._time)
 
+    @without_modes
     def see_input(self, value: Any) -> None:
         """Note the size of the features that enter the first weight layer."""
         if self.gradients.compiled:  # which may stand before it
@@ -101,19 +101,17 @@ class DoctorProbe:
                 self.inputs = torch.full((1,), torch.nan, device=value.device)
                 return
             features = 1 if value.dim() > 3 else value.dim() - 1
-            with torch._C.DisableTorchFunction():
-                flat = few_rows(value.detach()).float().movedim(features, 0).flatten(1)
-                self.inputs = flat.square().mean(1).sqrt()
+            flat = few_rows(value.detach()).float().movedim(features, 0).flatten(1)
+            self.inputs = flat.square().mean(1).sqrt()
 
+    @without_modes
     def see_output(self, name: str, output: Any) -> None:
         """Note how far a layer's outputs differ from sample to sample."""
         if name in self.spread or not isinstance(output, Tensor):
             return
         if output.dim() > 1 and len(output) > 1:
-            with torch.no_grad(), torch._C.DisableTorchFunction():
-                value = per_sample(output)
-                value = value if value.dtype is torch.float64 else value.float()
-                self.spread[name] = value.var(0, correction=0).mean().sqrt()
+            with torch.no_grad():
+                self.spread[name] = mean_and_variance(per_sample(output).flatten(1), 1)[1].sqrt()
 
     def watch_time(self, name: str, layer: nn.RNNBase, value: Any) -> Any:
         """Let the input of a recurrent layer have a gradient, and read it over time."""
@@ -126,6 +124,7 @@ class DoctorProbe:
         self._hooks.on_gradient(watched, partial(self._see_time, name, dim=steps))
         return watched
 
+    @without_modes
     def watch_cell(self, name: str, output: Any) -> None:
         """Read the gradient of a cell's output, call by call."""
         state = output[0] if isinstance(output, tuple) else output
@@ -133,11 +132,13 @@ class DoctorProbe:
             squares = self._cells.setdefault(name, {})
             place = squares[len(squares)] = torch.zeros((), device=state.device)
 
+            @without_modes
             def read(gradient: Tensor) -> None:
                 place.copy_(gradient.detach().float().square().mean())
 
             self._hooks.on_gradient(state, read)
 
+    @without_modes
     def _see_time(self, name: str, gradient: Tensor, *, dim: int) -> None:
         with torch.no_grad():
             squares = gradient.float().square().movedim(dim, 0).flatten(1).mean(1)

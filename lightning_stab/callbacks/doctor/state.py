@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from lightning_stab.callbacks._hooks.compiled import Hookable
 from lightning_stab.callbacks._trainer.device_values import to_host
 from lightning_stab.callbacks._trainer.logging import is_due, log_step, num_steps
 from lightning_stab.callbacks._trainer.losses import true_loss
@@ -93,7 +94,6 @@ class DoctorState:
         self.remove_hooks()
         self._neighbours.add(batch, trainer.current_epoch)
         self.module, self._has_stepped = module, False
-        self._note_epoch(trainer)
         if group := first_group(trainer.optimizers):
             rate = group.get("lr")  # some optimizers choose their steps without one
             before, self._rate = self._rate, math.nan if rate is None else float(rate)
@@ -106,18 +106,21 @@ class DoctorState:
         self._is_full = step in FIRST_STEPS or is_due(step, interval)
         self._is_early = self.steps.early_seen < EARLY_UPDATES and not self._is_warming_up
         self.is_sampled = self._is_full or self._is_early
+        if self.is_sampled:
+            self._note_epoch(trainer)
         if step < EARLY_PHASE_STEPS or is_due(step, INPUT_INTERVAL):
             self._inputs.add(batch, sampled=self._is_full)
         if self._is_full or step < FIRST_TARGETS:
             self._batches.pairs.note(batch)
         if self._is_full:
             self._has_hooks = True
-            self._hidden = self._batches.start(module, batch)
+            parts = Hookable(module)
+            self._hidden = self._batches.start(parts, batch)
             self._num_optimizers = len(trainer.optimizers)
-            self._layers.start(module)
+            self._layers.start(parts)
             self._losses.rows = rows_of(batch) or self._losses.rows
             self.rows.add("training", batch)
-            self._units.start(module)
+            self._units.start(parts)
 
     def before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
         """Note a loss; where there are several optimizers there is no one loss."""

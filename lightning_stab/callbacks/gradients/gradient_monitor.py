@@ -125,6 +125,10 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         progress_bar: bool = False,
     ) -> None:
         self.options = options_from(GradientMonitorOptions, locals())
+        # Lightning asks for it at every hook of every step, so it is built once
+        self._state_key = self._generate_state_key(
+            every_n_steps=self.options.every_n_steps, dense_steps=self.options.dense_steps
+        )
         self._pending: list[DeviceScalars] = []
         self._leaving: Leaving | None = None
         self._update_ratio = UpdateRatio()
@@ -136,8 +140,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     @property
     def state_key(self) -> str:
         """Distinguish monitors of different intervals in a checkpoint."""
-        intervals = {n: getattr(self.options, n) for n in ("every_n_steps", "dense_steps")}
-        return self._generate_state_key(**intervals)
+        return self._state_key
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse where the gradients cannot be seen."""

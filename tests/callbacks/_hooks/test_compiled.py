@@ -8,9 +8,9 @@ from torch import nn
 
 from lightning_stab import GradientClipping, GradientMonitor, TrainingDoctor
 from lightning_stab.callbacks._hooks.compiled import (
+    Hookable,
     compiled_functions,
     compiled_parts,
-    hookable_modules,
 )
 from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
 from lightning_stab.callbacks.activations.probe import ActivationProbe
@@ -97,7 +97,7 @@ def net_with(part):
 def test_a_compiled_part_is_named_and_the_rest_can_be_hooked(form):
     net = net_with(FORMS[form]())
     assert compiled_parts(net) == ["2"]
-    names = [name for name, _ in hookable_modules(net)[0]]
+    names = [name for name, _ in Hookable(net).modules]
     border = [] if form in ("module.compile", "torch.jit.script") else ["2"]
     assert names == ["", "0", "1", *border, "3", "3.linear", "3.act", "4"]
 
@@ -140,7 +140,7 @@ def test_a_module_that_also_stands_in_a_compiled_part_is_passed_over():
     net.fast = compiled(net.plain)
     net.head = nn.Linear(4, 1)
     assert compiled_parts(net) == ["fast"]
-    assert [name for name, _ in hookable_modules(net)[0]] == ["", "fast", "head"]
+    assert [name for name, _ in Hookable(net).modules] == ["", "fast", "head"]
 
 
 def test_parts_inside_parts_are_named_once_and_the_whole_is_empty():
@@ -153,13 +153,14 @@ def test_parts_inside_parts_are_named_once_and_the_whole_is_empty():
         training_step = compiled(Classifier.training_step)
 
     assert compiled_parts(CompiledStep()) == [""]
-    assert hookable_modules(CompiledStep()) == ([], [""])
+    parts = Hookable(CompiledStep())
+    assert (parts.modules, parts.compiled) == ([], [""])
 
 
 def test_what_is_not_compiled_is_not_taken_for_it():
     for plain in (net_with(Block()), net_with(Excluded()), Classifier()):
         assert compiled_parts(plain) == []
-        assert len(hookable_modules(plain)[0]) == len(list(plain.modules()))
+        assert len(Hookable(plain).modules) == len(list(plain.modules()))
     assert compiled_functions([Excluded()]) == []
 
 
