@@ -21,6 +21,7 @@ PERCEPTRONS = (
     *("softsign_", "prelu_", "rms_", "batchnorm_tanh"),
     *("hardswish_", "batchnorm_gelu"),
     *("softplus_", "celu_", "snake_"),
+    *("relu6_", "squared_relu_"),
 )
 RELU = ("relu_", "keras", "cnn_max", "dropout_", "cnn_batchnorm")
 

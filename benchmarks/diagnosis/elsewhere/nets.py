@@ -1,4 +1,4 @@
-"""Some 130 small architectures, by the shape of their inputs; parts are made to be broken."""
+"""Some 150 small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from benchmarks.diagnosis.elsewhere.blocks import (
 from benchmarks.diagnosis.elsewhere.report_nets import REPORT_NETS
 from benchmarks.diagnosis.elsewhere.seen_4_nets import SEEN_4_NETS
 from benchmarks.diagnosis.elsewhere.seen_5_nets import SEEN_5_NETS
+from benchmarks.diagnosis.elsewhere.seen_6_nets import SEEN_6_NETS
 from benchmarks.diagnosis.elsewhere.seen_nets import SEEN_NETS
 
 
@@ -271,6 +272,7 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     **SEEN_NETS,
     **SEEN_4_NETS,
     **SEEN_5_NETS,
+    **SEEN_6_NETS,
     **REPORT_NETS,
 }
 

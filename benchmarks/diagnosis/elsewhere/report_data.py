@@ -10,224 +10,269 @@ from numpy.random import Generator
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def _stars(rng: Generator) -> Arrays:
-    """Dwarfs, white dwarfs, giants and supergiants, by kelvins, magnitude, colour and distance."""
-    y = rng.choice(4, 1300, p=[0.45, 0.2, 0.2, 0.15])
-    warmth = np.array([8.6, 9.3, 8.4, 8.9])[y] + rng.normal(0, 0.3, 1300)
-    radius = np.array([0.0, -3.8, 2.6, 4.6])[y] + rng.normal(0, 0.6, 1300)
-    magnitude = 4.8 - 2.17 * radius - 4.34 * (warmth - 8.66) + rng.normal(0, 1.0, 1300)
-    colour, away = 7000 / np.exp(warmth) - 0.6, 40 * rng.standard_exponential(1300) ** 2
-    return np.stack([np.exp(warmth), magnitude, colour + rng.normal(0, 0.1, 1300), away], 1), y
+def _orbits(rng: Generator) -> Arrays:
+    """Whether a probe falls down, stays in an orbit or escapes: kilometres, metres/s, degrees."""
+    radius, angle = rng.uniform(6600, 14000, 1400), rng.uniform(-60, 60, 1400)
+    speed = np.sqrt(2 * 398600 / radius) * rng.uniform(0.55, 1.25, 1400)
+    energy = speed**2 / 2 - 398600 / radius
+    turning = radius * speed * np.cos(np.radians(angle))
+    round_ = np.sqrt(np.maximum(1 + 2 * energy * turning**2 / 398600**2, 0))
+    lowest = turning**2 / 398600 / (1 + round_)
+    y = np.where(lowest < 6500, 0, np.where(energy < 0, 1, 2))
+    return np.stack([radius, 1000 * speed, angle, np.full(1400, 6371.0)], 1), y
 
 
-def _mushrooms(rng: Generator) -> Arrays:
-    """Five things seen of a mushroom, each coded as one of a few, and whether it can be eaten."""
-    sizes = (4, 3, 6, 2, 5)
-    seen = [rng.integers(0, size, 1500) for size in sizes]
-    bad = sum(rng.normal(0, 1, size)[own] for size, own in zip(sizes, seen, strict=True))
-    bad = bad + ((seen[0] == 1) & (seen[4] > 2)) - ((seen[2] < 2) & (seen[3] == 1))
-    codes = [np.eye(size)[own] for size, own in zip(sizes, seen, strict=True)]
-    return np.concatenate(codes, 1), (bad + rng.normal(0, 0.1, 1500) > np.median(bad)).astype(int)
+def _letters(rng: Generator) -> Arrays:
+    """Twenty-six letters in two fonts, by fourteen measures of their ink, whole numbers to 15."""
+    y, font = rng.integers(0, 26, 1700), rng.integers(0, 2, 1700)
+    middle = rng.uniform(2, 13, (26, 1, 14)) + rng.normal(0, 1.5, (26, 2, 14))
+    stretched = rng.normal(0, 1, (1700, 2)) @ rng.normal(0, 0.9, (2, 14))
+    x = middle[y, font] + stretched + rng.normal(0, 1.3, (1700, 14))
+    return np.clip(np.round(x), 0, 15), y
 
 
-def _rooms(rng: Generator) -> Arrays:
-    """In which of 48 rooms a device is, by how it hears fourteen senders, in decibels."""
-    y, senders = rng.integers(0, 48, 1700), rng.uniform(0, 1, (14, 2)) * [40, 30]
-    place = np.stack([y % 8, y // 8], 1) * 5 + 2.5 + rng.uniform(-1.5, 1.5, (1700, 2))
-    far = np.linalg.norm(place[:, None] - senders, axis=2)
-    heard = -38 - 26 * np.log10(far + 1) + rng.normal(0, 1.0, far.shape)
-    return np.maximum(heard, -80), y
+def _isotopes(rng: Generator) -> Arrays:
+    """Which of twelve sources radiates, by how often each of 28 channels counted."""
+    y, channel = rng.integers(0, 12, 1500), np.arange(28)
+    lines, share = rng.uniform(1, 27, (12, 3, 1)), rng.dirichlet(np.ones(3), 12)[:, :, None]
+    peaks = (share * np.exp(-(((channel - lines) / 1.1) ** 2))).sum(1)
+    strength = rng.lognormal(4.6, 0.4, (1500, 1))
+    ground = 60 * np.exp(-channel / 9)
+    return rng.poisson(strength * peaks[y] + ground).astype(float), y
 
 
-def _yin_yang(rng: Generator) -> Arrays:
-    """Yin, yang and their eyes (Kriener et al. 2022), of a disc that does not lie around 0."""
-    radius, angle = np.sqrt(rng.uniform(0, 1, 1500)), rng.uniform(0, 2 * np.pi, 1500)
-    a, b = radius * np.cos(angle), radius * np.sin(angle)
-    right, left = np.hypot(a - 0.5, b), np.hypot(a + 0.5, b)
-    is_yin = np.where(left < 0.5, True, np.where(right < 0.5, False, b > 0))
-    y = np.where((right < 0.2) | (left < 0.2), 2, is_yin.astype(int))
-    return np.stack([a + 3, 10 * b, a - b], 1), y
+def _physiques(rng: Generator) -> Arrays:
+    """Five ranks of weight for height, where one height in 200 was written in metres."""
+    sex, age = rng.integers(0, 2, 1400), rng.uniform(18, 85, 1400)
+    tall = rng.normal(178, 7, 1400) - 13 * sex
+    mass = rng.lognormal(3.23, 0.2, 1400)
+    weight = mass * (tall / 100) ** 2
+    waist = 0.9 * weight + 0.15 * age + rng.normal(0, 5, 1400)
+    y = np.digitize(mass, [18.5, 25, 30, 35])
+    tall = np.where(rng.random(1400) < 1 / 200, tall / 100, tall)
+    return np.stack([tall, weight, waist, age, sex], 1), y
 
 
-def _diamonds(rng: Generator) -> Arrays:
-    """What diamonds cost, by their carats, three sides, and the codes of cut and colour."""
-    carat, cut, colour = rng.lognormal(-0.4, 0.5, 1300), *rng.integers(0, 5, (2, 1300))
-    side = 6.2 * carat ** (1 / 3)
-    sides = side[:, None] * rng.normal([1, 1, 0.62], 0.02, (1300, 3))
-    price = 4000 * carat**1.6 * np.exp(0.06 * cut - 0.09 * colour) * rng.lognormal(0, 0.08, 1300)
-    return np.concatenate([np.stack([carat, cut, colour], 1), sides], 1), price
+def _outbreaks(rng: Generator) -> Arrays:
+    """How many are ill at the worst and when, by contacts, days of illness, shots and first ill."""
+    meets, days = rng.uniform(0.25, 0.8, 1200), rng.uniform(4, 12, 1200)
+    shots, ill = rng.uniform(0, 0.4, 1200), 10 ** rng.uniform(-4, -2.3, 1200)
+    first, open_, worst, when = ill.copy(), 1 - shots - ill, ill.copy(), np.zeros(1200)
+    for day in range(1, 241):
+        caught = meets * open_ * ill
+        open_, ill = open_ - caught, ill + caught - ill / days
+        when, worst = np.where(ill > worst, day, when), np.maximum(worst, ill)
+    x = np.stack([meets, days, shots, 1e6 * first], 1)
+    return x, np.stack([1e6 * worst, np.minimum(when, 150)], 1)
 
 
-def _flights(rng: Generator) -> Arrays:
-    """How many kilometres there are between two places, by their latitudes and longitudes."""
-    north, east = rng.uniform(25, 70, (2, 1500)), rng.uniform(-15, 90, (2, 1500))
-    a, b, apart = *np.radians(north), np.radians(east[0] - east[1])
-    cosine = np.sin(a) * np.sin(b) + np.cos(a) * np.cos(b) * np.cos(apart)
-    return np.stack([north[0], east[0], north[1], east[1]], 1), 6371 * np.arccos(cosine)
+def _sunlight(rng: Generator) -> Arrays:
+    """What a solar panel yields in watts: nothing by night, and no more than its inverter lets."""
+    hour, day = rng.uniform(0, 24, 1500), rng.integers(1, 366, 1500)
+    north, cloud = rng.uniform(35, 60, 1500), rng.beta(0.7, 0.9, 1500)
+    tilt = np.radians(23.4) * np.sin(2 * np.pi * (day - 81) / 365)
+    here, turn = np.radians(north), np.pi * (hour - 12) / 12
+    height = np.sin(here) * np.sin(tilt) + np.cos(here) * np.cos(tilt) * np.cos(turn)
+    power = 5200 * np.maximum(height, 0) * (1 - 0.75 * cloud**2)
+    x = np.stack([hour, day, north, 100 * cloud, np.full(1500, 20.0)], 1)
+    return x, np.minimum(power, 3300) * rng.normal(1, 0.03, 1500)
 
 
-def _colours(rng: Generator) -> Arrays:
-    """Lightness and two contrasts of what a screen shows, by the bytes of red, green and blue."""
-    x = rng.integers(0, 256, (1300, 3))
-    light = (x / 255) ** 2.2 @ [[0.43, 0.22, 0.02], [0.34, 0.71, 0.11], [0.18, 0.07, 0.94]]
-    a, b, c = np.cbrt(light).T
-    return x, np.stack([116 * b - 16, 500 * (a - b), 200 * (b - c)], 1)
+def _torques(rng: Generator) -> Arrays:
+    """What two motors of a robot's arm have to do, by angles, speeds and accelerations."""
+    angle, speed = rng.uniform(-1.6, 1.6, (2, 1400)), rng.normal(0, 1.2, (2, 1400))
+    faster = rng.normal(0, 2, (2, 1400))
+    bent, straight = np.sin(angle[1]), np.cos(angle[1])
+    both = 0.4 + 0.5 * straight
+    weight = 6 * np.cos(angle.sum(0))
+    first = (1.6 + straight) * faster[0] + both * faster[1] + 14 * np.cos(angle[0]) + weight
+    first = first - 0.5 * bent * (2 * speed[0] * speed[1] + speed[1] ** 2)
+    second = both * faster[0] + 0.4 * faster[1] + 0.5 * bent * speed[0] ** 2 + weight
+    y = np.stack([first, second], 1)
+    return np.concatenate([angle, speed, faster]).T, y + rng.normal(0, 0.2, y.shape)
 
 
-def _habitats(rng: Generator) -> Arrays:
-    """Which of seven plants grow at a place: each likes a middle of warmth, rain and height."""
-    x = rng.normal(size=(1500, 3))
-    best, width = rng.normal(0, 1.8, (7, 3)), rng.uniform(1.0, 2.0, (7, 3))
-    far = (((x[:, None] - best) / width) ** 2).sum(2) + rng.normal(0, 0.05, (1500, 7))
-    raw = np.stack([9 + 6 * x[:, 0], np.exp(6.5 + 0.4 * x[:, 1]), 600 + 250 * x[:, 2]], 1)
-    soil = rng.integers(0, 3, 1500)
-    far = far + 0.5 * (soil[:, None] == np.arange(7) % 3)
-    return np.concatenate([raw, np.eye(3)[soil]], 1), (far < np.quantile(far, 0.4, 0)).astype(float)
+def _valves(rng: Generator) -> Arrays:
+    """Which of six valves are open, by the pressures at ten places of some pipes, in pascals."""
+    on = rng.random((1400, 6)) < 0.5
+    ends = np.array([(i, (i + 1) % 10) for i in range(10)] + [(0, 5), (2, 7), (3, 8), (1, 6)])
+    wide = np.repeat(rng.uniform(0.5, 1.5, (1, 14)), 1400, 0)
+    wide[:, 8:] *= np.where(on, 1.0, 0.05)
+    net = np.zeros((1400, 10, 10))
+    for pipe, (a, b) in enumerate(ends):
+        net[:, a, a] += wide[:, pipe]
+        net[:, b, b] += wide[:, pipe]
+        net[:, a, b] -= wide[:, pipe]
+        net[:, b, a] -= wide[:, pipe]
+    into = rng.normal(0, 0.3, (1400, 10)) + np.array([4, 0, -1, -2, 0, -3, 2, 0, -1, 1])
+    pressure = np.linalg.solve(net + 0.2 * np.eye(10), into[:, :, None])[:, :, 0]
+    return 3e5 + 2e4 * pressure + rng.normal(0, 500, pressure.shape), on.astype(float)
 
 
-def _voltages(rng: Generator) -> Arrays:
-    """The form of a wave: smooth, square, slowly rising or slowly falling; any phase."""
-    y, pace = rng.integers(0, 4, 1200), rng.uniform(1.5, 2.5, (1200, 1))
-    turn = pace * np.linspace(0, 1, 30) + rng.uniform(0, 1, (1200, 1))
-    rising = 2 * (turn % 1) - 1
-    forms = np.stack([np.sin(2 * np.pi * turn), np.sign(rising), rising, -rising])
-    x = forms[y, np.arange(1200)] * rng.uniform(0.8, 1.2, (1200, 1))
-    return 230 * (x + rng.normal(0, 0.15, x.shape))[:, :, None], y
+def _gaits(rng: Generator) -> Arrays:
+    """Whether someone limps: every second step of a foot is weaker or comes late."""
+    y, time = rng.integers(0, 2, 1200), np.arange(32)
+    apart, start = rng.uniform(4.5, 6, 1200), rng.uniform(0, 3, 1200)
+    x = rng.normal(0, 0.15, (1200, 32, 2))
+    for step in range(6):
+        limps = y * (step % 2)
+        at = start + step * apart + 1.2 * limps
+        push = rng.normal(1.2, 0.15, 1200) * (1 - 0.45 * limps)
+        force = push[:, None] * np.exp(-((time - at[:, None]) ** 2) / 1.5)
+        x[:, :, 0] += force
+        x[:, 1:, 1] += np.diff(force, axis=1)
+    return 9.8 * (1 + x), y
 
 
-def _reckoning(rng: Generator) -> Arrays:
-    """Where a ship is after sixteen hours, by its speed and its turning in each."""
-    speed, turn = rng.gamma(6, 2, (1300, 16)), rng.normal(0, 12, (1300, 16))
-    course = np.radians(turn.cumsum(1) + rng.normal(0, 1, (1300, 16)))
-    place = [(speed * np.cos(course)).sum(1), (speed * np.sin(course)).sum(1)]
-    return np.stack([speed, turn], 2), np.stack(place, 1)
+def _diphthongs(rng: Generator) -> Arrays:
+    """Eight sounds that go from one vowel to another, as two formants in hertz of any speaker."""
+    vowels = np.array([[300, 2300], [550, 1900], [750, 1250], [500, 900], [330, 800]])
+    ways = np.array([[2, 0], [1, 0], [3, 0], [2, 4], [3, 4], [0, 2], [4, 1], [1, 2]])
+    y, time = rng.integers(0, 8, 1400), np.arange(14)
+    turned = 1 / (1 + np.exp(-(time - rng.uniform(4, 9, (1400, 1))) / 1.3))[:, :, None]
+    start, end = vowels[ways[y, 0]][:, None], vowels[ways[y, 1]][:, None]
+    x = (start + (end - start) * turned) * rng.normal(1, 0.1, (1400, 1, 1))
+    return x + rng.normal(0, [60, 140], x.shape), y
 
 
-def _dosage(rng: Generator) -> Arrays:
-    """How much of a medicine is in the blood after eighteen hours, by doses and kidneys."""
-    dose = rng.choice([0, 0, 0, 50, 100, 200], (1300, 18))
-    fades = rng.uniform(0.05, 0.3, (1300, 1))
-    level = (dose * np.exp(-fades * np.arange(17, -1, -1))).sum(1)
-    clears = np.broadcast_to(400 * fades, dose.shape)
-    return np.stack([dose, clears], 2), level * rng.lognormal(0, 0.03, 1300)
+def _sonar(rng: Generator) -> Arrays:
+    """How far the ground is, by a call in one channel and its later, weaker echo in the other."""
+    call, far, time = rng.uniform(2, 9, (1300, 1)), rng.uniform(3, 18, (1300, 1)), np.arange(30)
+    sent = np.exp(-((time - call) ** 2) / 2)
+    heard = 2.2 / (1 + 0.05 * far) * np.exp(-((time - call - far) ** 2) / 3)
+    x = np.stack([sent, heard], 2)
+    return x + rng.normal(0, 0.12, x.shape), 750 * far[:, 0]
 
 
-def _tones(rng: Generator) -> Arrays:
-    """Which of five tones sound, each as loud as it likes and a little early or late."""
-    on = rng.random((1400, 5)) < 0.45
-    time, pitch = np.linspace(0, 1, 32), np.array([2.0, 3.5, 5.0, 7.0, 9.5])[:, None]
-    late = rng.uniform(-0.9, 0.9, (1400, 5, 1))
-    waves = np.sin(2 * np.pi * pitch * time + late) * rng.uniform(0.7, 1.3, (1400, 5, 1))
-    x = (on[:, :, None] * waves).sum(1)
-    return (x + rng.normal(0, 0.25, x.shape))[:, :, None], on.astype(float)
+def _cultures(rng: Generator) -> Arrays:
+    """How many cells a culture comes to and how fast they grow, by its first sixteen hours."""
+    most, pace = rng.uniform(2e6, 9e6, (1300, 1)), rng.uniform(0.3, 0.9, (1300, 1))
+    begin, time = most * rng.uniform(0.01, 0.1, (1300, 1)), np.arange(16)
+    cells = most / (1 + (most / begin - 1) * np.exp(-pace * time))
+    cells = cells * rng.lognormal(0, 0.08, cells.shape)
+    return cells[:, :, None], np.concatenate([most, pace], 1)
 
 
-def _melodies(rng: Generator) -> Arrays:
-    """In which of twelve keys a melody is; few of its notes lie beside the key."""
-    y, weights = rng.integers(0, 12, 1500), np.array([6, 1, 3, 1, 4, 1, 1])
-    steps = np.array([0, 2, 4, 5, 7, 9, 11])[rng.choice(7, (1500, 20), p=weights / weights.sum())]
-    notes = (steps + y[:, None]) % 12
-    return np.where(rng.random((1500, 20)) < 0.05, rng.integers(0, 12, (1500, 20)), notes), y
+def _lines(rng: Generator) -> Arrays:
+    """Which of ten lines, five each way, a train takes, by eleven stops of which some are wrong."""
+    ways = np.stack([rng.permutation(24) for _ in range(5)])
+    y, start = rng.integers(0, 10, 1500), rng.integers(0, 24, 1500)
+    steps = np.arange(11) * np.where(y < 5, 1, -1)[:, None]
+    x = ways[(y % 5)[:, None], (start[:, None] + steps) % 24]
+    return np.where(rng.random(x.shape) < 0.08, rng.integers(0, 24, x.shape), x), y
 
 
-def _roman(rng: Generator) -> Arrays:
-    """Roman numbers of 1 to 399, filled up with blanks, and what they say."""
-    units = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
-    tens = [u.translate(str.maketrans("IVX", "XLC")) for u in units]
-    y = rng.integers(1, 400, 1400)
-    words = [("C" * (n // 100) + tens[n // 10 % 10] + units[n % 10]).rjust(11) for n in y]
-    return np.array([[" IVXLC".index(letter) for letter in word] for word in words]), y
+def _intents(rng: Generator) -> Arrays:
+    """What is asked for: to play, stop or buy, and of two kinds of things, among other words."""
+    act, kind = rng.integers(0, 3, 1500), rng.integers(0, 2, 1500)
+    x = rng.integers(15, 30, (1500, 10))
+    verb, thing = rng.random((1500, 10)).argsort(1)[:, :2].T
+    x[np.arange(1500), verb] = 3 * act + rng.integers(0, 3, 1500)
+    x[np.arange(1500), thing] = 9 + 3 * kind + rng.integers(0, 3, 1500)
+    return x, 2 * act + kind
 
 
-def _traits(rng: Generator) -> Arrays:
-    """Five traits by ten pairs of genes, where one of a pair may suffice or both are needed.
+def _molecules(rng: Generator) -> Arrays:
+    """How heavy a chain of atoms is with its hydrogen, which a double bond drives away."""
+    kinds, length = rng.choice(5, (1400, 14), p=[0.5, 0.12, 0.14, 0.14, 0.1]), np.arange(14)
+    kinds[:, 0] = 0
+    is_bond = (kinds == 4) & (np.roll(kinds, 1, 1) != 4)
+    kinds = np.where((kinds == 4) & ~is_bond, 0, kinds)
+    weight = np.array([12.01, 14.01, 16.0, 32.07, 0.0])[kinds]
+    hydrogen = 1.01 * np.array([2, 1, 0, 0, -4])[kinds]
+    ends = rng.integers(7, 15, (1400, 1))
+    there = length < ends
+    return np.where(there, kinds + 1, 0), ((weight + hydrogen) * there).sum(1) + 2.02
 
-    The three forms of each gene are symbols of their own.
+
+def _baskets(rng: Generator) -> Arrays:
+    """What a basket tells: a pet, a child, a garden, a feast, and that no one eats meat.
+
+    A feast takes three drinks or more; the others show by any one of a few goods.
     """
-    genes = rng.choice(3, (1500, 10), p=[0.35, 0.4, 0.25])
-    worth = np.where(rng.random((5, 10)) < 0.4, rng.normal(0, 1, (5, 10)), 0)
-    strength = np.array([[0, 1, 1], [0, 0, 1], [0, 0.5, 1]])[np.arange(10) % 3, genes]
-    score = strength @ worth.T + 0.4 * strength[:, :1] * strength[:, 1:6]
-    score = score + rng.normal(0, 0.1, score.shape)
-    return 3 * np.arange(10) + genes, (score > np.median(score, 0)).astype(float)
+    likes = rng.dirichlet(np.array([0.35, 0.35, 0.35, 1.3, 0.8, 2.0]), 1500).cumsum(1)
+    shelf = (rng.random((1500, 13, 1)) > likes[:, None]).sum(2).clip(0, 5)
+    x = 4 * shelf + rng.integers(0, 4, (1500, 13))
+    often = (shelf[:, :, None] == np.arange(5)).sum(1)
+    told = [often[:, 0] > 0, often[:, 1] > 0, often[:, 2] > 0, often[:, 3] > 2, often[:, 4] == 0]
+    return x, np.stack(told, 1).astype(float)
 
 
-def _strolls(rng: Generator) -> Arrays:
-    """In which of four directions one ends, after single and double steps to four sides."""
-    likes = rng.dirichlet(np.full(4, 0.7), 1500).cumsum(1)
-    side = (rng.random((1500, 15, 1)) > likes[:, None]).sum(2).clip(0, 3)
-    double = rng.integers(0, 2, (1500, 15))
-    moves = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])[side] * (1 + double)[:, :, None]
-    end = moves.sum(1) + 0.1 * rng.random(2)
-    turn = np.arctan2(end[:, 1], end[:, 0]) / (2 * np.pi) * 4
-    return side + 4 * double, np.floor(turn + 0.5).astype(int) % 4
+def _leaves(rng: Generator) -> Arrays:
+    """How many lobes a leaf has: none, two, three, four or five; it lies nearly upright."""
+    y, lean = rng.integers(0, 5, 1500), rng.normal(0, 0.2, (1500, 1, 1))
+    rows, columns = np.mgrid[-6:7, -6:7]
+    middle = rng.uniform(-0.6, 0.6, (2, 1500, 1, 1))
+    high, wide = rows - middle[0], columns - middle[1]
+    count = np.array([0, 2, 3, 4, 5])[y, None, None]
+    lobe = np.cos(count * (np.arctan2(wide, -high) + lean)) * (count > 0)
+    edge = rng.uniform(3.4, 4.4, (1500, 1, 1)) * (1 + 0.4 * lobe)
+    x = 1 / (1 + np.exp(2 * (np.hypot(high, wide) - edge)))
+    return (x + rng.normal(0, 0.15, x.shape))[:, None], y
 
 
-def _tetrominoes(rng: Generator) -> Arrays:
-    """Which of seven pieces of four squares there is, upright or upside down."""
-    pieces = "1111/0000 1100/1100 0100/1110 0110/1100 1100/0110 1000/1110 0010/1110"
-    y, x = rng.integers(0, 7, 1500), rng.normal(0, 0.15, (1500, 9, 9))
-    for row, kind in enumerate(y):
-        lines = pieces.split()[kind].split("/")
-        piece = np.array([list(map(float, line)) for line in lines])
-        piece = np.rot90(piece, 2 * rng.integers(0, 2))
-        top, left = rng.integers(1, 3, 2)
-        x[row, top : top + piece.shape[0], left : left + piece.shape[1]] += piece
-    return x[:, None], y
+def _characters(rng: Generator) -> Arrays:
+    """Forty characters: one of eight signs to the left and one of five to the right of it."""
+    y, signs = rng.integers(0, 40, 1700), (rng.random((13, 7, 4)) < 0.5).astype(float)
+    x = np.zeros((1700, 10, 11))
+    top, left = rng.integers(1, 3, 1700), rng.integers(1, 3, 1700)
+    for page, kind, high, wide in zip(x, y, top, left, strict=True):
+        page[high : high + 7, wide : wide + 4] = signs[kind // 5]
+        page[high : high + 7, wide + 4 : wide + 8] = signs[8 + kind % 5]
+    ink = rng.uniform(0.7, 1.2, (1700, 1, 1))
+    return (ink * x + rng.normal(0, 0.15, x.shape))[:, None], y
 
 
-def _barcodes(rng: Generator) -> Arrays:
-    """Four bars that are wide or narrow, blurred and slanted a little, as bytes."""
-    y = rng.integers(0, 16, 1500)
-    columns = np.arange(12) + rng.uniform(-0.12, 0.12, (1500, 1, 1)) * np.arange(10)[:, None]
-    x = np.zeros((1500, 10, 12))
-    for bar in range(4):
-        wide = 0.45 + 0.75 * ((y >> bar) & 1)[:, None, None]
-        x += 1 / (1 + np.exp(6 * (np.abs(columns - 1.5 - 3 * bar) - wide)))
-    x = rng.uniform(90, 200, (1500, 1, 1)) * (1 - 0.8 * x) + rng.normal(0, 12, x.shape)
-    return np.clip(x + 40, 0, 255)[:, None] / 255, y
+def _horizons(rng: Generator) -> Arrays:
+    """How high a horizon stands and how it leans, between a sky and a darker sea, as bytes."""
+    high, lean = rng.uniform(-3.5, 3.5, (1300, 1, 1)), rng.uniform(-0.5, 0.5, (1300, 1, 1))
+    rows, columns = np.mgrid[-5.5:5.5:12j, -5.5:5.5:12j]
+    share = 1 / (1 + np.exp(2.5 * (rows + high + np.tan(lean) * columns)))
+    sky, sea = rng.uniform(140, 220, (1300, 1, 1)), rng.uniform(20, 90, (1300, 1, 1))
+    x = sea + (sky - sea) * share + rng.normal(0, 14, share.shape)
+    return np.clip(x, 0, 255)[:, None] / 255, np.concatenate([high, lean], 1)[:, :, 0]
 
 
-def _tilts(rng: Generator) -> Arrays:
-    """How a long grain of rice lies: sine and cosine of twice its angle."""
-    angle, middle = rng.uniform(0, np.pi, (1300, 1, 1)), rng.uniform(-1, 1, (2, 1300, 1, 1))
-    rows, columns = np.mgrid[-5:6, -5:6]
-    rows, columns = rows - middle[0], columns - middle[1]
-    along = columns * np.cos(angle) + rows * np.sin(angle)
-    beside = rows * np.cos(angle) - columns * np.sin(angle)
-    x = np.exp(-((along / 3.5) ** 4) - (beside / 1.2) ** 2) + rng.normal(0, 0.15, beside.shape)
-    return x[:, None], np.stack([np.sin(2 * angle), np.cos(2 * angle)], 1)[:, :, 0, 0]
-
-
-def _stamps(rng: Generator) -> Arrays:
-    """Which of five postmarks a letter bears, one over another, each about where it belongs."""
-    on, marks = rng.random((1400, 5)) < 0.45, (rng.random((5, 5, 5)) < 0.55).astype(float)
-    x, corners = rng.normal(0, 0.2, (1400, 11, 11)), [(1, 1), (1, 5), (3, 3), (5, 1), (5, 5)]
-    for row, kind in zip(*np.nonzero(on), strict=True):
-        top, left = corners[kind] + rng.integers(0, 2, 2)
-        x[row, top : top + 5, left : left + 5] += rng.uniform(0.6, 1.0) * marks[kind]
-    return x[:, None], on.astype(float)
+def _maps(rng: Generator) -> Arrays:
+    """What a map shows: a river downwards, a road across, a wood of speckles, a lake."""
+    on = rng.random((1400, 4)) < 0.5
+    rows, columns = np.mgrid[0:13, 0:13]
+    bend, turn = rng.uniform(0.5, 2, (1400, 1, 1)), rng.uniform(0, 6.3, (1400, 1, 1))
+    course = rng.uniform(2, 10, (1400, 1, 1)) + bend * np.sin(rows / 2 + turn)
+    climb = rng.uniform(-0.2, 0.2, (1400, 1, 1))
+    road = rng.uniform(2, 10, (1400, 1, 1)) + climb * (columns - 6)
+    middle = rng.uniform(2, 10, (4, 1400, 1, 1))
+    wood = np.maximum(abs(rows - middle[0]), abs(columns - middle[1])) < 2.6
+    lake = np.hypot(rows - middle[2], columns - middle[3]) < 2.4
+    parts = [
+        -np.exp(-((columns - course) ** 2)),
+        np.exp(-((rows - road) ** 2) / 0.5),
+        wood * np.where((rows + columns) % 2, 1.0, -1.0),
+        -1.0 * lake,
+    ]
+    x = sum(part * own[:, None, None] for part, own in zip(parts, on.T, strict=True))
+    return (x + rng.normal(0, 0.15, (1400, 13, 13)))[:, None], on.astype(float)
 
 
 REPORT_SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
-    "stars": ("report", "table", "classes", _stars),
-    "mushrooms": ("report", "table", "classes", _mushrooms),
-    "rooms_48": ("report", "table", "classes", _rooms),
-    "yin_yang": ("report", "table", "classes", _yin_yang),
-    "diamonds": ("report", "table", "numbers", _diamonds),
-    "flights": ("report", "table", "numbers", _flights),
-    "colours": ("report", "table", "numbers", _colours),
-    "habitats": ("report", "table", "labels", _habitats),
-    "voltages": ("report", "series", "classes", _voltages),
-    "reckoning": ("report", "series", "numbers", _reckoning),
-    "dosage": ("report", "series", "numbers", _dosage),
-    "tones": ("report", "series", "labels", _tones),
-    "melodies_12": ("report", "tokens", "classes", _melodies),
-    "roman": ("report", "tokens", "numbers", _roman),
-    "traits": ("report", "tokens", "labels", _traits),
-    "strolls": ("report", "tokens", "classes", _strolls),
-    "tetrominoes": ("report", "image", "classes", _tetrominoes),
-    "barcodes_16": ("report", "image", "classes", _barcodes),
-    "tilts": ("report", "image", "numbers", _tilts),
-    "stamps": ("report", "image", "labels", _stamps),
+    "orbits": ("report", "table", "classes", _orbits),
+    "letters_26": ("report", "table", "classes", _letters),
+    "isotopes_12": ("report", "table", "classes", _isotopes),
+    "physiques": ("report", "table", "classes", _physiques),
+    "outbreaks": ("report", "table", "numbers", _outbreaks),
+    "sunlight": ("report", "table", "numbers", _sunlight),
+    "torques": ("report", "table", "numbers", _torques),
+    "valves": ("report", "table", "labels", _valves),
+    "gaits": ("report", "series", "classes", _gaits),
+    "diphthongs": ("report", "series", "classes", _diphthongs),
+    "sonar": ("report", "series", "numbers", _sonar),
+    "cultures": ("report", "series", "numbers", _cultures),
+    "lines_10": ("report", "tokens", "classes", _lines),
+    "intents": ("report", "tokens", "classes", _intents),
+    "molecules": ("report", "tokens", "numbers", _molecules),
+    "baskets": ("report", "tokens", "labels", _baskets),
+    "leaves": ("report", "image", "classes", _leaves),
+    "characters_40": ("report", "image", "classes", _characters),
+    "horizons": ("report", "image", "numbers", _horizons),
+    "maps": ("report", "image", "labels", _maps),
 }
