@@ -51,7 +51,7 @@ class LayerProbe:
         self.compiled = parts.compiled
         for name, layer in parts.modules:
             if isinstance(layer, WEIGHT_LAYERS):
-                self._hooks.after(layer, partial(self._add_output, name, gradients))
+                self._hooks.after(layer, partial(self.add_output, name, gradients))
 
     def remove(self) -> None:
         """Take every hook away; the measurements stay."""
@@ -72,9 +72,13 @@ class LayerProbe:
         return dict(zip(names, torch._foreach_sqrt(means), strict=True))
 
     @without_modes
-    def _add_output(
+    def add_output(
         self, name: str, gradients: bool, module: nn.Module, args: Any, output: Any
     ) -> None:
+        """Note that a layer has run; with ``gradients``, read that of its output once it is known.
+
+        For the hooks, and for those of another who has one on the same layers.
+        """
         if not (module.training or torch.is_grad_enabled()) or is_transformed():
             return
         if name not in self.order:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -71,6 +72,11 @@ class BatchFacts(FactSource):
         inputs = first if isinstance(first, Tensor) else None
         self.loss, self._probe = None, DoctorProbe(self._targets, of_batch, inputs)
         return self._probe.install(module)
+
+    def end_forward(self) -> None:
+        """See no function from here on; the hooks stay."""
+        if self._probe is not None:
+            self._probe.end_forward()
 
     def stop(self) -> None:
         """Take the hooks off; what was measured stays."""
@@ -179,6 +185,10 @@ class UnitFacts(FactSource):
         self._steps += 1
         self._is_new = True
 
+    def end_forward(self) -> None:
+        """See nothing from here on; the hooks stay."""
+        self._probe.pause()
+
     def stop(self) -> None:
         """Take the hooks off."""
         self._probe.remove()
@@ -252,12 +262,10 @@ class InputPeaks(FactSource):
         pending, self._pending = self._pending, []
         if not pending:
             return []
-        device = pending[0][0][0].device
-        missing = torch.full((), torch.nan, device=device)
-        rows = [[*ends, *[(missing, missing)] * (TENSORS - len(ends))] for ends in pending]
-        ends = stacked([end for row in rows for pair in row for end in pair], device, torch.float32)
-        values = ends.abs().reshape(-1, 2).amax(1)
-        waiting = [DeviceScalars(values, self._update)]
+        ends = [end for batch in pending for pair in batch for end in pair]
+        peaks = stacked(ends, ends[0].device, torch.float32).abs().reshape(-1, 2).amax(1)
+        counts = [len(batch) for batch in pending]
+        waiting = [DeviceScalars(peaks, partial(self._update, counts))]
         ratios, self._pending_rows = self._pending_rows, []
         if ratios:
             waiting.append(DeviceScalars(torch.stack(ratios), self._update_rows))
@@ -267,13 +275,14 @@ class InputPeaks(FactSource):
         known = [ratio for ratio in (self._row, *ratios) if math.isfinite(ratio)]
         self._row = max(known, default=math.nan)
 
-    def _update(self, values: list[float]) -> None:
-        rows = [values[i : i + TENSORS] for i in range(0, len(values), TENSORS)]
+    def _update(self, counts: Sequence[int], values: list[float]) -> None:
+        """Take in the values of some batches, so many of each."""
+        numbers = iter(values)
+        rows = [list(islice(numbers, count)) for count in counts]
         self._batches += len(rows)
-        # the second one may be missing, and is NaN then; targets are NaN where none is known
         self._nonfinite += sum(not math.isfinite(row[0]) for row in rows)
         for column, peaks in enumerate(self._peaks):
-            new = [value for value in values[column::TENSORS] if math.isfinite(value)]
+            new = [row[column] for row in rows if column < len(row) and math.isfinite(row[column])]
             peaks.extend(new)
             del peaks[:-REMEMBERED]
             self._highest[column] = max([self._highest[column], *new])

@@ -53,19 +53,22 @@ class DoctorProbe:
         self._time: dict[str, Tensor] = {}
         self._cells: dict[str, dict[int, Tensor]] = {}
         self._names: list[str] = []
+        self._is_whole = True  # no part is compiled, which may stand before the first weight layer
         self._mode = FunctionMode(self._see_function)
         self._hooks = ModuleHooks()
 
     def install(self, module: LightningModule | Hookable) -> str:
         """Put the hooks on; return what cannot be seen, in one sentence, or nothing."""
         parts = hookable(module)
-        self.gradients.install(parts)
+        self._is_whole = not parts.compiled
         if not parts.said:  # else it would be compiled again under a function mode
             self._mode.enter()
         for name, part in parts.modules:
             layer = _Layer(self, name)
-            if isinstance(part, (*WEIGHT_LAYERS, nn.RNNBase)):
-                self._hooks.before(part, layer.before)
+            if isinstance(part, WEIGHT_LAYERS):
+                self._hooks.after(part, layer.after_weights)
+            elif isinstance(part, nn.RNNBase):
+                self._hooks.before(part, layer.before_recurrence)
                 self._hooks.after(part, layer.after)
             elif isinstance(part, (nn.MultiheadAttention, nn.RNNCellBase)):
                 self._hooks.before(part, layer.enter)
@@ -76,6 +79,10 @@ class DoctorProbe:
             f"{parts.said[0].upper()}{parts.said[1:]}: layers and units inside are not seen, and"
             " neither are loss functions and attention logits."
         )
+
+    def end_forward(self) -> None:
+        """See no function from here on."""
+        self._mode.leave()
 
     def remove(self) -> None:
         """Take every hook away; what was measured stays."""
@@ -94,9 +101,7 @@ class DoctorProbe:
     @without_modes
     def see_input(self, value: Any) -> None:
         """Note the size of the features that enter the first weight layer."""
-        if self.gradients.compiled:  # which may stand before it
-            return
-        if self.inputs is None and isinstance(value, Tensor) and value.is_floating_point():
+        if self._is_whole and self.inputs is None and _is_floating(value):
             if value.dim() < 2 or len(value) == 0:
                 self.inputs = torch.full((1,), torch.nan, device=value.device)
                 return
@@ -185,15 +190,21 @@ class _Layer:
         self.name = name
         self.calls = 0
 
-    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    def before_recurrence(self, module: Any, args: Any, kwargs: Any) -> Any:
         if not args or not _is_training_pass():
             return None
         self.probe.see_input(args[0])
-        if isinstance(module, nn.RNNBase):
-            watched = self.probe.watch_time(self.name, module, args[0])
-            return None if watched is None else ((watched, *args[1:]), kwargs)
-        return None
+        watched = self.probe.watch_time(self.name, module, args[0])
+        return None if watched is None else ((watched, *args[1:]), kwargs)
 
+    @without_modes
+    def after_weights(self, module: nn.Module, args: Any, output: Any) -> None:
+        if args and _is_training_pass():
+            self.probe.see_input(args[0])
+        self.probe.gradients.add_output(self.name, True, module, args, output)
+        self.after(module, args, output)
+
+    @without_modes
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
         if _is_training_pass():
             self.calls += 1
@@ -208,6 +219,10 @@ class _Layer:
         self.probe._names.pop()
         if isinstance(module, nn.RNNCellBase) and _is_training_pass():
             self.probe.watch_cell(self.name, output)
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _is_training_pass() -> bool:

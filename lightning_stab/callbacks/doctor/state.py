@@ -179,6 +179,12 @@ class DoctorState:
         )
         self._failure = {"class_out_of_range": 1.0} if is_class else {}
 
+    def end_forward(self) -> None:
+        """See no function and no activation from here on, where hooks are on."""
+        if self._has_hooks:
+            self._batches.end_forward()
+            self._units.end_forward()
+
     def remove_hooks(self) -> None:
         """Take every hook off."""
         if self._has_hooks:

@@ -170,6 +170,13 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._state.begin_batch(trainer, pl_module, batch, log_step(trainer))
 
+    def on_before_zero_grad(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """End the forward pass: each gradient that is set to None would be seen as a function."""
+        if is_automatic(trainer, pl_module):
+            self._state.end_forward()
+
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor
     ) -> None:
