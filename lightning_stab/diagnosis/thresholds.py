@@ -96,6 +96,7 @@ THRESHOLDS = MappingProxyType(
         "well_learnt": 0.8,
         "all_learnt": 0.95,
         "as_simple_models": 0.85,  # of what simple models learn
+        "near_simple_models": 0.8,
         "far_from_simple_models": 0.7,
         # scales
         "large_input": 10.0,

@@ -123,7 +123,8 @@ LEARNING_FAULTS = (
             " and epoch > some_epochs and step > tens_of_steps"
             " and samples not< hundreds_of_samples and warming_up < flag_set and with_gradient"
             " and highest_rise not> sudden_rise and ordinary_values and meant_to_learn"
-            " and input_size not< small_input and recent_fall < notable_fall and ordinary_flow",
+            " and input_size not< small_input and recent_fall < notable_fall and ordinary_flow"
+            " and error_of_probabilities not> flag_set",
             "The steps all go the same way ({straightness:.0%} of their length is covered), but in"
             " the whole run they change the weights by no more than {reach:.0%} of their size.",
         ),
@@ -153,7 +154,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "dropout > strong_dropout and learnt not> half_learnt and some_steps"
-            " and skill_reached not> as_simple_models"
+            " and skill_reached not> near_simple_models"
             " and validation_skill not> high_skill and validation_learnt not> well_learnt",
             "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
         ),
@@ -180,6 +181,7 @@ LEARNING_FAULTS = (
         warning(
             "error_of_probabilities > flag_set and learnt not> half_learnt"
             " and validation_skill not> high_skill and progress > whole_run"
+            " and skill_reached not> near_simple_models"
             " and epoch > some_epochs and step > tens_of_steps and meant_to_learn"
             " and warming_up not> flag_set",
             _ERROR_OF_PROBABILITIES,
@@ -187,7 +189,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "error_of_probabilities > flag_set and learnt not> little_learnt"
-            " and validation_skill not> high_skill"
+            " and validation_skill not> high_skill and skill_reached not> near_simple_models"
             " and progress > whole_run and long_by_steps and falling not> faint_trend"
             " and meant_to_learn and moving",
             _ERROR_OF_PROBABILITIES,

@@ -99,7 +99,7 @@ WIRING_FAULTS = (
         ),
         warning(
             "rectified_logits > many_rectified and validation_skill < high_skill and a_while"
-            " and progress > half_the_run",
+            " and skill_reached not> as_simple_models and progress > half_the_run",
             "The logits that enter the cross-entropy come out of a ReLU:"
             " {rectified_logits:.0%} of them are zero and receive no gradient.",
         ),
