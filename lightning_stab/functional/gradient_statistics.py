@@ -161,8 +161,7 @@ def change_and_size(
         >>> (change / size).item()
         0.0848...
     """
-    changes = _differences(_entries(after, sample), before)
-    norms = tensor_norms(changes), tensor_norms(before)
+    norms = change_norms(before, _entries(after, sample)), tensor_norms(before)
     if sample is None or isinstance(sample, int) or not after:
         return norms
     shares = tuple(_weight(t, b) for t, b in zip(after, before, strict=True))
@@ -170,6 +169,16 @@ def change_and_size(
     squares = torch.stack([n.to(weights).square() * weights for n in norms], dim=1)
     change, size = _over_ranks(squares, after).sqrt().unbind(1)
     return change, size
+
+
+def change_norms(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+    """Return the norm of each tensor's change, shape ``[n]``, from copies of the same entries.
+
+    Example:
+        >>> change_norms([torch.zeros(2)], [torch.tensor([3.0, 4.0])])
+        tensor([5.])
+    """
+    return tensor_norms(_differences(after, before))
 
 
 def by_layer(names: Sequence[str], norms: Sequence[float]) -> dict[str, float]:

@@ -140,6 +140,16 @@ def test_small_steps_of_an_error_of_probabilities_are_the_loss_functions():
     small |= {"falling": 9.0}
     assert alarms(small) == ["learning-rate-too-low"]
     assert alarms({**small, "error_of_probabilities": 1.0}) == ["loss-function"]
+    straight = {
+        "reach": 0.05,
+        "straightness": 0.95,
+        "warming_up": 0.0,
+        "learnt": 0.1,
+        "falling": 0.5,
+    }
+    straight |= {"recent_fall": 0.0, "recent_improvement": 0.0}
+    assert alarms(straight) == ["learning-rate-too-low"]
+    assert alarms({**straight, "error_of_probabilities": 1.0}) == ["loss-function"]
 
 
 def test_a_gradient_that_shrinks_in_a_net_that_learns_is_no_alarm():
@@ -322,3 +332,24 @@ def test_a_run_that_is_as_good_as_simple_models_has_nothing_wrong_that_does_harm
         assert alarms(as_good, moment=moment) == []
     assert id in alarms({**suspect, "skill_reached": 0.79})
     assert id in alarms(suspect)  # nothing is known of simple models
+
+
+HARMLESS = {
+    "output-activation": (
+        {"rectified_logits": 0.4, "learnt": 0.81, "validation_skill": 0.87},
+        0.86,
+    ),
+    "loss-function": (
+        {"error_of_probabilities": 1.0, "learnt": 0.4, "validation_skill": 0.7},
+        0.81,
+    ),
+    "over-regularized": ({"dropout": 0.98, "learnt": 0.2, "validation_skill": 0.7}, 0.81),
+}
+
+
+@pytest.mark.parametrize("id", HARMLESS)
+def test_a_form_that_is_wrong_is_not_said_of_a_run_about_as_good_as_simple_models(id):
+    suspect, reached = HARMLESS[id]
+    at_the_end = {**suspect, "falling": 9.0, "progress": 1.0}
+    assert alarms({**at_the_end, "skill_reached": reached}, moment="end") == []
+    assert alarms({**at_the_end, "skill_reached": 0.76}, moment="end") == [id]

@@ -105,6 +105,7 @@ whole_run 0.99
 short_run 1000.0
 far_into_the_run 0.4
 some_epochs 2.95
+near_simple_models 0.8
 far_from_simple_models 0.7
 notable_shift 0.5
 """

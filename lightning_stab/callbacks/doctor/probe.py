@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,7 +20,6 @@ from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed, w
 from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
 from lightning_stab.callbacks.doctor.loss_functions import LISTENED, LossFunctions
 from lightning_stab.callbacks.doctor.targets import Targets
-from lightning_stab.functional.activations import mean_and_variance
 from lightning_stab.functional.attention import logit_spread_of_call, packed_logit_spread
 from lightning_stab.functional.function_mode import FunctionMode
 from lightning_stab.functional.layer_kinds import WEIGHT_LAYERS
@@ -116,7 +116,10 @@ class DoctorProbe:
             return
         if output.dim() > 1 and len(output) > 1:
             with torch.no_grad():
-                self.spread[name] = mean_and_variance(per_sample(output).flatten(1), 1)[1].sqrt()
+                values = per_sample(output)
+                values = values if values.dtype is torch.float64 else values.float()
+                difference = torch.linalg.vector_norm(values - values.mean(0))
+                self.spread[name] = difference / math.sqrt(values.numel())
 
     def watch_time(self, name: str, layer: nn.RNNBase, value: Any) -> Any:
         """Let the input of a recurrent layer have a gradient, and read it over time."""

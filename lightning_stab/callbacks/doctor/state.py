@@ -78,7 +78,7 @@ class DoctorState:
         self._num_batches = 0  # of the run so far
         self._failure: dict[str, float] = {}
         self._rate, self._highest_rate, self._is_warming_up = math.nan, 0.0, True
-        self._is_full = self._is_early = self._has_hooks = self._has_stepped = False
+        self._is_full = self._is_early = self.has_hooks = self._has_stepped = False
         self._knew_baseline = False  # once; a loss of NaN hides it for a while
         self._hidden, self._unknown, self._num_optimizers = "", "", 1
 
@@ -113,7 +113,7 @@ class DoctorState:
         if self._is_full or step < FIRST_TARGETS:
             self._batches.pairs.note(batch)
         if self._is_full:
-            self._has_hooks = True
+            self.has_hooks = True
             parts = Hookable(module)
             self._hidden = self._batches.start(parts, batch)
             self._num_optimizers = len(trainer.optimizers)
@@ -181,14 +181,14 @@ class DoctorState:
 
     def end_forward(self) -> None:
         """See no function and no activation from here on, where hooks are on."""
-        if self._has_hooks:
+        if self.has_hooks:
             self._batches.end_forward()
             self._units.end_forward()
 
     def remove_hooks(self) -> None:
         """Take every hook off."""
-        if self._has_hooks:
-            self._has_hooks = False
+        if self.has_hooks:
+            self.has_hooks = False
             self._units.stop()
             self._layers.stop()
             self._batches.stop()

@@ -21,6 +21,7 @@ from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.functional.autograd_graph import leaves_of
 from lightning_stab.functional.gradient_statistics import (
     change_and_size,
+    change_norms,
     copy_entries,
     identical_fraction,
 )
@@ -174,9 +175,9 @@ class StepFacts(FactSource):
         columns = []
         for matrices, before in copies:
             params = [p.detach() for p in matrices.values()]
-            change, size = change_and_size(before, params, SAMPLED)
-            rows = [change, size, tensor_norms(params)]
-            rows += self._distances(list(matrices), before, params) if full else []
+            now = copy_entries(params, SAMPLED)
+            rows = [*change_and_size(before, now), tensor_norms(params)]
+            rows += self._distances(list(matrices), before, now) if full else []
             columns.append(torch.stack([row.to(rows[2]) for row in rows]))
         if columns:
             names = [name for matrices, _ in copies for name in matrices]
@@ -185,15 +186,12 @@ class StepFacts(FactSource):
             update = partial(self._add_changes, names, early=early, full=full, step=step)
             self._scalars["changes"] = DeviceScalars(packed.flatten(), update)
 
-    def _distances(
-        self, names: list[str], before: list[Tensor], params: list[Tensor]
-    ) -> list[Tensor]:
+    def _distances(self, names: list[str], before: list[Tensor], now: list[Tensor]) -> list[Tensor]:
         """Return how far weights are from the start, and from the fully sampled step before."""
         rows = []
         for kept in (self._origin, self._previous):
             kept |= {n: b for n, b in zip(names, before, strict=True) if n not in kept}
-            rows.append(change_and_size([kept[n] for n in names], params, SAMPLED)[0])
-        now = copy_entries(params, SAMPLED)
+            rows.append(change_norms([kept[n] for n in names], now))
         self._previous |= dict(zip(names, now, strict=True))
         return rows
 

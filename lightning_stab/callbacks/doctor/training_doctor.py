@@ -174,7 +174,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """End the forward pass: each gradient that is set to None would be seen as a function."""
-        if is_automatic(trainer, pl_module):
+        if self._state.has_hooks and is_automatic(trainer, pl_module):
             self._state.end_forward()
 
     def on_before_backward(
@@ -185,7 +185,8 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off."""
-        if is_automatic(trainer, pl_module):  # else they serve until the batch ends
+        # else they serve until the batch ends
+        if self._state.has_hooks and is_automatic(trainer, pl_module):
             self._state.remove_hooks()
 
     def on_before_optimizer_step(
