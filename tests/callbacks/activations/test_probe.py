@@ -501,3 +501,22 @@ def test_a_weight_function_makes_its_units_in_the_dimension_that_the_table_says(
         functional.multi_head_attention_forward, functional.scaled_dot_product_attention,
     }  # fmt: skip
     assert len(CALLS_OF_FIVE) == len(WEIGHT_FUNCTIONS) - 2
+
+
+def test_without_moments_units_are_followed_and_saturation_is_measured_as_with_them():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+    net[0].bias.data[2] = -100.0
+    net[2].weight.data *= 50.0
+    whole, lean = ActivationProbe(), ActivationProbe(moments=False)
+    for probe in (whole, lean):
+        probe.install(net)
+        net(x(32, 4)).sum().backward()
+        probe.remove()
+    assert lean.layers[0].name == whole.layers[0].name == "1"
+    for column in (DEAD, SATURATED, SAMPLES):
+        torch.testing.assert_close(
+            lean.values()[:, column], whole.values()[:, column], equal_nan=True
+        )
+    assert lean.values()[:, [MEAN, STD, INPUT_STD]].isnan().all()
+    assert whole.values()[1, SATURATED] > 0.5

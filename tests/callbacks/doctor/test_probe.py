@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_stab import TrainingDoctor
 from lightning_stab.callbacks._trainer.device_values import to_host
+from lightning_stab.callbacks.activations.probe import ActivationProbe
 from lightning_stab.callbacks.doctor.batch_facts import UnitFacts
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
 from lightning_stab.callbacks.doctor.module_facts import ModuleFacts
@@ -17,6 +18,7 @@ from lightning_stab.callbacks.doctor.probe import DoctorProbe, ends
 from lightning_stab.callbacks.doctor.state import rows_of
 from lightning_stab.callbacks.doctor.targets import Targets
 from lightning_stab.diagnosis.facts import SAMPLED_STEP
+from lightning_stab.functional.function_mode import FunctionMode
 
 
 def probed(module, *inputs, loss=lambda out: out.sum(), backward=True):
@@ -281,3 +283,46 @@ def test_an_accumulated_step_is_measured_like_any_other_and_once():
     assert len(accumulated) > 20
     assert (one.count, other.count) == (6, 3)  # of six batches
     assert other._state.steps.early_seen == 3
+
+
+@pytest.fixture
+def functions(monkeypatch):
+    """Return a list that gets the name of every function that a function mode sees."""
+    seen = []
+    own = FunctionMode.__torch_function__
+
+    def count(mode, function, types, args=(), kwargs=None):
+        seen.append(getattr(function, "__name__", str(function)))
+        return own(mode, function, types, args, kwargs)
+
+    monkeypatch.setattr(FunctionMode, "__torch_function__", count)
+    return seen
+
+
+def test_what_hooks_ask_of_tensors_goes_through_no_function_mode(functions):
+    """Each question would cost as much as a small layer."""
+    net, inputs = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(3, 4)
+    probe, units = DoctorProbe(Targets()), ActivationProbe(moments=False)
+    probe.install(net)
+    units.install(net)
+    try:
+        output = net(inputs)
+        called = set(functions)
+        functions.clear()
+        probe.end_forward()
+        units.pause()
+        output.sum().backward()
+    finally:
+        probe.remove()
+        units.remove()
+    assert called == {"linear", "relu"}
+    assert functions == []
+    assert len(probe.gradients.gradient_rms()) == 2
+
+
+def test_a_sampled_step_shows_no_function_after_its_forward_pass(functions):
+    """Lightning sets each gradient to None before the backward pass, which a mode would see."""
+    doctor = TrainingDoctor(print_findings=False)
+    fit(Program(mlp(), optimizer=ADAM), [doctor], learnable(96))
+    assert "linear" in functions
+    assert "__set__" not in functions
