@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from lightning_stab.callbacks._trainer.lightning_classes import callbacks_of, is_automatic
+from lightning_stab.callbacks._trainer.lightning_classes import is_automatic
 from lightning_stab.callbacks._trainer.step_watch import StepWatch, end_watch, watch_of
 from lightning_stab.functional.names import plain_name
 from lightning_stab.functional.norms import exact_total_norm, is_sharded, tensor_norms, total_norm
@@ -256,7 +256,8 @@ def _watch(trainer: Trainer) -> StepWatch:
 
 def step_members(trainer: Trainer) -> list[Any]:
     """Return the members among the Trainer's callbacks, in the order of its list."""
-    return [c for c in callbacks_of(trainer) if StepMember in type(c).__mro__]
+    attributes: Any = trainer  # Lightning sets the list where a type checker does not see it
+    return [c for c in attributes.callbacks if StepMember in type(c).__mro__]
 
 
 def first_group(optimizers: Sequence[Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from lightning_stab.functional.norms import local_shard, same_values, tensor_nor
 
 Members = Callable[[Trainer], list[Any]]
 _watches: WeakKeyDictionary[Trainer, StepWatch] = WeakKeyDictionary()
+_latest: list[tuple[ref[Trainer], StepWatch]] = []  # the one that was asked for last, or none
 
 
 class OpenStep:
@@ -77,19 +78,23 @@ class StepWatch:
 
     def note_evaluation(self, optimizer: Optimizer) -> int:
         """Note that a step is announced; return how often its optimizer has evaluated before."""
-        step = next((s for s in self._evaluating[-1:] if _are_one(s.optimizer, optimizer)), None)
-        if step is None:  # a loss scaler stands between closure and step
-            step = self._open(optimizer)
+        step = self._evaluating[-1] if self._evaluating else None
+        if step is None or not _are_one(step.optimizer, optimizer):
+            step = self._open(optimizer)  # a loss scaler stands between closure and step
         step.evaluations += 1
         self.has_seen_step = True
         return step.evaluations - 1
 
     def place(self, optimizer: Optimizer) -> int:
         """Return the place of an optimizer, or of the one that holds it, after the Trainer's."""
-        known = self._optimizers()
-        inner = (i for i, o in enumerate(known) if any(v is optimizer for v in _values(o)))
-        same = (i for i, o in enumerate(known) if o is optimizer)
-        return next(inner, next(same, 0))
+        same = None
+        for place, known in enumerate(self._optimizers()):
+            if known is optimizer and same is None:
+                same = place
+            for held in getattr(known, "__dict__", {}).values():  # asked at each step: no calls
+                if held is optimizer:
+                    return place
+        return same or 0
 
     def begin_batch(self, trainer: Trainer, *, may_step: bool) -> None:
         """Remember the weights of a batch that may step; not asked once a step was seen."""
@@ -182,11 +187,12 @@ class StepWatch:
     def _optimizers(self) -> list[Optimizer]:
         trainer = self._trainer()
         own = trainer.optimizers if trainer is not None else []
-        return [*(o for o in own if o.param_groups), *self._foreign]  # a stand-in has none
+        return [o for o in (*own, *self._foreign) if o.param_groups]  # a stand-in has none
 
     def _trains(self, trainer: Trainer, optimizer: Optimizer) -> bool:
-        if any(o is optimizer for o in self._optimizers()):
-            return True
+        for known in self._optimizers():
+            if known is optimizer:
+                return True
         if optimizer in self._strangers:
             return False
         own = {id(p) for p in trainer.lightning_module.parameters()}
@@ -209,14 +215,17 @@ class StepWatch:
 
 def watch_of(trainer: Trainer, members: Members) -> StepWatch:
     """Return the watch of the present fit, which is made on first use."""
-    watch = _watches.get(trainer)
-    if watch is None:
-        watch = _watches[trainer] = StepWatch(trainer, members)
+    for owner, watch in _latest:
+        if owner() is trainer:
+            return watch
+    watch = _watches.setdefault(trainer, StepWatch(trainer, members))
+    _latest[:] = [(ref(trainer), watch)]
     return watch
 
 
 def end_watch(trainer: Trainer) -> None:
     """Forget the watch of a fit, and take its hooks off."""
+    _latest.clear()
     watch = _watches.pop(trainer, None)
     if watch is not None:
         watch.stop()
@@ -236,10 +245,6 @@ def _are_one(first: Any, second: Any) -> bool:
 
 def _parameters(optimizer: Any) -> list[Any]:
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def _values(optimizer: Any) -> list[Any]:
-    return list(getattr(optimizer, "__dict__", {}).values())
 
 
 def _weight_norms(trainer: Trainer) -> Tensor:

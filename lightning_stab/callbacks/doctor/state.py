@@ -78,7 +78,9 @@ class DoctorState:
         self._num_batches = 0  # of the run so far
         self._failure: dict[str, float] = {}
         self._rate, self._highest_rate, self._is_warming_up = math.nan, 0.0, True
-        self._is_full = self._is_early = self.has_hooks = self._has_stepped = False
+        self._is_full = self._is_early = self.has_hooks = self._has_stepped = self._has_one_loss = (
+            False
+        )
         self._knew_baseline = False  # once; a loss of NaN hides it for a while
         self._hidden, self._unknown, self._num_optimizers = "", "", 1
 
@@ -92,9 +94,11 @@ class DoctorState:
     def begin_batch(self, trainer: Trainer, module: LightningModule, batch: Any, step: int) -> None:
         """Decide whether this batch's step is sampled, and put the hooks on if it is in full."""
         self.remove_hooks()
+        optimizers = trainer.optimizers
+        self._has_one_loss = len(optimizers) == 1
         self._neighbours.add(batch, trainer.current_epoch)
         self.module, self._has_stepped = module, False
-        if group := first_group(trainer.optimizers):
+        if group := first_group(optimizers):
             rate = group.get("lr")  # some optimizers choose their steps without one
             before, self._rate = self._rate, math.nan if rate is None else float(rate)
             # a constant rate has no warm-up; the first step of a ramp looks the same
@@ -116,7 +120,7 @@ class DoctorState:
             self.has_hooks = True
             parts = Hookable(module)
             self._hidden = self._batches.start(parts, batch)
-            self._num_optimizers = len(trainer.optimizers)
+            self._num_optimizers = len(optimizers)
             self._layers.start(parts)
             self._losses.rows = rows_of(batch) or self._losses.rows
             self.rows.add("training", batch)
@@ -126,7 +130,7 @@ class DoctorState:
         """Note a loss; where there are several optimizers there is no one loss."""
         is_first = self.is_first and self.is_sampled
         self.steps.before_backward(loss, module, first=is_first)
-        if len(trainer.optimizers) == 1:
+        if self._has_one_loss:
             self._batches.loss = true_loss(trainer, module, loss)
             self._losses.add(self._batches.loss)
 
