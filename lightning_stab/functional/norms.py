@@ -44,6 +44,9 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """
     if not tensors:
         return torch.zeros(0)
+    kinds = {(type(tensor), tensor.dtype, tensor.layout, tensor.device) for tensor in tensors}
+    if len(kinds) == 1 and not is_sharded(tensors[0]):  # as nearly always
+        return _group_norms(tensors, norm_type)
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, tensor in enumerate(tensors):
         mesh = tensor.device_mesh if is_sharded(tensor) else None

@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, is_remote
 from lightning_stab.callbacks._trainer.logging import tag
 from lightning_stab.functional.clipping import (
+    NORM_EPS,
     clip_adaptively_,
     clip_by_value_,
     fraction_beyond,
@@ -23,6 +24,7 @@ from lightning_stab.functional.clipping import (
 from lightning_stab.functional.norm_history import NormHistory
 from lightning_stab.functional.norms import exact_total_norm, full_tensor, wide_dtype
 
+CLEARLY_BELOW = 1 - 1e-5  # of the threshold: rounding leads no norm from there above it
 LOGGED = ("norm_before", "norm_after", "coefficient", "fraction")
 TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -91,7 +93,10 @@ def clip_norm(given: ClipInput) -> ClipResult:
         coefficient = norm_coefficient(total, given.threshold)
         scale_(given.gradients, coefficient)
         return ClipResult((coefficient < 1.0).float(), coefficient)
-    if float(total) == math.inf:  # float32 overflowed: the entries may well be finite
+    value = float(total)
+    if value + NORM_EPS < CLEARLY_BELOW * given.threshold:  # where the factor is 1 after rounding
+        return UNCLIPPED
+    if value == math.inf:  # float32 overflowed: the entries may well be finite
         total = torch.tensor(given.norm_value(), dtype=torch.float64)
         if not math.isfinite(float(total)):
             return UNCLIPPED

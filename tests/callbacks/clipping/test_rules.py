@@ -16,6 +16,7 @@ from lightning_stab.callbacks.clipping.rules import (
     clip_units,
     clip_values,
 )
+from lightning_stab.functional.clipping import norm_coefficient
 
 
 class Elsewhere(torch.Tensor):
@@ -120,3 +121,15 @@ def test_entries_are_counted_only_where_that_is_asked_for():
     assert float(result.fraction) == 0.5
     assert p.grad.tolist() == [1.0, -1.0, 0.5, 1.0]
     assert math.isnan(clip_values(ClipInput([p], None, 1.0, False)).fraction)
+
+
+@pytest.mark.parametrize("threshold", [1e-7, 3e-6, 1e-3, 1.0, 7e4])
+def test_norms_below_the_threshold_are_judged_by_the_same_rounding_as_torchs(threshold):
+    """What is passed over on the host without a division gets no other factor than by dividing."""
+    shares = (0.0, 0.5, 1 - 2e-5, 1 - 1e-5, 1 - 1e-6, 1 - 1e-7, 1.0, 1 + 1e-7, 1 + 1e-5, 2.0)
+    for share in shares:
+        total, p = torch.tensor(share * threshold), parameter(2.0)
+        result = clip_norm(ClipInput([p], total, threshold, False))
+        factor = float(norm_coefficient(total, threshold))
+        assert result.coefficient == factor, share
+        assert p.grad.tolist() == (torch.tensor([2.0]) * factor).tolist(), share
