@@ -105,7 +105,8 @@ class GuardState:
         if (
             losses and not step.suffix
         ):  # of several optimizers it is not known whose losses these are
-            found["loss"] = torch.stack([loss.float().mean() for loss in losses]).sum()
+            means = [loss.float().mean() if loss.dim() else loss.float() for loss in losses]
+            found["loss"] = torch.stack(means).sum() if len(means) > 1 else means[0]
         running = self.buffers.running_norm()
         if running is not None:
             found["running"] = running

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import LBFGS
 
+from lightning_stab.callbacks._trainer.device_values import is_remote
 from lightning_stab.callbacks._trainer.logging import num_steps
 from lightning_stab.callbacks._trainer.ranks import gather_numbers, gather_rows, largest
 from lightning_stab.callbacks._trainer.step import OptimizerStep
@@ -21,6 +22,7 @@ from lightning_stab.callbacks.guard.restoring import BufferKeeper
 from lightning_stab.functional.norms import first_nonfinite
 from lightning_stab.functional.spikes import SpikeDetector
 
+EXCHANGED = ("loss", "running", "norm")  # in this order, 0 where one is not known
 NAMES = {  # of a quantity: its own, that of a non-finite value, that of a spike
     "loss": ("loss", "non-finite loss", "loss spike"),
     "norm": ("gradient norm", "non-finite gradient", "gradient spike"),
@@ -185,9 +187,11 @@ def gather_facts(step: OptimizerStep, quantities: dict[str, Tensor]) -> StepFact
         step: the step.
         quantities: this rank's own, scalars by name.
     """
-    # a rank without a loss takes part in the exchange all the same
-    own = {"loss": step.total.new_zeros(()), "running": step.total.new_zeros(()), **quantities}
-    rows = gather_rows(step.trainer, packed(own.values())).tolist()
+    if step.trainer.world_size == 1 and not is_remote(step.total):
+        rows = [[float(quantities[n]) if n in quantities else 0.0 for n in EXCHANGED]]
+    else:  # a rank without a loss takes part in the exchange all the same
+        own = [quantities.get(n, step.total.new_zeros(())) for n in EXCHANGED]
+        rows = gather_rows(step.trainer, packed(own)).tolist()
     if any(norm == math.inf for *_, norm in rows):  # entries of float32 may be finite all the same
         mine = rows[step.trainer.global_rank if len(rows) > 1 else 0]
         exact = [*mine[:-1], step.total_value]

@@ -103,8 +103,8 @@ def test_a_window_is_filled_where_each_that_has_begun_is():
     assert found.is_filled
 
 
-def step(total, exact=None, optimizer=None, rank=0):
-    trainer = SimpleNamespace(global_rank=rank, world_size=1)
+def step(total, exact=None, optimizer=None, rank=0, ranks=1):
+    trainer = SimpleNamespace(global_rank=rank, world_size=ranks)
     return SimpleNamespace(total=torch.tensor(total), total_value=exact, optimizer=optimizer,
                            trainer=trainer)  # fmt: skip
 
@@ -121,7 +121,7 @@ def test_the_facts_of_one_rank_and_of_several(monkeypatch):
     others = [[0.5, 4.0, 3.0], [1.5, 2.0, 5.0]]  # by rank: loss, running, norm
     monkeypatch.setattr(verdicts, "gather_rows", lambda trainer, own: torch.tensor(others))
     quantities = {"loss": torch.tensor(0.5), "norm": torch.tensor(3.0)}
-    assert gather_facts(step(3.0), quantities) == StepFacts(1.0, 5.0, 4.0, True, False)
+    assert gather_facts(step(3.0, ranks=2), quantities) == StepFacts(1.0, 5.0, 4.0, True, False)
     others[1][2] = inf
     asked = []
 
@@ -130,7 +130,7 @@ def test_the_facts_of_one_rank_and_of_several(monkeypatch):
         return [own, own]
 
     monkeypatch.setattr(verdicts, "gather_numbers", gather_numbers)
-    assert gather_facts(step(3.0, 7.0, rank=1), quantities).norm == 7.0
+    assert gather_facts(step(3.0, 7.0, rank=1, ranks=2), quantities).norm == 7.0
     assert asked == [[1.5, 2.0, 7.0]]  # this rank's own
 
 
