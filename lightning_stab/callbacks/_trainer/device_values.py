@@ -134,11 +134,14 @@ class Leaving:
     def __init__(self, waiting: Iterable[DeviceScalars], step: int) -> None:
         self.step = step
         self._waiting = list(waiting)
-        self._arriving = Arriving(_packed(self._waiting))
+        packed = _packed(self._waiting)
+        self._arriving = Arriving(packed) if is_remote(packed) else None
+        self._numbers = [] if self._arriving else packed.tolist()
         self._scalars: dict[str, float] | None = None
 
     def scalars(self) -> dict[str, float]:
         """Give the numbers to whom they belong, once; return the named scalars among them."""
         if self._scalars is None:
-            self._scalars = _given(self._waiting, self._arriving.numbers())
+            numbers = self._arriving.numbers() if self._arriving else self._numbers
+            self._scalars = _given(self._waiting, numbers)
         return self._scalars

@@ -113,6 +113,10 @@ class OptimizerStep:
 
     def names(self) -> tuple[str, ...]:
         """Return the names of ``params``, those of ``named_parameters()``."""
+        return self._names
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
         known = _names.get(self.module)
         if known is None or any(id(p) not in known for p in self.params):
             named = self.module.named_parameters()
