@@ -8,10 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from lightning_stab.callbacks._hooks.compiled import (
-    Hookable,
-    hookable,
-)
+from lightning_stab.callbacks._hooks.compiled import Hookable, hookable
 from lightning_stab.callbacks._hooks.hooks import ModuleHooks
 from lightning_stab.callbacks.activations.calls import ActivationTracer, ModuleRole
 from lightning_stab.callbacks.activations.recognition import CONTAINERS

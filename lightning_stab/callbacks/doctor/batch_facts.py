@@ -300,10 +300,13 @@ class InputPeaks(FactSource):
 
 
 def _spread(values: Tensor) -> Tensor:
-    """Return at most so many entries as are sampled, spread evenly over all of them."""
-    if values.numel() <= SAMPLED:
-        return values
-    return values.reshape(-1)[:: -(-values.numel() // SAMPLED)]
+    """Return at most so many entries as are sampled, spread evenly, in a precision that compares.
+
+    Floats of 8 bits are stored, and torch has no order of them.
+    """
+    if values.numel() > SAMPLED:
+        values = values.reshape(-1)[:: -(-values.numel() // SAMPLED)]
+    return values.float() if values.element_size() == 1 else values
 
 
 def _by_name(

@@ -12,10 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from lightning_stab.callbacks._hooks.compiled import (
-    Hookable,
-    hookable,
-)
+from lightning_stab.callbacks._hooks.compiled import Hookable, hookable
 from lightning_stab.callbacks._hooks.hooks import ModuleHooks, is_transformed, without_modes
 from lightning_stab.callbacks._hooks.layer_outputs import LayerProbe
 from lightning_stab.callbacks.doctor.loss_functions import LISTENED, LossFunctions
@@ -101,7 +98,9 @@ class DoctorProbe:
     @without_modes
     def see_input(self, value: Any) -> None:
         """Note the size of the features that enter the first weight layer."""
-        if self._is_whole and self.inputs is None and _is_floating(value):
+        if not self._is_whole or self.inputs is not None:
+            return
+        if isinstance(value, Tensor) and value.is_floating_point():
             if value.dim() < 2 or len(value) == 0:
                 self.inputs = torch.full((1,), torch.nan, device=value.device)
                 return
@@ -222,10 +221,6 @@ class _Layer:
         self.probe._names.pop()
         if isinstance(module, nn.RNNCellBase) and _is_training_pass():
             self.probe.watch_cell(self.name, output)
-
-
-def _is_floating(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _is_training_pass() -> bool:

@@ -78,9 +78,8 @@ class DoctorState:
         self._num_batches = 0  # of the run so far
         self._failure: dict[str, float] = {}
         self._rate, self._highest_rate, self._is_warming_up = math.nan, 0.0, True
-        self._is_full = self._is_early = self.has_hooks = self._has_stepped = self._has_one_loss = (
-            False
-        )
+        self._is_full = self._is_early = self.has_hooks = False
+        self._has_stepped = self._has_one_loss = False
         self._knew_baseline = False  # once; a loss of NaN hides it for a while
         self._hidden, self._unknown, self._num_optimizers = "", "", 1
 

@@ -690,3 +690,15 @@ def test_the_severity_of_a_finding_is_a_scalar_and_that_of_one_taken_back_is_0(m
         assert scalars == (
             {f"diagnosis_facts/{n}": v for n, v in known[1].items()} if as_scalars else {}
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("count", [4, 100_000])
+def test_the_largest_values_of_a_batch_are_known_in_every_precision(dtype, count):
+    values = torch.ones(count).mul(-2.0)
+    values[0] = -16.0  # which is sampled, and is the largest by its size
+    peaks = InputPeaks()
+    peaks.add([values.to(dtype), torch.ones(3, dtype=torch.float64)])
+    peaks.add([torch.ones(2)])
+    to_host(peaks.pending())
+    assert peaks.state_dict()["peaks"] == [[16.0, 1.0], [1.0]]
