@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 PERMUTATIONS = 64
 NEIGHBOURS = 1, 5
 PENALTY = 1.0  # of the linear model's coefficients, of standardised columns
+WIDTHS = 0.3, 1.5  # of Gaussian kernels, in medians of the squared distance
+SMOOTHNESS = 0.03  # the penalty beside such a kernel
+SYMBOLS = 1024  # that are counted apart
+WIDTHS = 0.3, 1.5  # of Gaussian kernels, in medians of the squared distance
+SMOOTHNESS = 0.03  # the penalty beside such a kernel
+SYMBOLS = 1024  # that are counted apart
 
 
 @torch.no_grad()
@@ -53,51 +61,75 @@ def neighbour_agreement(inputs: Tensor, targets: Tensor) -> Tensor:
 def simple_skill(inputs: Tensor, targets: Tensor) -> Tensor:
     """Return how well simple models predict each row from the others: 0 a constant, 1 no error.
 
-    The best of the nearest row, the five nearest rows and ridge regression, each row left out in
-    its turn. Of classes (a - m) / (1 - m), with the accuracy a and the share m of the commonest
-    class; of numbers R2. A network that gets there has learnt what is easy to learn. NaN where all
-    targets are the same. NaN and infinite values count as 0.
+    The best of the nearest row, the five nearest rows, ridge regression and kernel ridge regression
+    with Gaussian kernels of two widths, each row left out in its turn. Integers ``[N, L]`` may be
+    numbers or symbols: then the same models know the rows by their numbers, by which symbol stands
+    where, and by how often each occurs. Of classes (a - m) / (1 - m), with the accuracy a and the
+    share m of the commonest class; of numbers R2. A network that gets there has learnt what is easy
+    to learn. NaN where all targets are the same, and of several classes per row. NaN and infinite
+    values count as 0.
 
     Args:
-        inputs: shape ``[N, ...]``, floating-point.
+        inputs: shape ``[N, ...]``.
         targets: classes ``[N]``, or numbers ``[N, ...]``.
 
-    Source: Cover & Hart 1967 (nearest neighbours); Allen 1974 (PRESS: rows left out).
+    Source: Cover & Hart 1967 (nearest neighbours); Allen 1974 (PRESS: rows left out); Saunders,
+    Gammerman & Vovk 1998 (kernel ridge regression).
 
     Example:
         >>> x = torch.linspace(-1, 1, 100)[:, None]
         >>> round(float(simple_skill(x, 3 * x)), 2), round(float(simple_skill(x, x[:, 0] > 0)), 2)
         (1.0, 1.0)
+        >>> symbols = torch.arange(60).reshape(20, 3) % 4
+        >>> round(float(simple_skill(symbols, symbols[:, 0])), 2)
+        1.0
     """
-    x = _standardised(_columns(inputs))
     classes = _one_hot(targets)
     y = _columns(targets) if classes is None else classes
-    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-    distance.fill_diagonal_(torch.inf)
-    nearest = distance.topk(min(max(NEIGHBOURS), len(x) - 1), largest=False).indices
-    guesses = [y[nearest[:, :count]].mean(1) for count in NEIGHBOURS]
-    guesses.append(_ridge_without_each(x, y))
+    guesses = [guess for each in _squared_distances(inputs) for guess in _guesses(each, y)]
     if classes is None:
         spread = (y - y.mean(0)).square().sum()
         skills = [1 - (guess - y).square().sum() / spread for guess in guesses]
-        return torch.where(spread > 0, torch.stack(skills).max(), torch.nan)
+        is_known = (spread > 0) & (targets.is_floating_point() | (y.max() <= 1))
+        return torch.where(is_known, torch.stack(skills).max(), torch.nan)
     share = y.mean(0).max()
     right = [y.gather(1, guess.argmax(1, keepdim=True)).mean() for guess in guesses]
     return torch.where(share < 1, (torch.stack(right).max() - share) / (1 - share), torch.nan)
 
 
-def _ridge_without_each(x: Tensor, y: Tensor) -> Tensor:
-    """Return what ridge regression of the other rows predicts for each row."""
-    ones = torch.ones(len(x), 1, device=x.device)
-    columns = torch.cat([x, ones], 1)
-    penalty = torch.full((columns.shape[1],), PENALTY, device=x.device)
-    penalty[-1] = 0
+def _squared_distances(inputs: Tensor) -> Iterator[Tensor]:
+    """Yield the squared distances [N, N] of rows, once for each way to read them."""
+    x = _standardised(_columns(inputs))
+    yield torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
+    if inputs.dim() == 2 and not inputs.is_floating_point():
+        places = torch.zeros(len(inputs), len(inputs), device=inputs.device)
+        for column in inputs.T:  # where two rows have other symbols
+            places += column[:, None] != column
+        yield 2 * places
+        counts = torch.zeros(len(inputs), SYMBOLS, device=inputs.device)
+        counts.scatter_add_(1, inputs.long() % SYMBOLS, torch.ones_like(inputs, dtype=counts.dtype))
+        products = counts @ counts.T  # whole numbers, without rounding
+        size = products.diagonal()
+        yield size[:, None] + size - 2 * products
+
+
+def _guesses(squared: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Yield what each model predicts for each row from the others."""
+    rows = torch.eye(len(y), device=y.device)
+    others = squared + torch.where(rows > 0, torch.inf, 0.0)
+    nearest = others.topk(min(max(NEIGHBOURS), len(y) - 1), largest=False).indices
+    for count in NEIGHBOURS:
+        yield y[nearest[:, :count]].mean(1)
+    typical = squared.median().clamp_min(torch.finfo(squared.dtype).tiny)
+    kernels = [-squared / 2 / PENALTY]
+    kernels += [torch.exp(-squared / typical / width) / SMOOTHNESS for width in WIDTHS]
+    kernel = torch.stack(kernels)
+    mean = kernel.mean(1, keepdim=True)
+    centred = kernel - mean - mean.mT + mean.mean(2, keepdim=True)
     # no error is raised, which would wait for the device; a singular matrix gives no good guess
-    inverse = torch.linalg.inv_ex(columns.T @ columns + penalty.diag()).inverse
-    hat = columns @ inverse @ columns.T
-    rest = (1 - hat.diagonal()).clamp_min(1e-3)[:, None]
-    guess: Tensor = y - (y - hat @ y) / rest
-    return guess
+    inverse = torch.linalg.inv_ex(centred + rows).inverse
+    rest = (inverse.diagonal(dim1=1, dim2=2) - 1 / len(y)).clamp_min(1e-3)
+    yield from y - (inverse @ y - y.mean(0)) / rest[..., None]
 
 
 def _columns(values: Tensor) -> Tensor:

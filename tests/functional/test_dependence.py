@@ -2,8 +2,18 @@
 
 import pytest
 import torch
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
 
-from lightning_stab.functional.dependence import neighbour_agreement, simple_skill
+from lightning_stab.functional.dependence import (
+    PENALTY,
+    SMOOTHNESS,
+    WIDTHS,
+    _guesses,
+    neighbour_agreement,
+    simple_skill,
+)
 
 
 def drawn(seed, rows=200, features=3):
@@ -97,3 +107,61 @@ def test_the_skill_of_a_commonest_class_is_none():
     y = torch.zeros(100, dtype=torch.long)
     y[torch.randperm(100, generator=generator)[:10]] = 1
     assert -1.5 < simple_skill(torch.randn(100, 5, generator=generator), y) <= 0.0
+
+
+def test_simple_models_learn_what_is_smooth():
+    """By hand: neighbours know a product to a fifth of its variance, a line knows nothing of it."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=generator)
+    assert simple_skill(x, x[:, 0] * x[:, 1]) > 0.9
+    assert simple_skill(x, (2 * x[:, 0]).sin() + x[:, 1]) > 0.97
+
+
+@pytest.mark.parametrize("first", [0, 30_000], ids=["small", "large"])
+def test_simple_models_read_symbols_by_place_and_by_number(first):
+    """By hand: the third symbol decides, or how often one occurs; its number says nothing."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(0, 8, (200, 12), generator=generator)
+    names = first + torch.randperm(8, generator=generator)
+    symbols = names[drawn]
+    assert simple_skill(symbols, drawn[:, 2]) > 0.9
+    assert simple_skill(symbols, (drawn == 5).sum(1).float()) > 0.9
+    assert simple_skill(symbols, torch.randint(0, 2, (200,), generator=generator)) < 0.2
+    assert simple_skill(symbols, (drawn.sum(1) > 42).long()) > 0.5  # a sum of what each stands for
+
+
+def test_of_whole_numbers_that_are_no_symbols_a_line_is_found():
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(0, 10_000, (150, 3), generator=generator)
+    assert simple_skill(counts, counts.float() @ torch.tensor([1.0, -2.0, 0.5])) > 0.99
+
+
+def test_the_skill_is_unknown_of_several_classes_a_row_and_known_of_several_labels():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 3, generator=generator)
+    labels = (x > 0).long()
+    assert simple_skill(x, labels) > 0.4
+    assert torch.isnan(simple_skill(x, labels + 3 * labels.roll(1, 1)))
+
+
+def test_the_guess_for_a_row_is_that_of_the_models_fitted_without_it():
+    """Each model's guess is compared with a fit to the other rows, by scikit-learn."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 3, generator=generator, dtype=torch.double)
+    y = x @ torch.randn(3, 2, generator=generator, dtype=torch.double) + 4.0
+    squared = torch.cdist(x, x).square()
+    guesses = list(_guesses(squared, y))
+    typical = float(squared.median())
+    for row in (0, 17, 39):
+        rest = [other for other in range(40) if other != row]
+        models = [KNeighborsRegressor(1), KNeighborsRegressor(5), Ridge(PENALTY)]
+        for model, guess in zip(models, guesses, strict=False):
+            known = model.fit(x[rest].numpy(), y[rest].numpy()).predict(x[[row]].numpy())
+            assert guess[row].numpy() == pytest.approx(known[0], rel=1e-6)
+        for width, guess in zip(WIDTHS, guesses[3:], strict=True):
+            # a free constant beside the kernel, as a kernel that is much larger
+            kernel = torch.exp(-squared / typical / width) / SMOOTHNESS + 1e7
+            model = KernelRidge(alpha=1.0, kernel="precomputed")
+            model.fit(kernel[rest][:, rest].numpy(), y[rest].numpy())
+            known = model.predict(kernel[[row]][:, rest].numpy())
+            assert guess[row].numpy() == pytest.approx(known[0], rel=1e-4)

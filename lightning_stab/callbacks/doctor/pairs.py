@@ -146,14 +146,12 @@ class NeighbourRows(FactSource):
             return
         place = place_of_targets(batch)
         inputs = batch[0] if place == 1 else None
-        # numbers of symbols have no distance
-        if inputs is None or not _is_plain(inputs) or not inputs.is_floating_point():
-            return
-        if inputs.dim() < 2:
+        if inputs is None or not _is_plain(inputs) or inputs.is_complex() or inputs.dim() < 2:
             return
         targets = batch[place]
         few = _few_features(targets) if targets.dim() > 1 else targets.detach()[:ROWS_OF_A_BATCH]
-        self._rows.append((_few_features(inputs), few.clone()))
+        known = _few_features(inputs)
+        self._rows.append((known if inputs.dim() == 2 else known.float(), few.clone()))
         self._count += len(few)
 
     def pending(self) -> list[DeviceScalars]:
@@ -169,7 +167,10 @@ class NeighbourRows(FactSource):
             self._rows, self._count = [], ENOUGH_ROWS
             return []
         x, y = torch.cat(inputs), torch.cat(targets)
-        both = torch.stack([neighbour_agreement(x, y), simple_skill(x, y)])
+        skill = simple_skill(x, y)
+        has_distance = x.is_floating_point()  # numbers of symbols have none
+        agreement = neighbour_agreement(x, y) if has_distance else torch.full_like(skill, torch.nan)
+        both = torch.stack([agreement, skill])
         return [DeviceScalars(both, self._update)]
 
     def _update(self, values: list[float]) -> None:

@@ -761,10 +761,28 @@ def test_the_share_of_batches_with_nan_counts_their_first_tensor():
     assert peaks.facts()["nonfinite_inputs"] == 0.25
 
 
-def test_neighbours_of_symbols_are_unknown_and_nan_rows_leave_the_others():
+def test_the_agreement_of_symbols_is_unknown_and_what_simple_models_learn_of_them_known():
     rows = NeighbourRows()
-    rows.add((torch.arange(400).reshape(100, 4), torch.arange(100) % 2), 0)
-    assert rows.pending() == []
+    generator = torch.Generator().manual_seed(0)
+    symbols = torch.randint(0, 6, (100, 4), generator=generator)
+    rows.add((symbols, symbols[:, 1]), 0)
+    to_host(rows.pending())
+    assert math.isnan(rows.facts()["neighbour_agreement"])
+    assert rows.facts()["simple_skill"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_pixels_of_eight_bits_are_numbers():
+    rows = NeighbourRows()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (100, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    rows.add((images, images.float().mean((1, 2, 3))), 0)
+    to_host(rows.pending())
+    assert rows.facts()["neighbour_agreement"] > 3
+    assert rows.facts()["simple_skill"] > 0.99
+
+
+def test_nan_rows_leave_the_other_neighbours():
+    rows = NeighbourRows()
     x = torch.linspace(0, 1, 100)[:, None].repeat(1, 2)
     y = (x[:, 0] > 0.5).long()
     x[7] = math.nan
