@@ -94,6 +94,7 @@ class BatchFacts(FactSource):
         probe, self._probe = self._probe, None
         if probe is None:
             return []
+        probe.losses.note_targets()
         groups: list[tuple[Mapping[str, Tensor], Callable[[dict[str, Any]], None]]] = [
             (probe.gradients.gradient_rms(), self._update_gradients),
             (probe.spread, self._update_spread),

@@ -27,6 +27,7 @@ LOG_SOFTMAX = (functional.log_softmax, torch.log_softmax, Tensor.log_softmax)
 DIFFERENCES = (torch.sub, Tensor.sub)  # the second is what `-` calls
 CHANCES = ("softmax", "sigmoid")
 LEAST_SAMPLES, LEAST_OTHERS = 8, 3  # of a batch, below which its variety is left to chance
+BINS = 256  # into which classes are counted whose number is not known
 UNWEIGHTED = {"weight": None, "pos_weight": None, "reduction": "mean"}
 Pair = tuple[Tensor, Tensor]
 
@@ -155,10 +156,7 @@ class LossFunctions:
         new = baselines.class_frequencies(logits, target, ignored)
         counts = self.targets.counts(new)
         self._note_constant(counts)
-        size = new.sum()  # so many samples have so much variety at most
-        most = torch.minimum(baselines.cross_entropy(counts)[0], size.log() + (size - 1) / 2 / size)
-        others = size * (1 - counts.max() / counts.sum())  # to be expected of the rarer classes
-        self._note_variety(baselines.cross_entropy(new)[0] / most, (size, others))
+        self._note_classes(new, counts)
         if call.is_plain:
             smoothing = call.options.get("label_smoothing", 0.0)
             return baselines.cross_entropy(counts, smoothing)
@@ -169,7 +167,9 @@ class LossFunctions:
         chances = target.exp() if call.options.get("log_target") else target
         if chances.dim() < 2:
             return None
-        mean, _ = self.targets.mean(chances)
+        mean, seen = self.targets.mean(chances)
+        if chances.dim() == 2:
+            self._note_classes(chances.sum(0), mean * seen)
         self._note("constant_targets", self.targets.are_constant(target))
         return baselines.divergence(call.function, target, mean, call.options)
 
@@ -241,6 +241,30 @@ class LossFunctions:
             self._note("constant_targets", self.targets.are_constant(target))
         return target
 
+    def note_targets(self) -> None:
+        """Note the variety of the batch's targets where no single call of torch received them."""
+        if len(self.values) > 1:  # the targets of several calls make up a batch together
+            self.measured.pop("batch_variety", None)
+        target = self.of_batch
+        if target is None or "batch_variety" in self.measured:
+            return
+        target = target.detach()
+        if target.is_floating_point() and target.numel() == len(target):
+            self._note_spread(target.float())
+        elif target.dim() == 1 and not target.is_floating_point() and not target.is_complex():
+            new = torch.zeros(BINS, device=target.device)
+            new.scatter_add_(
+                0, target.long().remainder(BINS), torch.ones_like(target, dtype=new.dtype)
+            )
+            self._note_classes(new, self.targets.counts(new))
+
+    def _note_classes(self, new: Tensor, counts: Tensor) -> None:
+        """Note the variety of a batch's classes, which came so often in it and in all."""
+        size = new.sum()  # so many samples have so much variety at most
+        most = torch.minimum(baselines.cross_entropy(counts)[0], size.log() + (size - 1) / 2 / size)
+        others = size * (1 - counts.max() / counts.sum())  # to be expected of the rarer classes
+        self._note_variety(baselines.cross_entropy(new)[0] / most, (size, others))
+
     def _note_spread(self, target: Tensor, *, is_probability: bool = False) -> None:
         rows, variance = len(target) if target.dim() else 1, self.targets.variance(target)
         if rows >= LEAST_SAMPLES:
@@ -250,12 +274,9 @@ class LossFunctions:
             self._note_variety(value, (size, others))
 
     def _note_variety(self, value: Tensor, counts: Pair) -> None:
-        """Note it where there is one call; the targets of several make up a batch together."""
         # of few samples, or few that are not of the commonest class, chance decides
         is_reliable = (counts[0] >= LEAST_SAMPLES) & (counts[1] >= LEAST_OTHERS)
         self._note("batch_variety", torch.where(is_reliable, value, torch.nan))
-        if len(self.values) > 1:
-            del self.measured["batch_variety"]
 
     def _note_constant(self, counts: Tensor) -> None:
         """Note whether all targets are of one class, once some rows were seen."""

@@ -25,6 +25,7 @@ def seen(step, *rows, of_batch=None):
         loss = step(*rows)
     finally:
         mode.leave()
+    losses.note_targets()
     facts = {name: float(value) for name, value in losses.measured.items()}
     return facts, losses.baseline_of(loss.detach()).tolist(), float(loss.detach())
 
@@ -360,6 +361,64 @@ def test_the_variety_of_several_losses_is_unknown():
 
     assert "batch_variety" in seen(functional.cross_entropy, z, y)[0]
     assert "batch_variety" not in seen(two, z, y)[0]
+    assert seen(two, z, y, of_batch=y)[0]["batch_variety"] == pytest.approx(1.0, abs=0.05)
+
+
+def by_hand(z, y):
+    return -z.log_softmax(-1).gather(1, y[:, None]).mean()
+
+
+def divergence(z, y):
+    return functional.kl_div(z.log_softmax(-1), one_hot(y), reduction="batchmean")
+
+
+def distance(z, y):
+    return (z[:, 0] - y.reshape(-1)).abs().add(1.0).log().mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "of"),
+    [
+        (functional.cross_entropy, None),
+        (by_hand, lambda y: y),
+        (by_hand, lambda y: y + 70_000),
+        (by_hand, lambda y: y.to(torch.int8)),
+        (divergence, None),
+        (distance, lambda y: y.float()),
+        (distance, lambda y: y.double()[:, None]),
+    ],
+)
+def test_the_variety_of_a_batch_is_known_of_each_loss_from_its_targets(loss, of):
+    """Half of a batch's classes are all there is within it: by hand, log 2 over log 4."""
+    known, z = Targets(), torch.zeros(64, 4, requires_grad=True)
+
+    def variety(y):
+        losses = LossFunctions(known, of_batch=None if of is None else of(y))
+        mode = FunctionMode(lambda f, args, kwargs: noted(losses, f, args, kwargs))
+        mode.enter()
+        loss(z, y)
+        mode.leave()
+        losses.note_targets()
+        return float(losses.measured["batch_variety"])
+
+    mixed = torch.arange(4).repeat(16)
+    for _ in range(60):
+        assert variety(mixed) == pytest.approx(1.0, abs=0.05)
+    few = variety(torch.tensor([0, 1]).repeat(32))
+    assert few == pytest.approx(0.2 if loss is distance else 0.5, abs=0.05)  # 1/4 over 5/4
+    assert variety(torch.full((64,), 2)) == pytest.approx(0.0, abs=0.02)
+
+
+def noted(losses, function, args, kwargs):
+    result = function(*args, **kwargs)
+    losses(function, args, kwargs, result)
+    return result
+
+
+@pytest.mark.parametrize("of_batch", [torch.zeros(64, 3), torch.zeros(64, 3).long()])
+def test_the_variety_of_masks_and_of_several_labels_is_left_unknown(of_batch):
+    z, y = rows()
+    assert "batch_variety" not in seen(by_hand, z, y, of_batch=of_batch)[0]
 
 
 def test_what_lies_a_thousandth_outside_can_be_reached():

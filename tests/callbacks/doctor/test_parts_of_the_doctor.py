@@ -86,7 +86,8 @@ def test_which_rows_have_neighbours():
     assert rows((torch.randn(200, 3), torch.arange(200))) == 150
     assert rows((torch.randn(200, 3), torch.randn(200, 2))) == 150
     assert rows((x, y), 1) == 0
-    for other in ({"x": x, "y": y}, (x[:, 0], y), (x.long(), y), (x.to_sparse(), y), (x, y[:3])):
+    assert rows((x.long(), y)) == 40  # symbols
+    for other in ({"x": x, "y": y}, (x[:, 0], y), (x.to_sparse(), y), (x, y[:3]), (x + 1j, y)):
         assert rows(other) == 0
 
 
