@@ -10,6 +10,7 @@ from inspect import cleandoc
 from typing import Any
 
 from lightning_stab.arguments import did_you_mean, one_of
+from lightning_stab.diagnosis.thresholds import THRESHOLDS
 from lightning_stab.errors import InvalidArgumentError
 
 UNKNOWN = math.nan  # compares false with everything, so a rule never fires on what nobody measured
@@ -69,7 +70,7 @@ class Facts:
         neighbour_agreement: by how many standard errors the targets of rows that lie closest
             together agree more than chance has it: about 0 where targets do not depend on inputs.
             Unknown for inputs that are symbols.
-        simple_skill: how well nearest neighbours or a linear model predict each of some rows of
+        simple_skill: how well nearest neighbours or ridge regression predict each of some rows of
             the first epoch from the others, measured as `validation_skill` is.
         constant_targets: 1 where all targets seen are the same, else 0; unknown for few.
         constant_rows: the same of the targets in the batches, where the loss function is not known.
@@ -159,6 +160,9 @@ class Facts:
             squared error 1 minus the square of its ratio, as R2 has it; unknown for other metrics.
         skill_reached: `validation_skill` over `simple_skill`; unknown where the latter is low, and
             where the loss is about the inputs.
+        useful_skill: `validation_skill`, but 0 where `skill_reached` is below 0.7: a metric may
+            stand far above a constant prediction's where much more is easily learnt. Follows from
+            both where it is not given.
         validation_stuck: 1 where the validation metric has not moved while the validation loss
             came down by half, else 0.
         validation_learnt: 1 - the best validation loss over that of the best constant prediction.
@@ -261,6 +265,7 @@ class Facts:
     validation_shift: float = UNKNOWN
     validation_skill: float = UNKNOWN
     skill_reached: float = UNKNOWN
+    useful_skill: float = UNKNOWN
     validation_stuck: float = UNKNOWN
     validation_learnt: float = UNKNOWN
     generalization_gap: float = UNKNOWN
@@ -277,6 +282,10 @@ class Facts:
     def __post_init__(self) -> None:
         if self.moment:
             one_of("moment", self.moment, MOMENTS)
+        if math.isnan(self.useful_skill):
+            is_far_below = self.skill_reached < THRESHOLDS["far_from_simple_models"]
+            useful = 0.0 if is_far_below else self.validation_skill
+            object.__setattr__(self, "useful_skill", useful)
 
 
 _ATTRIBUTES = cleandoc(Facts.__doc__ or "").partition("Attributes:\n")[2]
@@ -287,6 +296,7 @@ MEANINGS = {
 NAMES = frozenset(f.name for f in fields(Facts))
 BY_LAYER = frozenset(f.name for f in fields(Facts) if f.type == "Mapping[str, float]")
 OF_VALIDATION = frozenset(name for name in NAMES if name.startswith("validation_")) | {
+    "useful_skill",
     "generalization_gap",
     "epochs_since_best",
 }

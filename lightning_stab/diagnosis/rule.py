@@ -12,7 +12,7 @@ from typing import Any
 from lightning_stab.arguments import one_of
 from lightning_stab.diagnosis.facts import BY_LAYER, Facts, check_fact
 from lightning_stab.diagnosis.finding import Evidence
-from lightning_stab.diagnosis.thresholds import GUARDS, TIMES
+from lightning_stab.diagnosis.thresholds import ENDS, GUARDS, TIMES
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -22,7 +22,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "not<": lambda value, limit: not value < limit,
 }
 
-NAMED = {**GUARDS, **TIMES}  # conditions by the names that rules give them
+NAMED = {**GUARDS, **TIMES, **ENDS}  # conditions by the names that rules give them
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def when(text: str) -> tuple[Condition, ...]:
     """Return the conditions that a text such as ``"depth > a and epoch < b"`` names.
 
     Args:
-        text: conditions and names of ``GUARDS`` and ``TIMES``, joined by "and".
+        text: conditions and names of ``GUARDS``, ``TIMES`` and ``ENDS``, joined by "and".
 
     Example:
         >>> when("epoch > some_epochs")

@@ -73,6 +73,7 @@ THRESHOLDS = MappingProxyType(
         "clear_trend": 4.0,  # standard errors
         "faint_trend": 2.0,
         "notable_fall": 0.02,
+        "steep_fall": 0.1,
         # loss
         "outlying": 30.0,
         "large_spike": 3.0,
@@ -140,11 +141,9 @@ GUARDS = MappingProxyType(
         ),
         "ordinary_data": "ordinary_start and target_size not> large_target",
         "ordinary_values": "input_peak not> outlying and input_size not> large_input",
-        "kept_weights": "weight_growth not< shrunk_weights",
+        "kept_weights": "weight_growth not< shrunk_weights and weight_decay not> strong_decay",
         # a metric far above that of a constant prediction: then a symptom does no harm
-        "without_skill": (
-            "validation_skill not> half_learnt and skill_reached not> as_simple_models"
-        ),
+        "without_skill": ("useful_skill not> half_learnt and skill_reached not> as_simple_models"),
         "learns_little": "learnt not> little_learnt and without_skill",
         "learns_half": "learnt not> half_learnt and without_skill",
         # what is wrong by its form is said unless the run does well in spite of it
@@ -173,6 +172,16 @@ TIMES = MappingProxyType(
         ),
         "long_enough": (
             "epoch > some_epochs and step > many_steps and samples not< hundreds_of_samples"
+        ),
+    }
+)
+# how a run ends
+ENDS = MappingProxyType(
+    {
+        # then what is wrong by its form is its cause
+        "falls_short": (
+            "skill_reached < far_from_simple_models and progress > whole_run"
+            " and on_purpose not> flag_set"
         ),
     }
 )

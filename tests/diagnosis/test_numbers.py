@@ -66,6 +66,7 @@ small_improvement 0.05
 clear_trend 4.0
 faint_trend 2.0
 notable_fall 0.02
+steep_fall 0.1
 outlying 30.0
 large_spike 3.0
 recurring 2.5
@@ -117,8 +118,8 @@ output-activation: e1 e1 e1 e1 e1 e1 w2 w2
 shape-mismatch: e1
 labels: e1 e1 e2 w2 w2 w2 w2
 unused-parameters: e1 w1 w2 w2 w2 w1
-target-scale: w2 w2 e1 e1
-input-scale: w2 e1 e1 e1 w2 w2 w2
+target-scale: w2 w2 w1 e1 e1
+input-scale: w2 e1 e1 e1 w2 w2 w2 w1 w1
 bad-initialization: e1 w1 w2 w2 w1 w2 w2 w2 e1 e1 e2
 dead-units: e2 e2 w2 e2
 saturated-units: w2 w2
@@ -128,14 +129,14 @@ learning-rate-too-high: e2 e1 w2 w2 w2 w2 w2 w2 w2 w2 w1
 learning-rate-too-low: w2 w2 w2 w2 w1 w2
 over-regularized: w2 w2 w2
 batch-size: w2 w2
-loss-function: w2 w1 w1 w2 w2 w1 w2
+loss-function: w2 w1 w1 w2 w2 w1 w1 w2
 loss-spike: w2 w2 w2 w2 i1*
 oscillating-loss: w2 i3
 plateau: w2 w2 w2 w2 i3
-too-short: w1 w1
+too-short: w1 w1 w1
 validation-data: w2 w2
 metric: i2
-overfitting: w2 w2 w2 w2 w1 i2 i2
+overfitting: w2 w2 w2 w2 w2 w1 i2 i2
 underfitting: w1
 """
 

@@ -80,8 +80,8 @@ LEARNING_FAULTS = (
         ),
         warning(
             "relapse > much_lost and relapse_noise > clear_trend and improvement < half_learnt"
-            " and without_skill and a_while and input_peak not> outlying"
-            " and target_size not> large_target"
+            " and weight_decay not> strong_decay and without_skill and a_while"
+            " and input_peak not> outlying and target_size not> large_target"
             " and batch_variety not< one_class_batches and moving",
             "The loss has lost {relapse:.0%} of what it had gained:"
             " the updates have become too large.",
@@ -202,9 +202,14 @@ LEARNING_FAULTS = (
             _ERROR_OF_PROBABILITIES,
         ),
         warning(
-            "exclusive_labels > flag_set and validation_skill < half_learnt"
+            "exclusive_labels > flag_set and useful_skill < half_learnt"
             " and progress > half_the_run and long_enough and meant_to_learn and moving",
             _EXCLUSIVE,
+        ),
+        warning(
+            "exclusive_labels > flag_set and falls_short and warming_up not> flag_set and moving",
+            _EXCLUSIVE,
+            persistence=1,
         ),
         warning(
             "exclusive_labels > flag_set and learns_little"

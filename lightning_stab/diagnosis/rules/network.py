@@ -20,7 +20,7 @@ _DEPTH_SOURCE = "Glorot & Bengio 2010; thresholds measured, see docs/training_do
 NETWORK_FAULTS = (
     Fault("dead-units", 5, "units that are zero on every sample").found_by(
         error(
-            "dead_fraction > dead_layer and not_well"
+            "dead_fraction > dead_layer and not_well and dropout not> strong_dropout"
             " and ordinary_steps and input_size not> large_input and not_falling",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample:"
             " no gradient passes.",
@@ -28,13 +28,14 @@ NETWORK_FAULTS = (
         ),
         error(
             "dead_fraction > dead_layer and travelled < nowhere and highest_rate not< no_rate"
-            " and learns_half and some_steps and input_size not> large_input",
+            " and learns_half and some_steps and input_size not> large_input"
+            " and dropout not> strong_dropout",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample,"
             " and most weights have never changed.",
             source="Lu et al. 2019 (dying ReLU)",
         ),
         warning(
-            "dead_fraction > many_dead and learns_half and a_while"
+            "dead_fraction > many_dead and learns_half and a_while and dropout not> strong_dropout"
             " and ordinary_steps and input_size not> large_input and not_falling",
             "{dead_fraction:.0%} of the units of {layers} are zero on every sample.",
             source="Lu et al. 2019 (dying ReLU)",
@@ -80,7 +81,7 @@ NETWORK_FAULTS = (
             source=_DEPTH_SOURCE,
         ),
         warning(
-            "gradient_time_log10 < vanishing_time and a_while and learns_little",
+            "gradient_time_log10 < vanishing_time and a_while and learns_little and kept_weights",
             "Over the time steps of a recurrent layer the gradient shrinks by"
             " 10^{gradient_time_log10:a.1f}:"
             " what stands at the beginning of a sequence is not learnt.",

@@ -8,6 +8,11 @@ _UNLIKE = (
     "The validation rows lie {validation_shift:.1f} standard deviations away from the training rows"
 )
 
+_TOO_SHORT = (
+    "The run ends after {step} steps while the loss is still falling: by"
+    " {recent_fall:.1%} of what a constant prediction loses, over its latest part."
+)
+
 OUTCOME_FAULTS = (
     Fault("plateau", 9, "the loss stands still, or stays that of a constant prediction").found_by(
         warning(
@@ -48,8 +53,14 @@ OUTCOME_FAULTS = (
             " and improvement not> half_learnt and validation_rise not> risen_validation_loss"
             " and step not> short_run and warming_up not> flag_set and meant_to_learn"
             " and ordinary_values and without_skill",
-            "The run ends after {step} steps while the loss is still falling: by"
-            " {recent_fall:.1%} of what a constant prediction loses, over its latest part.",
+            _TOO_SHORT,
+            persistence=1,
+        ),
+        warning(
+            "progress > whole_run and falling > clear_trend and recent_fall > steep_fall"
+            " and skill_reached < as_simple_models and step not> short_run"
+            " and warming_up not> flag_set and meant_to_learn and ordinary_values",
+            _TOO_SHORT,
             persistence=1,
         ),
         warning(
@@ -103,6 +114,15 @@ OUTCOME_FAULTS = (
             " training loss by {generalization_gap:.0%} of the loss of a constant prediction.",
         ),
         warning(
+            "generalization_gap > wide_gap and learnt > half_learnt and epoch_rows < few_rows"
+            " and validation_learnt < hardly_learnt and validation_skill not> well_learnt"
+            " and progress > half_the_run and a_while and meant_to_learn"
+            " and validation_shift not> unlike",
+            "{epoch_rows:.0f} rows are being learnt by heart: the training loss is"
+            " {generalization_gap:.0%} of a constant prediction's loss below the best validation"
+            " loss, which is hardly better than that.",
+        ),
+        warning(
             "validation_skill < half_learnt and learnt > all_learnt and epoch_rows < few_rows"
             " and progress > half_the_run and a_while and meant_to_learn"
             " and validation_shift not> unlike",
@@ -114,7 +134,7 @@ OUTCOME_FAULTS = (
             " and progress > whole_run and generalization_gap > wide_gap and a_while"
             " and meant_to_learn and validation_shift not> unlike",
             "The training rows are learnt, and the validation metric has no more than"
-            " {skill_reached:.0%} of the skill that nearest neighbours or a linear model have.",
+            " {skill_reached:.0%} of the skill that nearest neighbours or ridge regression have.",
             persistence=1,
         ),
         info(
@@ -133,7 +153,7 @@ OUTCOME_FAULTS = (
             "skill_reached < far_from_simple_models and progress > whole_run and a_while"
             " and warming_up not> flag_set and meant_to_learn",
             "The run has learnt less than simple models do: its validation metric has no more than"
-            " {skill_reached:.0%} of the skill that nearest neighbours or a linear model have on"
+            " {skill_reached:.0%} of the skill that nearest neighbours or ridge regression have on"
             " training rows.",
             persistence=1,
         ),

@@ -38,6 +38,12 @@ SCALE_FAULTS = (
             " and with_gradient",
             "The targets are large ({target_size}), and nothing is learnt.",
         ),
+        warning(
+            "target_size > large_target and falls_short and a_while",
+            "The targets are large ({target_size}), and the run has not come to what simple models"
+            " learn.",
+            persistence=1,
+        ),
         error(
             "nonfinite_weights > flag_set and target_size > large_target and loss_ratio > no_loss",
             _NONFINITE_FROM_TARGETS,
@@ -91,6 +97,19 @@ SCALE_FAULTS = (
             "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling"
             " and start_scale not< small_start",
             "Features enter the network at a size of only {input_size}, and it does not learn.",
+        ),
+        warning(
+            "input_size < small_input and falls_short and a_while and start_scale not< small_start",
+            "Features enter the network at a size of only {input_size}, and the run has not come to"
+            " what simple models learn.",
+            persistence=1,
+        ),
+        warning(
+            "input_size > large_input and falls_short and a_while and start_scale not> large_start"
+            " and input_peak not> outlying",
+            "Features enter the network at a size of {input_size}, and the run has not come to what"
+            " simple models learn.",
+            persistence=1,
         ),
     ),
     Fault("bad-initialization", 4, "units start alike, or outputs start far too large").found_by(

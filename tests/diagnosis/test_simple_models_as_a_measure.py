@@ -1,0 +1,95 @@
+"""What simple models learn: whether a metric is good enough, and what a run fell short by."""
+
+import math
+
+import pytest
+
+from lightning_stab.diagnosis import Engine, Facts
+from lightning_stab.diagnosis.facts import SAMPLED_STEP
+
+LONG = {"epoch": 10.0, "step": 300, "samples": 4000.0, "progress": 1.0}
+
+
+def alarms(moment="end", times=2, **known):
+    """Return the alarms that stand after these facts were seen some times, the first one first."""
+    engine = Engine()
+    for _ in range(times):
+        engine.update(Facts(**{"moment": moment, **LONG, **known}))
+    return [f.id for f in engine.findings if f.is_alarm]
+
+
+def test_a_metric_far_below_that_of_simple_models_is_worth_nothing():
+    for reached, useful in ((0.69, 0.0), (0.7, 0.6), (1.3, 0.6), (math.nan, 0.6)):
+        assert Facts(validation_skill=0.6, skill_reached=reached).useful_skill == useful
+    assert Facts(validation_skill=0.6, useful_skill=0.2).useful_skill == 0.2
+    assert math.isnan(Facts().useful_skill)
+
+
+SYMPTOMS = {
+    "learning-rate-too-high": {"early_rise": 6.0, "falling": 1.0, "early_update_ratio": 0.1},
+    "loss-spike": {"input_peak": 90.0},
+    "vanishing-gradient": {"gradient_depth_log10": -8.0, "gradient_depth_start_log10": -8.0},
+    "saturated-units": {"saturated_fraction": {"a": 0.9}, "saturated_at_start": {"a": 0.9}},
+}
+
+
+@pytest.mark.parametrize("id_", SYMPTOMS)
+def test_a_metric_above_one_half_hides_no_symptom_where_much_more_is_easily_learnt(id_):
+    known = {**SYMPTOMS[id_], "learnt": 0.0, "validation_skill": 0.6}
+    assert alarms(SAMPLED_STEP, **known) == []
+    assert alarms(SAMPLED_STEP, **known, skill_reached=0.9) == []
+    assert alarms(SAMPLED_STEP, **known, skill_reached=0.65) == [id_]
+
+
+FORMS = {
+    "target-scale": {"target_size": 140.0, "prediction_size": 0.4},
+    "input-scale": {"input_size": 0.001},
+    "input-scale ": {"input_size": 20.0},
+    "loss-function": {"exclusive_labels": 1.0, "falling": 40.0, "recent_fall": 0.2},
+    "": {},
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_is_wrong_by_its_form_is_the_cause_where_a_run_ends_far_below_simple_models(name):
+    """Without such a form it is only said that too little is learnt."""
+    known = {**FORMS[name], "learnt": 0.6, "validation_skill": 0.6}
+    named = name.strip() or "underfitting"
+    assert alarms(**known, skill_reached=0.65)[:1] == [named]
+    assert named not in alarms(**known, skill_reached=0.75)
+    assert alarms(**known) == []
+    assert named not in alarms(**known, skill_reached=0.65, on_purpose=1.0)
+
+
+def test_a_run_that_still_falls_steeply_and_is_not_yet_as_good_as_simple_models_was_too_short():
+    known = {"learnt": 0.75, "validation_skill": 0.8, "falling": 9.0, "skill_reached": 0.84}
+    assert alarms(**known, recent_fall=0.11) == ["too-short"]
+    assert alarms(**known, recent_fall=0.09) == []
+    assert alarms(**{**known, "skill_reached": 0.86}, recent_fall=0.11) == []
+    assert alarms(**{**known, "falling": 3.9}, recent_fall=0.11) == []
+
+
+def test_a_few_rows_that_are_being_learnt_by_heart_are_said():
+    known = {"learnt": 0.77, "epoch_rows": 16.0, "generalization_gap": 0.78}
+    poor = {"validation_learnt": -0.01, "validation_skill": 0.36}
+    assert alarms(**known, **poor) == ["overfitting"]
+    assert alarms(**known, **{**poor, "validation_learnt": 0.2}) == []
+    assert alarms(**{**known, "epoch_rows": 60.0}, **poor) == []
+    assert alarms(**{**known, "generalization_gap": 0.3}, **poor) == []
+
+
+def test_what_weight_decay_has_done_is_no_other_cause():
+    """While the weights shrink, gradients vanish and what was gained is lost."""
+    over_time = {"gradient_time_log10": -45.0, "learnt": 0.0}
+    assert alarms(SAMPLED_STEP, **over_time) == ["vanishing-gradient"]
+    strong = {"weight_decay": 0.5, "falling": 0.0}
+    assert alarms(SAMPLED_STEP, **over_time, **strong) == ["over-regularized"]
+    lost = {"relapse": 1.8, "relapse_noise": 200.0, "improvement": -0.1, "learnt": 0.0}
+    assert alarms(SAMPLED_STEP, **lost, falling=0.0) == ["learning-rate-too-high"]
+    assert alarms(SAMPLED_STEP, **lost, **strong) == ["over-regularized"]
+
+
+def test_units_that_dropout_sets_to_zero_are_not_dead():
+    dead = {"dead_fraction": {"a": 1.0}, "learnt": 0.0, "falling": 0.0}
+    assert alarms(SAMPLED_STEP, **dead, dropout=0.5) == ["dead-units"]
+    assert alarms(SAMPLED_STEP, **dead, dropout=0.98) == ["over-regularized"]
