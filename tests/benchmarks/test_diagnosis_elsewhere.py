@@ -50,6 +50,7 @@ DRAWN = {  # what was looked at stays as it was drawn
     "seen_4": "de8bd3cf9b838cbb",
     "seen_5": "50478480a7a6d9ad",
     "seen_6": "5fdf840887f470a8",
+    "seen_7": "ef97511d2f5b2f96",
 }
 
 
@@ -115,7 +116,8 @@ def test_labels_are_outcomes():
 
 
 @pytest.mark.parametrize(
-    ("part", "count"), [("report", 2), ("seen_6", 2), ("seen_5", 2), ("seen_4", 4), ("tune", 4)]
+    ("part", "count"),
+    [("report", 2), ("seen_7", 2), ("seen_6", 2), ("seen_5", 2), ("seen_4", 4), ("tune", 4)],
 )
 def test_a_twin_of_the_report_part_is_held_to_what_simple_models_reach(part, count):
     some = [

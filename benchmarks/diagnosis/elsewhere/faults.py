@@ -22,6 +22,7 @@ PERCEPTRONS = (
     *("hardswish_", "batchnorm_gelu"),
     *("softplus_", "celu_", "snake_"),
     *("relu6_", "squared_relu_"),
+    *("hardtanh_", "arctan_", "rrelu_"),
 )
 RELU = ("relu_", "keras", "cnn_max", "dropout_", "cnn_batchnorm")
 

@@ -1,4 +1,4 @@
-"""Some 150 small architectures, by the shape of their inputs; parts are made to be broken."""
+"""Some 170 small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from benchmarks.diagnosis.elsewhere.report_nets import REPORT_NETS
 from benchmarks.diagnosis.elsewhere.seen_4_nets import SEEN_4_NETS
 from benchmarks.diagnosis.elsewhere.seen_5_nets import SEEN_5_NETS
 from benchmarks.diagnosis.elsewhere.seen_6_nets import SEEN_6_NETS
+from benchmarks.diagnosis.elsewhere.seen_7_nets import SEEN_7_NETS
 from benchmarks.diagnosis.elsewhere.seen_nets import SEEN_NETS
 
 
@@ -273,6 +274,7 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     **SEEN_4_NETS,
     **SEEN_5_NETS,
     **SEEN_6_NETS,
+    **SEEN_7_NETS,
     **REPORT_NETS,
 }
 

@@ -10,269 +10,297 @@ from numpy.random import Generator
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def _orbits(rng: Generator) -> Arrays:
-    """Whether a probe falls down, stays in an orbit or escapes: kilometres, metres/s, degrees."""
-    radius, angle = rng.uniform(6600, 14000, 1400), rng.uniform(-60, 60, 1400)
-    speed = np.sqrt(2 * 398600 / radius) * rng.uniform(0.55, 1.25, 1400)
-    energy = speed**2 / 2 - 398600 / radius
-    turning = radius * speed * np.cos(np.radians(angle))
-    round_ = np.sqrt(np.maximum(1 + 2 * energy * turning**2 / 398600**2, 0))
-    lowest = turning**2 / 398600 / (1 + round_)
-    y = np.where(lowest < 6500, 0, np.where(energy < 0, 1, 2))
-    return np.stack([radius, 1000 * speed, angle, np.full(1400, 6371.0)], 1), y
+def _penguins(rng: Generator) -> Arrays:
+    """Three kinds of penguins by beak, flipper, mass and sex, which for one in 30 is not known."""
+    y, sex = rng.choice(3, 1300, p=[0.42, 0.23, 0.35]), rng.integers(0, 2, 1300)
+    middle = np.array([[38.8, 18.3, 190, 3700], [48.8, 18.4, 196, 3730], [47.5, 15, 217, 5080]])
+    large = np.array([0.035, 0.04, 0.015, 0.08]) * (2 * sex[:, None] - 1)
+    x = middle[y] * (1 + large) + rng.normal(0, [2.2, 0.8, 5.5, 330], (1300, 4))
+    told = np.where(rng.random(1300) < 1 / 30, -1, sex)
+    return np.concatenate([x, told[:, None]], 1), y
 
 
-def _letters(rng: Generator) -> Arrays:
-    """Twenty-six letters in two fonts, by fourteen measures of their ink, whole numbers to 15."""
-    y, font = rng.integers(0, 26, 1700), rng.integers(0, 2, 1700)
-    middle = rng.uniform(2, 13, (26, 1, 14)) + rng.normal(0, 1.5, (26, 2, 14))
-    stretched = rng.normal(0, 1, (1700, 2)) @ rng.normal(0, 0.9, (2, 14))
-    x = middle[y, font] + stretched + rng.normal(0, 1.3, (1700, 14))
-    return np.clip(np.round(x), 0, 15), y
+def _churn(rng: Generator) -> Arrays:
+    """Whether a customer leaves, by months, fees in cents, calls and a contract of three kinds."""
+    months, calls = rng.integers(1, 73, 1500), rng.poisson(1.6, 1500)
+    fee = rng.lognormal(8.2, 0.4, 1500)
+    kind, card = rng.integers(0, 3, 1500), rng.integers(0, 2, 1500)
+    likely = 0.9 * (calls - 1.6) - 0.07 * (months - 30) + (fee - 3900) / 900 - 1.6 * (kind - 1)
+    y = (2.2 * likely + 2 * (calls > 3) * (kind == 0) + rng.logistic(0, 1, 1500) > 0).astype(int)
+    coded = np.eye(3)[kind]
+    total = months * fee * rng.normal(1, 0.04, 1500)
+    x = np.stack([months, fee, total, calls, card, np.full(1500, 49.0)], 1)
+    return np.concatenate([x, coded], 1), y
 
 
-def _isotopes(rng: Generator) -> Arrays:
-    """Which of twelve sources radiates, by how often each of 28 channels counted."""
-    y, channel = rng.integers(0, 12, 1500), np.arange(28)
-    lines, share = rng.uniform(1, 27, (12, 3, 1)), rng.dirichlet(np.ones(3), 12)[:, :, None]
-    peaks = (share * np.exp(-(((channel - lines) / 1.1) ** 2))).sum(1)
-    strength = rng.lognormal(4.6, 0.4, (1500, 1))
-    ground = 60 * np.exp(-channel / 9)
-    return rng.poisson(strength * peaks[y] + ground).astype(float), y
+def _perfumes(rng: Generator) -> Arrays:
+    """Fifty perfumes, weak or strong, by how far they lower the ohms of eighteen sensors."""
+    y = rng.integers(0, 50, 1800)
+    smell = rng.lognormal(0, 0.9, (50, 18))
+    strength = rng.lognormal(0, 0.3, (1800, 1))
+    ohms = rng.uniform(3e3, 5e4, 18) / (1 + strength * smell[y]) ** 0.6
+    return ohms * rng.normal(1, 0.03, ohms.shape), y
 
 
-def _physiques(rng: Generator) -> Arrays:
-    """Five ranks of weight for height, where one height in 200 was written in metres."""
-    sex, age = rng.integers(0, 2, 1400), rng.uniform(18, 85, 1400)
-    tall = rng.normal(178, 7, 1400) - 13 * sex
-    mass = rng.lognormal(3.23, 0.2, 1400)
-    weight = mass * (tall / 100) ** 2
-    waist = 0.9 * weight + 0.15 * age + rng.normal(0, 5, 1400)
-    y = np.digitize(mass, [18.5, 25, 30, 35])
-    tall = np.where(rng.random(1400) < 1 / 200, tall / 100, tall)
-    return np.stack([tall, weight, waist, age, sex], 1), y
+def _water(rng: Generator) -> Arrays:
+    """Whether water is ice, liquid, vapour or beyond both, by kelvins and tenfolds of pascals."""
+    warm, push = rng.uniform(200, 900, 1400), rng.uniform(2.5, 8.5, 1400)
+    warm = np.where(rng.random(1400) < 0.4, rng.uniform(220, 420, 1400), warm)
+    boils = np.log10(101325) - 2124 * (1 / warm - 1 / 373)
+    y = np.where(push < boils, 2, np.where(warm < 273, 0, 1))
+    y = np.where((warm > 647) & (push > 7.34), 3, y)
+    x = np.stack([warm, push, np.full(1400, 18.015), rng.normal(21, 2, 1400)], 1)
+    return x, y
 
 
-def _outbreaks(rng: Generator) -> Arrays:
-    """How many are ill at the worst and when, by contacts, days of illness, shots and first ill."""
-    meets, days = rng.uniform(0.25, 0.8, 1200), rng.uniform(4, 12, 1200)
-    shots, ill = rng.uniform(0, 0.4, 1200), 10 ** rng.uniform(-4, -2.3, 1200)
-    first, open_, worst, when = ill.copy(), 1 - shots - ill, ill.copy(), np.zeros(1200)
-    for day in range(1, 241):
-        caught = meets * open_ * ill
-        open_, ill = open_ - caught, ill + caught - ill / days
-        when, worst = np.where(ill > worst, day, when), np.maximum(worst, ill)
-    x = np.stack([meets, days, shots, 1e6 * first], 1)
-    return x, np.stack([1e6 * worst, np.minimum(when, 150)], 1)
+def _mortgages(rng: Generator) -> Arrays:
+    """What a loan costs in a month, and all its interest, by sum, rate, years and kind of bank."""
+    debt, years = rng.lognormal(12.2, 0.4, 1300), rng.integers(8, 36, 1300)
+    rate = rng.uniform(0.8, 7.5, 1300)
+    part = rate / 1200
+    month = debt * part / (1 - (1 + part) ** (-12.0 * years))
+    x = np.stack([debt, rate, years, rng.integers(0, 4, 1300), np.full(1300, 12.0)], 1)
+    return x, np.stack([month, 12 * years * month - debt], 1)
 
 
-def _sunlight(rng: Generator) -> Arrays:
-    """What a solar panel yields in watts: nothing by night, and no more than its inverter lets."""
-    hour, day = rng.uniform(0, 24, 1500), rng.integers(1, 366, 1500)
-    north, cloud = rng.uniform(35, 60, 1500), rng.beta(0.7, 0.9, 1500)
-    tilt = np.radians(23.4) * np.sin(2 * np.pi * (day - 81) / 365)
-    here, turn = np.radians(north), np.pi * (hour - 12) / 12
-    height = np.sin(here) * np.sin(tilt) + np.cos(here) * np.cos(tilt) * np.cos(turn)
-    power = 5200 * np.maximum(height, 0) * (1 - 0.75 * cloud**2)
-    x = np.stack([hour, day, north, 100 * cloud, np.full(1500, 20.0)], 1)
-    return x, np.minimum(power, 3300) * rng.normal(1, 0.03, 1500)
+def _throws(rng: Generator) -> Arrays:
+    """How far a thrown ball flies and how high it comes, by speed, degrees, height and mass."""
+    speed, degrees = rng.uniform(5, 35, 1200), rng.uniform(5, 80, 1200)
+    high, mass = rng.uniform(0, 25, 1200), rng.uniform(150, 700, 1200)
+    up = speed * np.sin(np.radians(degrees))
+    along = speed * np.cos(np.radians(degrees))
+    far = along / 9.81 * (up + np.sqrt(up**2 + 2 * 9.81 * high))
+    y = np.stack([far, high + up**2 / 19.62], 1)
+    return np.stack([speed, degrees, high, mass], 1), y + rng.normal(0, 0.8, y.shape)
 
 
-def _torques(rng: Generator) -> Arrays:
-    """What two motors of a robot's arm have to do, by angles, speeds and accelerations."""
-    angle, speed = rng.uniform(-1.6, 1.6, (2, 1400)), rng.normal(0, 1.2, (2, 1400))
-    faster = rng.normal(0, 2, (2, 1400))
-    bent, straight = np.sin(angle[1]), np.cos(angle[1])
-    both = 0.4 + 0.5 * straight
-    weight = 6 * np.cos(angle.sum(0))
-    first = (1.6 + straight) * faster[0] + both * faster[1] + 14 * np.cos(angle[0]) + weight
-    first = first - 0.5 * bent * (2 * speed[0] * speed[1] + speed[1] ** 2)
-    second = both * faster[0] + 0.4 * faster[1] + 0.5 * bent * speed[0] ** 2 + weight
-    y = np.stack([first, second], 1)
-    return np.concatenate([angle, speed, faster]).T, y + rng.normal(0, 0.2, y.shape)
+def _comfort(rng: Generator) -> Arrays:
+    """How warm it feels, by warmth, damp, wind and sun; one damp in 100 was not read, and is 0."""
+    warm, damp = rng.uniform(-8, 42, 1500), rng.uniform(15, 100, 1500)
+    wind, sun = rng.weibull(1.8, 1500) * 6, 900 * rng.beta(0.8, 1.2, 1500)
+    steam = damp / 100 * 6.105 * np.exp(17.27 * warm / (237.7 + warm))
+    felt = warm + 0.348 * steam - 0.7 * wind + 0.7 * sun / (wind + 10) - 4.25
+    damp = np.where(rng.random(1500) < 0.01, 0, damp)
+    x = np.stack([warm, damp, wind, sun, np.full(1500, 1.5)], 1)
+    return x, felt + rng.normal(0, 1, 1500)
 
 
-def _valves(rng: Generator) -> Arrays:
-    """Which of six valves are open, by the pressures at ten places of some pipes, in pascals."""
-    on = rng.random((1400, 6)) < 0.5
-    ends = np.array([(i, (i + 1) % 10) for i in range(10)] + [(0, 5), (2, 7), (3, 8), (1, 6)])
-    wide = np.repeat(rng.uniform(0.5, 1.5, (1, 14)), 1400, 0)
-    wide[:, 8:] *= np.where(on, 1.0, 0.05)
-    net = np.zeros((1400, 10, 10))
-    for pipe, (a, b) in enumerate(ends):
-        net[:, a, a] += wide[:, pipe]
-        net[:, b, b] += wide[:, pipe]
-        net[:, a, b] -= wide[:, pipe]
-        net[:, b, a] -= wide[:, pipe]
-    into = rng.normal(0, 0.3, (1400, 10)) + np.array([4, 0, -1, -2, 0, -3, 2, 0, -1, 1])
-    pressure = np.linalg.solve(net + 0.2 * np.eye(10), into[:, :, None])[:, :, 0]
-    return 3e5 + 2e4 * pressure + rng.normal(0, 500, pressure.shape), on.astype(float)
+def _gates(rng: Generator) -> Arrays:
+    """What five logic gates say, by the voltages of their eight wires."""
+    bits = rng.random((1500, 8)) < 0.5
+    most = bits[:, [0, 2, 6]].sum(1) > 1
+    said = [bits[:, 0] & bits[:, 1], bits[:, 2] | bits[:, 3], bits[:, 4] ^ bits[:, 5], most]
+    said.append(bits[:, 7] & ~bits[:, 1])
+    return 3.3 * bits + rng.normal(0, 0.4, (1500, 8)), np.stack(said, 1).astype(float)
 
 
-def _gaits(rng: Generator) -> Arrays:
-    """Whether someone limps: every second step of a foot is weaker or comes late."""
-    y, time = rng.integers(0, 2, 1200), np.arange(32)
-    apart, start = rng.uniform(4.5, 6, 1200), rng.uniform(0, 3, 1200)
-    x = rng.normal(0, 0.15, (1200, 32, 2))
-    for step in range(6):
-        limps = y * (step % 2)
-        at = start + step * apart + 1.2 * limps
-        push = rng.normal(1.2, 0.15, 1200) * (1 - 0.45 * limps)
-        force = push[:, None] * np.exp(-((time - at[:, None]) ** 2) / 1.5)
-        x[:, :, 0] += force
-        x[:, 1:, 1] += np.diff(force, axis=1)
-    return 9.8 * (1 + x), y
+def _gears(rng: Generator) -> Arrays:
+    """In which of five gears a car drives, by kilometres an hour and turns a minute."""
+    y = rng.integers(0, 5, 1400)
+    wander = rng.normal(0, 130, (1400, 16)).cumsum(1)
+    turns = np.clip(rng.uniform(1300, 4300, (1400, 1)) + wander, 800, 6000)
+    speed = turns / np.array([125.0, 72, 48, 36, 28])[y][:, None]
+    turns = turns + rng.normal(0, 60, turns.shape)
+    return np.stack([speed + rng.normal(0, 1, speed.shape), turns], 2), y
 
 
-def _diphthongs(rng: Generator) -> Arrays:
-    """Eight sounds that go from one vowel to another, as two formants in hertz of any speaker."""
-    vowels = np.array([[300, 2300], [550, 1900], [750, 1250], [500, 900], [330, 800]])
-    ways = np.array([[2, 0], [1, 0], [3, 0], [2, 4], [3, 4], [0, 2], [4, 1], [1, 2]])
-    y, time = rng.integers(0, 8, 1400), np.arange(14)
-    turned = 1 / (1 + np.exp(-(time - rng.uniform(4, 9, (1400, 1))) / 1.3))[:, :, None]
-    start, end = vowels[ways[y, 0]][:, None], vowels[ways[y, 1]][:, None]
-    x = (start + (end - start) * turned) * rng.normal(1, 0.1, (1400, 1, 1))
-    return x + rng.normal(0, [60, 140], x.shape), y
+def _passages(rng: Generator) -> Arrays:
+    """Whether someone goes in, goes out or turns round at the door, by two barriers of light."""
+    y, time = rng.integers(0, 3, 1300), np.arange(18)
+    start, later = rng.uniform(2, 7, (1300, 1)), rng.uniform(3, 7, (1300, 1))
+    early = np.exp(-((time - start) ** 2) / 1.5)
+    late = np.exp(-((time - start - later) ** 2) / 1.5)
+    first = np.where(y[:, None] == 1, late, early) + np.where(y[:, None] == 2, late, 0)
+    second = np.where(y[:, None] == 0, late, np.where(y[:, None] == 1, early, 0))
+    x = 1 - np.stack([first, second], 2)
+    return 5 * x + rng.normal(0, 0.5, x.shape), y
 
 
-def _sonar(rng: Generator) -> Arrays:
-    """How far the ground is, by a call in one channel and its later, weaker echo in the other."""
-    call, far, time = rng.uniform(2, 9, (1300, 1)), rng.uniform(3, 18, (1300, 1)), np.arange(30)
-    sent = np.exp(-((time - call) ** 2) / 2)
-    heard = 2.2 / (1 + 0.05 * far) * np.exp(-((time - call - far) ** 2) / 3)
-    x = np.stack([sent, heard], 2)
-    return x + rng.normal(0, 0.12, x.shape), 750 * far[:, 0]
+def _sleep(rng: Generator) -> Arrays:
+    """Five states of sleep by the waves of the brain and the moves of an eye, in microvolts."""
+    y, time = rng.integers(0, 5, 1500), np.arange(32)
+    period = np.array([4.0, 8, 3, 16, 6])[y] * rng.uniform(0.93, 1.07, 1500)
+    turn = rng.uniform(0, 2 * np.pi, (1500, 1))
+    height = np.array([35.0, 25, 30, 70, 8])[y] * rng.uniform(0.8, 1.2, 1500)
+    wave = height[:, None] * np.sin(2 * np.pi * time / period[:, None] + turn)
+    burst = np.exp(-((time - rng.uniform(8, 24, (1500, 1))) ** 2) / 40)
+    wave = wave * np.where(y[:, None] == 2, burst, 1)
+    rolls = 30 * np.sin(2 * np.pi * time / 28 + rng.uniform(0, 6.3, (1500, 1)))
+    side = rng.choice([-1, 1], (1500, 1))
+    jerks = 40 * side * np.sign(np.sin(2 * np.pi * time / 11 + 2 * turn))
+    eye = np.where(y[:, None] == 1, rolls, np.where(y[:, None] == 4, jerks, 0))
+    eye = eye + np.where(y == 0, 25, 6)[:, None] * rng.normal(size=eye.shape)
+    return np.stack([wave + rng.normal(0, 8, wave.shape), eye], 2), y
 
 
-def _cultures(rng: Generator) -> Arrays:
-    """How many cells a culture comes to and how fast they grow, by its first sixteen hours."""
-    most, pace = rng.uniform(2e6, 9e6, (1300, 1)), rng.uniform(0.3, 0.9, (1300, 1))
-    begin, time = most * rng.uniform(0.01, 0.1, (1300, 1)), np.arange(16)
-    cells = most / (1 + (most / begin - 1) * np.exp(-pace * time))
-    cells = cells * rng.lognormal(0, 0.08, cells.shape)
-    return cells[:, :, None], np.concatenate([most, pace], 1)
+def _ascents(rng: Generator) -> Arrays:
+    """How many metres a walk climbs in all, by its height and how steep it is, place by place."""
+    steep = rng.normal(0, 1, (1300, 24))
+    for place in range(1, 24):
+        steep[:, place] = 0.8 * steep[:, place - 1] + 0.6 * steep[:, place]
+    steep = 22 * (steep + rng.normal(0, 0.5, (1300, 1)))
+    height = rng.uniform(100, 300, (1300, 1)) + steep.cumsum(1)
+    shown = steep / 3 + rng.normal(0, 1, steep.shape)
+    return np.stack([height, shown], 2), np.maximum(steep, 0).sum(1)
 
 
-def _lines(rng: Generator) -> Arrays:
-    """Which of ten lines, five each way, a train takes, by eleven stops of which some are wrong."""
-    ways = np.stack([rng.permutation(24) for _ in range(5)])
-    y, start = rng.integers(0, 10, 1500), rng.integers(0, 24, 1500)
-    steps = np.arange(11) * np.where(y < 5, 1, -1)[:, None]
-    x = ways[(y % 5)[:, None], (start[:, None] + steps) % 24]
-    return np.where(rng.random(x.shape) < 0.08, rng.integers(0, 24, x.shape), x), y
+def _stuck(rng: Generator) -> Arrays:
+    """Which of four gauges at one boiler are stuck, so that they show one value all the time."""
+    on, time = rng.random((1400, 4)) < 0.4, np.arange(18)
+    pace, turn = rng.uniform(0.25, 0.7, (1400, 1)), rng.uniform(0, 6.3, (1400, 1))
+    true = np.sin(pace * time + turn)[:, :, None] + rng.normal(0, 0.3, (1400, 1, 1))
+    x = true + rng.normal(0, 0.25, (1400, 18, 4))
+    held = x[:, :1] + rng.normal(0, 0.03, x.shape)
+    x = np.where(on[:, None, :], held, x)
+    return 80 + np.array([2.0, 5, 5, 12]) * x, on.astype(float)
 
 
-def _intents(rng: Generator) -> Arrays:
-    """What is asked for: to play, stop or buy, and of two kinds of things, among other words."""
-    act, kind = rng.integers(0, 3, 1500), rng.integers(0, 2, 1500)
-    x = rng.integers(15, 30, (1500, 10))
-    verb, thing = rng.random((1500, 10)).argsort(1)[:, :2].T
-    x[np.arange(1500), verb] = 3 * act + rng.integers(0, 3, 1500)
-    x[np.arange(1500), thing] = 9 + 3 * kind + rng.integers(0, 3, 1500)
-    return x, 2 * act + kind
+def _radar(rng: Generator) -> Arrays:
+    """Where a plane will be three sweeps later, by fourteen of them in kilometres, some wild."""
+    way, bend = rng.uniform(0, 6.3, (1400, 1)), rng.normal(0, 0.06, (1400, 1))
+    step = rng.uniform(1.5, 4, (1400, 1))
+    turned = way + bend * np.arange(17)
+    path = np.stack([step * np.cos(turned), step * np.sin(turned)], 2).cumsum(1)
+    path = path + rng.normal(0, 8, (1400, 1, 2))
+    seen = path[:, :14] + rng.normal(0, 0.5, (1400, 14, 2))
+    wild = rng.random((1400, 14, 1)) < 0.02
+    return np.where(wild, seen + rng.normal(0, 8, seen.shape), seen), path[:, 16]
 
 
-def _molecules(rng: Generator) -> Arrays:
-    """How heavy a chain of atoms is with its hydrogen, which a double bond drives away."""
-    kinds, length = rng.choice(5, (1400, 14), p=[0.5, 0.12, 0.14, 0.14, 0.1]), np.arange(14)
-    kinds[:, 0] = 0
-    is_bond = (kinds == 4) & (np.roll(kinds, 1, 1) != 4)
-    kinds = np.where((kinds == 4) & ~is_bond, 0, kinds)
-    weight = np.array([12.01, 14.01, 16.0, 32.07, 0.0])[kinds]
-    hydrogen = 1.01 * np.array([2, 1, 0, 0, -4])[kinds]
-    ends = rng.integers(7, 15, (1400, 1))
-    there = length < ends
-    return np.where(there, kinds + 1, 0), ((weight + hydrogen) * there).sum(1) + 2.02
+def _bowling(rng: Generator) -> Arrays:
+    """What fourteen balls score; where all ten pins fall, the next two balls count once more."""
+    x = rng.choice(11, (1500, 14), p=[0.08] * 9 + [0.06, 0.22])
+    after = np.zeros((1500, 16))
+    after[:, :14] = x
+    return x, x.sum(1) + ((x == 10) * (after[:, 1:15] + after[:, 2:])).sum(1)
 
 
-def _baskets(rng: Generator) -> Arrays:
-    """What a basket tells: a pet, a child, a garden, a feast, and that no one eats meat.
-
-    A feast takes three drinks or more; the others show by any one of a few goods.
-    """
-    likes = rng.dirichlet(np.array([0.35, 0.35, 0.35, 1.3, 0.8, 2.0]), 1500).cumsum(1)
-    shelf = (rng.random((1500, 13, 1)) > likes[:, None]).sum(2).clip(0, 5)
-    x = 4 * shelf + rng.integers(0, 4, (1500, 13))
-    often = (shelf[:, :, None] == np.arange(5)).sum(1)
-    told = [often[:, 0] > 0, often[:, 1] > 0, often[:, 2] > 0, often[:, 3] > 2, often[:, 4] == 0]
-    return x, np.stack(told, 1).astype(float)
+def _dialects(rng: Generator) -> Arrays:
+    """In which of six dialects one speaks, by which of four forms is used of each of 14 words."""
+    chance = rng.dirichlet(np.full(4, 0.35), (6, 12)).cumsum(2)
+    y, word = rng.integers(0, 6, 1500), rng.integers(0, 12, (1500, 14))
+    form = (rng.random((1500, 14, 1)) > chance[y[:, None], word]).sum(2).clip(0, 3)
+    return 4 * word + form, y
 
 
-def _leaves(rng: Generator) -> Arrays:
-    """How many lobes a leaf has: none, two, three, four or five; it lies nearly upright."""
-    y, lean = rng.integers(0, 5, 1500), rng.normal(0, 0.2, (1500, 1, 1))
-    rows, columns = np.mgrid[-6:7, -6:7]
-    middle = rng.uniform(-0.6, 0.6, (2, 1500, 1, 1))
-    high, wide = rows - middle[0], columns - middle[1]
-    count = np.array([0, 2, 3, 4, 5])[y, None, None]
-    lobe = np.cos(count * (np.arctan2(wide, -high) + lean)) * (count > 0)
-    edge = rng.uniform(3.4, 4.4, (1500, 1, 1)) * (1 + 0.4 * lobe)
-    x = 1 / (1 + np.exp(2 * (np.hypot(high, wide) - edge)))
-    return (x + rng.normal(0, 0.15, x.shape))[:, None], y
+def _addresses(rng: Generator) -> Arrays:
+    """To which of thirty towns a letter goes, by a street, a number and a code of three digits."""
+    y = rng.integers(0, 30, 1700)
+    codes = np.stack([rng.integers(0, 10, 30), np.arange(30) % 10, np.arange(30) // 3], 1)
+    digits = np.where(rng.random((1700, 3)) < 0.04, rng.integers(0, 10, (1700, 3)), codes[y])
+    favoured = rng.integers(10, 55, (30, 6))
+    street = favoured[y, rng.integers(0, 6, 1700)]
+    street = np.where(rng.random(1700) < 0.25, rng.integers(10, 55, 1700), street)
+    ending, number = rng.integers(55, 60, 1700), rng.integers(0, 10, (1700, 2))
+    return np.concatenate([street[:, None], ending[:, None], number, digits], 1), y
 
 
-def _characters(rng: Generator) -> Arrays:
-    """Forty characters: one of eight signs to the left and one of five to the right of it."""
-    y, signs = rng.integers(0, 40, 1700), (rng.random((13, 7, 4)) < 0.5).astype(float)
-    x = np.zeros((1700, 10, 11))
-    top, left = rng.integers(1, 3, 1700), rng.integers(1, 3, 1700)
-    for page, kind, high, wide in zip(x, y, top, left, strict=True):
-        page[high : high + 7, wide : wide + 4] = signs[kind // 5]
-        page[high : high + 7, wide + 4 : wide + 8] = signs[8 + kind % 5]
-    ink = rng.uniform(0.7, 1.2, (1700, 1, 1))
-    return (ink * x + rng.normal(0, 0.15, x.shape))[:, None], y
+def _interactions(rng: Generator) -> Arrays:
+    """Which of four pairs of kinds of medicine are taken together, of up to eight medicines."""
+    kind = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, *[4] * 6])
+    x, there = rng.integers(0, 18, (1600, 8)), np.arange(8) < rng.integers(4, 9, (1600, 1))
+    has = ((kind[x][:, :, None] == np.arange(4)) & there[:, :, None]).any(1)
+    return np.where(there, x + 1, 0), (has & np.roll(has, 1, 1)).astype(float)
 
 
-def _horizons(rng: Generator) -> Arrays:
-    """How high a horizon stands and how it leans, between a sky and a darker sea, as bytes."""
-    high, lean = rng.uniform(-3.5, 3.5, (1300, 1, 1)), rng.uniform(-0.5, 0.5, (1300, 1, 1))
+def _tickets(rng: Generator) -> Arrays:
+    """How urgent a request is, in four degrees, by who asks and by thirteen words that weigh."""
+    weight, asks = rng.normal(0, 1, 30), rng.integers(0, 4, 1500)
+    weight[rng.permutation(30)[:15]] *= 0.1
+    words = rng.integers(0, 30, (1500, 13))
+    total = weight[words].sum(1) + np.array([-2.5, -0.5, 0.5, 2.5])[asks]
+    y = np.digitize(total, np.quantile(total, [0.3, 0.6, 0.85]))
+    return np.concatenate([30 + asks[:, None], words], 1), y
+
+
+def _phases(rng: Generator) -> Arrays:
+    """Eight phases of the moon, whose dark side shines faintly and which is not quite centred."""
+    y = rng.integers(0, 8, 1500)
     rows, columns = np.mgrid[-5.5:5.5:12j, -5.5:5.5:12j]
-    share = 1 / (1 + np.exp(2.5 * (rows + high + np.tan(lean) * columns)))
-    sky, sea = rng.uniform(140, 220, (1300, 1, 1)), rng.uniform(20, 90, (1300, 1, 1))
-    x = sea + (sky - sea) * share + rng.normal(0, 14, share.shape)
-    return np.clip(x, 0, 255)[:, None] / 255, np.concatenate([high, lean], 1)[:, :, 0]
+    size, middle = rng.uniform(4, 5, (1500, 1, 1)), rng.normal(0, 0.4, (2, 1500, 1, 1))
+    high, wide = (rows - middle[0]) / size, (columns - middle[1]) / size
+    out = high**2 + wide**2
+    deep, angle = np.sqrt(np.maximum(1 - out, 0)), (np.pi * y / 4)[:, None, None]
+    light = 1 / (1 + np.exp(-8 * (wide * np.sin(angle) - deep * np.cos(angle))))
+    x = (0.15 + 0.85 * light) / (1 + np.exp(12 * (np.sqrt(out) - 1)))
+    return (x + rng.normal(0, 0.12, x.shape))[:, None], y
 
 
-def _maps(rng: Generator) -> Arrays:
-    """What a map shows: a river downwards, a road across, a wood of speckles, a lake."""
-    on = rng.random((1400, 4)) < 0.5
-    rows, columns = np.mgrid[0:13, 0:13]
-    bend, turn = rng.uniform(0.5, 2, (1400, 1, 1)), rng.uniform(0, 6.3, (1400, 1, 1))
-    course = rng.uniform(2, 10, (1400, 1, 1)) + bend * np.sin(rows / 2 + turn)
-    climb = rng.uniform(-0.2, 0.2, (1400, 1, 1))
-    road = rng.uniform(2, 10, (1400, 1, 1)) + climb * (columns - 6)
-    middle = rng.uniform(2, 10, (4, 1400, 1, 1))
-    wood = np.maximum(abs(rows - middle[0]), abs(columns - middle[1])) < 2.6
-    lake = np.hypot(rows - middle[2], columns - middle[3]) < 2.4
-    parts = [
-        -np.exp(-((columns - course) ** 2)),
-        np.exp(-((rows - road) ** 2) / 0.5),
-        wood * np.where((rows + columns) % 2, 1.0, -1.0),
-        -1.0 * lake,
-    ]
-    x = sum(part * own[:, None, None] for part, own in zip(parts, on.T, strict=True))
-    return (x + rng.normal(0, 0.15, (1400, 13, 13)))[:, None], on.astype(float)
+def _weaves(rng: Generator) -> Arrays:
+    """Five weaves of cloth, from any thread on: plain, baskets, twill either way, and ribs."""
+    y = rng.integers(0, 5, 1500)
+    rows, columns = np.mgrid[0:10, 0:10]
+    start = rng.integers(0, 4, (2, 1500, 1, 1))
+    high, wide = rows + start[0], columns + start[1]
+    kinds = [(high + wide) % 2, (high // 2 + wide // 2) % 2, (high + wide) % 4 // 2]
+    kinds += [(high - wide) % 4 // 2, wide % 2 + 0 * high]
+    x = np.stack(kinds)[y, np.arange(1500)] * rng.uniform(0.8, 1.3, (1500, 1, 1))
+    return (x + rng.normal(0, 0.2, x.shape))[:, None], y
+
+
+def _flags(rng: Generator) -> Arrays:
+    """Ten flags of stripes, crosses, discs and wedges, which wave in the wind."""
+    rows, columns = np.mgrid[-4:5, -6:6]
+    across, down = abs(rows) < 2, abs(columns) < 2
+    slanted = abs(abs(rows) - 0.66 * abs(columns + 0.5)) < 1
+    wedge = columns + 6 < 1.3 * (5 - abs(rows))
+    corner, nordic = (rows < 0) & (columns < -1), abs(columns + 3) < 1.5
+    designs = [across, down, across | down, slanted, np.hypot(rows, columns + 0.5) < 3, wedge]
+    designs += [corner, rows < 0, columns < 0, across | nordic]
+    y, turn = rng.integers(0, 10, 1600), rng.uniform(0, 6.3, (1600, 1, 1))
+    wind = 1 + 0.25 * np.sin(columns * rng.uniform(0.4, 0.9, (1600, 1, 1)) + turn)
+    x = (0.2 + 0.8 * np.stack(designs)[y]) * wind + rng.normal(0, 0.2, (1600, 9, 12))
+    return x[:, None], y
+
+
+def _charts(rng: Generator) -> Arrays:
+    """How high the four bars of a chart are, on paper of any grey."""
+    y = rng.uniform(0.5, 10, (1400, 4))
+    grey, ink = rng.uniform(0.6, 1, (1400, 1, 1)), rng.uniform(0, 0.2, (1400, 1, 1))
+    height = np.arange(11, -1, -1)[None, :, None]
+    cover = np.clip(np.repeat(y, 3, 1)[:, None, :] - height + 0.5, 0, 1)
+    cover = cover * np.tile([1.0, 1.0, 0.0], 4)
+    x = grey * (1 - cover) + ink * cover
+    return (x + rng.normal(0, 0.06, x.shape))[:, None], y
+
+
+def _scenes(rng: Generator) -> Arrays:
+    """What a sketch shows: the sun, a mountain, rain, a fence."""
+    on = rng.random((1500, 4)) < 0.5
+    rows, columns = np.mgrid[0:12, 0:12]
+    place, turn = rng.uniform(2.5, 8.5, (2, 1500, 1, 1)), rng.integers(0, 4, (1500, 1, 1))
+    sun = 1.2 * (np.hypot(rows - 2.5, columns - place[0]) < 2)
+    hill = -1.0 * (rows - 4 > 1.1 * abs(columns - place[1]))
+    rain = 0.8 * ((rows + 2 * columns + turn) % 4 == 0)
+    fence = 1.0 * ((rows > 8) & ((columns + turn) % 2 == 0)) + 0.5 * (rows == 9)
+    parts = zip((sun, hill, rain, fence), on.T, strict=True)
+    x = sum(part * own[:, None, None] for part, own in parts)
+    return (x + rng.normal(0, 0.15, (1500, 12, 12)))[:, None], on.astype(float)
 
 
 REPORT_SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
-    "orbits": ("report", "table", "classes", _orbits),
-    "letters_26": ("report", "table", "classes", _letters),
-    "isotopes_12": ("report", "table", "classes", _isotopes),
-    "physiques": ("report", "table", "classes", _physiques),
-    "outbreaks": ("report", "table", "numbers", _outbreaks),
-    "sunlight": ("report", "table", "numbers", _sunlight),
-    "torques": ("report", "table", "numbers", _torques),
-    "valves": ("report", "table", "labels", _valves),
-    "gaits": ("report", "series", "classes", _gaits),
-    "diphthongs": ("report", "series", "classes", _diphthongs),
-    "sonar": ("report", "series", "numbers", _sonar),
-    "cultures": ("report", "series", "numbers", _cultures),
-    "lines_10": ("report", "tokens", "classes", _lines),
-    "intents": ("report", "tokens", "classes", _intents),
-    "molecules": ("report", "tokens", "numbers", _molecules),
-    "baskets": ("report", "tokens", "labels", _baskets),
-    "leaves": ("report", "image", "classes", _leaves),
-    "characters_40": ("report", "image", "classes", _characters),
-    "horizons": ("report", "image", "numbers", _horizons),
-    "maps": ("report", "image", "labels", _maps),
+    "penguins": ("report", "table", "classes", _penguins),
+    "churn": ("report", "table", "classes", _churn),
+    "perfumes_50": ("report", "table", "classes", _perfumes),
+    "water": ("report", "table", "classes", _water),
+    "mortgages": ("report", "table", "numbers", _mortgages),
+    "throws": ("report", "table", "numbers", _throws),
+    "comfort": ("report", "table", "numbers", _comfort),
+    "gates": ("report", "table", "labels", _gates),
+    "gears": ("report", "series", "classes", _gears),
+    "passages": ("report", "series", "classes", _passages),
+    "sleep": ("report", "series", "classes", _sleep),
+    "ascents": ("report", "series", "numbers", _ascents),
+    "radar": ("report", "series", "numbers", _radar),
+    "stuck": ("report", "series", "labels", _stuck),
+    "dialects": ("report", "tokens", "classes", _dialects),
+    "addresses_30": ("report", "tokens", "classes", _addresses),
+    "tickets": ("report", "tokens", "classes", _tickets),
+    "bowling": ("report", "tokens", "numbers", _bowling),
+    "interactions": ("report", "tokens", "labels", _interactions),
+    "phases": ("report", "image", "classes", _phases),
+    "weaves": ("report", "image", "classes", _weaves),
+    "flags_10": ("report", "image", "classes", _flags),
+    "charts": ("report", "image", "numbers", _charts),
+    "scenes": ("report", "image", "labels", _scenes),
 }

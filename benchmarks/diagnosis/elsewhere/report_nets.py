@@ -9,309 +9,289 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.diagnosis.elsewhere.blocks import Make, Residual, perceptron, width_of
+from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, perceptron, width_of
 from benchmarks.diagnosis.elsewhere.report_time_nets import REPORT_TIME_NETS
 
 
-class SquaredReLU(nn.Module):
-    """The square of the positive part (So et al. 2021)."""
+class Arctan(nn.Module):
+    """The arc tangent, which goes on rising for longer than the tangent of the hyperbola."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return max(x, 0)^2."""
-        return x.relu().square()
+        """Return atan(x)."""
+        return x.atan()
 
 
-class Modulated(nn.Module):
-    """Layers whose units one net scales and shifts by the row itself (Perez et al. 2018)."""
+def _normalised_after(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Layers as in many a Keras notebook: Glorot's start, the norm behind the activation."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in ((width_of(data), 64), (64, 32)):
+        linear = nn.Linear(before, after)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU(), nn.BatchNorm1d(after), nn.Dropout(0.05)]
+    return nn.Sequential(*layers)
 
-    def __init__(self, inputs: int, width: int, count: int = 2) -> None:
+
+class FromNothing(nn.Module):
+    """A residual block whose share in the sum is learnt, from 0 on (Bachlechner et al. 2021)."""
+
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.condition = nn.Sequential(nn.Linear(inputs, 24), nn.ReLU())
-        self.says = nn.ModuleList(nn.Linear(24, 2 * width) for _ in range(count))
-        self.layers = nn.ModuleList(
-            nn.Linear(width if number else inputs, width) for number in range(count)
-        )
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(width, elementwise_affine=False) for _ in range(count)
-        )
+        self.body, self.share = body, nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, width] of [N, inputs]."""
-        known = self.condition(x)
-        for layer, norm, says in zip(self.layers, self.norms, self.says, strict=True):
-            scale, shift = says(known).chunk(2, 1)
-            x = functional.relu(norm(layer(x)) * (1 + scale) + shift)
-        return x
-
-
-def _modulated(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), Modulated(width_of(data), 40))
-
-
-class Glances(nn.Module):
-    """Looks at a few features at a time, which the last glance chose (Arik & Pfister 2021)."""
-
-    def __init__(self, inputs: int, width: int, glances: int = 3) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(inputs)
-        self.start = nn.Linear(inputs, 2 * width)
-        self.chooses = nn.ModuleList(nn.Linear(width, inputs) for _ in range(glances))
-        self.shared = nn.Linear(inputs, 2 * width)
-        self.own = nn.ModuleList(nn.Linear(width, 4 * width) for _ in range(glances))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, width] of [N, inputs]."""
-        x = self.norm(x)
-        told, left = functional.glu(self.start(x)), torch.ones_like(x)
-        total = torch.zeros_like(told)
-        for choose, own in zip(self.chooses, self.own, strict=True):
-            seen = (choose(told) + left.clamp(min=1e-3).log()).softmax(1)
-            left = left * (1.3 - seen)
-            inside = functional.glu(self.shared(x.shape[1] * seen * x))
-            said, told = functional.glu(own(inside)).chunk(2, 1)
-            total = total + said.relu()
-        return total
-
-
-def _glances(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), Glances(width_of(data), 20))
-
-
-class FeatureGraph(nn.Module):
-    """Features as the nodes of a graph whose edges are learnt (Wu et al. 2020)."""
-
-    def __init__(self, nodes: int, width: int, rounds: int = 2) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.randn(nodes, width) / 2)
-        self.shift = nn.Parameter(torch.randn(nodes, width) / 2)
-        self.sends = nn.Parameter(torch.randn(nodes, 8))
-        self.takes = nn.Parameter(torch.randn(nodes, 8))
-        self.keeps = nn.ModuleList(nn.Linear(width, width) for _ in range(rounds))
-        self.hears = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(rounds))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, nodes width] of [N, nodes]."""
-        edges = (self.takes @ self.sends.T / math.sqrt(8)).softmax(1)
-        node = x[:, :, None] * self.scale + self.shift
-        for keep, hear in zip(self.keeps, self.hears, strict=True):
-            node = node + functional.relu(keep(node) + hear(edges @ node))
-        return node.flatten(1)
-
-
-def _feature_graph(data: Any, settings: dict[str, Any]) -> nn.Module:
-    width = width_of(data)
-    last = [nn.LayerNorm(12 * width), nn.Linear(12 * width, 32), nn.ReLU()]
-    return nn.Sequential(FeatureGraph(width, 12), *last)
-
-
-class Periodic(nn.Module):
-    """Waves of learnt paces of each feature, and a layer of its own (Gorishniy et al. 2022)."""
-
-    def __init__(self, inputs: int, waves: int, width: int) -> None:
-        super().__init__()
-        self.pace = nn.Parameter(0.3 * torch.randn(inputs, waves))
-        self.weight = nn.Parameter(torch.randn(inputs, 2 * waves, width) / math.sqrt(2 * waves))
-        self.bias = nn.Parameter(torch.zeros(inputs, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, inputs width] of [N, inputs]."""
-        angle = 2 * math.pi * x[:, :, None] * self.pace
-        waves = torch.cat([angle.cos(), angle.sin()], 2)
-        made = torch.einsum("nfw,fwo->nfo", waves, self.weight) + self.bias
-        return made.relu().flatten(1)
-
-
-def _periodic(data: Any, settings: dict[str, Any]) -> nn.Module:
-    width = width_of(data)
-    last = [nn.Linear(6 * width, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU()]
-    return nn.Sequential(Periodic(width, 8, 6), *last)
-
-
-class Sometimes(nn.Module):
-    """A residual block that is left out for some rows in training (Huang et al. 2016)."""
-
-    def __init__(self, body: nn.Module, left_out: float) -> None:
-        super().__init__()
-        self.body, self.left_out = body, left_out
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x, and what the body makes of it for the rows that it is asked for."""
-        added: Tensor = self.body(x)
-        if self.training:
-            kept = torch.rand(len(x), 1, device=x.device) >= self.left_out
-            added = added * kept / (1 - self.left_out)
+        """Return x + share body(x)."""
+        added: Tensor = self.share * self.body(x)
         return x + added
 
 
-def _sometimes(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def body() -> nn.Module:
-        inside = [nn.LayerNorm(32), nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)]
-        return nn.Sequential(*inside)
+def _from_nothing(data: Any, settings: dict[str, Any]) -> nn.Module:
+    def block() -> nn.Module:
+        return FromNothing(nn.Sequential(nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 48)))
 
-    blocks = (Sometimes(body(), left_out) for left_out in (0.0, 0.05, 0.1))
-    first = [nn.Flatten(), nn.Linear(width_of(data), 32)]
-    return nn.Sequential(*first, *blocks, nn.LayerNorm(32))
+    first = [nn.Flatten(), nn.Linear(width_of(data), 48), nn.LayerNorm(48), nn.ReLU()]
+    return nn.Sequential(*first, block(), block(), block(), nn.LayerNorm(48))
 
 
-class Settled(nn.Module):
-    """A state that one layer changes over and over, until it hardly does (Bai et al. 2019)."""
+class Memory(nn.Module):
+    """A row asks learnt keys and reads the values beside them (Sukhbaatar et al. 2015)."""
 
-    def __init__(self, inputs: int, width: int, rounds: int = 10) -> None:
+    def __init__(self, inputs: int, width: int, cells: int) -> None:
         super().__init__()
-        self.into, self.again = nn.Linear(inputs, width), nn.Linear(width, width, bias=False)
-        nn.init.orthogonal_(self.again.weight, 0.7)
-        self.rounds = rounds
+        self.into, self.ask = nn.Linear(inputs, width), nn.Linear(inputs, 16)
+        self.keys = nn.Parameter(torch.randn(cells, 16))
+        self.values = nn.Parameter(torch.randn(cells, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, width] of [N, inputs]."""
-        given = self.into(x)
-        state: Tensor = given.tanh()
-        for _ in range(self.rounds):
-            state = (self.again(state) + given).tanh()
-        return state
+        """Return [N, 2 width] of [N, inputs]."""
+        found = (self.ask(x) @ self.keys.T / 2).softmax(1) @ self.values
+        return torch.cat([self.into(x).relu(), found], 1)
 
 
-def _settled(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), Settled(width_of(data), 40), nn.Linear(40, 32), nn.ReLU())
+def _memory(data: Any, settings: dict[str, Any]) -> nn.Module:
+    last = [nn.LayerNorm(80), nn.Linear(80, 48), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), Memory(width_of(data), 40, 32), *last)
 
 
-class OnSphere(nn.Module):
-    """Brings each row to one learnt length, as in face recognition (Wang et al. 2017)."""
+class Noise(nn.Module):
+    """Adds noise in training."""
 
-    def __init__(self, length: float = 6.0) -> None:
+    def __init__(self, size: float) -> None:
         super().__init__()
-        self.length = nn.Parameter(torch.tensor(length))
+        self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F] of [N, F]."""
-        return self.length * functional.normalize(x)
+        """Return x, and noise beside it."""
+        return x + self.size * torch.randn_like(x) if self.training else x
 
 
-def _on_sphere(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [nn.Linear(width_of(data), 64), nn.PReLU(), nn.Linear(64, 48), nn.PReLU()]
-    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(48, 32), OnSphere())
+def _noise(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten(), Noise(0.05)]
+    for before, after in ((width_of(data), 64), (64, 48)):
+        layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.LeakyReLU(0.1), Noise(0.05)]
+    return nn.Sequential(*layers)
 
 
-def _inverted(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:  # Sandler et al. 2018
-        body = [nn.Conv2d(12, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU6()]
-        body += [nn.Conv2d(48, 48, 3, padding=1, groups=48, bias=False), nn.BatchNorm2d(48)]
-        body += [nn.ReLU6(), nn.Conv2d(48, 12, 1, bias=False), nn.BatchNorm2d(12)]
-        return Residual(nn.Sequential(*body))
+class Whitened(nn.Module):
+    """Turns features into components of the rows to train on, each of one size."""
 
-    first = [nn.Conv2d(1, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12), nn.ReLU6()]
-    last = [nn.Conv2d(12, 32, 1), nn.BatchNorm2d(32), nn.ReLU6(), nn.AdaptiveAvgPool2d(3)]
-    return nn.Sequential(*first, block(), block(), *last, nn.Flatten())
+    mean: Tensor
+    turn: Tensor
 
-
-class Edges(nn.Module):
-    """An image beside its edges, by the usual fixed filters: Sobel, Laplace and a blur."""
-
-    filters: Tensor
-
-    def __init__(self) -> None:
+    def __init__(self, rows: Tensor) -> None:
         super().__init__()
-        across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
-        spots = torch.tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]]) / 2
-        blur = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
-        self.register_buffer("filters", torch.stack([across, across.T, spots, blur])[:, None])
+        x = rows.flatten(1).double().nan_to_num()
+        mean = x.mean(0)
+        values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+        size = (values + 0.05 * values.mean() + 1e-9).sqrt()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("turn", (vectors / size).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 5, H, W] of [N, 1, H, W]."""
-        return torch.cat([x, functional.conv2d(x, self.filters, padding=1)], 1)
+        """Return [N, F] of [N, ...]."""
+        return (x.flatten(1) - self.mean) @ self.turn
 
 
-def _edges(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [Edges(), nn.InstanceNorm2d(5), nn.Conv2d(5, 16, 3, padding=1), nn.ReLU()]
-    layers += [nn.MaxPool2d(2), nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()]
-    layers += [nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.LayerNorm(216)]
-    return nn.Sequential(*layers, nn.Linear(216, 40), nn.ReLU())
+def _whitened(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [nn.Linear(width_of(data), 64), nn.ReLU(), nn.Linear(64, 48), nn.ReLU()]
+    return nn.Sequential(Whitened(data.x), *layers)
 
 
-class MixedKernels(nn.Module):
-    """A convolution whose filters each image mixes from a few (Yang et al. 2019)."""
+class Blocks(nn.Module):
+    """Groups of units that see only each other; then they are dealt to new groups."""
 
-    def __init__(self, before: int, after: int, count: int = 3) -> None:
+    def __init__(self, groups: int, each: int) -> None:
         super().__init__()
-        bodies = (nn.Conv2d(before, after, 3, padding=1) for _ in range(count))
-        self.bodies, self.share = nn.ModuleList(bodies), nn.Linear(before, count)
+        self.weight = nn.Parameter(torch.randn(groups, each, each) * math.sqrt(2 / each))
+        self.bias = nn.Parameter(torch.zeros(groups, each))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, after, H, W] of [N, before, H, W]."""
-        made = torch.stack([body(x) for body in self.bodies], 1)
-        share: Tensor = self.share(x.mean((2, 3))).sigmoid()
-        return (share[:, :, None, None, None] * made).sum(1)
+        """Return [N, groups each] of the same."""
+        made = torch.einsum("ngi,gio->ngo", x.view(len(x), *self.bias.shape), self.weight)
+        return (made + self.bias).relu().transpose(1, 2).flatten(1)
 
 
-def _mixed_kernels(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [nn.Conv2d(1, 12, 3, padding=1), nn.GroupNorm(3, 12), nn.SiLU(), nn.MaxPool2d(2)]
-    layers += [MixedKernels(12, 24), nn.GroupNorm(4, 24), nn.SiLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
+def _block_diagonal(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Flatten(), nn.Linear(width_of(data), 64), nn.ReLU()]
+    blocks = (part for _ in range(2) for part in (Residual(Blocks(4, 16)), nn.LayerNorm(64)))
+    return nn.Sequential(*first, *blocks)
 
 
-class Blurred(nn.Module):
-    """Halves an image after it was blurred, so that a shift changes little (Zhang 2019)."""
+class Fire(nn.Module):
+    """Squeezes channels, then widens them by two sizes of kernel (Iandola et al. 2016)."""
 
-    kernel: Tensor
+    def __init__(self, before: int, few: int, each: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(before, few, 1)
+        self.small, self.large = nn.Conv2d(few, each, 1), nn.Conv2d(few, each, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 2 each, H, W] of [N, before, H, W]."""
+        x = self.squeeze(x).relu()
+        return torch.cat([self.small(x), self.large(x)], 1).relu()
+
+
+def _fire(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), Fire(16, 12, 12), nn.MaxPool2d(2)]
+    layers += [Fire(24, 16, 16), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.LayerNorm(288)]
+    return nn.Sequential(*layers)
+
+
+class Ghosts(nn.Module):
+    """Channels, and cheap further ones that are each made of one of them (Han et al. 2020)."""
+
+    def __init__(self, before: int, each: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv2d(before, each, 3, padding=1, bias=False), nn.BatchNorm2d(each), nn.ReLU()
+        )
+        self.cheap = nn.Sequential(
+            nn.Conv2d(each, each, 3, padding=1, groups=each, bias=False),
+            nn.BatchNorm2d(each),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 2 each, H, W] of [N, before, H, W]."""
+        x = self.first(x)
+        return torch.cat([x, self.cheap(x)], 1)
+
+
+def _ghosts(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [Ghosts(1, 8), nn.MaxPool2d(2), Ghosts(16, 12), nn.AdaptiveAvgPool2d(3)]
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+class Atrous(nn.Module):
+    """Kernels of one size that look near, farther and farthest, side by side (Chen et al. 2017)."""
+
+    def __init__(self, before: int, each: int) -> None:
+        super().__init__()
+        self.bodies = nn.ModuleList(
+            nn.Conv2d(before, each, 3, padding=wide, dilation=wide) for wide in (1, 2, 3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 3 each, H, W] of [N, before, H, W]."""
+        return torch.cat([body(x) for body in self.bodies], 1)
+
+
+def _atrous(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), Atrous(12, 8), nn.GroupNorm(4, 24)]
+    layers += [nn.ReLU(), nn.Conv2d(24, 20, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()]
+    return nn.Sequential(*layers, nn.LayerNorm(320), nn.Linear(320, 48), nn.ReLU())
+
+
+class Axial(nn.Module):
+    """Attention of a place to those in its row, then to those in its column (Ho et al. 2019)."""
+
+    def __init__(self, width: int, heads: int = 2) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.asks = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(2))
+        self.outs = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, H, W, width] of the same."""
+        for norm, ask, out in zip(self.norms, self.asks, self.outs, strict=True):
+            parts = ask(norm(x)).unflatten(-1, (3, self.heads, -1)).transpose(2, 4)
+            seen = functional.scaled_dot_product_attention(*parts.unbind(3))
+            x = x + out(seen.transpose(2, 3).flatten(3))
+            x = x.transpose(1, 2)
+        return x
+
+
+class Squares(nn.Module):
+    """Cuts an image into squares of two by two, each a vector with its place."""
+
+    def __init__(self, high: int, wide: int, width: int) -> None:
+        super().__init__()
+        self.into = nn.Conv2d(1, width, 2, stride=2)
+        self.places, self.size = Places(high // 2 * (wide // 2), width), (high // 2, wide // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, H / 2, W / 2, width] of [N, 1, H, W]."""
+        found: Tensor = self.places(self.into(x).flatten(2).transpose(1, 2))
+        return found.view(len(x), *self.size, -1)
+
+
+class Quarters(nn.Module):
+    """The mean of each quarter of an image of vectors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 4 width] of [N, H, W, width]."""
+        return functional.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), 2).flatten(1)
+
+
+def _axial(data: Any, settings: dict[str, Any]) -> nn.Module:
+    def inside() -> nn.Module:
+        layers = [nn.LayerNorm(24), nn.Linear(24, 48), nn.GELU(), nn.Linear(48, 24)]
+        return Residual(nn.Sequential(*layers))
+
+    high, wide = data.x.shape[2:]
+    first = Squares(high, wide, 24)
+    blocks = [Axial(24), inside(), Axial(24), inside(), nn.LayerNorm(24)]
+    return nn.Sequential(first, *blocks, Quarters())
+
+
+class Covariances(nn.Module):
+    """How channels vary together over an image (Lin et al. 2015), beside their means in parts."""
+
+    pairs: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        line = torch.tensor([0.25, 0.5, 0.25])
-        self.register_buffer("kernel", line.outer(line).expand(channels, 1, 3, 3).clone())
+        self.register_buffer("pairs", torch.triu_indices(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, C, H / 2, W / 2] of [N, C, H, W]."""
-        padded = functional.pad(x, (1, 1, 1, 1), mode="reflect")
-        return functional.conv2d(padded, self.kernel, stride=2, groups=x.shape[1])
+        """Return [N, C (C + 1) / 2 + 9 C] of [N, C, H, W]."""
+        flat = x.flatten(2)
+        flat = flat - flat.mean(2, keepdim=True)
+        both = (flat @ flat.transpose(1, 2) / flat.shape[2])[:, self.pairs[0], self.pairs[1]]
+        rooted = both.sign() * ((both.abs() + 1e-4).sqrt() - 1e-2)
+        return torch.cat([rooted, functional.adaptive_avg_pool2d(x, 3).flatten(1)], 1)
 
 
-def _blurred(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers: list[nn.Module] = []
-    for before, after in ((1, 8), (8, 20)):
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(4, after), nn.ReLU()]
-        layers += [nn.MaxPool2d(2, 1), Blurred(after)]
-    high, wide = (size // 4 for size in data.x.shape[2:])
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(20 * high * wide, 40), nn.ReLU())
-
-
-class Aligned(nn.Module):
-    """Turns, shifts and stretches an image as a small net says (Jaderberg et al. 2015)."""
-
-    def __init__(self, pixels: int) -> None:
-        super().__init__()
-        self.look = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 24), nn.Tanh())
-        self.says = nn.Linear(24, 6)
-        nn.init.zeros_(self.says.weight)
-        with torch.no_grad():
-            self.says.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 1, H, W] of [N, 1, H, W]."""
-        turned = self.says(self.look(x)).unflatten(1, (2, 3))
-        grid = functional.affine_grid(turned, list(x.shape), align_corners=False)
-        return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-def _aligned(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    layers += [nn.Conv2d(12, 20, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(3), nn.Flatten()]
-    return nn.Sequential(Aligned(width_of(data)), *layers)
+def _covariances(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1)]
+    return nn.Sequential(*layers, nn.ReLU(), Covariances(12), nn.LayerNorm(186))
 
 
 REPORT_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "relu6_3": ("report", ("table", "image"), perceptron(nn.ReLU6, 3, 48)),
-    "squared_relu_2": ("report", ("table",), perceptron(SquaredReLU, 2, 40, nn.LayerNorm)),
-    "modulated": ("report", ("table",), _modulated),
-    "batchnorm_glances": ("report", ("table",), _glances),
-    "feature_graph": ("report", ("table",), _feature_graph),
-    "periodic": ("report", ("table",), _periodic),
-    "sometimes": ("report", ("table",), _sometimes),
-    "settled": ("report", ("table",), _settled),
-    "on_sphere": ("report", ("table", "image"), _on_sphere),
-    "cnn_batchnorm_inverted": ("report", ("image",), _inverted),
-    "cnn_edges": ("report", ("image",), _edges),
-    "cnn_mixed_kernels": ("report", ("image",), _mixed_kernels),
-    "cnn_blurred": ("report", ("image",), _blurred),
-    "cnn_aligned": ("report", ("image",), _aligned),
+    "hardtanh_2": ("report", ("table", "image"), perceptron(nn.Hardtanh, 2, 64)),
+    "arctan_3": ("report", ("table",), perceptron(Arctan, 3, 48, nn.LayerNorm)),
+    "rrelu_2": ("report", ("table",), perceptron(nn.RReLU, 2, 56)),
+    "batchnorm_after": ("report", ("table",), _normalised_after),
+    "from_nothing": ("report", ("table", "image"), _from_nothing),
+    "memory": ("report", ("table",), _memory),
+    "gaussian_noise": ("report", ("table",), _noise),
+    "whitened": ("report", ("table",), _whitened),
+    "block_diagonal": ("report", ("table",), _block_diagonal),
+    "cnn_fire": ("report", ("image",), _fire),
+    "cnn_batchnorm_ghosts": ("report", ("image",), _ghosts),
+    "cnn_atrous": ("report", ("image",), _atrous),
+    "axial": ("report", ("image",), _axial),
+    "cnn_covariances": ("report", ("image",), _covariances),
     **REPORT_TIME_NETS,
 }

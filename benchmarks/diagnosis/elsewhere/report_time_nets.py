@@ -8,91 +8,77 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Read, Residual, Swap, embedded
+from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, Swap, embedded
 
 
-class NormedLSTM(nn.Module):
-    """An LSTM by hand whose gates and cells are normalised at each step (Ba et al. 2016)."""
+class Independent(nn.Module):
+    """A recurrent net in which each unit remembers only itself (Li et al. 2018)."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.given, self.kept = nn.Linear(inputs, 4 * width), nn.Linear(width, 4 * width)
-        self.norms = nn.ModuleList([nn.LayerNorm(4 * width), nn.LayerNorm(4 * width)])
-        self.of_cell, self.width = nn.LayerNorm(width), width
+        self.given, self.kept = nn.Linear(inputs, width), nn.Parameter(torch.rand(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the last state and the mean of all [N, 2 width] of [N, T, inputs]."""
-        of_given, of_kept = self.norms
-        state = total = cell = x.new_zeros(len(x), self.width)
-        for now in of_given(self.given(x)).unbind(1):
-            new, forget, made, show = (now + of_kept(self.kept(state))).chunk(4, 1)
-            cell = (forget + 1).sigmoid() * cell + new.sigmoid() * made.tanh()
-            state = show.sigmoid() * self.of_cell(cell).tanh()
-            total = total + state
-        return torch.cat([state, total / x.shape[1]], 1)
+        """Return [N, T, width] of [N, T, inputs]."""
+        given = self.given(x)
+        state, states = torch.zeros_like(given[:, 0]), []
+        for now in given.unbind(1):
+            state = (now + self.kept * state).relu()
+            states.append(state)
+        return torch.stack(states, 1)
 
 
-def _normed_lstm(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(*embedded(data, settings, 16), NormedLSTM(16, 24), nn.LayerNorm(48))
+class LastAndMean(nn.Module):
+    """The last place of a sequence beside the mean of all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 2 F] of [N, T, F]."""
+        return torch.cat([x[:, -1], x.mean(1)], 1)
 
 
-class Clockwork(nn.Module):
-    """A recurrent net of parts, of which the slow ones change seldom (Koutnik et al. 2014)."""
+def _independent(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [Independent(16, 32), nn.LayerNorm(32), Independent(32, 32), LastAndMean()]
+    return nn.Sequential(*embedded(data, settings, 16), *layers, nn.LayerNorm(64))
 
-    due: Tensor
-    seen: Tensor
 
-    def __init__(self, inputs: int, width: int, periods: tuple[int, ...] = (1, 2, 4)) -> None:
+class Selective(nn.Module):
+    """States that fade as fast as the input wants it, and are read as it says (Gu & Dao 2023)."""
+
+    def __init__(self, width: int, each: int = 4) -> None:
         super().__init__()
-        self.given = nn.Linear(inputs, width * len(periods))
-        self.kept = nn.Linear(width * len(periods), width * len(periods), bias=False)
-        period = torch.tensor(periods).repeat_interleave(width)
-        self.register_buffer("due", period)
-        self.register_buffer("seen", (period[None, :] >= period[:, None]).float())
+        self.into, self.step = nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.near = nn.Conv1d(width, width, 3, padding=2, groups=width)
+        self.write_and_read = nn.Linear(width, 2 * each)
+        self.fades = nn.Parameter(torch.arange(1.0, each + 1).log().repeat(width, 1))
+        self.out = nn.Linear(width, width)
+        for layer in (self.near, self.out):
+            nn.init.kaiming_normal_(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the last state and the mean of all [N, 2 width periods] of [N, T, inputs]."""
-        given, weight = self.given(x), self.kept.weight * self.seen
-        state = total = torch.zeros_like(given[:, 0])
-        for time in range(x.shape[1]):  # the last place is due for all
-            made = (given[:, time] + functional.linear(state, weight)).tanh()
-            state = torch.where((x.shape[1] - 1 - time) % self.due == 0, made, state)
-            total = total + state
-        return torch.cat([state, total / x.shape[1]], 1)
+        """Return [N, T, width] of [N, T, width]."""
+        value, gate = self.into(x).chunk(2, 2)
+        before = self.near(value.transpose(1, 2))[:, :, : x.shape[1]]
+        value = functional.silu(before.transpose(1, 2))
+        step = functional.softplus(self.step(value))[:, :, :, None]
+        write, read = self.write_and_read(value).chunk(2, 2)
+        keeps = (-step * self.fades.exp()).exp()
+        added = step * value[:, :, :, None] * write[:, :, None, :]
+        state, told = torch.zeros_like(added[:, 0]), []
+        for time in range(x.shape[1]):
+            state = keeps[:, time] * state + added[:, time]
+            told.append((state * read[:, time, None]).sum(2))
+        out: Tensor = self.out((torch.stack(told, 1) + value) * functional.silu(gate))
+        return out
 
 
-def _clockwork(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(*embedded(data, settings, 12), Clockwork(12, 12), nn.LayerNorm(72))
+def _selective(data: Any, settings: dict[str, Any]) -> nn.Module:
+    blocks = (Residual(nn.Sequential(nn.LayerNorm(24), Selective(24))) for _ in range(2))
+    last = [LastAndMean(), nn.LayerNorm(48)]
+    return nn.Sequential(*embedded(data, settings, 24), *blocks, *last)
 
 
-class RandomKernels(nn.Module):
-    """The highest value of fixed random filters, and how often each is positive.
-
-    The filters are not learnt (Dempster et al. 2020).
-    """
-
-    def __init__(self, inputs: int, each: int) -> None:
-        super().__init__()
-        kinds = [(3, 1), (3, 3), (5, 1), (5, 2)]
-        self.bodies = nn.ModuleList(
-            nn.Conv1d(inputs, each, size, padding="same", dilation=dilation)
-            for size, dilation in kinds
-        )
-        self.bodies.requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 8 each] of [N, inputs, T]."""
-        made = torch.cat([body(x) for body in self.bodies], 1)
-        return torch.cat([made.amax(2), (made > 0).float().mean(2)], 1)
-
-
-def _random_kernels(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [Swap(), RandomKernels(data.x.shape[2], 32), nn.BatchNorm1d(256)]
-    return nn.Sequential(*layers, nn.Linear(256, 32), nn.ReLU())
-
-
-class LinearAttention(nn.Module):
-    """Attention without a softmax, whose cost grows as the length (Katharopoulos et al. 2020)."""
+class Past(nn.Module):
+    """Attention of each place to those before it (Radford et al. 2018)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -101,116 +87,162 @@ class LinearAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, T, width] of [N, T, width]."""
-        question, key, value = self.ask(x).unflatten(2, (3, self.heads, -1)).unbind(2)
-        question, key = functional.elu(question) + 1, functional.elu(key) + 1
-        known = torch.einsum("nthk,nthv->nhkv", key, value)
-        total = torch.einsum("nthk,nhk->nth", question, key.sum(1))
-        seen = torch.einsum("nthk,nhkv->nthv", question, known) / total[:, :, :, None]
-        out: Tensor = self.out(seen.flatten(2))
+        parts = self.ask(x).unflatten(2, (3, self.heads, -1)).transpose(1, 3)
+        question, key, value = parts.unbind(2)
+        seen = functional.scaled_dot_product_attention(question, key, value, is_causal=True)
+        out: Tensor = self.out(seen.transpose(1, 2).flatten(2))
         return out
 
 
-def _linear_attention(data: Any, settings: dict[str, Any]) -> nn.Module:
+def _inside(width: int, wide: int, activation: nn.Module) -> nn.Module:
+    layers = [nn.LayerNorm(width), nn.Linear(width, wide), activation, nn.Linear(wide, width)]
+    return Residual(nn.Sequential(*layers))
+
+
+def _decoder(data: Any, settings: dict[str, Any]) -> nn.Module:
     def block() -> list[nn.Module]:
-        inside = [nn.LayerNorm(16), nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)]
-        seen = nn.Sequential(nn.LayerNorm(16), LinearAttention(16, 2))
-        return [Residual(seen), Residual(nn.Sequential(*inside))]
+        seen = Residual(nn.Sequential(nn.LayerNorm(24), Past(24, 3)))
+        return [seen, _inside(24, 48, nn.GELU())]
 
-    first = [*embedded(data, settings, 16), Places(data.x.shape[1], 16)]
-    last = [nn.LayerNorm(16), Swap(), nn.AdaptiveMaxPool1d(3), nn.Flatten()]
-    return nn.Sequential(*first, *block(), *block(), *last)
+    first = [*embedded(data, settings, 24), Places(data.x.shape[1], 24)]
+    return nn.Sequential(*first, *block(), *block(), LastAndMean(), nn.LayerNorm(48))
 
 
-class TwoViews(nn.Module):
-    """A sequence as an LSTM sees it beside what convolutions see (Karim et al. 2018)."""
+class Seen(nn.Module):
+    """Attention of all places to all."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(inputs, 12, batch_first=True)
+        self.layer = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, T, width] of [N, T, width]."""
+        out: Tensor = self.layer(x, x, x, need_weights=False)[0]
+        return out
+
+
+def _conformer(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Attention and convolutions between two small layers (Gulati et al. 2020)."""
+    near = [nn.LayerNorm(20), Swap(), nn.Conv1d(20, 40, 1), nn.GLU(1)]
+    near += [nn.Conv1d(20, 20, 5, padding=2, groups=20), nn.GroupNorm(4, 20), nn.SiLU()]
+    near += [nn.Conv1d(20, 20, 1), Swap()]
+    far = Residual(nn.Sequential(nn.LayerNorm(20), Seen(20, 2)))
+    block = [_inside(20, 40, nn.SiLU()), far, Residual(nn.Sequential(*near))]
+    first = [*embedded(data, settings, 20), Places(data.x.shape[1], 20)]
+    last = [_inside(20, 40, nn.SiLU()), nn.LayerNorm(20), Swap(), nn.AdaptiveAvgPool1d(3)]
+    return nn.Sequential(*first, *block, *last, nn.Flatten())
+
+
+class ResidualGRU(nn.Module):
+    """A GRU whose states are added to its inputs and brought to one size (Wu et al. 2016)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.GRU(width, width, batch_first=True), nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, T, width] of [N, T, width]."""
+        out: Tensor = self.norm(x + self.layer(x)[0])
+        return out
+
+
+def _residual_gru(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(
+        *embedded(data, settings, 28), ResidualGRU(28), ResidualGRU(28), LastAndMean()
+    )
+
+
+def _residual_time(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Residual blocks of three convolutions each over time (Wang et al. 2017)."""
+
+    def block() -> nn.Module:
         layers: list[nn.Module] = []
-        for before, after, size in ((inputs, 16, 7), (16, 32, 5), (32, 24, 3)):
-            layers += [nn.Conv1d(before, after, size, padding="same")]
-            layers += [nn.BatchNorm1d(after), nn.ReLU()]
-        self.convolutions, self.drop = nn.Sequential(*layers), nn.Dropout(0.1)
+        for size in (5, 3, 3):
+            layers += [nn.Conv1d(24, 24, size, padding="same"), nn.BatchNorm1d(24), nn.ReLU()]
+        return Residual(nn.Sequential(*layers))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 36] of [N, T, inputs]."""
-        state = self.drop(self.lstm(x)[0][:, -1])
-        return torch.cat([state, self.convolutions(x.transpose(1, 2)).mean(2)], 1)
+    first = [*embedded(data, settings, 24), Swap()]
+    return nn.Sequential(*first, block(), block(), nn.AdaptiveAvgPool1d(3), nn.Flatten())
 
 
-def _two_views(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(*embedded(data, settings, 12), TwoViews(12))
+class LongFilters(nn.Module):
+    """Filters as long as the sequence, which a gate lets through (Poli et al. 2023)."""
 
-
-class TrendAndRest(nn.Module):
-    """Layers of their own for a moving mean and for what differs from it (Zeng et al. 2023)."""
-
-    def __init__(self, length: int, inputs: int, window: int = 5) -> None:
+    def __init__(self, length: int, width: int) -> None:
         super().__init__()
-        self.mean = nn.AvgPool1d(window, 1, window // 2, count_include_pad=False)
-        self.trend = nn.Sequential(nn.Flatten(), nn.Linear(length * inputs, 32), nn.ReLU())
-        self.rest = nn.Sequential(nn.Flatten(), nn.Linear(length * inputs, 32), nn.ReLU())
+        fading = torch.exp(-torch.arange(length) / 4)[:, None]
+        self.filters = nn.Parameter(fading * torch.randn(length, width) / 2)
+        self.into, self.out = nn.Linear(width, 2 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 64] of [N, T, inputs]."""
-        x = x.transpose(1, 2)
-        mean = self.mean(x)
-        return torch.cat([self.trend(mean), self.rest(x - mean)], 1)
+        """Return [N, T, width] of [N, T, width]."""
+        length = x.shape[1]
+        value, gate = self.into(x).chunk(2, 2)
+        waves = torch.fft.rfft(value, 2 * length, 1) * torch.fft.rfft(self.filters, 2 * length, 0)
+        past = torch.fft.irfft(waves, 2 * length, 1)[:, :length]
+        out: Tensor = self.out((value + past) * functional.silu(gate))
+        return out
 
 
-def _trend_and_rest(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(TrendAndRest(*data.x.shape[1:]), nn.Linear(64, 32), nn.ReLU())
+def _long_filters(data: Any, settings: dict[str, Any]) -> nn.Module:
+    def block() -> nn.Module:
+        return Residual(nn.Sequential(nn.LayerNorm(24), LongFilters(data.x.shape[1], 24)))
+
+    first = [*embedded(data, settings, 24), block(), _inside(24, 48, nn.GELU()), block()]
+    return nn.Sequential(*first, LastAndMean(), nn.LayerNorm(48))
 
 
-class Parts(nn.Module):
-    """Reads each few places by one net, and what it made of them by another (Yang et al. 2016)."""
+class Codebook(nn.Module):
+    """How places differ from the codes that they are most like (Arandjelovic et al. 2016)."""
 
-    def __init__(self, inputs: int, size: int, width: int) -> None:
+    def __init__(self, width: int, codes: int) -> None:
         super().__init__()
-        self.inside = Read(nn.GRU(inputs, width, batch_first=True), "last")
-        self.over = nn.GRU(width, width, batch_first=True, bidirectional=True)
-        self.size = size
+        self.choose = nn.Linear(width, codes)
+        self.codes = nn.Parameter(torch.randn(codes, width) / 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 4 width] of [N, T, inputs]; what is short is filled up with zeros."""
-        x = functional.pad(x, (0, 0, 0, -x.shape[1] % self.size))
-        parts = x.unflatten(1, (-1, self.size))
-        made: Tensor = self.inside(parts.flatten(0, 1)).view(*parts.shape[:2], -1)
-        states = self.over(made)[0]
-        return torch.cat([states.mean(1), states.amax(1)], 1)
+        """Return [N, codes width] of [N, T, width]."""
+        share: Tensor = self.choose(x).softmax(2)
+        sums = share.transpose(1, 2) @ x - share.sum(1)[:, :, None] * self.codes
+        return sums.flatten(1)
 
 
-def _parts(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(*embedded(data, settings, 16), Parts(16, 4, 20), nn.LayerNorm(80))
+def _codebook(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 16), Places(data.x.shape[1], 16), Swap()]
+    first += [nn.Conv1d(16, 16, 5, padding=2), nn.ReLU(), Swap(), Codebook(16, 8)]
+    return nn.Sequential(*first, nn.LayerNorm(128), nn.Linear(128, 48), nn.ReLU())
 
 
-class MeanAndHighest(nn.Module):
-    """The mean and the highest of the vectors of words (Shen et al. 2018)."""
+class WordPairs(nn.Module):
+    """The mean of the vectors of words, and the products of all pairs of them (Rendle 2010)."""
 
     def __init__(self, words: int, width: int) -> None:
         super().__init__()
         self.words = nn.Embedding(words, width)
-        nn.init.normal_(self.words.weight, std=0.3)
+        nn.init.normal_(self.words.weight, std=0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, 2 width] of [N, T]."""
         found = self.words(x)
-        return torch.cat([found.mean(1), found.amax(1)], 1)
+        total = found.sum(1)
+        pairs = (total.square() - found.square().sum(1)) / 2
+        return torch.cat([total, pairs], 1)
 
 
-def _mean_and_highest(data: Any, settings: dict[str, Any]) -> nn.Module:
+def _word_pairs(data: Any, settings: dict[str, Any]) -> nn.Module:
     words = int(max(data.x.max(), data.val_x.max())) + 1
-    return nn.Sequential(MeanAndHighest(words, 24), nn.Linear(48, 40), nn.ReLU(), nn.Dropout(0.05))
+    last = [nn.LayerNorm(64), nn.Linear(64, 48), nn.ReLU()]
+    return nn.Sequential(WordPairs(words, 32), *last)
 
 
 REPORT_TIME_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "normed_lstm": ("report", ("series", "tokens"), _normed_lstm),
-    "clockwork": ("report", ("series", "tokens"), _clockwork),
-    "batchnorm_random_kernels": ("report", ("series",), _random_kernels),
-    "linear_attention": ("report", ("series", "tokens"), _linear_attention),
-    "batchnorm_two_views": ("report", ("series", "tokens"), _two_views),
-    "trend_and_rest": ("report", ("series",), _trend_and_rest),
-    "parts": ("report", ("series", "tokens"), _parts),
-    "mean_and_highest": ("report", ("tokens",), _mean_and_highest),
+    "independent": ("report", ("series", "tokens"), _independent),
+    "selective": ("report", ("series", "tokens"), _selective),
+    "decoder": ("report", ("series", "tokens"), _decoder),
+    "conformer": ("report", ("series", "tokens"), _conformer),
+    "residual_gru": ("report", ("series", "tokens"), _residual_gru),
+    "batchnorm_residual_time": ("report", ("series", "tokens"), _residual_time),
+    "long_filters": ("report", ("series", "tokens"), _long_filters),
+    "codebook": ("report", ("series", "tokens"), _codebook),
+    "word_pairs": ("report", ("tokens",), _word_pairs),
 }
