@@ -160,11 +160,9 @@ class Attachment(Callback):
         """Add what is missing behind itself, where the running loop over the list finds it."""
         super().setup(trainer, pl_module, stage)
         there = callbacks_of(trainer)
-        missing = [new for new in self.made if not any(_are_alike(new, old) for old in there)]
+        missing = [
+            new for new in self.made if not any(inherits(old, type(new).__name__) for old in there)
+        ]
         attributes: Any = trainer
         place = there.index(self) + 1
         attributes.callbacks[place:place] = missing
-
-
-def _are_alike(new: object, old: object) -> bool:
-    return bool(inherits(old, type(new).__name__))

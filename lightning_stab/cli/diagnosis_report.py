@@ -13,9 +13,8 @@ from lightning.pytorch import Trainer
 
 from lightning_stab import TrainingDoctor
 from lightning_stab.callbacks.doctor.report import COLOURS, numbered
-from lightning_stab.diagnosis import IDS, RULES, THRESHOLDS, Facts, Finding, Rule
+from lightning_stab.diagnosis import IDS, RULES, THRESHOLDS, Facts, Finding
 from lightning_stab.diagnosis.finding import SHOWN_LAYERS
-from lightning_stab.diagnosis.rule import Condition
 
 WIDTH = 120  # columns where the output is no terminal
 WIDE = 100  # columns from which the first advice stands in the table too; all follows below
@@ -152,12 +151,11 @@ def _is_too_early(id_: str, facts: Facts, thresholds: Mapping[str, float]) -> bo
     """Say whether every rule of an id asks for more epochs or steps than were watched."""
     limits = {**THRESHOLDS, **thresholds}
     return all(
-        any(not c.holds(getattr(facts, c.fact), limits[c.threshold]) for c in _of_time(rule))
+        any(
+            not c.holds(getattr(facts, c.fact), limits[c.threshold])
+            for c in rule.conditions  # others ask for less time, as of a short run
+            if c.fact in ("epoch", "step") and c.sign in (">", "not<")
+        )
         for rule in RULES
         if rule.id == id_
     )
-
-
-def _of_time(rule: Rule) -> list[Condition]:
-    """Return the conditions that ask for more time; others ask for less, as of a short run."""
-    return [c for c in rule.conditions if c.fact in ("epoch", "step") and c.sign in (">", "not<")]

@@ -43,13 +43,12 @@ def leave_no_empty_folder(claimed: list[Path]) -> None:
         claimed: folders that this process has made.
     """
     for folder in claimed:
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else ["elsewhere"]
-        if all(name.endswith(".yaml") or _is_empty_log(folder / name) for name in names):
+        if folder.is_dir() and all(
+            path.suffix == ".yaml"
+            or (path.name.startswith("events.out") and path.stat().st_size < EMPTY_LOG)
+            for path in folder.iterdir()
+        ):
             shutil.rmtree(folder)
-
-
-def _is_empty_log(path: Path) -> bool:
-    return path.name.startswith("events.out") and path.stat().st_size < EMPTY_LOG
 
 
 def tensorboard_command(folder: str) -> str:

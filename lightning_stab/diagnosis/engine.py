@@ -253,11 +253,11 @@ def _finding(
         advice=tuple(line.format_map(values) for line in rule.advice),
         source=rule.source,
     )
-    return finding if rule.advice else replace(finding, advice=_advice(finding, facts))
-
-
-def _advice(finding: Finding, facts: Facts) -> tuple[str, ...]:
-    return advice_for(finding, estimates(facts), {})
+    return (
+        finding
+        if rule.advice
+        else replace(finding, advice=advice_for(finding, estimates(facts), {}))
+    )
 
 
 def _is_sign(finding: Finding, cause: Finding) -> bool:

@@ -108,9 +108,7 @@ def _squared_distances(inputs: Tensor) -> Iterator[Tensor]:
         yield 2 * places
         counts = torch.zeros(len(inputs), SYMBOLS, device=inputs.device)
         counts.scatter_add_(1, inputs.long() % SYMBOLS, torch.ones_like(inputs, dtype=counts.dtype))
-        products = counts @ counts.T  # whole numbers, without rounding
-        size = products.diagonal()
-        yield size[:, None] + size - 2 * products
+        yield torch.cdist(counts, counts).square()
 
 
 def _guesses(squared: Tensor, y: Tensor) -> Iterator[Tensor]:

@@ -102,11 +102,8 @@ def exact_total_norm(tensors: Sequence[Tensor]) -> float:
         return 0.0
     flat = (plain_values(full_tensor(t)).reshape(-1) for t in tensors)
     pieces = (piece for values in flat for piece in torch.split(values, CHUNK))
-    return peak * math.sqrt(math.fsum(float(_squares(piece, peak)) for piece in pieces))
-
-
-def _squares(values: Tensor, unit: float) -> Tensor:
-    return (in_double(values).abs() / unit).square().sum()
+    squares = ((in_double(piece).abs() / peak).square().sum() for piece in pieces)
+    return peak * math.sqrt(math.fsum(map(float, squares)))
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:

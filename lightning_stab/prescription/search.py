@@ -166,12 +166,10 @@ class Search:
         good = [c for c in self.comparisons() if c.outcome in (CURED, HELPS) and c.is_whole]
         most = max((len(c.pairs) for c in good), default=0)
         confirmed = [c for c in good if len(c.pairs) == most]
-        if most < min(self.seeds, len(self.untreated)) and self._failed_confirmation():
+        failed = any(len(runs) > 1 for runs in self.runs.values())  # in its confirmation
+        if most < min(self.seeds, len(self.untreated)) and failed:
             return None
         return confirmed[0] if confirmed else None
-
-    def _failed_confirmation(self) -> bool:
-        return any(len(runs) > 1 for runs in self.runs.values())
 
     def _compared(self, candidate: Candidate) -> Comparison:
         return compare(self.program, candidate, self.runs[candidate], self.untreated)

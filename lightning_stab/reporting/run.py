@@ -88,9 +88,10 @@ def read_run(folder: Path | str) -> Run:
         NoRunError: if it holds no logs, or those of several runs in folders below it.
     """
     root = _run_folder(Path(folder))
-    events = [read_event_file(path) for path in _event_files(root)]
+    events = [read_event_file(path) for path in sorted(root.glob(EVENT_FILES))]
     events.sort(key=lambda each: each.began or 0.0)  # names begin alike within a second
-    texts, plugins, notes = _texts(events), _plugins(events), []
+    plugins = {tag: plugin for each in events for tag, plugin in each.plugins.items()}
+    texts, notes = _texts(events), []
     if any(each.is_cut for each in events):
         notes.append("An event file ends within a record; what comes before it was read.")
     series, restarts = _joined(events)
@@ -126,7 +127,7 @@ def _run_folder(root: Path) -> Path:
         root = root.parent
     if not root.is_dir():
         raise NoRunError(f"`RUN_DIR` must be a folder with the logs of a run, got {str(root)!r}.")
-    if _holds_logs(root):
+    if (root / CSV_FILE).is_file() or any(root.glob(EVENT_FILES)):
         return root
     folders = {p.parent for name in (EVENT_FILES, CSV_FILE) for p in root.rglob(name)}
     below = sorted(p for p in folders if not _is_outcome(p, folders))
@@ -142,14 +143,6 @@ def _run_folder(root: Path) -> Path:
 def _is_outcome(folder: Path, folders: set[Path]) -> bool:
     is_of_a_run = folder.parent in folders or (folder.parent / "run.json").is_file()
     return folder.name == OUTCOME and is_of_a_run
-
-
-def _event_files(root: Path) -> list[Path]:
-    return sorted(root.glob(EVENT_FILES))
-
-
-def _holds_logs(root: Path) -> bool:
-    return (root / CSV_FILE).is_file() or any(root.glob(EVENT_FILES))
 
 
 def _joined(events: list[Events]) -> tuple[dict[str, Series], tuple[int, ...]]:
@@ -183,10 +176,6 @@ def _texts(events: list[Events]) -> dict[str, list[tuple[int, str]]]:
         for tag, entries in each.texts.items():
             texts.setdefault(tag, []).extend(entries)
     return texts
-
-
-def _plugins(events: list[Events]) -> dict[str, str]:
-    return {tag: plugin for each in events for tag, plugin in each.plugins.items()}
 
 
 def _packed_facts(entries: list[tuple[int, str]]) -> dict[str, Series]:

@@ -67,7 +67,7 @@ class BatchFacts(FactSource):
     def start(self, module: LightningModule | Hookable, batch: Any) -> str:
         """Put the hooks on for a batch; return what cannot be seen, in one sentence, or nothing."""
         place = place_of_targets(batch)
-        of_batch = None if place is None else batch[place]
+        of_batch = None if place is None else batch[place].detach()
         first = batch[0] if isinstance(batch, (list, tuple)) and len(batch) > 0 else batch
         inputs = first if isinstance(first, Tensor) else None
         self.loss, self._probe = None, DoctorProbe(self._targets, of_batch, inputs)

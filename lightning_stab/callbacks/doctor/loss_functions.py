@@ -248,7 +248,6 @@ class LossFunctions:
         target = self.of_batch
         if target is None or "batch_variety" in self.measured:
             return
-        target = target.detach()
         if target.is_floating_point() and target.numel() == len(target):
             self._note_spread(target.float())
         elif target.dim() == 1 and not target.is_floating_point() and not target.is_complex():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -19,6 +20,7 @@ from lightning_stab.functional.initialization import WeightRecord
 TAG = "weight_initialization/profile"
 _BEFORE, _AFTER = "#8a8a8a", "#2b8a57"
 _DRAWN = {"gain": "gain", "std before": "std_before", "std after": "std_after"}
+_TREATMENT = attrgetter("shape", "preceding", "scheme", "gain", "reason")
 _READ = {
     "signal before": "activation_std_before",
     "signal after": "activation_std_after",
@@ -61,7 +63,7 @@ def print_table(records: Sequence[WeightRecord], console: Console | None = None)
         changes = {"signal": "activation_std", "gradient": "gradient_rms"}
     for head in ("layer", "shape", "after", "scheme", "gain", *changes):
         table.add_column(head, overflow="fold")
-    for _, neighbours in groupby(records, key=_treatment):
+    for _, neighbours in groupby(records, key=_TREATMENT):
         alike = list(neighbours)
         first = alike[0]
         names = _span(first.name, alike[-1].name).removesuffix(".weight")
@@ -126,10 +128,6 @@ def profile_figure(records: Sequence[WeightRecord]) -> Any:
 
 def _measured(records: Sequence[WeightRecord]) -> bool:
     return any(record.activation_std_after is not None for record in records)
-
-
-def _treatment(record: WeightRecord) -> tuple[object, ...]:
-    return record.shape, record.preceding, record.scheme, record.gain, record.reason
 
 
 def _action(record: WeightRecord) -> str:

@@ -33,7 +33,8 @@ class ClassAttributes:
     def __init__(self, module: nn.Module) -> None:
         classes = dict.fromkeys(cls for part in module.modules() for cls in type(part).__mro__)
         classes |= dict.fromkeys(subclasses(Function))
-        self._found = [(cls, _data_of(cls)) for cls in classes if _is_own(cls)]
+        own = (cls for cls in classes if cls.__module__.partition(".")[0] not in _LIBRARIES)
+        self._found = [(cls, _data_of(cls)) for cls in own]
 
     def __enter__(self) -> ClassAttributes:
         self.renew()
@@ -53,10 +54,6 @@ def subclasses(base: type) -> list[Any]:
     """Return the classes under ``base``, at any depth, each once."""
     direct: list[Any] = base.__subclasses__()
     return list(dict.fromkeys([*direct, *(c for each in direct for c in subclasses(each))]))
-
-
-def _is_own(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] not in _LIBRARIES
 
 
 def _data_of(cls: type) -> dict[str, Any]:
