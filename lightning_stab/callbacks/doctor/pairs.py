@@ -22,6 +22,7 @@ MEAN_OF = 3  # losses in a row
 MOST_PARAMETERS = 20_000_000  # of a module that is copied for it
 ROWS_OF_A_BATCH = 150  # that are compared with their neighbours,
 LEAST_ROWS, ENOUGH_ROWS = 60, 300  # of a run,
+BATCHES = 40  # after which fewer are compared, too,
 FEATURES = 64  # of each, evenly spread
 TARGETS = ("target", "label", "y")  # names of a batch's targets
 
@@ -138,12 +139,15 @@ class NeighbourRows(FactSource):
         super().__init__()
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._count = self._counted = 0  # rows, and of them those that were compared
+        self._wait = BATCHES  # for so many more batches, if these do not bring enough rows before
         self._agreement = self._skill = math.nan
 
     def add(self, batch: Any, epoch: int) -> None:
         """Note some rows of a batch."""
         if epoch > 0 or self._count >= ENOUGH_ROWS:
+            self.end()
             return
+        self._wait -= 1
         place = place_of_targets(batch)
         inputs = batch[0] if place == 1 else None
         if inputs is None or not _is_plain(inputs) or inputs.is_complex() or inputs.dim() < 2:
@@ -154,11 +158,16 @@ class NeighbourRows(FactSource):
         self._rows.append((known if inputs.dim() == 2 else known.float(), few.clone()))
         self._count += len(few)
 
+    def end(self) -> None:
+        """Wait for no more rows."""
+        self._wait = 0
+
     def pending(self) -> list[DeviceScalars]:
-        """Return both, once there are enough rows."""
-        if not self._rows or self._count < LEAST_ROWS or self._count == self._counted:
+        """Return both, once there are enough rows, or as many as there are."""
+        is_new = len(self._rows) > 0 and LEAST_ROWS <= self._count != self._counted
+        if not is_new or (self._wait > 0 and self._count < ENOUGH_ROWS):
             return []
-        self._counted = self._count
+        self._counted, self._wait = self._count, BATCHES
         inputs, targets = (list(each) for each in zip(*self._rows, strict=True))
         if self._count >= ENOUGH_ROWS:
             self._rows = []

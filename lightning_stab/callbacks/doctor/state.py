@@ -164,7 +164,8 @@ class DoctorState:
 
     def end_validation(self, trainer: Trainer) -> bool:
         """Take in validation metrics; say whether there were any."""
-        sources = (self._losses, self.rows, self.level)
+        self._neighbours.end()
+        sources = (self._losses, self.rows, self.level, self._neighbours)
         to_host(scalars for source in sources for scalars in source.pending())
         self.level.note(trainer.callback_metrics)
         return self.validation.add(trainer.callback_metrics)
@@ -173,7 +174,8 @@ class DoctorState:
         """Take in the last losses and check the weights; ``alone`` where the run has failed."""
         self.remove_hooks()
         self.steps.measure_end(module, alone=alone)
-        to_host(self._losses.pending())
+        self._neighbours.end()
+        to_host([*self._losses.pending(), *self._neighbours.pending()])
 
     def note_failure(self, failure: BaseException) -> None:
         """Note what ended the run, as far as that is a fact about its data."""

@@ -655,6 +655,7 @@ def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
     x = torch.linspace(0, 1, 100)[:, None]
     for start in range(0, 96, 4):
         rows.add((x[start : start + 4], (x[start : start + 4, 0] > 0.5).long()), 0)
+    rows.end()
     to_host(rows.pending())
     agreement = rows.facts()["neighbour_agreement"]
     assert agreement > 4
@@ -667,24 +668,49 @@ def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
     assert rows.pending() == []
 
 
+def some_rows(count, batches, epoch=0):
+    rows, generator = NeighbourRows(), torch.Generator().manual_seed(0)
+    for _ in range(batches):
+        rows.add((torch.randn(count, 2, generator=generator), torch.arange(count)), epoch)
+    return rows
+
+
 @pytest.mark.parametrize("size", [29, 30])
-def test_rows_are_compared_from_sixty_on_and_gathered_up_to_three_hundred(size):
-    rows = NeighbourRows()
-    generator = torch.Generator().manual_seed(0)
-
-    def add():
-        rows.add((torch.randn(size, 2, generator=generator), torch.arange(size)), 0)
-
-    add()
-    add()
+def test_rows_are_compared_once_with_three_hundred_or_with_all_from_sixty_on(size):
+    """What is known of few rows costs as much as what is known of many, and is soon replaced."""
+    rows = some_rows(size, 2)
+    assert rows.pending() == []
+    rows.add((torch.randn(size, 2), torch.arange(size)), 1)  # no more rows are to come
+    assert rows._count == 2 * size
     assert bool(rows.pending()) == (size == 30)
-    for _ in range(8):
-        add()
-    assert rows._count == 10 * size
-    assert bool(rows.pending())
-    assert bool(rows._rows) == (size == 29)  # with 300 there are enough
-    add()
+    assert rows.pending() == []
+    rows = some_rows(size, 10)
+    assert bool(rows.pending()) == (size == 30)
+    rows.add((torch.randn(size, 2), torch.arange(size)), 0)
     assert rows._count == (300 if size == 30 else 319)
+    assert bool(rows.pending()) == (size == 29)
+    assert rows.pending() == []
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_fewer_rows_are_compared_after_forty_batches_or_where_the_run_or_its_epoch_ends(ends):
+    rows = some_rows(2, 39)
+    if ends:
+        rows.end()
+    assert bool(rows.pending()) == ends
+    rows = some_rows(2, 40)
+    assert rows.pending()
+    rows.add((torch.randn(2, 2), torch.arange(2)), 0)
+    assert rows.pending() == []
+    for _ in range(39):
+        rows.add((torch.randn(2, 2), torch.arange(2)), 0)
+    assert rows.pending()
+
+
+def test_what_simple_models_learn_is_known_at_the_end_of_a_short_run():
+    watcher = doctor()
+    fit(Program(mlp()), [watcher], learnable(96, 8), epochs=1)  # 12 steps
+    assert watcher._state._neighbours.facts()["simple_skill"] > 0.5
 
 
 class Distance(lightning.LightningModule):
@@ -766,6 +792,7 @@ def test_the_agreement_of_symbols_is_unknown_and_what_simple_models_learn_of_the
     generator = torch.Generator().manual_seed(0)
     symbols = torch.randint(0, 6, (100, 4), generator=generator)
     rows.add((symbols, symbols[:, 1]), 0)
+    rows.end()
     to_host(rows.pending())
     assert math.isnan(rows.facts()["neighbour_agreement"])
     assert rows.facts()["simple_skill"] == pytest.approx(1.0, abs=0.05)
@@ -776,6 +803,7 @@ def test_pixels_of_eight_bits_are_numbers():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, 1, 4, 4), generator=generator, dtype=torch.uint8)
     rows.add((images, images.float().mean((1, 2, 3))), 0)
+    rows.end()
     to_host(rows.pending())
     assert rows.facts()["neighbour_agreement"] > 3
     assert rows.facts()["simple_skill"] > 0.99
@@ -787,6 +815,7 @@ def test_nan_rows_leave_the_other_neighbours():
     y = (x[:, 0] > 0.5).long()
     x[7] = math.nan
     rows.add((x, y), 0)
+    rows.end()
     to_host(rows.pending())
     assert rows.facts()["neighbour_agreement"] > 5
     assert rows.facts()["simple_skill"] > 0.9
