@@ -12,7 +12,7 @@ from lightning_stab.arguments import one_of
 from lightning_stab.diagnosis.cures import advice_for, estimates
 from lightning_stab.diagnosis.facts import BY_LAYER, NAMES, OF_VALIDATION, SAMPLED_STEP, Facts
 from lightning_stab.diagnosis.finding import SEVERITIES, SHOWN_LAYERS, Evidence, Finding
-from lightning_stab.diagnosis.rule import Condition, Rule, match
+from lightning_stab.diagnosis.rule import Rule, match
 from lightning_stab.diagnosis.rules import CAUSES, EXPLAINS, IDS, RULES
 from lightning_stab.diagnosis.thresholds import THRESHOLDS, current_names
 
@@ -136,12 +136,13 @@ class Engine:
         """Withdraw what no longer holds; at the end of the run, confirm what does."""
         self.changed = []
         for finding in list(self.findings):
-            is_event = _asked(finding.evidence) <= PASSING_EVENTS
+            asked = {name for name, each in finding.evidence.items() if each.sign in (">", "<")}
+            is_event = asked <= PASSING_EVENTS
             rules = [r for r in self.rules if r.id == finding.id and r.severity != "info"]
             if is_event:
-                rules = [r for r in rules if _asked(r.conditions) <= PASSING_EVENTS]
-            asked = [r for r in rules if _applies(r, facts.moment)]
-            if not finding.is_alarm or not asked or facts.moment == "start":
+                rules = [r for r in rules if r.asked <= PASSING_EVENTS]
+            applies = any(_applies(r, facts.moment) for r in rules)
+            if not finding.is_alarm or not applies or facts.moment == "start":
                 continue
             may_pass = is_event or CAUSES[finding.id] > LAST_RANK_OF_FORM
             holds = any(self._may_hold(r, finding, facts) for r in rules)
@@ -270,15 +271,7 @@ def _applies(rule: Rule, moment: str) -> bool:
     if moment not in (SAMPLED_STEP, "validation"):
         return moment != "start" or rule.persistence == 1
     # a guard that holds also where validation is unknown does not make it one about validation
-    is_about_validation = bool(_asked(rule.conditions) & OF_VALIDATION)
-    return is_about_validation == (moment == "validation")
-
-
-def _asked(conditions: Mapping[str, Evidence] | Sequence[Condition]) -> set[str]:
-    """Return the facts that have to be known for these conditions to hold."""
-    if isinstance(conditions, Mapping):
-        return {name for name, each in conditions.items() if each.sign in (">", "<")}
-    return {each.fact for each in conditions if each.sign in (">", "<")}
+    return rule.asked.isdisjoint(OF_VALIDATION) == (moment != "validation")
 
 
 class _ShortNumber(float):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from string import Formatter
 from typing import Any
 
@@ -99,6 +99,11 @@ class Rule:
     persistence: int = 1
     is_event: bool = False
     source: str = "measured for this rule, see docs/training_doctor.md"
+
+    @cached_property
+    def asked(self) -> frozenset[str]:
+        """The facts that have to be known for it to hold."""
+        return frozenset(c.fact for c in self.conditions if c.sign in (">", "<"))
 
     def __post_init__(self) -> None:
         for text in (self.message, *self.advice):

@@ -33,7 +33,9 @@ NO_BASELINE = (
     "The loss is not what a loss function of torch returned, and the module has no `training_step`"
     " to be run on exchanged targets: what a constant prediction loses is not known."
 )
-INPUT_INTERVAL = 8  # of the batches after that, whose largest values are noted
+# the largest values are noted of each of the first batches, then of one in so many: in the early
+# phase, and after it
+EACH_INPUT, EARLY_INPUT_INTERVAL, INPUT_INTERVAL = 100, 3, 8
 LEAST_SKILL = 0.3  # of simple models, below which they say nothing of what can be learnt
 FIRST_TARGETS = 20  # batches whose targets are compared with each other; then of sampled steps
 
@@ -103,15 +105,16 @@ class DoctorState:
             # a constant rate has no warm-up; the first step of a ramp looks the same
             self._highest_rate = max(self._highest_rate, self._rate)
             self._is_warming_up = self._rate > before * (1 + 1e-9) or self._rate == 0
-        interval = self._every_n_steps
+        interval, inputs_interval = self._every_n_steps, INPUT_INTERVAL
         if step < EARLY_PHASE_STEPS:
             interval = min(interval, EARLY_PHASE_INTERVAL)
+            inputs_interval = EARLY_INPUT_INTERVAL
         self._is_full = step in FIRST_STEPS or is_due(step, interval)
         self._is_early = self.steps.early_seen < EARLY_UPDATES and not self._is_warming_up
         self.is_sampled = self._is_full or self._is_early
         if self.is_sampled:
             self._note_epoch(trainer)
-        if step < EARLY_PHASE_STEPS or is_due(step, INPUT_INTERVAL):
+        if self._is_full or step < EACH_INPUT or is_due(step, inputs_interval):
             self._inputs.add(batch, sampled=self._is_full)
         if self._is_full or step < FIRST_TARGETS:
             self._batches.pairs.note(batch)
