@@ -435,14 +435,17 @@ def test_the_first_steps_and_every_fiftieth_of_the_first_500_are_sampled():
     assert early == list(range(10))
 
 
-def test_the_largest_values_are_those_of_the_first_500_batches_and_of_every_eighth_then(
-    monkeypatch,
+@pytest.mark.parametrize(("begin", "interval"), [(0, 1), (60, 1), (100, 3), (460, 3), (500, 8)])
+def test_the_largest_values_are_those_of_each_first_batch_and_of_one_in_so_many_then(
+    monkeypatch, begin, interval
 ):
     seen = []
     monkeypatch.setattr(InputPeaks, "add", lambda *_, **__: seen.append(now[-1]))
     now = []
-    sampled((now.append(step) or step for step in range(490, 540)), lambda step: 0.1)
-    assert seen == [*range(490, 500), *[s for s in range(500, 540) if (s + 1) % 8 == 0]]
+    steps = range(begin, begin + 40)
+    sampled((now.append(step) or step for step in steps), lambda step: 0.1)
+    full = {0, 4, 9, 19, *range(49, 500, 50)}  # of a step that is sampled in full, in any case
+    assert seen == [step for step in steps if (step + 1) % interval == 0 or step in full]
 
 
 def test_early_updates_are_those_after_the_warm_up():
