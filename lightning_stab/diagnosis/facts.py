@@ -15,6 +15,7 @@ from lightning_stab.errors import InvalidArgumentError
 
 UNKNOWN = math.nan  # compares false with everything, so a rule never fires on what nobody measured
 SAMPLED_STEP = "sampled step"
+LEAST_SKILL = 0.3  # of simple models, below which they say nothing of what can be learnt
 MOMENTS = ("start", SAMPLED_STEP, "validation", "end")
 
 
@@ -159,7 +160,7 @@ class Facts:
             (a - m) / (1 - m), with the share m of the commonest class; of a mean absolute or
             squared error 1 minus the square of its ratio, as R2 has it; unknown for other metrics.
         skill_reached: `validation_skill` over `simple_skill`; unknown where the latter is low, and
-            where the loss is about the inputs.
+            where the loss is about the inputs. Follows from these where it is not given.
         useful_skill: `validation_skill`, but 0 where `skill_reached` is below 0.7: a metric may
             stand far above a constant prediction's where much more is easily learnt. Follows from
             both where it is not given.
@@ -282,10 +283,14 @@ class Facts:
     def __post_init__(self) -> None:
         if self.moment:
             one_of("moment", self.moment, MOMENTS)
-        if math.isnan(self.useful_skill):
-            is_far_below = self.skill_reached < THRESHOLDS["far_from_simple_models"]
-            useful = 0.0 if is_far_below else self.validation_skill
-            object.__setattr__(self, "useful_skill", useful)
+        reached, useful = self.skill_reached, self.useful_skill
+        # an autoencoder's metric is not about the targets of which simple models have their skill
+        if math.isnan(reached) and self.simple_skill > LEAST_SKILL and not self.reconstructs > 0:
+            reached = self.validation_skill / self.simple_skill
+        if math.isnan(useful):
+            far = THRESHOLDS["far_from_simple_models"]
+            useful = 0.0 if reached < far else self.validation_skill
+        self.__dict__.update(skill_reached=reached, useful_skill=useful)
 
 
 _ATTRIBUTES = cleandoc(Facts.__doc__ or "").partition("Attributes:\n")[2]

@@ -175,10 +175,9 @@ TIMES = MappingProxyType(
         ),
     }
 )
-# how a run ends
+# how a run ends: where it falls short, what is wrong by its form is the cause
 ENDS = MappingProxyType(
     {
-        # then what is wrong by its form is its cause
         "falls_short": (
             "skill_reached < far_from_simple_models and progress > whole_run"
             " and on_purpose not> flag_set"

@@ -18,6 +18,21 @@ def alarms(moment="end", times=2, **known):
     return [f.id for f in engine.findings if f.is_alarm]
 
 
+def test_what_was_reached_is_a_share_of_what_simple_models_have():
+    def reached(**known):
+        return Facts(**{"validation_skill": 0.6, **known}).skill_reached
+
+    assert reached(simple_skill=0.8) == pytest.approx(0.75)
+    assert reached(simple_skill=0.31) == pytest.approx(0.6 / 0.31)
+    assert math.isnan(reached(simple_skill=0.3))  # they have learnt little
+    assert math.isnan(reached())
+    assert math.isnan(reached(simple_skill=0.8, validation_skill=math.nan))
+    assert reached(simple_skill=0.8, reconstructs=0.0) == pytest.approx(0.75)
+    assert math.isnan(reached(simple_skill=0.8, reconstructs=1.0))  # it is about the inputs
+    assert reached(simple_skill=0.8, skill_reached=0.2) == 0.2
+    assert Facts(validation_skill=0.5, simple_skill=0.8).useful_skill == 0.0
+
+
 def test_a_metric_far_below_that_of_simple_models_is_worth_nothing():
     for reached, useful in ((0.69, 0.0), (0.7, 0.6), (1.3, 0.6), (math.nan, 0.6)):
         assert Facts(validation_skill=0.6, skill_reached=reached).useful_skill == useful

@@ -36,7 +36,6 @@ NO_BASELINE = (
 # the largest values are noted of each of the first batches, then of one in so many: in the early
 # phase, and after it
 EACH_INPUT, EARLY_INPUT_INTERVAL, INPUT_INTERVAL = 100, 3, 8
-LEAST_SKILL = 0.3  # of simple models, below which they say nothing of what can be learnt
 FIRST_TARGETS = 20  # batches whose targets are compared with each other; then of sampled steps
 
 
@@ -225,7 +224,6 @@ class DoctorState:
         known["reach"] = self.steps.largest_ratio * planned
         for source in self._sources.values():
             known |= source.facts()
-        known["skill_reached"] = skill_reached(known)
         return Facts(**{**known, **self._failure})
 
     def state_dict(self) -> dict[str, Any]:
@@ -253,20 +251,6 @@ class DoctorState:
         done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
         self._losses.epoch_steps, self._losses.epoch = steps, done / steps
         self._num_batches = done
-
-
-def skill_reached(known: Mapping[str, Any]) -> float:
-    """Return the validation metric's skill over that of simple models, if these have some.
-
-    An autoencoder's metric is not about the targets of which simple models have it.
-
-    Example:
-        >>> skill_reached({"validation_skill": 0.4, "simple_skill": 0.8})
-        0.5
-    """
-    simple = known.get("simple_skill", math.nan)
-    is_comparable = simple > LEAST_SKILL and not known.get("reconstructs", 0.0) > 0
-    return known["validation_skill"] / simple if is_comparable else math.nan
 
 
 def rows_of(batch: Any) -> int:

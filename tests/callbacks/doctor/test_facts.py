@@ -22,7 +22,7 @@ from lightning_stab.callbacks.doctor.loss_facts import LossHistory
 from lightning_stab.callbacks.doctor.loss_functions import LossFunctions
 from lightning_stab.callbacks.doctor.pairs import NeighbourRows, ShuffledPairs
 from lightning_stab.callbacks.doctor.report import FACTS
-from lightning_stab.callbacks.doctor.state import DoctorState, skill_reached
+from lightning_stab.callbacks.doctor.state import DoctorState
 from lightning_stab.callbacks.doctor.step_facts import StepFacts
 from lightning_stab.callbacks.doctor.validation_facts import ValidationHistory
 
@@ -844,17 +844,6 @@ def test_the_rows_that_batch_normalisation_sees():
     examined(Program(net), data, watcher=watcher)
     facts = watcher._state._layers.facts()
     assert (facts["norm_rows"], facts["norm_values"]) == (2.0, 72.0)
-
-
-def test_the_skill_reached_is_that_of_the_metric_beside_simple_models():
-    known = {"validation_skill": 0.6, "simple_skill": 0.8}
-    assert skill_reached(known) == pytest.approx(0.75)
-    assert skill_reached({**known, "simple_skill": 0.31}) == pytest.approx(0.6 / 0.31)
-    assert math.isnan(skill_reached({**known, "simple_skill": 0.3}))  # they have learnt little
-    assert math.isnan(skill_reached({"validation_skill": 0.6}))
-    assert math.isnan(skill_reached({**known, "validation_skill": math.nan}))
-    assert skill_reached({**known, "reconstructs": 0.0}) == pytest.approx(0.75)
-    assert math.isnan(skill_reached({**known, "reconstructs": 1.0}))  # it is about the inputs
 
 
 class Reconstruction(Program):
