@@ -218,7 +218,7 @@ def test_a_run_that_ends_below_simple_models_is_said_to_underfit_where_no_cause_
     assert alarms(low, moment="end") == ["underfitting"]
     assert alarms(low, moment="validation") == []  # it may still get there
     assert alarms({**low, "skill_reached": 0.75}, moment="end") == []
-    assert alarms({**low, "warming_up": 1.0}, moment="end") == []
+    assert alarms({**low, "warming_up": 1.0}, moment="end") == ["learning-rate-too-low"]
     assert alarms({**low, "on_purpose": 1.0}, moment="end") == []
     heart = {**low, "learnt": 0.9, "generalization_gap": 0.6}
     assert alarms(heart, moment="end") == ["overfitting"]

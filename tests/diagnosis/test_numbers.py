@@ -113,7 +113,7 @@ notable_shift 0.5
 # of each rule the first letter of its severity and at how many moments in a row it has to hold;
 # a star where it is over at once
 RULES_OF = """
-non-finite: e1 e1 e1 e1 e1 e1 e1 e1
+non-finite: e1 e1 e1 e1 e1 e1 e1 e1 e1
 output-activation: e1 e1 e1 e1 e1 e1 w2 w2
 shape-mismatch: e1
 labels: e1 e1 e2 w2 w2 w2 w2
@@ -126,7 +126,7 @@ saturated-units: w2 w2
 vanishing-gradient: e2 w2 w2 w2
 exploding-gradient: e2 w2 w2 e2 e2 i2 w2
 learning-rate-too-high: e2 e1 w2 w2 w2 w2 w2 w2 w2 w2 w1
-learning-rate-too-low: w2 w2 w2 w2 w1 w2
+learning-rate-too-low: w2 w2 w2 w1 w2 w1 w1 w2
 over-regularized: w2 w2 w2
 batch-size: w2 w2
 loss-function: w2 w1 w1 w2 w2 w1 w1 w2

@@ -108,3 +108,30 @@ def test_units_that_dropout_sets_to_zero_are_not_dead():
     dead = {"dead_fraction": {"a": 1.0}, "learnt": 0.0, "falling": 0.0}
     assert alarms(SAMPLED_STEP, **dead, dropout=0.5) == ["dead-units"]
     assert alarms(SAMPLED_STEP, **dead, dropout=0.98) == ["over-regularized"]
+
+
+NOISY = {"highest_rise": 9.0, "loss_ratio": 6.0, "learnt": -5.0, "skill_reached": -0.1}
+
+
+def test_a_rate_at_which_the_run_could_go_nowhere_is_too_low_however_noisy_its_losses_are():
+    """With batches of one row the loss is many times the first one by chance."""
+    still = {**NOISY, "reach": 0.015, "highest_rate": 1e-6, "warming_up": 0.0}
+    assert alarms(**still)[:1] == ["learning-rate-too-low"]
+    assert "learning-rate-too-low" not in alarms(**{**still, "reach": 0.05})
+    assert "learning-rate-too-low" not in alarms(**{**still, "skill_reached": 0.8})
+    assert "learning-rate-too-low" not in alarms(**still, zero_gradient=1.0)
+
+
+def test_a_warm_up_that_lasts_for_the_whole_run_is_said_where_little_was_reached():
+    rising = {"warming_up": 1.0, "learnt": 0.35, "skill_reached": 0.4, "falling": 80.0}
+    assert alarms(**rising) == ["learning-rate-too-low"]
+    assert alarms(**{**rising, "skill_reached": 0.75}) == []
+
+
+def test_nan_in_the_inputs_of_a_run_that_failed_is_said_though_it_took_no_step():
+    """A binary cross-entropy, for one, refuses probabilities that are NaN."""
+    known = {"nonfinite_inputs": 1.0, "step": 0, "epoch": 0.0, "samples": 0.0, "progress": 0.0}
+    assert alarms(times=1, **known, failed=1.0) == ["non-finite"]
+    assert alarms(times=1, **known) == []
+    assert alarms(times=1, **{**known, "nonfinite_inputs": 0.0}, failed=1.0) == []
+    assert alarms(times=1, **known, failed=1.0, learnt=0.5) == []

@@ -13,6 +13,15 @@ _EXCLUSIVE = (
     " learnt."
 )
 
+_NO_REACH = (
+    "In the whole run the weights can change by no more than {reach:.1%} of their size,"
+    " and little is learnt."
+)
+_STILL_RISING = (
+    "After {progress:.0%} of the run the learning rate is still rising,"
+    " from a value at which little is learnt."
+)
+
 LEARNING_FAULTS = (
     Fault("learning-rate-too-high", 7, "the updates destroy what the weights had learnt").found_by(
         error(
@@ -115,8 +124,14 @@ LEARNING_FAULTS = (
             " and warming_up < flag_set and with_gradient and highest_rise not> sudden_rise"
             " and ordinary_values and input_size not< small_input and meant_to_learn"
             " and ordinary_flow and error_of_probabilities not> flag_set",
-            "In the whole run the weights can change by no more than {reach:.1%} of their size,"
-            " and little is learnt.",
+            _NO_REACH,
+        ),
+        warning(  # with losses of single rows nothing is said of their rise
+            "reach < short_reach and falls_short and a_while and warming_up < flag_set"
+            " and with_gradient and start_loss_ratio not> large_start_loss and ordinary_values"
+            " and error_of_probabilities not> flag_set",
+            _NO_REACH,
+            persistence=1,
         ),
         warning(
             "reach < limited_reach and straightness > straight and learns_little"
@@ -131,8 +146,12 @@ LEARNING_FAULTS = (
         warning(
             "warming_up > flag_set and progress > far_into_the_run and learnt not> hardly_learnt"
             " and step > enough_steps",
-            "After {progress:.0%} of the run the learning rate is still rising,"
-            " from a value at which little is learnt.",
+            _STILL_RISING,
+            persistence=1,
+        ),
+        warning(
+            "warming_up > flag_set and falls_short and step > enough_steps",
+            _STILL_RISING,
             persistence=1,
         ),
         warning(

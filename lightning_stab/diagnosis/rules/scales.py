@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Fault, error, warning
+from lightning_stab.diagnosis.rule import Fault, Rule, error, warning
 
 _LARGE_START = (
     "The first loss is {start_loss_ratio} times that of a blind prediction:"
@@ -14,16 +14,15 @@ _SMALL_WEIGHTS = (
     " what passes through the layers fades,"
 )
 _HUGE_INPUT = "Features enter the network at a size of {input_size}, and little is learnt."
-_NONFINITE_FROM_INPUT = (
-    "Features enter the network at a size of {input_size}, and loss or weights are NaN or infinite."
-)
-_NONFINITE_FROM_TARGETS = (
-    "The targets are large ({target_size}), and loss or weights are NaN or infinite."
-)
-_NONFINITE_FROM_START = (
-    "The weights start {start_scale:.0f} times as large as what keeps a signal's size, and loss or"
-    " weights are NaN or infinite."
-)
+
+
+def _nonfinite(at_start: str, clause: str) -> tuple[Rule, ...]:
+    """Return the rules that name what showed at the start as the cause of what is NaN."""
+    signs = ("nonfinite_weights > flag_set", "nonfinite_losses > any_nonfinite_loss")
+    said = f"{clause}, and loss or weights are NaN or infinite."
+    texts = (f"{sign} and {at_start} and loss_ratio > no_loss" for sign in signs)
+    return tuple(error(text, said, persistence=1) for text in texts)
+
 
 SCALE_FAULTS = (
     Fault("target-scale", 2, "targets so large that a regression does not reach them").found_by(
@@ -44,17 +43,7 @@ SCALE_FAULTS = (
             " learn.",
             persistence=1,
         ),
-        error(
-            "nonfinite_weights > flag_set and target_size > large_target and loss_ratio > no_loss",
-            _NONFINITE_FROM_TARGETS,
-            persistence=1,
-        ),
-        error(
-            "nonfinite_losses > any_nonfinite_loss and target_size > large_target"
-            " and loss_ratio > no_loss",
-            _NONFINITE_FROM_TARGETS,
-            persistence=1,
-        ),
+        *_nonfinite("target_size > large_target", "The targets are large ({target_size})"),
     ),
     Fault("input-scale", 3, "features enter unscaled, and it does harm").found_by(
         warning(
@@ -69,16 +58,8 @@ SCALE_FAULTS = (
             " and the loss has risen to {loss_ratio} times its start.",
             persistence=1,
         ),
-        error(
-            "nonfinite_weights > flag_set and input_size > huge_input and loss_ratio > no_loss",
-            _NONFINITE_FROM_INPUT,
-            persistence=1,
-        ),
-        error(
-            "nonfinite_losses > any_nonfinite_loss and input_size > huge_input"
-            " and loss_ratio > no_loss",
-            _NONFINITE_FROM_INPUT,
-            persistence=1,
+        *_nonfinite(
+            "input_size > huge_input", "Features enter the network at a size of {input_size}"
         ),
         warning(
             "input_size > huge_input and epoch > some_epochs"
@@ -166,17 +147,9 @@ SCALE_FAULTS = (
             _LARGE_WEIGHTS + " and predictions are {prediction_size:.0f} times the targets' size.",
             source="Glorot & Bengio 2010; He et al. 2015",
         ),
-        error(
-            "nonfinite_weights > flag_set and start_scale > large_start"
-            " and input_size not> huge_input and loss_ratio > no_loss",
-            _NONFINITE_FROM_START,
-            persistence=1,
-        ),
-        error(
-            "nonfinite_losses > any_nonfinite_loss and start_scale > large_start"
-            " and input_size not> huge_input and loss_ratio > no_loss",
-            _NONFINITE_FROM_START,
-            persistence=1,
+        *_nonfinite(
+            "start_scale > large_start and input_size not> huge_input",
+            "The weights start {start_scale:.0f} times as large as what keeps a signal's size",
         ),
         error(
             "zero_gradient > all_identical and travelled < nowhere and most_dead < dead_layer"

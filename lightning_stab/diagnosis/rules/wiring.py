@@ -47,6 +47,12 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         error(
+            "nonfinite_inputs > none_at_all and failed > flag_set and learnt not> hardly_learnt",
+            "The run failed, and {nonfinite_inputs:.0%} of the batches hold NaN or infinite"
+            " values.",
+            persistence=1,
+        ),
+        error(
             "nonfinite_losses > any_nonfinite_loss and loss_ratio not> no_loss",
             "The loss is NaN or infinite from the first step.",
             persistence=1,

@@ -598,10 +598,12 @@ def test_the_facts_of_a_fit_that_are_no_sources_own():
     trainer.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=5))
     facts = state.facts(trainer)  # 5 batches, each a step of two optimizers
     assert (facts.step, facts.progress) == (10, 0.125)
+    assert math.isnan(state.facts(trainer).failed)
     state.note_failure(IndexError("Target 7 is out of bounds."))
     assert state.facts(trainer).class_out_of_range == 1.0
     state.note_failure(ValueError("Target 7 is out of bounds."))
     assert state.facts(trainer).class_out_of_range != 1.0
+    assert state.facts(trainer).failed == 1.0
 
 
 def test_an_input_peak_is_remembered_when_its_batch_is_forgotten():
