@@ -39,8 +39,8 @@ def log_step(trainer: Trainer) -> int:
 
     It counts batches that stepped, once per batch however many optimizers there are.
     """
-    counted = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
-    return int(counted)
+    counted = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None)
+    return int(trainer.global_step if counted is None else counted)
 
 
 def num_steps(trainer: Trainer) -> int:
