@@ -254,11 +254,9 @@ def _finding(
         advice=tuple(line.format_map(values) for line in rule.advice),
         source=rule.source,
     )
-    return (
-        finding
-        if rule.advice
-        else replace(finding, advice=advice_for(finding, estimates(facts), {}))
-    )
+    if rule.advice:
+        return finding
+    return replace(finding, advice=advice_for(finding, estimates(facts), {}))
 
 
 def _is_sign(finding: Finding, cause: Finding) -> bool:

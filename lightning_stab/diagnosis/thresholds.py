@@ -143,7 +143,7 @@ GUARDS = MappingProxyType(
         "ordinary_values": "input_peak not> outlying and input_size not> large_input",
         "kept_weights": "weight_growth not< shrunk_weights and weight_decay not> strong_decay",
         # a metric far above that of a constant prediction: then a symptom does no harm
-        "without_skill": ("useful_skill not> half_learnt and skill_reached not> as_simple_models"),
+        "without_skill": "useful_skill not> half_learnt and skill_reached not> as_simple_models",
         "learns_little": "learnt not> little_learnt and without_skill",
         "learns_half": "learnt not> half_learnt and without_skill",
         # what is wrong by its form is said unless the run does well in spite of it

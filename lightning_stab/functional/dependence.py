@@ -13,9 +13,6 @@ PENALTY = 1.0  # of the linear model's coefficients, of standardised columns
 WIDTHS = 0.3, 1.5  # of Gaussian kernels, in medians of the squared distance
 SMOOTHNESS = 0.03  # the penalty beside such a kernel
 SYMBOLS = 1024  # that are counted apart
-WIDTHS = 0.3, 1.5  # of Gaussian kernels, in medians of the squared distance
-SMOOTHNESS = 0.03  # the penalty beside such a kernel
-SYMBOLS = 1024  # that are counted apart
 
 
 @torch.no_grad()
@@ -106,8 +103,11 @@ def _squared_distances(inputs: Tensor) -> Iterator[Tensor]:
         for column in inputs.T:  # where two rows have other symbols
             places += column[:, None] != column
         yield 2 * places
-        counts = torch.zeros(len(inputs), SYMBOLS, device=inputs.device)
-        counts.scatter_add_(1, inputs.long() % SYMBOLS, torch.ones_like(inputs, dtype=counts.dtype))
+        rows = torch.arange(len(inputs), device=inputs.device)[:, None]
+        cells = (rows * SYMBOLS + inputs.long() % SYMBOLS).flatten()  # one dimension: deterministic
+        counts = torch.zeros(len(inputs) * SYMBOLS, device=inputs.device)
+        counts = counts.scatter_add_(0, cells, torch.ones_like(cells, dtype=counts.dtype))
+        counts = counts.reshape(len(inputs), SYMBOLS)
         yield torch.cdist(counts, counts).square()
 
 

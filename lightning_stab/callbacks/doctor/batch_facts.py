@@ -21,7 +21,7 @@ from lightning_stab.callbacks.activations.probe import ActivationProbe
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.pairs import ShuffledPairs, place_of_targets
 from lightning_stab.callbacks.doctor.probe import DoctorProbe
-from lightning_stab.callbacks.doctor.targets import Targets
+from lightning_stab.callbacks.doctor.targets import Targets, is_plain
 from lightning_stab.functional.gradient_statistics import log_ratio
 from lightning_stab.functional.norms import wide_dtype
 
@@ -246,7 +246,7 @@ class InputPeaks(FactSource):
         is_flat = type(batch) in (list, tuple) and all(isinstance(v, Tensor) for v in batch)
         leaves = [v for v in (batch if is_flat else tree_leaves(batch)) if isinstance(v, Tensor)]
         usable = [v.detach() for v in leaves if v.is_floating_point() and v.numel() > 0]
-        plain = [v for v in usable if v.layout is torch.strided and not v.is_nested]
+        plain = [v for v in usable if is_plain(v)]
         if plain:
             self._pending.append([torch.aminmax(_spread(v)) for v in plain[:TENSORS]])
         if sampled and plain and plain[0] is usable[0]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_stab.callbacks.doctor.targets import LEAST_CONSTANT, Targets
+from lightning_stab.callbacks.doctor.targets import LEAST_CONSTANT, Targets, is_plain
 from lightning_stab.functional import loss_baselines as baselines
 from lightning_stab.functional.activation_kinds import CATALOGUE, FUNCTIONS
 from lightning_stab.functional.norms import storage_of
@@ -248,13 +248,13 @@ class LossFunctions:
         target = self.of_batch
         if target is None or "batch_variety" in self.measured:
             return
+        if not is_plain(target) or not target.numel():
+            return
         if target.is_floating_point() and target.numel() == len(target):
             self._note_spread(target.float())
         elif target.dim() == 1 and not target.is_floating_point() and not target.is_complex():
-            new = torch.zeros(BINS, device=target.device)
-            new.scatter_add_(
-                0, target.long().remainder(BINS), torch.ones_like(target, dtype=new.dtype)
-            )
+            ones = torch.ones_like(target, dtype=torch.float32)
+            new = ones.new_zeros(BINS).scatter_add_(0, target.long().remainder(BINS), ones)
             self._note_classes(new, self.targets.counts(new))
 
     def _note_classes(self, new: Tensor, counts: Tensor) -> None:

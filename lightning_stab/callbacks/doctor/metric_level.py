@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks.doctor.fact_source import FactSource
 from lightning_stab.callbacks.doctor.pairs import place_of_targets
+from lightning_stab.callbacks.doctor.targets import is_plain
 from lightning_stab.callbacks.doctor.validation_facts import names_validation, words_of
 from lightning_stab.functional.norms import in_double
 
@@ -47,10 +48,9 @@ class MetricLevel(FactSource):
         place = place_of_targets(batch) if dataloader_idx == 0 else None
         if place is not None:
             targets = batch[place].detach()
-            is_plain = targets.layout is torch.strided and not targets.is_nested
-            self._entries += targets.numel() if is_plain else 0
+            self._entries += targets.numel() if is_plain(targets) else 0
             is_small = targets.dim() <= 2 and self._entries <= MOST_ENTRIES
-            if is_plain and is_small and not targets.is_complex():
+            if is_plain(targets) and is_small and not targets.is_complex():
                 self._rows.append(targets.reshape(len(targets), -1).clone())
                 return
         self._rows, self._levels = [], [math.nan] * 3

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars
 from lightning_stab.callbacks._trainer.isolated import isolated_copy, run_training_step
 from lightning_stab.callbacks.doctor.fact_source import FactSource
-from lightning_stab.callbacks.doctor.targets import Targets
+from lightning_stab.callbacks.doctor.targets import Targets, is_plain
 from lightning_stab.functional.dependence import neighbour_agreement, simple_skill
 from lightning_stab.functional.random_states import preserve_random_states
 
@@ -72,7 +72,7 @@ class ShuffledPairs(FactSource):
     def note(self, batch: Any) -> None:
         """Note whether all targets so far are one and the same."""
         place = place_of_targets(batch)
-        if place is not None and _is_plain(batch[place]):
+        if place is not None and is_plain(batch[place]):
             self._constant = self._targets.are_constant(batch[place])
 
     def measure(self, module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -150,7 +150,7 @@ class NeighbourRows(FactSource):
         self._wait -= 1
         place = place_of_targets(batch)
         inputs = batch[0] if place == 1 else None
-        if inputs is None or not _is_plain(inputs) or inputs.is_complex() or inputs.dim() < 2:
+        if inputs is None or not is_plain(inputs) or inputs.is_complex() or inputs.dim() < 2:
             return
         targets = batch[place]
         few = _few_features(targets) if targets.dim() > 1 else targets.detach()[:ROWS_OF_A_BATCH]
@@ -188,10 +188,6 @@ class NeighbourRows(FactSource):
     def facts(self) -> dict[str, float]:
         """Return the agreement in standard errors, and the skill."""
         return {"neighbour_agreement": self._agreement, "simple_skill": self._skill}
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and not tensor.is_nested
 
 
 def _few_features(rows: Tensor) -> Tensor:

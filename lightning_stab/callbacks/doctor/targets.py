@@ -15,6 +15,11 @@ MOST_SAVED = 1000  # entries of a row's targets that a checkpoint holds
 LEAST_CONSTANT = 16  # rows, all with one target, before that is said
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Say whether a tensor holds numbers side by side: neither sparse nor nested."""
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
 class Targets:
     """What was seen of a run's targets: how often each class, the mean of each column."""
 

@@ -415,7 +415,17 @@ def noted(losses, function, args, kwargs):
     return result
 
 
-@pytest.mark.parametrize("of_batch", [torch.zeros(64, 3), torch.zeros(64, 3).long()])
+@pytest.mark.parametrize(
+    "of_batch",
+    [
+        torch.zeros(64, 3),
+        torch.zeros(64, 3).long(),
+        torch.arange(64).to_sparse(),
+        torch.zeros(64, dtype=torch.complex64),
+        torch.zeros(0),
+        torch.zeros(0).long(),
+    ],
+)
 def test_the_variety_of_masks_and_of_several_labels_is_left_unknown(of_batch):
     z, y = rows()
     assert "batch_variety" not in seen(by_hand, z, y, of_batch=of_batch)[0]
