@@ -51,6 +51,7 @@ DRAWN = {  # what was looked at stays as it was drawn
     "seen_5": "50478480a7a6d9ad",
     "seen_6": "5fdf840887f470a8",
     "seen_7": "ef97511d2f5b2f96",
+    "seen_8": "f07c4a73018e345f",
 }
 
 
@@ -117,7 +118,15 @@ def test_labels_are_outcomes():
 
 @pytest.mark.parametrize(
     ("part", "count"),
-    [("report", 2), ("seen_7", 2), ("seen_6", 2), ("seen_5", 2), ("seen_4", 4), ("tune", 4)],
+    [
+        ("report", 2),
+        ("seen_8", 2),
+        ("seen_7", 2),
+        ("seen_6", 2),
+        ("seen_5", 2),
+        ("seen_4", 4),
+        ("tune", 4),
+    ],
 )
 def test_a_twin_of_the_report_part_is_held_to_what_simple_models_reach(part, count):
     some = [

@@ -23,6 +23,7 @@ PERCEPTRONS = (
     *("softplus_", "celu_", "snake_"),
     *("relu6_", "squared_relu_"),
     *("hardtanh_", "arctan_", "rrelu_"),
+    *("bent_", "tanhexp_"),
 )
 RELU = ("relu_", "keras", "cnn_max", "dropout_", "cnn_batchnorm")
 

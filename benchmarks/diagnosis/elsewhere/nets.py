@@ -1,4 +1,4 @@
-"""Some 170 small architectures, by the shape of their inputs; parts are made to be broken."""
+"""Some 200 small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from benchmarks.diagnosis.elsewhere.seen_4_nets import SEEN_4_NETS
 from benchmarks.diagnosis.elsewhere.seen_5_nets import SEEN_5_NETS
 from benchmarks.diagnosis.elsewhere.seen_6_nets import SEEN_6_NETS
 from benchmarks.diagnosis.elsewhere.seen_7_nets import SEEN_7_NETS
+from benchmarks.diagnosis.elsewhere.seen_8_nets import SEEN_8_NETS
 from benchmarks.diagnosis.elsewhere.seen_nets import SEEN_NETS
 
 
@@ -275,6 +276,7 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     **SEEN_5_NETS,
     **SEEN_6_NETS,
     **SEEN_7_NETS,
+    **SEEN_8_NETS,
     **REPORT_NETS,
 }
 

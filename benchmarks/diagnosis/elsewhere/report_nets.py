@@ -9,231 +9,241 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, perceptron, width_of
-from benchmarks.diagnosis.elsewhere.report_time_nets import REPORT_TIME_NETS
+from benchmarks.diagnosis.elsewhere.blocks import (
+    Make,
+    Places,
+    Residual,
+    Swap,
+    perceptron,
+    width_of,
+)
+from benchmarks.diagnosis.elsewhere.report_time_nets import REPORT_TIME_NETS, Biased
 
 
-class Arctan(nn.Module):
-    """The arc tangent, which goes on rising for longer than the tangent of the hyperbola."""
+class Bent(nn.Module):
+    """A line with a gentle bend at 0, which never lies flat."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return atan(x)."""
-        return x.atan()
+        """Return (sqrt(x² + 1) - 1) / 2 + x."""
+        return ((x.square() + 1).sqrt() - 1) / 2 + x
 
 
-def _normalised_after(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Layers as in many a Keras notebook: Glorot's start, the norm behind the activation."""
+class TanhExp(nn.Module):
+    """A smooth relative of the ReLU (Liu & Di 2020)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x tanh(exp(x))."""
+        return x * x.clamp(max=20).exp().tanh()
+
+
+def _alpha_dropout(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Layers that keep their values' size by themselves (Klambauer et al. 2017), as in Keras."""
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in ((width_of(data), 64), (64, 32)):
+    for before, after in ((width_of(data), 64), (64, 48)):
         linear = nn.Linear(before, after)
-        nn.init.xavier_uniform_(linear.weight)
+        nn.init.normal_(linear.weight, std=before**-0.5)
         nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU(), nn.BatchNorm1d(after), nn.Dropout(0.05)]
+        layers += [linear, nn.SELU(), nn.AlphaDropout(0.05)]
     return nn.Sequential(*layers)
 
 
-class FromNothing(nn.Module):
-    """A residual block whose share in the sum is learnt, from 0 on (Bachlechner et al. 2021)."""
+def _low_rank(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Wide layers whose weights are the product of two narrow ones (Sainath et al. 2013)."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    last = width_of(data)
+    for width in (96, 64):
+        narrow, wide = nn.Linear(last, 24, bias=False), nn.Linear(24, width)
+        nn.init.kaiming_normal_(wide.weight)
+        nn.init.xavier_normal_(narrow.weight)
+        layers += [narrow, wide, nn.ReLU(), nn.LayerNorm(width)]
+        last = width
+    return nn.Sequential(*layers)
+
+
+class Winners(nn.Module):
+    """Lets through the largest units of a row alone (Makhzani & Frey 2015)."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, F] of [N, F]."""
+        least = x.topk(self.count, 1).values[:, -1:]
+        return torch.where(x >= least, x, 0.0)
+
+
+def _winners(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in ((width_of(data), 96), (96, 64)):
+        layers += [nn.Linear(before, after), nn.LayerNorm(after), Winners(after // 3)]
+    return nn.Sequential(*layers)
+
+
+class Chebyshev(nn.Module):
+    """A learnt polynomial from each input to each output (Sidharth et al. 2024)."""
+
+    def __init__(self, inputs: int, width: int, degree: int) -> None:
+        super().__init__()
+        self.degree = degree
+        self.shares = nn.Parameter(torch.randn(inputs, degree, width) / math.sqrt(inputs * degree))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, width] of [N, inputs]."""
+        x = (x / 2).tanh()
+        found = [x, 2 * x.square() - 1]
+        while len(found) < self.degree:
+            found.append(2 * x * found[-1] - found[-2])
+        return torch.einsum("nid,ido->no", torch.stack(found, 2), self.shares) + self.bias
+
+
+def _chebyshev(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [Chebyshev(width_of(data), 48, 4), nn.LayerNorm(48), Chebyshev(48, 32, 3)]
+    return nn.Sequential(nn.Flatten(), *layers, nn.LayerNorm(32))
+
+
+class Fields(nn.Module):
+    """A vector for each feature: its own direction times its value, and its own place."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.way = nn.Parameter(torch.randn(features, width))
+        self.place = nn.Parameter(torch.randn(features, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, F, width] of [N, F]."""
+        return (x[:, :, None] * self.way + self.place).relu()
+
+
+class Across(nn.Module):
+    """A small net along another dimension."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.body, self.share = body, nn.Parameter(torch.zeros(1))
+        self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x + share body(x)."""
-        added: Tensor = self.share * self.body(x)
-        return x + added
+        """Return [N, F, width] of [N, F, width]."""
+        out: Tensor = self.body(x.transpose(1, 2)).transpose(1, 2)
+        return out
 
 
-def _from_nothing(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:
-        return FromNothing(nn.Sequential(nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 48)))
-
-    first = [nn.Flatten(), nn.Linear(width_of(data), 48), nn.LayerNorm(48), nn.ReLU()]
-    return nn.Sequential(*first, block(), block(), block(), nn.LayerNorm(48))
+def _inside(width: int, wide: int) -> list[nn.Module]:
+    return [nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)]
 
 
-class Memory(nn.Module):
-    """A row asks learnt keys and reads the values beside them (Sukhbaatar et al. 2015)."""
+def _field_mixer(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Mixes features, then what is known of each, as an MLP-Mixer does places and channels."""
+    count = width_of(data)
+    layers: list[nn.Module] = [nn.Flatten(), Fields(count, 16)]
+    for _ in range(2):
+        across = Across(nn.Sequential(*_inside(count, 24)))
+        layers += [Residual(nn.Sequential(nn.LayerNorm(16), across))]
+        layers += [Residual(nn.Sequential(nn.LayerNorm(16), *_inside(16, 32)))]
+    return nn.Sequential(*layers, nn.LayerNorm(16), nn.Flatten(), nn.Linear(16 * count, 64))
 
-    def __init__(self, inputs: int, width: int, cells: int) -> None:
+
+class SwiGLU(nn.Module):
+    """Two layers of which one, through a SiLU, is the gate of the other (Shazeer 2020)."""
+
+    def __init__(self, width: int, wide: int) -> None:
         super().__init__()
-        self.into, self.ask = nn.Linear(inputs, width), nn.Linear(inputs, 16)
-        self.keys = nn.Parameter(torch.randn(cells, 16))
-        self.values = nn.Parameter(torch.randn(cells, width))
+        self.into, self.out = nn.Linear(width, 2 * wide), nn.Linear(wide, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 width] of [N, inputs]."""
-        found = (self.ask(x) @ self.keys.T / 2).softmax(1) @ self.values
-        return torch.cat([self.into(x).relu(), found], 1)
+        """Return [N, width] of [N, width]."""
+        value, gate = self.into(x).chunk(2, -1)
+        out: Tensor = self.out(value * functional.silu(gate))
+        return out
 
 
-def _memory(data: Any, settings: dict[str, Any]) -> nn.Module:
-    last = [nn.LayerNorm(80), nn.Linear(80, 48), nn.ReLU()]
-    return nn.Sequential(nn.Flatten(), Memory(width_of(data), 40, 32), *last)
+def _swiglu(data: Any, settings: dict[str, Any]) -> nn.Module:
+    blocks = (Residual(nn.Sequential(nn.RMSNorm(48), SwiGLU(48, 64))) for _ in range(2))
+    return nn.Sequential(nn.Flatten(), nn.Linear(width_of(data), 48), *blocks, nn.RMSNorm(48))
 
 
-class Noise(nn.Module):
-    """Adds noise in training."""
-
-    def __init__(self, size: float) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x, and noise beside it."""
-        return x + self.size * torch.randn_like(x) if self.training else x
+def _local_response(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Large kernels, units that dampen their neighbours, and a wide layer (Krizhevsky 2012)."""
+    layers = [nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.LocalResponseNorm(5, 1e-2)]
+    layers += [nn.MaxPool2d(3, 2), nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()]
+    layers += [nn.LocalResponseNorm(5, 1e-2), nn.AdaptiveMaxPool2d(3), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(216, 64), nn.ReLU(), nn.Dropout(0.1))
 
 
-def _noise(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers: list[nn.Module] = [nn.Flatten(), Noise(0.05)]
-    for before, after in ((width_of(data), 64), (64, 48)):
-        layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.LeakyReLU(0.1), Noise(0.05)]
-    return nn.Sequential(*layers)
-
-
-class Whitened(nn.Module):
-    """Turns features into components of the rows to train on, each of one size."""
-
-    mean: Tensor
-    turn: Tensor
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        x = rows.flatten(1).double().nan_to_num()
-        mean = x.mean(0)
-        values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
-        size = (values + 0.05 * values.mean() + 1e-9).sqrt()
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("turn", (vectors / size).float())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F] of [N, ...]."""
-        return (x.flatten(1) - self.mean) @ self.turn
-
-
-def _whitened(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [nn.Linear(width_of(data), 64), nn.ReLU(), nn.Linear(64, 48), nn.ReLU()]
-    return nn.Sequential(Whitened(data.x), *layers)
-
-
-class Blocks(nn.Module):
-    """Groups of units that see only each other; then they are dealt to new groups."""
-
-    def __init__(self, groups: int, each: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(groups, each, each) * math.sqrt(2 / each))
-        self.bias = nn.Parameter(torch.zeros(groups, each))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, groups each] of the same."""
-        made = torch.einsum("ngi,gio->ngo", x.view(len(x), *self.bias.shape), self.weight)
-        return (made + self.bias).relu().transpose(1, 2).flatten(1)
-
-
-def _block_diagonal(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [nn.Flatten(), nn.Linear(width_of(data), 64), nn.ReLU()]
-    blocks = (part for _ in range(2) for part in (Residual(Blocks(4, 16)), nn.LayerNorm(64)))
-    return nn.Sequential(*first, *blocks)
-
-
-class Fire(nn.Module):
-    """Squeezes channels, then widens them by two sizes of kernel (Iandola et al. 2016)."""
-
-    def __init__(self, before: int, few: int, each: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(before, few, 1)
-        self.small, self.large = nn.Conv2d(few, each, 1), nn.Conv2d(few, each, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 each, H, W] of [N, before, H, W]."""
-        x = self.squeeze(x).relu()
-        return torch.cat([self.small(x), self.large(x)], 1).relu()
-
-
-def _fire(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), Fire(16, 12, 12), nn.MaxPool2d(2)]
-    layers += [Fire(24, 16, 16), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.LayerNorm(288)]
-    return nn.Sequential(*layers)
-
-
-class Ghosts(nn.Module):
-    """Channels, and cheap further ones that are each made of one of them (Han et al. 2020)."""
-
-    def __init__(self, before: int, each: int) -> None:
-        super().__init__()
-        self.first = nn.Sequential(
-            nn.Conv2d(before, each, 3, padding=1, bias=False), nn.BatchNorm2d(each), nn.ReLU()
-        )
-        self.cheap = nn.Sequential(
-            nn.Conv2d(each, each, 3, padding=1, groups=each, bias=False),
-            nn.BatchNorm2d(each),
-            nn.ReLU(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 each, H, W] of [N, before, H, W]."""
-        x = self.first(x)
-        return torch.cat([x, self.cheap(x)], 1)
-
-
-def _ghosts(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [Ghosts(1, 8), nn.MaxPool2d(2), Ghosts(16, 12), nn.AdaptiveAvgPool2d(3)]
+def _tall_and_wide(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Kernels of one column, then of one row (Szegedy et al. 2016)."""
+    layers: list[nn.Module] = []
+    for before, after in ((1, 16), (16, 24)):
+        layers += [nn.Conv2d(before, after, (3, 1), padding=(1, 0)), nn.LeakyReLU(0.1)]
+        layers += [nn.Conv2d(after, after, (1, 3), padding=(0, 1)), nn.GroupNorm(4, after)]
+        layers += [nn.LeakyReLU(0.1), nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.Flatten())
 
 
-class Atrous(nn.Module):
-    """Kernels of one size that look near, farther and farthest, side by side (Chen et al. 2017)."""
+class Shortcut(nn.Module):
+    """Norm, activation and convolution twice, beside a shortcut of fewer places (He 2016)."""
 
-    def __init__(self, before: int, each: int) -> None:
+    def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
-        self.bodies = nn.ModuleList(
-            nn.Conv2d(before, each, 3, padding=wide, dilation=wide) for wide in (1, 2, 3)
+        self.first = nn.Sequential(nn.BatchNorm2d(before), nn.ReLU())
+        self.way = nn.Conv2d(before, after, 1, stride, bias=False)
+        self.body = nn.Sequential(
+            nn.Conv2d(before, after, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 3, padding=1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 3 each, H, W] of [N, before, H, W]."""
-        return torch.cat([body(x) for body in self.bodies], 1)
+        """Return [N, after, H / stride, W / stride] of [N, before, H, W]."""
+        x = self.first(x)
+        out: Tensor = self.way(x) + self.body(x)
+        return out
 
 
-def _atrous(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), Atrous(12, 8), nn.GroupNorm(4, 24)]
-    layers += [nn.ReLU(), nn.Conv2d(24, 20, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()]
-    return nn.Sequential(*layers, nn.LayerNorm(320), nn.Linear(320, 48), nn.ReLU())
+def _wide(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """A residual net that is wide and not deep (Zagoruyko & Komodakis 2016)."""
+    layers = [nn.Conv2d(1, 8, 3, padding=1, bias=False), Shortcut(8, 24, 1), Shortcut(24, 32, 2)]
+    last = [nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    return nn.Sequential(*layers, *last)
 
 
-class Axial(nn.Module):
-    """Attention of a place to those in its row, then to those in its column (Ho et al. 2019)."""
+class Windows(nn.Module):
+    """Attention within windows of three by three places, which may be shifted (Liu et al. 2021)."""
 
-    def __init__(self, width: int, heads: int = 2) -> None:
+    def __init__(self, width: int, heads: int, shift: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.asks = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(2))
-        self.outs = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.heads = heads
+        self.ask, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.places = nn.Parameter(torch.zeros(heads, 9, 9))
+        self.heads, self.shift = heads, shift
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, H, W, width] of the same."""
-        for norm, ask, out in zip(self.norms, self.asks, self.outs, strict=True):
-            parts = ask(norm(x)).unflatten(-1, (3, self.heads, -1)).transpose(2, 4)
-            seen = functional.scaled_dot_product_attention(*parts.unbind(3))
-            x = x + out(seen.transpose(2, 3).flatten(3))
-            x = x.transpose(1, 2)
-        return x
+        """Return [N, H, W, width] of the same, with H and W multiples of 3."""
+        x = x.roll((-self.shift, -self.shift), (1, 2))
+        rows, columns = x.shape[1] // 3, x.shape[2] // 3
+        cut = x.unflatten(1, (rows, 3)).unflatten(3, (columns, 3)).transpose(2, 3)
+        parts = self.ask(cut.reshape(-1, 9, x.shape[3])).unflatten(2, (3, self.heads, -1))
+        question, key, value = parts.permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(question, key, value, self.places)
+        out = self.out(seen.transpose(1, 2).flatten(2)).view(cut.shape)
+        out = out.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        found: Tensor = out.roll((self.shift, self.shift), (1, 2))
+        return found
 
 
 class Squares(nn.Module):
-    """Cuts an image into squares of two by two, each a vector with its place."""
+    """Six by six vectors of an image, with their places."""
 
-    def __init__(self, high: int, wide: int, width: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.into = nn.Conv2d(1, width, 2, stride=2)
-        self.places, self.size = Places(high // 2 * (wide // 2), width), (high // 2, wide // 2)
+        self.into = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.AdaptiveAvgPool2d(6))
+        self.places = Places(36, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, H / 2, W / 2, width] of [N, 1, H, W]."""
+        """Return [N, 6, 6, width] of [N, 1, H, W]."""
         found: Tensor = self.places(self.into(x).flatten(2).transpose(1, 2))
-        return found.view(len(x), *self.size, -1)
+        return found.unflatten(1, (6, 6))
 
 
 class Quarters(nn.Module):
@@ -244,54 +254,51 @@ class Quarters(nn.Module):
         return functional.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), 2).flatten(1)
 
 
-def _axial(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def inside() -> nn.Module:
-        layers = [nn.LayerNorm(24), nn.Linear(24, 48), nn.GELU(), nn.Linear(48, 24)]
-        return Residual(nn.Sequential(*layers))
-
-    high, wide = data.x.shape[2:]
-    first = Squares(high, wide, 24)
-    blocks = [Axial(24), inside(), Axial(24), inside(), nn.LayerNorm(24)]
-    return nn.Sequential(first, *blocks, Quarters())
+def _windows(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [Squares(32)]
+    for shift in (0, 1):
+        layers += [Residual(nn.Sequential(nn.LayerNorm(32), Windows(32, 4, shift)))]
+        layers += [Residual(nn.Sequential(nn.LayerNorm(32), *_inside(32, 64)))]
+    return nn.Sequential(*layers, nn.LayerNorm(32), Quarters())
 
 
-class Covariances(nn.Module):
-    """How channels vary together over an image (Lin et al. 2015), beside their means in parts."""
+class Weighed(nn.Module):
+    """The mean of places, weighted by a learnt layer, beside the mean of all (Hassani 2021)."""
 
-    pairs: Tensor
-
-    def __init__(self, channels: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("pairs", torch.triu_indices(channels, channels))
+        self.weight = nn.Linear(width, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, C (C + 1) / 2 + 9 C] of [N, C, H, W]."""
-        flat = x.flatten(2)
-        flat = flat - flat.mean(2, keepdim=True)
-        both = (flat @ flat.transpose(1, 2) / flat.shape[2])[:, self.pairs[0], self.pairs[1]]
-        rooted = both.sign() * ((both.abs() + 1e-4).sqrt() - 1e-2)
-        return torch.cat([rooted, functional.adaptive_avg_pool2d(x, 3).flatten(1)], 1)
+        """Return [N, 3 width] of [N, T, width]."""
+        found = self.weight(x).softmax(1).transpose(1, 2) @ x
+        return torch.cat([found.flatten(1), x.mean(1)], 1)
 
 
-def _covariances(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1)]
-    return nn.Sequential(*layers, nn.ReLU(), Covariances(12), nn.LayerNorm(186))
+def _compact(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """A transformer whose tokens come from convolutions (Hassani et al. 2021)."""
+    first = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1)]
+    first += [nn.ReLU(), nn.AdaptiveMaxPool2d(4), nn.Flatten(2), Swap()]
+    blocks = [Places(16, 32)]
+    for _ in range(2):
+        blocks += [Residual(nn.Sequential(nn.LayerNorm(32), Biased(32, 4, 16)))]
+        blocks += [Residual(nn.Sequential(nn.LayerNorm(32), *_inside(32, 64)))]
+    return nn.Sequential(*first, *blocks, nn.LayerNorm(32), Weighed(32))
 
 
 REPORT_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "hardtanh_2": ("report", ("table", "image"), perceptron(nn.Hardtanh, 2, 64)),
-    "arctan_3": ("report", ("table",), perceptron(Arctan, 3, 48, nn.LayerNorm)),
-    "rrelu_2": ("report", ("table",), perceptron(nn.RReLU, 2, 56)),
-    "batchnorm_after": ("report", ("table",), _normalised_after),
-    "from_nothing": ("report", ("table", "image"), _from_nothing),
-    "memory": ("report", ("table",), _memory),
-    "gaussian_noise": ("report", ("table",), _noise),
-    "whitened": ("report", ("table",), _whitened),
-    "block_diagonal": ("report", ("table",), _block_diagonal),
-    "cnn_fire": ("report", ("image",), _fire),
-    "cnn_batchnorm_ghosts": ("report", ("image",), _ghosts),
-    "cnn_atrous": ("report", ("image",), _atrous),
-    "axial": ("report", ("image",), _axial),
-    "cnn_covariances": ("report", ("image",), _covariances),
+    "bent_3": ("report", ("table", "image"), perceptron(Bent, 3, 48, nn.LayerNorm)),
+    "tanhexp_2": ("report", ("table",), perceptron(TanhExp, 2, 56)),
+    "alpha_dropout": ("report", ("table",), _alpha_dropout),
+    "low_rank": ("report", ("table", "image"), _low_rank),
+    "winners": ("report", ("table",), _winners),
+    "chebyshev": ("report", ("table",), _chebyshev),
+    "field_mixer": ("report", ("table",), _field_mixer),
+    "swiglu": ("report", ("table",), _swiglu),
+    "cnn_local_response": ("report", ("image",), _local_response),
+    "cnn_tall_and_wide": ("report", ("image",), _tall_and_wide),
+    "cnn_batchnorm_wide": ("report", ("image",), _wide),
+    "windows": ("report", ("image",), _windows),
+    "compact_transformer": ("report", ("image",), _compact),
     **REPORT_TIME_NETS,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,23 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, Swap, embedded
-
-
-class Independent(nn.Module):
-    """A recurrent net in which each unit remembers only itself (Li et al. 2018)."""
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.given, self.kept = nn.Linear(inputs, width), nn.Parameter(torch.rand(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width] of [N, T, inputs]."""
-        given = self.given(x)
-        state, states = torch.zeros_like(given[:, 0]), []
-        for now in given.unbind(1):
-            state = (now + self.kept * state).relu()
-            states.append(state)
-        return torch.stack(states, 1)
 
 
 class LastAndMean(nn.Module):
@@ -36,213 +20,252 @@ class LastAndMean(nn.Module):
         return torch.cat([x[:, -1], x.mean(1)], 1)
 
 
-def _independent(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [Independent(16, 32), nn.LayerNorm(32), Independent(32, 32), LastAndMean()]
-    return nn.Sequential(*embedded(data, settings, 16), *layers, nn.LayerNorm(64))
+def _inside(width: int, wide: int) -> nn.Module:
+    layers = [nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)]
+    return Residual(nn.Sequential(*layers))
 
 
-class Selective(nn.Module):
-    """States that fade as fast as the input wants it, and are read as it says (Gu & Dao 2023)."""
+class Peepholes(nn.Module):
+    """An LSTM by hand whose gates look at its cells (Gers & Schmidhuber 2000)."""
 
-    def __init__(self, width: int, each: int = 4) -> None:
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.into, self.step = nn.Linear(width, 2 * width), nn.Linear(width, width)
-        self.near = nn.Conv1d(width, width, 3, padding=2, groups=width)
-        self.write_and_read = nn.Linear(width, 2 * each)
-        self.fades = nn.Parameter(torch.arange(1.0, each + 1).log().repeat(width, 1))
-        self.out = nn.Linear(width, width)
-        for layer in (self.near, self.out):
-            nn.init.kaiming_normal_(layer.weight)
+        self.given = nn.Linear(inputs, 4 * width)
+        self.back = nn.Linear(width, 4 * width, bias=False)
+        self.looks = nn.Parameter(torch.randn(3, width) / 4)
+        nn.init.orthogonal_(self.back.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width] of [N, T, width]."""
-        value, gate = self.into(x).chunk(2, 2)
-        before = self.near(value.transpose(1, 2))[:, :, : x.shape[1]]
-        value = functional.silu(before.transpose(1, 2))
-        step = functional.softplus(self.step(value))[:, :, :, None]
-        write, read = self.write_and_read(value).chunk(2, 2)
-        keeps = (-step * self.fades.exp()).exp()
-        added = step * value[:, :, :, None] * write[:, :, None, :]
-        state, told = torch.zeros_like(added[:, 0]), []
-        for time in range(x.shape[1]):
-            state = keeps[:, time] * state + added[:, time]
-            told.append((state * read[:, time, None]).sum(2))
-        out: Tensor = self.out((torch.stack(told, 1) + value) * functional.silu(gate))
-        return out
+        """Return [N, T, width] of [N, T, inputs]."""
+        given, states = self.given(x), []
+        state = cell = given.new_zeros(len(x), self.looks.shape[1])
+        for now in given.unbind(1):
+            lets, keeps, tells, new = (now + self.back(state)).chunk(4, 1)
+            keeps = (keeps + 1 + self.looks[0] * cell).sigmoid()
+            lets = (lets + self.looks[1] * cell).sigmoid()
+            cell = keeps * cell + lets * new.tanh()
+            state = (tells + self.looks[2] * cell).sigmoid() * cell.tanh()
+            states.append(state)
+        return torch.stack(states, 1)
 
 
-def _selective(data: Any, settings: dict[str, Any]) -> nn.Module:
-    blocks = (Residual(nn.Sequential(nn.LayerNorm(24), Selective(24))) for _ in range(2))
-    last = [LastAndMean(), nn.LayerNorm(48)]
-    return nn.Sequential(*embedded(data, settings, 24), *blocks, *last)
+def _peepholes(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(*embedded(data, settings, 20), Peepholes(20, 32), LastAndMean())
 
 
-class Past(nn.Module):
-    """Attention of each place to those before it (Radford et al. 2018)."""
+class DeltaRule(nn.Module):
+    """A matrix as memory, which each place corrects where its key is (Schlag et al. 2021)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
+        self.ask, self.rate = nn.Linear(width, 3 * width), nn.Linear(width, heads)
+        self.near = nn.Conv1d(width, width, 3, padding=2, groups=width)
+        self.out, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, T, width] of [N, T, width]."""
+        x = x + self.near(x.transpose(1, 2))[:, :, : x.shape[1]].transpose(1, 2)
+        parts = self.ask(x).unflatten(2, (3, self.heads, -1))
+        key, question = (functional.normalize(parts[:, :, kind], dim=3) for kind in (0, 1))
+        value, rate = parts[:, :, 2], self.rate(x).sigmoid()[:, :, :, None]
+        memory, told = x.new_zeros(len(x), self.heads, key.shape[3], key.shape[3]), []
+        for time in range(x.shape[1]):
+            held = torch.einsum("nhk,nhkv->nhv", key[:, time], memory)
+            wrong = rate[:, time] * (value[:, time] - held)
+            memory = memory + key[:, time, :, :, None] * wrong[:, :, None, :]
+            told.append(torch.einsum("nhk,nhkv->nhv", question[:, time], memory))
+        out: Tensor = self.out(self.norm(torch.stack(told, 1).flatten(2)))
+        return out
+
+
+def _delta_rule(data: Any, settings: dict[str, Any]) -> nn.Module:
+    block = Residual(nn.Sequential(nn.LayerNorm(24), DeltaRule(24, 2)))
+    first = [*embedded(data, settings, 24), block, _inside(24, 48)]
+    return nn.Sequential(*first, LastAndMean(), nn.LayerNorm(48))
+
+
+class Biased(nn.Module):
+    """Attention that likes or dislikes distances, as each head learns (Raffel et al. 2020)."""
+
+    spans: Tensor
+
+    def __init__(self, width: int, heads: int, length: int) -> None:
+        super().__init__()
         self.ask, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        place = torch.arange(length)
+        self.register_buffer("spans", place[:, None] - place + length - 1)
+        slope = 2.0 ** -torch.arange(1, heads + 1)[:, None]
+        self.likes = nn.Parameter(-slope * (torch.arange(2 * length - 1) - length + 1).abs())
         self.heads = heads
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, T, width] of [N, T, width]."""
         parts = self.ask(x).unflatten(2, (3, self.heads, -1)).transpose(1, 3)
         question, key, value = parts.unbind(2)
-        seen = functional.scaled_dot_product_attention(question, key, value, is_causal=True)
+        likes = self.likes[:, self.spans]
+        seen = functional.scaled_dot_product_attention(question, key, value, likes)
         out: Tensor = self.out(seen.transpose(1, 2).flatten(2))
         return out
 
 
-def _inside(width: int, wide: int, activation: nn.Module) -> nn.Module:
-    layers = [nn.LayerNorm(width), nn.Linear(width, wide), activation, nn.Linear(wide, width)]
-    return Residual(nn.Sequential(*layers))
-
-
-def _decoder(data: Any, settings: dict[str, Any]) -> nn.Module:
+def _biased(data: Any, settings: dict[str, Any]) -> nn.Module:
     def block() -> list[nn.Module]:
-        seen = Residual(nn.Sequential(nn.LayerNorm(24), Past(24, 3)))
-        return [seen, _inside(24, 48, nn.GELU())]
+        seen = nn.Sequential(nn.LayerNorm(24), Biased(24, 3, data.x.shape[1]))
+        return [Residual(seen), _inside(24, 48)]
 
-    first = [*embedded(data, settings, 24), Places(data.x.shape[1], 24)]
-    return nn.Sequential(*first, *block(), *block(), LastAndMean(), nn.LayerNorm(48))
+    first = [*embedded(data, settings, 24), *block(), *block(), nn.LayerNorm(24), Swap()]
+    return nn.Sequential(*first, nn.AdaptiveAvgPool1d(3), nn.Flatten())
 
 
-class Seen(nn.Module):
-    """Attention of all places to all."""
+class Reservoir(nn.Module):
+    """A recurrent net whose weights stay as they were drawn (Jaeger 2001)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    given: Tensor
+    back: Tensor
+    keeps: Tensor
+
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.layer = nn.MultiheadAttention(width, heads, batch_first=True)
+        back = torch.randn(width, width) * (torch.rand(width, width) < 0.2)
+        self.register_buffer("given", torch.randn(inputs, width) / math.sqrt(inputs))
+        self.register_buffer("back", 0.9 * back / torch.linalg.eigvals(back).abs().max())
+        self.register_buffer("keeps", torch.linspace(0, 0.8, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width] of [N, T, width]."""
-        out: Tensor = self.layer(x, x, x, need_weights=False)[0]
-        return out
+        """Return [N, T, width] of [N, T, inputs]."""
+        state, states = x.new_zeros(len(x), len(self.back)), []
+        for now in x.unbind(1):
+            new = (now @ self.given + state @ self.back).tanh()
+            state = self.keeps * state + (1 - self.keeps) * new
+            states.append(state)
+        return torch.stack(states, 1)
 
 
-def _conformer(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Attention and convolutions between two small layers (Gulati et al. 2020)."""
-    near = [nn.LayerNorm(20), Swap(), nn.Conv1d(20, 40, 1), nn.GLU(1)]
-    near += [nn.Conv1d(20, 20, 5, padding=2, groups=20), nn.GroupNorm(4, 20), nn.SiLU()]
-    near += [nn.Conv1d(20, 20, 1), Swap()]
-    far = Residual(nn.Sequential(nn.LayerNorm(20), Seen(20, 2)))
-    block = [_inside(20, 40, nn.SiLU()), far, Residual(nn.Sequential(*near))]
-    first = [*embedded(data, settings, 20), Places(data.x.shape[1], 20)]
-    last = [_inside(20, 40, nn.SiLU()), nn.LayerNorm(20), Swap(), nn.AdaptiveAvgPool1d(3)]
-    return nn.Sequential(*first, *block, *last, nn.Flatten())
-
-
-class ResidualGRU(nn.Module):
-    """A GRU whose states are added to its inputs and brought to one size (Wu et al. 2016)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layer, self.norm = nn.GRU(width, width, batch_first=True), nn.LayerNorm(width)
+class Thirds(nn.Module):
+    """The last place of a sequence beside the mean of each third."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width] of [N, T, width]."""
-        out: Tensor = self.norm(x + self.layer(x)[0])
-        return out
+        """Return [N, 4 F] of [N, T, F]."""
+        thirds = functional.adaptive_avg_pool1d(x.transpose(1, 2), 3).flatten(1)
+        return torch.cat([x[:, -1], thirds], 1)
 
 
-def _residual_gru(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(
-        *embedded(data, settings, 28), ResidualGRU(28), ResidualGRU(28), LastAndMean()
-    )
+def _reservoir(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 16), Reservoir(16, 64), Thirds(), nn.LayerNorm(256)]
+    return nn.Sequential(*first, nn.Linear(256, 64), nn.ReLU())
 
 
-def _residual_time(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Residual blocks of three convolutions each over time (Wang et al. 2017)."""
+class Light(nn.Module):
+    """Convolutions whose weights add up to 1 and are shared by channels (Wu et al. 2019)."""
 
-    def block() -> nn.Module:
-        layers: list[nn.Module] = []
-        for size in (5, 3, 3):
-            layers += [nn.Conv1d(24, 24, size, padding="same"), nn.BatchNorm1d(24), nn.ReLU()]
-        return Residual(nn.Sequential(*layers))
-
-    first = [*embedded(data, settings, 24), Swap()]
-    return nn.Sequential(*first, block(), block(), nn.AdaptiveAvgPool1d(3), nn.Flatten())
-
-
-class LongFilters(nn.Module):
-    """Filters as long as the sequence, which a gate lets through (Poli et al. 2023)."""
-
-    def __init__(self, length: int, width: int) -> None:
+    def __init__(self, width: int, heads: int, size: int) -> None:
         super().__init__()
-        fading = torch.exp(-torch.arange(length) / 4)[:, None]
-        self.filters = nn.Parameter(fading * torch.randn(length, width) / 2)
         self.into, self.out = nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.weights = nn.Parameter(torch.randn(heads, size))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, T, width] of [N, T, width]."""
-        length = x.shape[1]
-        value, gate = self.into(x).chunk(2, 2)
-        waves = torch.fft.rfft(value, 2 * length, 1) * torch.fft.rfft(self.filters, 2 * length, 0)
-        past = torch.fft.irfft(waves, 2 * length, 1)[:, :length]
-        out: Tensor = self.out((value + past) * functional.silu(gate))
+        value = functional.glu(self.into(x), 2).transpose(1, 2)
+        width, (heads, size) = value.shape[1], self.weights.shape
+        weights = self.weights.softmax(1).repeat_interleave(width // heads, 0)[:, None]
+        near = functional.conv1d(value, weights, padding=size // 2, groups=width)
+        out: Tensor = self.out(near.transpose(1, 2))
         return out
 
 
-def _long_filters(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> nn.Module:
-        return Residual(nn.Sequential(nn.LayerNorm(24), LongFilters(data.x.shape[1], 24)))
+def _light(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 32), Places(data.x.shape[1], 32)]
+    for size in (3, 7):
+        first += [Residual(nn.Sequential(nn.LayerNorm(32), Light(32, 8, size))), _inside(32, 64)]
+    return nn.Sequential(*first, Thirds(), nn.LayerNorm(128))
 
-    first = [*embedded(data, settings, 24), block(), _inside(24, 48, nn.GELU()), block()]
-    return nn.Sequential(*first, LastAndMean(), nn.LayerNorm(48))
 
+class FewHighest(nn.Module):
+    """The highest values over time of each channel, in their order (Kalchbrenner et al. 2014)."""
 
-class Codebook(nn.Module):
-    """How places differ from the codes that they are most like (Arandjelovic et al. 2016)."""
-
-    def __init__(self, width: int, codes: int) -> None:
+    def __init__(self, count: int) -> None:
         super().__init__()
-        self.choose = nn.Linear(width, codes)
-        self.codes = nn.Parameter(torch.randn(codes, width) / 2)
+        self.count = count
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, codes width] of [N, T, width]."""
-        share: Tensor = self.choose(x).softmax(2)
-        sums = share.transpose(1, 2) @ x - share.sum(1)[:, :, None] * self.codes
-        return sums.flatten(1)
+        """Return [N, F, count] of [N, F, T]."""
+        return x.gather(2, x.topk(self.count, 2).indices.sort(2).values)
 
 
-def _codebook(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*embedded(data, settings, 16), Places(data.x.shape[1], 16), Swap()]
-    first += [nn.Conv1d(16, 16, 5, padding=2), nn.ReLU(), Swap(), Codebook(16, 8)]
-    return nn.Sequential(*first, nn.LayerNorm(128), nn.Linear(128, 48), nn.ReLU())
+def _few_highest(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [*embedded(data, settings, 16), Swap(), nn.Conv1d(16, 24, 3, padding="same")]
+    layers += [FewHighest(6), nn.Tanh(), nn.Conv1d(24, 24, 3, padding="same"), FewHighest(3)]
+    return nn.Sequential(*layers, nn.Tanh(), nn.Flatten(), nn.Linear(72, 48), nn.ReLU())
 
 
-class WordPairs(nn.Module):
-    """The mean of the vectors of words, and the products of all pairs of them (Rendle 2010)."""
+class Legendre(nn.Module):
+    """The last places of each channel as polynomials of Legendre's (Voelker et al. 2019)."""
 
-    def __init__(self, words: int, width: int) -> None:
+    keeps: Tensor
+    adds: Tensor
+
+    def __init__(self, order: int, span: float) -> None:
         super().__init__()
-        self.words = nn.Embedding(words, width)
-        nn.init.normal_(self.words.weight, std=0.5)
+        row = torch.arange(order)[:, None]
+        column, size = row.T, (2.0 * row + 1) / span
+        change = torch.where(row < column, -1.0, (-1.0) ** (row - column + 1)) * size
+        both = torch.zeros(order + 1, order + 1)
+        both[:order, :order], both[:order, order:] = change, (-1.0) ** row * size
+        step = torch.linalg.matrix_exp(both)
+        self.register_buffer("keeps", step[:order, :order])
+        self.register_buffer("adds", step[:order, order])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 width] of [N, T]."""
-        found = self.words(x)
-        total = found.sum(1)
-        pairs = (total.square() - found.square().sum(1)) / 2
-        return torch.cat([total, pairs], 1)
+        """Return [N, T, F order] of [N, T, F]."""
+        state, states = x.new_zeros(*x[:, 0].shape, len(self.adds)), []
+        for now in x.unbind(1):
+            state = state @ self.keeps.T + now[:, :, None] * self.adds
+            states.append(state.flatten(1))
+        return torch.stack(states, 1)
 
 
-def _word_pairs(data: Any, settings: dict[str, Any]) -> nn.Module:
-    words = int(max(data.x.max(), data.val_x.max())) + 1
-    last = [nn.LayerNorm(64), nn.Linear(64, 48), nn.ReLU()]
-    return nn.Sequential(WordPairs(words, 32), *last)
+def _legendre(data: Any, settings: dict[str, Any]) -> nn.Module:
+    memory = Legendre(8, data.x.shape[1] / 2)
+    first = [*embedded(data, settings, 16), memory, nn.Linear(128, 64), nn.ReLU()]
+    return nn.Sequential(*first, Thirds(), nn.LayerNorm(256))
+
+
+def _concatenated(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """The vectors of all places in one row, and a wide layer (Bengio et al. 2003)."""
+    layers = [*embedded(data, settings, 12), nn.Flatten()]
+    layers += [nn.Linear(12 * data.x.shape[1], 64), nn.LayerNorm(64), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(64, 48), nn.ReLU())
+
+
+class Counted(nn.Module):
+    """How often each symbol occurs, as logarithms, and in which half it does."""
+
+    def __init__(self, symbols: int) -> None:
+        super().__init__()
+        self.symbols = symbols
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 2 symbols] of [N, T]."""
+        seen = functional.one_hot(x, self.symbols).float()
+        half = x.shape[1] // 2
+        return torch.cat([seen[:, :half].sum(1), seen[:, half:].sum(1)], 1).log1p()
+
+
+def _counted(data: Any, settings: dict[str, Any]) -> nn.Module:
+    symbols = int(max(data.x.max(), data.val_x.max())) + 1
+    layers = [Counted(symbols), nn.Linear(2 * symbols, 64), nn.LayerNorm(64), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(64, 48), nn.ReLU())
 
 
 REPORT_TIME_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "independent": ("report", ("series", "tokens"), _independent),
-    "selective": ("report", ("series", "tokens"), _selective),
-    "decoder": ("report", ("series", "tokens"), _decoder),
-    "conformer": ("report", ("series", "tokens"), _conformer),
-    "residual_gru": ("report", ("series", "tokens"), _residual_gru),
-    "batchnorm_residual_time": ("report", ("series", "tokens"), _residual_time),
-    "long_filters": ("report", ("series", "tokens"), _long_filters),
-    "codebook": ("report", ("series", "tokens"), _codebook),
-    "word_pairs": ("report", ("tokens",), _word_pairs),
+    "peepholes": ("report", ("series", "tokens"), _peepholes),
+    "delta_rule": ("report", ("series", "tokens"), _delta_rule),
+    "biased_attention": ("report", ("series", "tokens"), _biased),
+    "reservoir": ("report", ("series", "tokens"), _reservoir),
+    "light_convolutions": ("report", ("series", "tokens"), _light),
+    "few_highest": ("report", ("series", "tokens"), _few_highest),
+    "legendre": ("report", ("series", "tokens"), _legendre),
+    "concatenated": ("report", ("series", "tokens"), _concatenated),
+    "counted": ("report", ("tokens",), _counted),
 }
