@@ -162,7 +162,7 @@ class Facts:
             squared error 1 minus the square of its ratio, as R2 has it; unknown for other metrics.
         skill_reached: `validation_skill` over `simple_skill`; unknown where the latter is low, and
             where the loss is about the inputs. Follows from these where it is not given.
-        useful_skill: `validation_skill`, but 0 where `skill_reached` is below 0.7: a metric may
+        useful_skill: `validation_skill`, but 0 where `skill_reached` is below 0.65: a metric may
             stand far above a constant prediction's where much more is easily learnt. Follows from
             both where it is not given.
         validation_stuck: 1 where the validation metric has not moved while the validation loss

@@ -98,7 +98,7 @@ THRESHOLDS = MappingProxyType(
         "all_learnt": 0.95,
         "as_simple_models": 0.85,  # of what simple models learn
         "near_simple_models": 0.8,
-        "far_from_simple_models": 0.7,
+        "far_from_simple_models": 0.65,
         # scales
         "large_input": 10.0,
         "huge_input": 50.0,

@@ -107,7 +107,7 @@ short_run 1000.0
 far_into_the_run 0.4
 some_epochs 2.95
 near_simple_models 0.8
-far_from_simple_models 0.7
+far_from_simple_models 0.65
 notable_shift 0.5
 """
 # of each rule the first letter of its severity and at how many moments in a row it has to hold;

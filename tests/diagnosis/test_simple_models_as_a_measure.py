@@ -34,7 +34,7 @@ def test_what_was_reached_is_a_share_of_what_simple_models_have():
 
 
 def test_a_metric_far_below_that_of_simple_models_is_worth_nothing():
-    for reached, useful in ((0.69, 0.0), (0.7, 0.6), (1.3, 0.6), (math.nan, 0.6)):
+    for reached, useful in ((0.64, 0.0), (0.65, 0.6), (1.3, 0.6), (math.nan, 0.6)):
         assert Facts(validation_skill=0.6, skill_reached=reached).useful_skill == useful
     assert Facts(validation_skill=0.6, useful_skill=0.2).useful_skill == 0.2
     assert math.isnan(Facts().useful_skill)
@@ -53,7 +53,7 @@ def test_a_metric_above_one_half_hides_no_symptom_where_much_more_is_easily_lear
     known = {**SYMPTOMS[id_], "learnt": 0.0, "validation_skill": 0.6}
     assert alarms(SAMPLED_STEP, **known) == []
     assert alarms(SAMPLED_STEP, **known, skill_reached=0.9) == []
-    assert alarms(SAMPLED_STEP, **known, skill_reached=0.65) == [id_]
+    assert alarms(SAMPLED_STEP, **known, skill_reached=0.6) == [id_]
 
 
 FORMS = {
@@ -70,10 +70,10 @@ def test_what_is_wrong_by_its_form_is_the_cause_where_a_run_ends_far_below_simpl
     """Without such a form it is only said that too little is learnt."""
     known = {**FORMS[name], "learnt": 0.6, "validation_skill": 0.6}
     named = name.strip() or "underfitting"
-    assert alarms(**known, skill_reached=0.65)[:1] == [named]
+    assert alarms(**known, skill_reached=0.6)[:1] == [named]
     assert named not in alarms(**known, skill_reached=0.75)
     assert alarms(**known) == []
-    assert named not in alarms(**known, skill_reached=0.65, on_purpose=1.0)
+    assert named not in alarms(**known, skill_reached=0.6, on_purpose=1.0)
 
 
 def test_a_run_that_still_falls_steeply_and_is_not_yet_as_good_as_simple_models_was_too_short():
