@@ -76,7 +76,7 @@ class Facts:
         constant_targets: 1 where all targets seen are the same, else 0; unknown for few.
         constant_rows: the same of the targets in the batches, where the loss function is not known.
         impossible_targets: the fraction of a binary cross-entropy's targets outside [0, 1].
-        failed: 1 where an error has ended the run.
+        failed: 1 where an error has ended the run, 0 where it was interrupted.
         class_out_of_range: 1 where the run failed because a target is no class of the outputs.
         batch_variety: how far the targets differ within a batch, over how far they differ overall:
             near 0 where each batch holds one class.

@@ -184,7 +184,8 @@ class DoctorState:
         is_class = isinstance(failure, IndexError | RuntimeError) and OUT_OF_RANGE.search(
             str(failure)
         )
-        self._failure = {"failed": 1.0, **({"class_out_of_range": 1.0} if is_class else {})}
+        self._failure = {"class_out_of_range": 1.0} if is_class else {}
+        self._failure["failed"] = float(isinstance(failure, Exception))  # else it was interrupted
 
     def end_forward(self) -> None:
         """See no function and no activation from here on, where hooks are on."""

@@ -604,6 +604,8 @@ def test_the_facts_of_a_fit_that_are_no_sources_own():
     state.note_failure(ValueError("Target 7 is out of bounds."))
     assert state.facts(trainer).class_out_of_range != 1.0
     assert state.facts(trainer).failed == 1.0
+    state.note_failure(KeyboardInterrupt())  # by whoever watches the run
+    assert state.facts(trainer).failed == 0.0
 
 
 def test_an_input_peak_is_remembered_when_its_batch_is_forgotten():
