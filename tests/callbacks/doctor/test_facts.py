@@ -720,6 +720,18 @@ def test_what_simple_models_learn_is_known_at_the_end_of_a_short_run():
     assert watcher._state._neighbours.facts()["simple_skill"] > 0.5
 
 
+def test_what_simple_models_learn_is_known_when_a_validation_ends():
+    """An epoch may have fewer than forty batches, and the rules ask then."""
+    watcher = doctor()
+    fit(Program(mlp()), [watcher], learnable(32, 8), epochs=1)
+    state, x = watcher._state, torch.randn(96, 3)
+    state._neighbours.__init__()
+    state._neighbours.add((x, (x[:, 0] > 0).long()), 0)
+    assert state._neighbours.pending() == []
+    state.end_validation(SimpleNamespace(callback_metrics={}))
+    assert state._neighbours.facts()["simple_skill"] > 0.5
+
+
 class Distance(lightning.LightningModule):
     """Loses the mean distance of its inputs from the targets."""
 
