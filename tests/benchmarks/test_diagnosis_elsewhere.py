@@ -52,6 +52,7 @@ DRAWN = {  # what was looked at stays as it was drawn
     "seen_6": "5fdf840887f470a8",
     "seen_7": "ef97511d2f5b2f96",
     "seen_8": "f07c4a73018e345f",
+    "seen_9": "64ee7b0d5cf54aa7",
 }
 
 
@@ -120,6 +121,7 @@ def test_labels_are_outcomes():
     ("part", "count"),
     [
         ("report", 2),
+        ("seen_9", 2),
         ("seen_8", 2),
         ("seen_7", 2),
         ("seen_6", 2),

@@ -24,6 +24,7 @@ PERCEPTRONS = (
     *("relu6_", "squared_relu_"),
     *("hardtanh_", "arctan_", "rrelu_"),
     *("bent_", "tanhexp_"),
+    *("quick_gelu_", "isru_"),
 )
 RELU = ("relu_", "keras", "cnn_max", "dropout_", "cnn_batchnorm")
 

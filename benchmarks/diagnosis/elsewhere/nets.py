@@ -1,4 +1,4 @@
-"""Some 200 small architectures, by the shape of their inputs; parts are made to be broken."""
+"""Some 220 small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from benchmarks.diagnosis.elsewhere.seen_5_nets import SEEN_5_NETS
 from benchmarks.diagnosis.elsewhere.seen_6_nets import SEEN_6_NETS
 from benchmarks.diagnosis.elsewhere.seen_7_nets import SEEN_7_NETS
 from benchmarks.diagnosis.elsewhere.seen_8_nets import SEEN_8_NETS
+from benchmarks.diagnosis.elsewhere.seen_9_nets import SEEN_9_NETS
 from benchmarks.diagnosis.elsewhere.seen_nets import SEEN_NETS
 
 
@@ -277,6 +278,7 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     **SEEN_6_NETS,
     **SEEN_7_NETS,
     **SEEN_8_NETS,
+    **SEEN_9_NETS,
     **REPORT_NETS,
 }
 

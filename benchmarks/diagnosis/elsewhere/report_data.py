@@ -10,328 +10,375 @@ from numpy.random import Generator
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def _wheat(rng: Generator) -> Arrays:
-    """Three kinds of wheat by area, length, width and groove of a grain, and a roundness near 1."""
-    y = rng.choice(3, 1300, p=[0.4, 0.35, 0.25])
-    long = np.array([5.5, 6.1, 5.2])[y] * rng.normal(1, 0.035, 1300)
-    wide = np.array([3.25, 3.68, 2.85])[y] * rng.normal(1, 0.04, 1300)
-    area = 0.78 * long * wide * rng.normal(1, 0.01, 1300)
-    groove = np.array([5.05, 6.0, 5.12])[y] + rng.normal(0, 0.22, 1300)
-    round_ = 0.87 + 0.06 * (wide / long - 0.58) + rng.normal(0, 0.004, 1300)
-    return np.stack([area, long, wide, groove, round_, np.full(1300, 14.0)], 1), y
+def _coins(rng: Generator) -> Arrays:
+    """Which of eight coins runs through a slot, by millimetres, grams and how it conducts."""
+    y = rng.integers(0, 8, 1500)
+    across = np.array([16.3, 18.8, 21.3, 19.8, 22.3, 24.3, 23.3, 25.8])[y]
+    thick = np.array([1.67, 1.67, 1.67, 1.93, 2.14, 2.38, 2.33, 2.2])[y]
+    conducts = np.array([5.9, 5.9, 6.0, 9.6, 9.5, 9.7, 3.2, 3.0])[y]
+    across, thick = across + rng.normal(0, 0.35, 1500), thick * rng.normal(1, 0.03, 1500)
+    grams = 0.0066 * across**2 * thick * rng.normal(1, 0.02, 1500)
+    worn = rng.uniform(0.85, 1, 1500)
+    x = [across, thick, grams, 1e6 * conducts * worn, rng.integers(0, 1000, 1500)]
+    return np.stack(x, 1).astype(float), y
 
 
-def _hearts(rng: Generator) -> Arrays:
-    """Whether a heart is ill, by age, pressures, a pulse and a kind of pain; fats unknown are 0."""
-    age, sex = rng.normal(54, 9, 1500).clip(28, 80), rng.integers(0, 2, 1500)
-    pressure, fat = rng.normal(132, 17, 1500), rng.lognormal(5.45, 0.2, 1500)
-    pain = rng.integers(0, 4, 1500)
-    pulse = 205 - 0.8 * age + rng.normal(0, 16, 1500)
-    risk = 0.09 * (age - 54) + 0.7 * sex + 0.03 * (pressure - 132) + (fat - 240) / 60
-    risk = risk - 0.06 * (pulse - 162) + np.array([-1.8, -0.6, 0.4, 1.8])[pain]
-    y = (1.8 * (risk - 0.4) + rng.logistic(0, 1, 1500) > 0).astype(int)
-    fat = np.where(rng.random(1500) < 0.05, 0, fat)
-    return np.concatenate([np.stack([age, sex, pressure, fat, pulse], 1), np.eye(4)[pain]], 1), y
+def _planets(rng: Generator) -> Arrays:
+    """Whether a star dims by a planet: for as long as its year allows, and not too deep."""
+    days, star = rng.lognormal(2.2, 0.9, 1500), rng.normal(1, 0.2, 1500).clip(0.5, 1.6)
+    depth, noise = rng.lognormal(6.8, 1.2, 1500), rng.lognormal(4.5, 0.4, 1500)
+    fits = 1.8 * star * days ** (1 / 3)
+    hours = fits * np.exp(rng.normal(0, 0.6, 1500))
+    odd = np.abs(rng.normal(0, 1.5, 1500))
+    doubt = 2.2 * np.abs(np.log(hours / fits)) + 0.9 * np.maximum(np.log(depth) - 8, 0) + 0.3 * odd
+    clear = np.log(depth / noise * np.sqrt(90 / days))
+    y = (1.3 + 0.5 * clear - 2 * doubt + rng.logistic(0, 0.3, 1500) > 0).astype(int)
+    return np.stack([days, hours, depth, noise, star, odd, np.full(1500, 2009.0)], 1), y
 
 
-def _crops(rng: Generator) -> Arrays:
-    """Which of 22 crops suits a field, by what its soil holds, its warmth, damp, acid and rain."""
-    y = rng.integers(0, 22, 1700)
-    low, high = np.array([[5, 5, 5, 15, 30, 5.2, 30], [120, 130, 180, 32, 95, 7.6, 260]])
-    middle = rng.uniform(low, high, (22, 7))
-    return middle[y] + rng.normal(0, 1, (1700, 7)) * (high - low) * 0.11, y
+def _foods(rng: Generator) -> Arrays:
+    """Sixteen kinds of food by what a hundred grams hold; what is not known is 0."""
+    y = rng.integers(0, 16, 1700)
+    kind = rng.dirichlet(np.array([2.5, 1.2, 1, 1, 0.5]), 16)
+    held = np.stack([rng.dirichlet(45 * kind[each] + 0.2) for each in y])
+    water, sweet, fat, protein, fibre = 100 * held.T
+    energy = 4 * sweet + 9 * fat + 4 * protein + 2 * fibre
+    salts = rng.lognormal([4, 5, 2], 1, (16, 3))[y] * rng.lognormal(0, 0.35, (1700, 3))
+    fibre = np.where(rng.random(1700) < 0.1, 0, fibre)
+    return np.column_stack([energy, water, sweet, fat, protein, fibre, salts]), y
 
 
-def _transistors(rng: Generator) -> Arrays:
-    """Whether a transistor blocks, acts as a resistor, or holds its current, by its volts."""
-    gate, drain, source = rng.uniform(0, 5, 1500), rng.uniform(0, 6, 1500), rng.uniform(0, 1, 1500)
-    needed = rng.normal(0.9, 0.15, 1500)
-    over = gate - source - needed
-    y = np.where(over < 0, 0, np.where(drain - source < over, 1, 2))
-    kelvin, noise = rng.normal(300, 6, 1500), rng.normal(0, 0.05, (3, 1500))
-    volts = [gate + noise[0], drain + noise[1], source + noise[2]]
-    return np.stack([*volts, 1000 * needed, kelvin, np.full(1500, 1e-7)], 1), y
+def _soils(rng: Generator) -> Arrays:
+    """Which of seven soils, by the shares of sand, silt and clay, beside how sour it is."""
+    clay = rng.beta(1.4, 2.4, 1500)
+    sand = (1 - clay) * rng.beta(1.1, 1.1, 1500)
+    silt = 1 - clay - sand
+    loam = np.where(sand > 0.52, 1, np.where(silt > 0.5, 2, 3))
+    y = np.where(sand > 0.75, 0, loam)
+    y = np.where((clay > 0.27) & (sand <= 0.75), np.where(sand > 0.35, 4, 5), y)
+    y = np.where(clay > 0.45, 6, y)
+    parts = np.stack([sand, silt, clay], 1) + rng.normal(0, 0.02, (1500, 3))
+    return np.column_stack([100 * parts, rng.uniform(5, 8, 1500)]), y
 
 
-def _speakers(rng: Generator) -> Arrays:
-    """A hundred speakers, by twenty numbers of their voice, which a telephone shifts."""
-    y = rng.integers(0, 100, 2000)
-    size = 12 / np.arange(1, 21)
-    voice = rng.normal(size=(100, 20)) * size
-    phone = rng.normal(size=(4, 20)) * size * 0.3
-    heard = voice[y] + phone[rng.integers(0, 4, 2000)]
-    return heard + rng.normal(size=(2000, 20)) * size * 0.28, y
+def _birds(rng: Generator) -> Arrays:
+    """Sixty birds of twelve families, by sixteen measures that grow with the bird."""
+    y = rng.integers(0, 60, 1900)
+    family = rng.normal(0, 0.5, (12, 16))
+    kind = np.repeat(family, 5, 0) + rng.normal(0, 0.28, (60, 16))
+    grown = rng.normal(0, 0.12, (1900, 1))
+    long = np.exp(3 + np.linspace(-1, 2, 16) + kind[y] + grown + rng.normal(0, 0.13, (1900, 16)))
+    return long, y
 
 
-def _laptops(rng: Generator) -> Arrays:
-    """What laptops cost, by memory, disk, clock, inches and one of four makers."""
-    memory, disk = 2.0 ** rng.integers(2, 6, 1300), 2.0 ** rng.integers(7, 12, 1300)
-    clock, inches = rng.uniform(1.4, 4.2, 1300), rng.choice([11.6, 13.3, 14, 15.6, 17.3], 1300)
-    maker = rng.integers(0, 4, 1300)
-    price = 160 + 95 * np.log2(memory) + 40 * np.log2(disk / 64) + 150 * (clock - 1)
-    price = price * np.array([0.85, 1, 1.1, 1.6])[maker] + 18 * (inches - 14) ** 2
-    x = np.stack([memory, disk, clock, inches, np.full(1300, 2.0)], 1)
-    return np.concatenate([x, np.eye(4)[maker]], 1), price * rng.lognormal(0, 0.06, 1300)
+def _salaries(rng: Generator) -> Arrays:
+    """What people earn in a year, by years, degree, hours, how many they lead, and their city."""
+    years, degree = rng.gamma(2, 6, 1400).clip(0, 45), rng.integers(0, 4, 1400)
+    hours, leads = rng.choice([20, 30, 35, 40], 1400), rng.poisson(1.5, 1400)
+    city = rng.integers(0, 5, 1400)
+    hourly = 14 + 4.5 * degree + 0.9 * years - 0.012 * years**2 + 5 * np.sqrt(leads)
+    hourly = hourly * np.array([0.8, 0.95, 1, 1.15, 1.4])[city] * rng.lognormal(0, 0.07, 1400)
+    x = np.stack([years, degree, hours, leads, rng.integers(1, 13, 1400)], 1).astype(float)
+    return np.concatenate([x, np.eye(5)[city]], 1), 52 * hours * hourly
 
 
-def _turbines(rng: Generator) -> Arrays:
-    """What a wind turbine yields in kilowatts: it starts at 3 m/s, and is full at 12 m/s."""
-    wind, warm = 8 * rng.weibull(2, 1500), rng.uniform(-10, 35, 1500)
-    aside, blades = rng.normal(0, 9, 1500), rng.uniform(0, 4, 1500)
-    dense = 1.225 * 288 / (warm + 273)
-    share = np.clip((wind * np.cos(np.radians(aside))) ** 3 * dense / 1.225 / 12**3, 0, 1)
-    power = np.where(wind < 3, 0, 2050 * share * (1 - 0.05 * blades))
-    x = np.stack([wind, warm, aside, blades, rng.normal(50, 0.05, 1500)], 1)
-    return x, power + rng.normal(0, 25, 1500)
-
-
-def _beams(rng: Generator) -> Arrays:
-    """How far a beam bends, as tenfolds of millimetres, and its stress, by load and sizes."""
-    load, long = rng.uniform(500, 8000, 1400), rng.uniform(1.5, 6, 1400)
-    wide, high = rng.uniform(0.05, 0.2, 1400), rng.uniform(0.1, 0.3, 1400)
-    stiff = rng.choice([1.1e10, 7e10, 2.1e11], 1400)
-    bend = load * long**3 / (48 * stiff * wide * high**3 / 12)
-    stress = 1.5 * load * long / (wide * high**2) / 1e6
-    y = np.stack([np.log10(1000 * bend), np.log10(stress)], 1)
-    return np.stack([load, long, wide, high, stiff], 1), y + rng.normal(0, 0.03, y.shape)
-
-
-def _premiums(rng: Generator) -> Arrays:
-    """What the ill cost their insurance: more if they smoke, and most if they are heavy too."""
-    age, heavy = rng.integers(18, 65, 1400), rng.normal(30, 5.5, 1400)
-    children, smokes, region = (
-        rng.poisson(1, 1400),
-        rng.random(1400) < 0.25,
-        rng.integers(0, 4, 1400),
+def _hulls(rng: Generator) -> Arrays:
+    """How hard water holds back a yacht, by its form and speed; at high speed by far the most."""
+    place, form = rng.uniform(-5, 0, 1400), rng.uniform(0.53, 0.6, 1400)
+    slim, beam, long = (
+        rng.uniform(4.3, 5.1, 1400),
+        rng.uniform(2.8, 5.3, 1400),
+        rng.uniform(2.7, 3.6, 1400),
     )
-    cost = 3.2 * age**2 + 450 * children + 90 * region
-    cost = cost + smokes * (9000 + 900 * np.maximum(heavy - 25, 0) + 9000 * (heavy > 30))
-    x = np.stack([age, heavy, children, smokes, np.arange(1400) % 2], 1).astype(float)
-    return np.concatenate([x, np.eye(4)[region]], 1), cost + rng.gamma(1, 900, 1400)
+    speed = rng.uniform(0.12, 0.45, 1400)
+    waves = np.exp(11 * (speed - 0.18)) * (1 + 4 * (form - 0.56)) * (4.7 / slim) ** 2
+    held = 30 * speed**2 + waves * (1 + 0.05 * (place + 2.5) ** 2) + 0.4 * (beam - 4)
+    x = np.stack([place, form, slim, beam, long, speed], 1)
+    return x, held + rng.normal(0, 0.6, 1400)
 
 
-def _bloods(rng: Generator) -> Arrays:
-    """Five findings by nine values of the blood, whose limits are not the same for both sexes."""
-    sex, hidden = rng.integers(0, 2, (1500, 1)), rng.normal(size=(1500, 5))
-    on = hidden + 0.3 * rng.normal(size=(1500, 5)) > np.array([0.3, 0.1, 0.5, 0.2, 0])
-    sense = rng.normal(size=(5, 8)) * (rng.random((5, 8)) < 0.35) + np.eye(5, 8)
-    middle = np.array([14.2, 250, 7000, 4.6, 90, 0.9, 138, 45])
-    share = np.array([0.1, 0.25, 0.3, 0.1, 0.07, 0.2, 0.02, 0.4])
-    values = hidden @ sense + 0.25 * rng.normal(size=(1500, 8)) - 0.8 * sex
-    return np.concatenate([middle * np.exp(share * values), sex], 1), on.astype(float)
-
-
-def _dances(rng: Generator) -> Arrays:
-    """Five dances, by how hard each of 24 eighths is struck, from any beat on."""
-    bars = ["311211", "31213121", "31112111", "32003020", "3012"]
-    y, start = rng.integers(0, 5, 1400), rng.integers(0, 8, 1400)
-    long = np.array([list(map(int, (bar * 12)[:40])) for bar in bars])
-    struck = long[y[:, None], start[:, None] + np.arange(24)] * rng.uniform(0.8, 1.3, (1400, 1))
-    struck = struck + rng.normal(0, 0.45, struck.shape)
-    return np.stack([struck, np.tile(np.arange(24) % 2, (1400, 1))], 2), y
-
-
-def _tremors(rng: Generator) -> Arrays:
-    """Whether the ground shakes by a quake, a blast, traffic or a door: upright and sideways."""
-    y, time = rng.integers(0, 4, 1400), np.arange(32)
-    start = rng.uniform(3, 9, (1400, 1))
-    since = time - start
-    first = np.exp(-np.maximum(since, 0) / 5) * (since > 0)
-    later = np.exp(-np.maximum(since - 8, 0) / 8) * (since > 8)
-    bang = np.exp(-np.maximum(since, 0) / 2) * (since > 0)
-    pass_ = np.exp(-((time - start - 8) ** 2) / 60)
-    up = np.stack([2 * first + 0.8 * later, 3.5 * first, 1.4 * pass_, 4 * bang])
-    side = np.stack([0.6 * first + 3 * later, 1.0 * first, 1.4 * pass_, 0.3 * bang])
-    size = np.stack([up, side], 3)[y, np.arange(1400)] * rng.lognormal(3, 0.25, (1400, 1, 1))
-    return size * rng.normal(size=size.shape) + rng.normal(0, 3, size.shape), y
-
-
-def _batteries(rng: Generator) -> Arrays:
-    """How many hours a battery lasts yet, by eighteen readings of its volts, amperes, warmth."""
-    time, holds = np.arange(18), rng.uniform(40, 80, (1300, 1))
-    drawn = rng.uniform(0.6, 1.4, (1300, 1)) * np.exp(rng.normal(0, 0.15, (1300, 18)))
-    left = 1 - rng.uniform(0, 0.4, (1300, 1)) - drawn.cumsum(1) / holds
-    volts = 3.35 + 0.75 * left - 0.25 * np.exp(-12 * left.clip(0.02)) - 0.05 * drawn
-    volts = volts + rng.normal(0, 0.008, volts.shape)
-    warm = 20 + 6 * drawn.cumsum(1) / (time + 1) + rng.normal(0, 0.8, volts.shape)
-    return np.stack([volts, drawn, warm], 2), left[:, -1] * holds[:, 0] / drawn.mean(1)
-
-
-def _heating(rng: Generator) -> Arrays:
-    """How warm a room and its wall are after twenty hours of heating and of the air outside."""
-    outside = rng.normal(5, 6, (1300, 1)) + 4 * np.sin(
-        np.arange(20) / 3.8 + rng.uniform(0, 6, (1300, 1))
+def _rides(rng: Generator) -> Arrays:
+    """How many bicycles are lent in an hour, by the hour, warmth, damp, wind, and day of work."""
+    hour, works = rng.integers(0, 24, 1500), rng.random(1500) < 0.68
+    warm, damp, wind = (
+        rng.normal(14, 9, 1500),
+        rng.uniform(0.3, 1, 1500),
+        rng.gamma(2, 6, 1500),
     )
-    heats = (rng.random((1300, 20)) < rng.uniform(0.1, 0.9, (1300, 1))).astype(float)
-    room, wall = rng.normal(17, 2, 1300), rng.normal(15, 2, 1300)
-    first = np.stack([room, wall], 1)
-    for hour in range(20):
-        room = room + 3.5 * heats[:, hour] - 0.3 * (room - wall) - 0.05 * (room - outside[:, hour])
-        wall = wall + 0.12 * (room - wall) - 0.08 * (wall - outside[:, hour])
-    shown = np.repeat(first[:, :1], 20, 1) + rng.normal(0, 0.3, (1300, 20))
-    y = np.stack([room, wall], 1)
-    return np.stack([outside, heats, shown], 2), y + rng.normal(0, 0.3, y.shape)
+    peaks = np.exp(-((hour - 8) ** 2) / 3) + 1.3 * np.exp(-((hour - 17.5) ** 2) / 5)
+    leisure = np.exp(-((hour - 14) ** 2) / 20)
+    wish = 20 + np.where(works, 380 * peaks + 90 * leisure, 320 * leisure)
+    wish = wish / (1 + np.exp(-(warm - 10) / 6)) * (1 - 0.5 * (damp > 0.85)) * np.exp(-wind / 60)
+    turn = 2 * np.pi * hour / 24
+    x = np.stack([np.sin(turn), np.cos(turn), hour, works, warm, damp, wind], 1)
+    return x, rng.poisson(wish * rng.gamma(40, 1 / 40, 1500)).astype(float)
 
 
-def _elevators(rng: Generator) -> Arrays:
-    """On which of nine floors a lift stands in the end, by its speed; it started on the fourth."""
-    y, time = rng.integers(0, 9, 1500), np.arange(24)
-    way, start = 3.2 * (y - 4), rng.uniform(2, 6, (1500, 1))
-    long = rng.uniform(9, 15, (1500, 1))
-    share = np.clip((time - start) / long, 0, 1)
-    path = way[:, None] * (share - np.sin(2 * np.pi * share) / (2 * np.pi))
-    speed = np.diff(path, axis=1, prepend=0) + rng.normal(0, 0.1, path.shape)
-    return np.stack([speed, rng.normal(9.81, 0.05, speed.shape)], 2), y
+def _alloys(rng: Generator) -> Arrays:
+    """How strong and how tough a steel is, by what it holds, how hot it was, and for how long."""
+    parts = rng.dirichlet([1.2, 2, 3, 1, 1, 8], 1400)[:, :5] * [3, 12, 40, 5, 6]
+    carbon, manganese, chrome, nickel, silicon = parts.T
+    heat, minutes = rng.uniform(200, 700, 1400), rng.lognormal(4, 0.5, 1400)
+    soft = (heat + 273) * (18 + np.log10(minutes / 60)) / 1e4
+    hard = 500 + 900 * np.tanh(2 * carbon) + 60 * manganese + 18 * chrome + 45 * nickel
+    strong = hard - 520 * (soft - 1.2) + 25 * silicon + rng.normal(0, 35, 1400)
+    tough = 160 - 0.09 * strong + 22 * np.sqrt(nickel) - 40 * (np.abs(heat - 350) < 60)
+    y = np.stack([strong, tough + rng.normal(0, 6, 1400)], 1)
+    return np.column_stack([parts, heat, minutes, np.full(1400, 7.85)]), y
 
 
-def _vibrations(rng: Generator) -> Arrays:
-    """What ails a machine: a shaft out of balance, a gear that whines, knocks, or a loose foot."""
-    on, time = rng.random((1500, 4)) < 0.45, np.arange(36)
-    turn = rng.uniform(0, 2 * np.pi, (4, 1500, 1))
-    slow = 1.6 * np.sin(2 * np.pi * time / 12 + turn[0])
-    whine = 1.0 * np.sin(2 * np.pi * time / 3.1 + turn[1])
-    knocks = 3.2 * ((time + (9 * turn[2] / 6.3).astype(int)) % 9 == 0)
-    drift = 1.8 * np.sign(np.sin(2 * np.pi * time / 24 + turn[3]))
-    parts = np.stack([slow, whine, knocks, 0 * slow], 2) * on[:, None, :]
-    x = parts.sum(2) + rng.normal(0, 0.35, slow.shape)
-    foot = drift * on[:, 3:] + rng.normal(0, 0.7, slow.shape)
-    return 9.8 * np.stack([x, foot], 2), on.astype(float)
+def _warnings(rng: Generator) -> Arrays:
+    """Which warnings a weather station gives: of heat, frost, a storm, rain, or fog."""
+    season = rng.uniform(0, 2 * np.pi, 1500)
+    warm = 11 + 12 * np.sin(season) + rng.normal(0, 6, 1500)
+    damp = (75 - 0.8 * (warm - 11) + rng.normal(0, 13, 1500)).clip(15, 100)
+    pressure = rng.normal(1013, 9, 1500)
+    wind = rng.gamma(2, 5, 1500) * np.exp((1013 - pressure) / 22)
+    rain = rng.gamma(0.7, 6, 1500) * (damp / 75) ** 3 * np.exp((1013 - pressure) / 25)
+    felt = warm + 0.08 * (damp - 60) * (warm > 15) - 0.25 * np.sqrt(wind) * (warm < 10)
+    near = warm - (100 - damp) / 5
+    on = [felt > 22, felt < 2, wind > 14, rain > 7, (warm - near < 4) & (wind < 12)]
+    shown = np.stack([warm, damp, pressure, wind, rain], 1) * rng.normal(1, 0.01, (1500, 5))
+    return np.column_stack([shown, np.sin(season), np.cos(season)]), np.stack(on, 1).astype(float)
 
 
-def _cuisines(rng: Generator) -> Arrays:
-    """Twelve cuisines by twelve ingredients, of which salt, oil and onions are in all of them."""
-    y, common = rng.integers(0, 12, 1500), np.array([0, 1, 2, 3])
-    liked = rng.permuted(np.tile(np.arange(4, 40), (12, 1)), axis=1)[:, :8]
-    chosen = liked[y[:, None], rng.integers(0, 8, (1500, 12))]
-    kind = rng.random((1500, 12))
-    chosen = np.where(kind < 0.3, rng.choice(common, (1500, 12)), chosen)
-    return np.where(kind > 0.85, rng.integers(4, 40, (1500, 12)), chosen), y
+def _loads(rng: Generator) -> Arrays:
+    """Six devices by the watts they draw: a kettle, a fridge, a drum, a lamp, an oven, a drill."""
+    y, time = rng.integers(0, 6, 1400), np.arange(30)
+    start, turn = rng.integers(0, 14, (1400, 1)), rng.integers(0, 12, (1400, 1))
+    kettle = 2000.0 * ((time >= start) & (time < start + 6))
+    fridge = 420.0 * ((time + turn) % 12 < 5) + 350 * ((time + turn) % 12 == 0)
+    drum = 1500.0 * (time < 4 + turn // 4) + 330 * (1 + np.sin(1.6 * time + turn))
+    oven = 1900.0 * (time < 8 + turn // 4) + 1900 * ((time + turn) % 5 == 0) * (time >= 8)
+    drill = 700.0 * (rng.random((1400, 30)) < 0.35)
+    lamp = 300.0 + 0 * turn * time
+    every = np.stack([kettle, fridge, drum, lamp, oven, drill])
+    watts = every[y, np.arange(1400)] * rng.lognormal(0, 0.25, (1400, 1))
+    volts = 232 - watts / 900 + rng.normal(0, 1, watts.shape)
+    return np.stack([watts + np.abs(rng.normal(0, 90, watts.shape)), volts], 2), y
 
 
-def _openings(rng: Generator) -> Arrays:
-    """Sixteen openings of a game by its first ten moves, of which some have been exchanged."""
-    y, line = rng.integers(0, 16, 1600), rng.integers(0, 20, (16, 6))
-    line[:, 0] = np.arange(16) // 4
-    x = rng.integers(0, 20, (1600, 10))
-    x[:, :6] = line[y]
-    swaps = rng.random(1600) < 0.3
-    x[swaps, 2], x[swaps, 4] = x[swaps, 4], x[swaps, 2].copy()
-    astray = rng.random((1600, 10)) < 0.1
-    return np.where(astray, rng.integers(0, 20, x.shape), x), y
+def _pen(rng: Generator) -> Arrays:
+    """Eight forms that a pen draws, as places on a tablet: loops, hooks, waves and corners."""
+    y, along = rng.integers(0, 8, 1500), np.linspace(0, 1, 24)
+    turn = 2 * np.pi * along
+    high = np.stack([np.cos(turn), np.cos(turn), np.sin(2 * turn), 1 - 2 * along])
+    wide = np.stack([np.sin(turn), -np.sin(turn), np.sin(turn), 0.2 * np.sin(turn)])
+    bend, rise = np.abs(2 * along - 1), np.minimum(1, 2 * along)
+    fall = np.maximum(0, 2 * along - 1)
+    high = np.concatenate(
+        [high, [2 * bend - 1, 1 - 2 * rise, 0.6 * np.sin(2 * turn), 2 * rise - 1]]
+    )
+    wide = np.concatenate([wide, [2 * along - 1, 2 * fall - 1, 2 * along - 1, 2 * fall - 1]])
+    lean, size = rng.normal(0, 0.2, (1500, 1)), rng.uniform(18, 40, (1500, 1))
+    down, across = high[y], wide[y] + lean * high[y]
+    paths = size[:, :, None] * np.stack([across, down], 2) + rng.normal(60, 8, (1500, 1, 2))
+    return paths + rng.normal(0, 4, paths.shape), y
 
 
-def _dates(rng: Generator) -> Arrays:
-    """Which day of the year a line names: a day and a month in either order, and a few words."""
-    month, day = rng.integers(0, 12, 1500), rng.integers(1, 31, 1500)
-    first = rng.random(1500) < 0.6
-    pair = np.stack([np.where(first, day, 31 + month), np.where(first, 31 + month, day)], 1)
-    words = rng.integers(43, 52, (1500, 4))
-    x = np.concatenate([words[:, :2], pair, words[:, 2:]], 1)
-    late = rng.random(1500) < 0.4
-    x[late] = np.roll(x[late], 1, 1)
-    return x, 30.4 * month + day
+def _controls(rng: Generator) -> Arrays:
+    """Six courses of a process: as it should, in cycles, drifting up or down, or with a jump."""
+    y, time = rng.integers(0, 6, 1500), np.arange(32)
+    cycle = rng.uniform(1.6, 2.6, (1500, 1)) * np.sin(
+        2 * np.pi * time / rng.uniform(6, 11, (1500, 1)) + rng.uniform(0, 6.3, (1500, 1))
+    )
+    drift = rng.uniform(0.06, 0.14, (1500, 1)) * time
+    jump = rng.uniform(1.5, 3.2, (1500, 1)) * (time > rng.integers(9, 22, (1500, 1)))
+    every = np.stack([0 * drift, cycle, drift, -drift, jump, -jump])
+    x = 30 + 2 * (every[y, np.arange(1500)] + rng.normal(0, 0.7, (1500, 32)))
+    return x[:, :, None], y
 
 
-def _logs(rng: Generator) -> Arrays:
-    """Which of five troubles a log of ten lines tells of, each by one of two kinds of line."""
-    x = rng.choice(20, (1600, 10), p=np.array([0.5] * 10 + [1] * 10) / 15)
-    marks = np.stack([(x == 2 * kind) | (x == 2 * kind + 1) for kind in range(5)], 2)
-    return x, marks.any(1).astype(float)
+def _queues(rng: Generator) -> Arrays:
+    """How many people stand in a queue in the end, by who came and how many tills were open."""
+    come = rng.poisson(rng.uniform(3, 9, (1400, 1)), (1400, 20))
+    tills = rng.integers(1, 4, (1400, 5)).repeat(4, 1)
+    wait = rng.poisson(4, 1400).astype(float)
+    first = wait.copy()
+    for minute in range(20):
+        wait = np.maximum(wait + come[:, minute] - 2.8 * tills[:, minute], 0)
+    shown = np.repeat(first[:, None], 20, 1)
+    return np.stack([come, tills, shown], 2).astype(float), wait + rng.normal(0, 0.7, 1400)
 
 
-def _signs(rng: Generator) -> Arrays:
-    """Twelve road signs: a disc, a triangle, a square or a diamond around one of three marks."""
-    y = rng.integers(0, 12, 1600)
-    rows, columns = np.mgrid[-5.5:5.5:12j, -5.5:5.5:12j]
-    slip = rng.normal(0, 0.35, (2, 1600, 1, 1))
-    high, wide = rows - slip[0], columns - slip[1]
-    forms = [np.hypot(high, wide) < 5.2, abs(wide) * 1.8 < high + 5.5]
-    forms += [np.maximum(abs(high), abs(wide)) < 4.7, abs(high) + abs(wide) < 6.2]
-    marks = [abs(high) < 1, abs(wide) < 1, np.hypot(high, wide) > 1.8]
-    near = np.hypot(high, wide) < 3
-    form = np.stack(forms)[y // 3, np.arange(1600)]
-    mark = np.stack(marks)[y % 3, np.arange(1600)] & near
-    x = (1.0 * form - 0.9 * mark) * rng.uniform(0.7, 1.1, (1600, 1, 1))
-    return (x + rng.normal(0, 0.15, x.shape))[:, None], y
+def _breaths(rng: Generator) -> Arrays:
+    """How often and how deep somebody breathes, by a belt that slips and a beating heart."""
+    time, pace = np.arange(36) * 0.5, rng.uniform(0.1, 0.4, (1400, 1))
+    deep = rng.uniform(0.5, 1.6, (1400, 1))
+    turn = 2 * np.pi * (pace * time + rng.random((1400, 1)))
+    chest = deep * (np.sin(turn) + 0.2 * np.sin(2 * turn))
+    heart = 0.1 * np.sin(2 * np.pi * 0.9 * time + rng.uniform(0, 6, (1400, 1)))
+    slip = 0.02 * rng.normal(size=(1400, 36)).cumsum(1)
+    x = 500 + 40 * (chest + heart + slip + rng.normal(0, 0.12, chest.shape))
+    return x[:, :, None], np.concatenate([60 * pace, deep], 1)
 
 
-def _dice(rng: Generator) -> Arrays:
-    """What a die shows, which lies askew and whose points are darker than its face."""
-    y, lean = rng.integers(0, 6, 1500), rng.normal(0, 0.15, (1500, 1, 1))
-    rows, columns = np.mgrid[-4.5:4.5:10j, -4.5:4.5:10j]
-    slip = rng.normal(0, 0.3, (2, 1500, 1, 1))
-    high = np.cos(lean) * rows - np.sin(lean) * columns - slip[0]
-    wide = np.sin(lean) * rows + np.cos(lean) * columns - slip[1]
-    corners = [(-3, -3), (3, 3), (-3, 3), (3, -3), (0, -3), (0, 3), (0, 0)]
-    shown = [[6], [0, 1], [0, 1, 6], [0, 1, 2, 3], [0, 1, 2, 3, 6], [0, 1, 2, 3, 4, 5]]
-    spots = np.stack([np.exp(-((high - a) ** 2 + (wide - b) ** 2) / 1.2) for a, b in corners])
-    x = np.stack([spots[own].sum(0) for own in shown])[y, np.arange(1500)]
-    x = rng.uniform(0.7, 1, (1500, 1, 1)) * (1 - 0.9 * x)
-    return (x + rng.normal(0, 0.1, x.shape))[:, None], y
+def _drives(rng: Generator) -> Arrays:
+    """What a drive held: a hard stop, a bend to the left, one to the right, a bump."""
+    on, time = rng.random((1500, 4)) < 0.45, np.arange(40)
+    start = rng.uniform(3, 34, (4, 1500, 1))
+    near = np.exp(-(((time - start) / np.array([2, 3, 3, 0.7])[:, None, None]) ** 2))
+    stop, left, right, bump = near * on.T[:, :, None] * rng.uniform(0.8, 1.3, (4, 1500, 1))
+    ahead, aside = -5 * stop, 3 * (left - right)
+    turn = 0.5 * (left - right)
+    up = 9.8 + 5 * bump - 3 * np.roll(bump, 1, 1) + 0.6 * stop
+    noise = rng.normal(size=(4, 1500, 40)) * np.array([0.7, 0.6, 0.08, 0.7])[:, None, None]
+    return (np.stack([ahead, aside, turn, up]) + noise).transpose(1, 2, 0), on.astype(float)
 
 
-def _wafers(rng: Generator) -> Arrays:
-    """Which faults a wafer shows where its chips fail: amid it, at its edge, in a ring, a line."""
-    on = rng.random((1500, 4)) < 0.45
-    rows, columns = np.mgrid[-5.5:5.5:12j, -5.5:5.5:12j]
-    far, lean = np.hypot(rows, columns), rng.uniform(0, np.pi, (1500, 1, 1))
-    off = rng.uniform(-3, 3, (1500, 1, 1))
-    line = abs(rows * np.sin(lean) + columns * np.cos(lean) - off) < 0.7
-    parts = [far < 1.8, far > 4.9, abs(far - 3.3) < 0.8]
-    chance = 0.04 + 0 * line
-    for part, own in zip((*parts, line), on.T, strict=True):
-        chance = np.maximum(chance, 0.85 * part * own[:, None, None])
-    x = 1.0 * (rng.random((1500, 12, 12)) < chance)
-    return np.where(far < 6.3, x, 0.5)[:, None], on.astype(float)
+def _journeys(rng: Generator) -> Arrays:
+    """Twelve bus lines by eight stops on end, in either direction; lines share their stops."""
+    y, lines = rng.integers(0, 12, 1500), rng.integers(0, 36, (12, 14))
+    lines[:, 5:8] = rng.integers(0, 6, (12, 3))
+    first = rng.integers(0, 7, (1500, 1))
+    x = lines[y[:, None], first + np.arange(8)]
+    back = rng.random(1500) < 0.5
+    x[back] = x[back, ::-1]
+    unknown = rng.random(x.shape) < 0.12
+    return np.where(unknown, 36, x), y
 
 
-def _arches(rng: Generator) -> Arrays:
-    """How an arch is bent and how thick it is, as bytes; it stands a little off the middle."""
-    bend, thick = rng.uniform(-0.16, 0.16, (1300, 1, 1)), rng.uniform(0.7, 2, (1300, 1, 1))
-    rows, columns = np.mgrid[-5.5:5.5:12j, -5.5:5.5:12j]
-    slip = rng.normal(0, 0.6, (2, 1300, 1, 1))
-    away = rows - slip[0] - bend * ((columns - slip[1]) ** 2 - 10)
-    x = 200 / (1 + np.exp(4 * (abs(away) - thick))) + rng.normal(30, 10, (1300, 12, 12))
-    return x.clip(0, 255)[:, None], np.stack([bend, thick], 1)[:, :, 0, 0]
+def _visits(rng: Generator) -> Arrays:
+    """Whether a visit to a shop ends with an order, by what was opened, in its order."""
+    x = rng.choice(14, (1600, 14), p=np.array([3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]) / 20)
+    wish = 1.4 * (x == 4).sum(1) + 0.9 * (x == 5).sum(1) - 1.0 * (x == 6).sum(1)
+    late = 1.2 * (x[:, 10:] == 7).any(1) + 1.0 * (x[:, 10:] == 4).any(1)
+    gone = 1.3 * (x[:, 11:] == 8).any(1) + 0.6 * (x == 9).sum(1)
+    y = wish + late - gone - 0.9 + rng.logistic(0, 0.25, 1600) > 0
+    return x, y.astype(int)
 
 
-def _nodules(rng: Generator) -> Arrays:
-    """Whether a bright knot stands in a cloudy picture, whose threads are as bright but thin."""
-    y = rng.integers(0, 2, 1500)
-    rows, columns = np.mgrid[0:12, 0:12]
-    place, lean = rng.uniform(2.5, 8.5, (2, 1500, 1, 1)), rng.uniform(0, np.pi, (1500, 1, 1))
-    knot = np.exp(-((rows - place[0]) ** 2 + (columns - place[1]) ** 2) / 3.5)
-    across = (rows - 5.5) * np.sin(lean) + (columns - 5.5) * np.cos(lean)
-    thread = np.exp(-((across - place[0] + 5.5) ** 2) / 0.5)
-    cloud = 0.3 * np.sin(rows / 2.5 + place[1]) + 0.3 * np.cos(columns / 3 + place[0])
-    x = cloud + thread + 1.5 * knot * y[:, None, None] + rng.normal(0, 0.2, (1500, 12, 12))
+def _hands(rng: Generator) -> Arrays:
+    """What a hand of thirteen cards is worth: by its honours, and by its longest suit."""
+    x = rng.random((1500, 52)).argsort(1)[:, :13]
+    honours = np.where(x % 13 >= 9, x % 13 - 8, 0).sum(1)
+    suits = np.stack([(x // 13 == suit).sum(1) for suit in range(4)], 1)
+    return np.sort(x, 1), honours + 1.2 * np.maximum(suits.max(1) - 4, 0) + 0.0
+
+
+def _allergens(rng: Generator) -> Arrays:
+    """Which of five allergens a recipe of eight things holds; `without` takes the next."""
+    x = rng.choice(np.arange(1, 13), (1600, 8), p=np.array([1] * 5 + [1.2] * 7) / 13.4)
+    at = rng.integers(0, 7, 1600)
+    takes = rng.random(1600) < 0.3
+    x[takes, at[takes]] = 0
+    held = np.concatenate([np.ones((1600, 1), bool), x[:, :-1] != 0], 1)
+    on = [((x == kind) & held).any(1) for kind in range(1, 6)]
+    return x, np.stack(on, 1).astype(float)
+
+
+def _grid(count: int) -> tuple[np.ndarray, np.ndarray]:
+    middle = (count - 1) / 2
+    rows, columns = np.mgrid[0:count, 0:count]
+    return rows - middle, columns - middle
+
+
+def _arrows(rng: Generator) -> Arrays:
+    """To which of eight sides an arrow points, on ground that is not evenly lit."""
+    y, (rows, columns) = rng.integers(0, 8, 1600), _grid(12)
+    lean = (np.pi * y / 4 + rng.normal(0, 0.1, 1600))[:, None, None]
+    slip = rng.normal(0, 0.3, (2, 1600, 1, 1))
+    down, right = rows - slip[0], columns - slip[1]
+    along = right * np.cos(lean) + down * np.sin(lean)
+    aside = np.abs(down * np.cos(lean) - right * np.sin(lean))
+    shaft = (aside < 0.8) & (np.abs(along) < 4.2)
+    head = (aside < 4.4 - along) & (along > 1) & (along < 4.4)
+    lit = rng.normal(0, 0.03, (1600, 1, 1)) * rows + rng.normal(0, 0.03, (1600, 1, 1)) * columns
+    x = 1.2 * (shaft | head) + lit + rng.normal(0, 0.15, lit.shape)
     return x[:, None], y
 
 
+def _cells(rng: Generator) -> Arrays:
+    """Five cells under a microscope: pale within, full, a sickle, one with grains, a cluster."""
+    y, (rows, columns) = rng.integers(0, 5, 1600), _grid(12)
+    lean, wide = rng.uniform(0, np.pi, (1600, 1, 1)), rng.uniform(3.2, 4.4, (1600, 1, 1))
+    slip = rng.normal(0, 0.3, (2, 1600, 1, 1))
+    down, right = rows - slip[0], columns - slip[1]
+    along = right * np.cos(lean) + down * np.sin(lean)
+    aside = down * np.cos(lean) - right * np.sin(lean)
+    far = np.hypot(along, aside)
+    disc = 1 / (1 + np.exp(3 * (far - wide)))
+    pale = disc * (1 - 0.7 * np.exp(-(far**2) / 3))
+    sickle = np.exp(-((aside - along**2 / 8 + 1) ** 2) / 1.3 - (along / 5) ** 4)
+    grains = disc * (0.55 + 0.45 * np.sin(2.2 * along) * np.sin(2.2 * aside))
+    three = [np.exp(-((along - a) ** 2 + (aside - b) ** 2) / 2.5) for a, b in ((-2, 0), (2, -2))]
+    cluster = np.maximum(np.maximum(*three), np.exp(-((along - 1) ** 2 + (aside - 2.5) ** 2) / 2.5))
+    every = np.stack([pale, disc, sickle, grains, cluster])
+    x = 230 - 200 * every[y, np.arange(1600)] * rng.uniform(0.7, 1.1, (1600, 1, 1))
+    return (x + rng.normal(0, 14, x.shape)).clip(0, 255)[:, None] / 255, y
+
+
+def _roads(rng: Generator) -> Arrays:
+    """Five roads from above, turned by quarters: straight, a bend, a fork, a crossing, an end."""
+    y, (rows, columns) = rng.integers(0, 5, 1600), _grid(10)
+    slip = rng.normal(0, 0.5, (2, 1600, 1, 1))
+    down, right = rows - slip[0], columns - slip[1]
+    broad = rng.uniform(0.9, 1.4, (1600, 1, 1))
+    sides = [(abs(right) < broad) & (down < broad), (abs(down) < broad) & (right > -broad)]
+    sides += [(abs(right) < broad) & (down > -broad), (abs(down) < broad) & (right < broad)]
+    has = np.array([[1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
+    turned = np.stack([np.roll(has, turn, 1) for turn in range(4)])[rng.integers(0, 4, 1600), y]
+    road = (np.stack(sides, 1) & (turned[:, :, None, None] == 1)).any(1)
+    ground = rng.uniform(0.2, 0.5, (1600, 1, 1)) + rng.normal(0, 0.12, road.shape)
+    return np.where(road, 0.9 + rng.normal(0, 0.1, road.shape), ground)[:, None], y
+
+
+def _glasses(rng: Generator) -> Arrays:
+    """How full a glass is, which stands aslant, is not always as wide, and has a bright rim."""
+    (rows, columns), full = _grid(12), rng.uniform(0.05, 0.95, (1400, 1, 1))
+    lean, wide = rng.normal(0, 0.12, (1400, 1, 1)), rng.uniform(2.2, 4.2, (1400, 1, 1))
+    slip = rng.normal(0, 0.5, (2, 1400, 1, 1))
+    down, right = rows - slip[0], columns - slip[1]
+    inside = 1 / (1 + np.exp(4 * (np.abs(right - lean * down) - wide)))
+    wet = 1 / (1 + np.exp(-3 * (down + lean * right - (4.5 - 9 * full))))
+    wet = wet / (1 + np.exp(3 * (down - 4.5)))
+    rim = np.exp(-((np.abs(right - lean * down) - wide) ** 2) / 0.3) * (np.abs(down) < 4.8)
+    x = 0.8 * inside * wet + 0.4 * rim + rng.normal(0, 0.1, wet.shape)
+    return x[:, None], full[:, 0, 0]
+
+
+def _pizzas(rng: Generator) -> Arrays:
+    """What lies on a pizza: bright discs, dark dots, rings, or long strips; two of each."""
+    (rows, columns), on = _grid(12), rng.random((1500, 4)) < 0.45
+    x = 0.5 + 0.1 * rng.normal(size=(1500, 12, 12))
+    for kind in range(4):
+        for _ in range(2):
+            slip = rng.uniform(-3.5, 3.5, (2, 1500, 1, 1))
+            lean = rng.uniform(0, np.pi, (1500, 1, 1))
+            down, right = rows - slip[0], columns - slip[1]
+            far = np.hypot(down, right)
+            along = right * np.cos(lean) + down * np.sin(lean)
+            aside = down * np.cos(lean) - right * np.sin(lean)
+            strip = (np.abs(aside) < 0.6) & (np.abs(along) < 3.5)
+            part = [0.6 * (far < 1.6), -0.7 * (far < 1), 0.6 * (np.abs(far - 2) < 0.5)]
+            x += ([*part, -0.45 * strip][kind]) * on[:, kind, None, None]
+    return np.where(np.hypot(rows, columns) < 6.3, x, 0)[:, None], on.astype(float)
+
+
 REPORT_SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
-    "wheat": ("report", "table", "classes", _wheat),
-    "hearts": ("report", "table", "classes", _hearts),
-    "crops_22": ("report", "table", "classes", _crops),
-    "transistors": ("report", "table", "classes", _transistors),
-    "speakers_100": ("report", "table", "classes", _speakers),
-    "laptops": ("report", "table", "numbers", _laptops),
-    "turbines": ("report", "table", "numbers", _turbines),
-    "beams": ("report", "table", "numbers", _beams),
-    "premiums": ("report", "table", "numbers", _premiums),
-    "bloods": ("report", "table", "labels", _bloods),
-    "dances": ("report", "series", "classes", _dances),
-    "tremors": ("report", "series", "classes", _tremors),
-    "elevators": ("report", "series", "classes", _elevators),
-    "batteries": ("report", "series", "numbers", _batteries),
-    "heating": ("report", "series", "numbers", _heating),
-    "vibrations": ("report", "series", "labels", _vibrations),
-    "cuisines_12": ("report", "tokens", "classes", _cuisines),
-    "openings_16": ("report", "tokens", "classes", _openings),
-    "dates": ("report", "tokens", "numbers", _dates),
-    "logs": ("report", "tokens", "labels", _logs),
-    "signs_12": ("report", "image", "classes", _signs),
-    "dice": ("report", "image", "classes", _dice),
-    "nodules": ("report", "image", "classes", _nodules),
-    "arches": ("report", "image", "numbers", _arches),
-    "wafers": ("report", "image", "labels", _wafers),
+    "coins_8": ("report", "table", "classes", _coins),
+    "planets": ("report", "table", "classes", _planets),
+    "foods_16": ("report", "table", "classes", _foods),
+    "soils": ("report", "table", "classes", _soils),
+    "birds_60": ("report", "table", "classes", _birds),
+    "salaries": ("report", "table", "numbers", _salaries),
+    "hulls": ("report", "table", "numbers", _hulls),
+    "rides": ("report", "table", "numbers", _rides),
+    "alloys": ("report", "table", "numbers", _alloys),
+    "warnings": ("report", "table", "labels", _warnings),
+    "loads_6": ("report", "series", "classes", _loads),
+    "pen_8": ("report", "series", "classes", _pen),
+    "controls": ("report", "series", "classes", _controls),
+    "queues": ("report", "series", "numbers", _queues),
+    "breaths": ("report", "series", "numbers", _breaths),
+    "drives": ("report", "series", "labels", _drives),
+    "journeys_12": ("report", "tokens", "classes", _journeys),
+    "visits": ("report", "tokens", "classes", _visits),
+    "hands": ("report", "tokens", "numbers", _hands),
+    "allergens": ("report", "tokens", "labels", _allergens),
+    "arrows_8": ("report", "image", "classes", _arrows),
+    "cells": ("report", "image", "classes", _cells),
+    "roads_5": ("report", "image", "classes", _roads),
+    "glasses": ("report", "image", "numbers", _glasses),
+    "pizzas": ("report", "image", "labels", _pizzas),
 }

@@ -9,296 +9,322 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.diagnosis.elsewhere.blocks import (
-    Make,
-    Places,
-    Residual,
-    Swap,
-    perceptron,
-    width_of,
-)
-from benchmarks.diagnosis.elsewhere.report_time_nets import REPORT_TIME_NETS, Biased
+from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, perceptron, width_of
+from benchmarks.diagnosis.elsewhere.report_time_nets import REPORT_TIME_NETS
 
 
-class Bent(nn.Module):
-    """A line with a gentle bend at 0, which never lies flat."""
+class QuickGELU(nn.Module):
+    """The GELU as CLIP computes it (Radford et al. 2021)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (sqrt(x² + 1) - 1) / 2 + x."""
-        return ((x.square() + 1).sqrt() - 1) / 2 + x
+        """Return x sigmoid(1.702 x)."""
+        return x * (1.702 * x).sigmoid()
 
 
-class TanhExp(nn.Module):
-    """A smooth relative of the ReLU (Liu & Di 2020)."""
+class ISRU(nn.Module):
+    """A bounded curve without an exponential (Carlile et al. 2017)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x tanh(exp(x))."""
-        return x * x.clamp(max=20).exp().tanh()
+        """Return x / sqrt(1 + x²)."""
+        return x * (1 + x.square()).rsqrt()
 
 
-def _alpha_dropout(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Layers that keep their values' size by themselves (Klambauer et al. 2017), as in Keras."""
-    layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in ((width_of(data), 64), (64, 48)):
-        linear = nn.Linear(before, after)
-        nn.init.normal_(linear.weight, std=before**-0.5)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.SELU(), nn.AlphaDropout(0.05)]
-    return nn.Sequential(*layers)
+class Chooses(nn.Module):
+    """Lets each feature through as far as a learnt gate of its own is open (Yamada et al. 2020)."""
 
-
-def _low_rank(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Wide layers whose weights are the product of two narrow ones (Sainath et al. 2013)."""
-    layers: list[nn.Module] = [nn.Flatten()]
-    last = width_of(data)
-    for width in (96, 64):
-        narrow, wide = nn.Linear(last, 24, bias=False), nn.Linear(24, width)
-        nn.init.kaiming_normal_(wide.weight)
-        nn.init.xavier_normal_(narrow.weight)
-        layers += [narrow, wide, nn.ReLU(), nn.LayerNorm(width)]
-        last = width
-    return nn.Sequential(*layers)
-
-
-class Winners(nn.Module):
-    """Lets through the largest units of a row alone (Makhzani & Frey 2015)."""
-
-    def __init__(self, count: int) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.count = count
+        self.open = nn.Parameter(torch.full((features,), 0.8))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F] of [N, F]."""
-        least = x.topk(self.count, 1).values[:, -1:]
-        return torch.where(x >= least, x, 0.0)
+        """Return [N, F] of [N, F]; in training the gates tremble."""
+        tremor = 0.1 * torch.randn_like(x) if self.training else 0.0
+        return x * (self.open + tremor).clamp(0, 1)
 
 
-def _winners(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in ((width_of(data), 96), (96, 64)):
-        layers += [nn.Linear(before, after), nn.LayerNorm(after), Winners(after // 3)]
-    return nn.Sequential(*layers)
+def _chosen(data: Any, settings: dict[str, Any]) -> nn.Module:
+    count = width_of(data)
+    layers = [nn.Linear(count, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 64)]
+    return nn.Sequential(nn.Flatten(), Chooses(count), *layers, nn.LayerNorm(64), nn.ReLU())
 
 
-class Chebyshev(nn.Module):
-    """A learnt polynomial from each input to each output (Sidharth et al. 2024)."""
+class TopTwo(nn.Module):
+    """Small nets of which each row asks the two that its gate likes best (Shazeer et al. 2017)."""
 
-    def __init__(self, inputs: int, width: int, degree: int) -> None:
+    def __init__(self, inputs: int, width: int, count: int) -> None:
         super().__init__()
-        self.degree = degree
-        self.shares = nn.Parameter(torch.randn(inputs, degree, width) / math.sqrt(inputs * degree))
-        self.bias = nn.Parameter(torch.zeros(width))
+        self.gate = nn.Linear(inputs, count)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(inputs, 48), nn.GELU(), nn.Linear(48, width))
+            for _ in range(count)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, width] of [N, inputs]."""
-        x = (x / 2).tanh()
-        found = [x, 2 * x.square() - 1]
-        while len(found) < self.degree:
-            found.append(2 * x * found[-1] - found[-2])
-        return torch.einsum("nid,ido->no", torch.stack(found, 2), self.shares) + self.bias
+        best = self.gate(x).topk(2, 1)
+        weights = torch.zeros(len(x), len(self.experts), dtype=x.dtype, device=x.device)
+        weights = weights.scatter(1, best.indices, best.values.softmax(1))
+        said = torch.stack([expert(x) for expert in self.experts], 1)
+        return (weights[:, :, None] * said).sum(1)
 
 
-def _chebyshev(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [Chebyshev(width_of(data), 48, 4), nn.LayerNorm(48), Chebyshev(48, 32, 3)]
-    return nn.Sequential(nn.Flatten(), *layers, nn.LayerNorm(32))
+def _top_two(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Flatten(), nn.Linear(width_of(data), 32), nn.GELU()]
+    return nn.Sequential(*first, TopTwo(32, 48, 6), nn.LayerNorm(48))
 
 
-class Fields(nn.Module):
-    """A vector for each feature: its own direction times its value, and its own place."""
+class Hyper(nn.Module):
+    """A layer whose weights another layer makes of the row (Ha et al. 2017)."""
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.way = nn.Parameter(torch.randn(features, width))
-        self.place = nn.Parameter(torch.randn(features, width))
+        self.sizes = inputs, width
+        self.sees = nn.Linear(inputs, 12)
+        self.makes = nn.Linear(12, inputs * width)
+        self.bias = nn.Parameter(torch.zeros(width))
+        nn.init.normal_(self.makes.weight, std=0.5 / math.sqrt(12 * inputs))
+        nn.init.normal_(self.makes.bias, std=1 / math.sqrt(inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F, width] of [N, F]."""
-        return (x[:, :, None] * self.way + self.place).relu()
+        """Return [N, width] of [N, inputs]."""
+        weights = self.makes(self.sees(x).tanh()).unflatten(1, self.sizes)
+        return torch.einsum("ni,nio->no", x, weights) + self.bias
 
 
-class Across(nn.Module):
-    """A small net along another dimension."""
+def _hyper(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Flatten(), nn.Linear(width_of(data), 24), nn.LayerNorm(24), nn.SiLU()]
+    return nn.Sequential(*first, Hyper(24, 32), nn.LayerNorm(32), nn.SiLU())
+
+
+class Unit(nn.Module):
+    """A layer of weights of size 1, whose output is divided by the root of its inputs instead."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(width, inputs))
+        self.bias = nn.Parameter(0.5 * torch.randn(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, width] of [N, inputs]."""
+        return functional.linear(x, self.weight / math.sqrt(x.shape[1]), self.bias)
+
+
+class Stretch(nn.Module):
+    """A learnt factor for each feature."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.by = nn.Parameter(torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, F] of [N, F], clipped softly at some 3."""
+        x = x * self.by
+        return x / (1 + (x / 3).square()).sqrt()
+
+
+def _scaled(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Good habits for tables in one net (Holzmüller et al. 2024)."""
+    layers: list[nn.Module] = [nn.Flatten(), Stretch(width_of(data))]
+    for before, after in ((width_of(data), 64), (64, 64)):
+        layers += [Unit(before, after), nn.Mish()]
+    return nn.Sequential(*layers, nn.LayerNorm(64))
+
+
+def _convolved(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """A layer that puts features in an order, and convolutions over it, as on Kaggle."""
+    layers = [nn.Flatten(), nn.Linear(width_of(data), 128), nn.CELU(0.1), nn.Unflatten(1, (8, 16))]
+    layers += [nn.Conv1d(8, 24, 5, padding=2), nn.ReLU(), nn.AvgPool1d(2)]
+    layers += [nn.Conv1d(24, 24, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten()]
+    return nn.Sequential(*layers, nn.LayerNorm(96))
+
+
+class Complex(nn.Module):
+    """A layer of complex numbers, whose sizes pass a ReLU and whose angles stay (Arjovsky 2016)."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.real, self.unreal = nn.Linear(inputs, width), nn.Linear(inputs, width)
+        self.least = nn.Parameter(torch.full((width,), -0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 2, width] of [N, 2, inputs]: real and imaginary parts."""
+        one, other = x.unbind(1)
+        parts = self.real(one) - self.unreal(other), self.real(other) + self.unreal(one)
+        found = torch.stack(parts, 1)
+        size = (found.square().sum(1, keepdim=True) + 1e-6).sqrt()
+        return found * ((size + self.least).relu() / size)
+
+
+def _complex(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Flatten(), nn.Linear(width_of(data), 48), nn.Unflatten(1, (2, 24))]
+    return nn.Sequential(*first, Complex(24, 32), Complex(32, 32), nn.Flatten(), nn.LayerNorm(64))
+
+
+class Beside(nn.Module):
+    """What a body makes of a row, beside the row."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F, width] of [N, F, width]."""
-        out: Tensor = self.body(x.transpose(1, 2)).transpose(1, 2)
-        return out
+        """Return [N, F + more] of [N, F]."""
+        return torch.cat([x, self.body(x)], 1)
 
 
-def _inside(width: int, wide: int) -> list[nn.Module]:
-    return [nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)]
+def _layer(before: int, after: int) -> list[nn.Module]:
+    return [nn.Linear(before, after), nn.LayerNorm(after), nn.LeakyReLU(0.1)]
 
 
-def _field_mixer(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Mixes features, then what is known of each, as an MLP-Mixer does places and channels."""
-    count = width_of(data)
-    layers: list[nn.Module] = [nn.Flatten(), Fields(count, 16)]
-    for _ in range(2):
-        across = Across(nn.Sequential(*_inside(count, 24)))
-        layers += [Residual(nn.Sequential(nn.LayerNorm(16), across))]
-        layers += [Residual(nn.Sequential(nn.LayerNorm(16), *_inside(16, 32)))]
-    return nn.Sequential(*layers, nn.LayerNorm(16), nn.Flatten(), nn.Linear(16 * count, 64))
+def _hourglass(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Layers that grow narrow and wide again, with ways past the narrow ones."""
+    inner = Beside(nn.Sequential(*_layer(40, 20), *_layer(20, 40)))
+    outer = Beside(nn.Sequential(*_layer(80, 40), inner, *_layer(80, 48)))
+    return nn.Sequential(nn.Flatten(), *_layer(width_of(data), 80), outer)
 
 
-class SwiGLU(nn.Module):
-    """Two layers of which one, through a SiLU, is the gate of the other (Shazeer 2020)."""
-
-    def __init__(self, width: int, wide: int) -> None:
-        super().__init__()
-        self.into, self.out = nn.Linear(width, 2 * wide), nn.Linear(wide, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, width] of [N, width]."""
-        value, gate = self.into(x).chunk(2, -1)
-        out: Tensor = self.out(value * functional.silu(gate))
-        return out
-
-
-def _swiglu(data: Any, settings: dict[str, Any]) -> nn.Module:
-    blocks = (Residual(nn.Sequential(nn.RMSNorm(48), SwiGLU(48, 64))) for _ in range(2))
-    return nn.Sequential(nn.Flatten(), nn.Linear(width_of(data), 48), *blocks, nn.RMSNorm(48))
-
-
-def _local_response(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Large kernels, units that dampen their neighbours, and a wide layer (Krizhevsky 2012)."""
-    layers = [nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.LocalResponseNorm(5, 1e-2)]
-    layers += [nn.MaxPool2d(3, 2), nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()]
-    layers += [nn.LocalResponseNorm(5, 1e-2), nn.AdaptiveMaxPool2d(3), nn.Flatten()]
-    return nn.Sequential(*layers, nn.Linear(216, 64), nn.ReLU(), nn.Dropout(0.1))
-
-
-def _tall_and_wide(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Kernels of one column, then of one row (Szegedy et al. 2016)."""
+def _instance_norm(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Each channel of each image brought to one size, as where styles are learnt."""
     layers: list[nn.Module] = []
     for before, after in ((1, 16), (16, 24)):
-        layers += [nn.Conv2d(before, after, (3, 1), padding=(1, 0)), nn.LeakyReLU(0.1)]
-        layers += [nn.Conv2d(after, after, (1, 3), padding=(0, 1)), nn.GroupNorm(4, after)]
-        layers += [nn.LeakyReLU(0.1), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten())
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.InstanceNorm2d(after, affine=True)]
+        layers += [nn.LeakyReLU(0.2), nn.MaxPool2d(2)]
+    last = [nn.Linear(24 * _quarter(data), 64), nn.LayerNorm(64), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Flatten(), *last)
 
 
-class Shortcut(nn.Module):
-    """Norm, activation and convolution twice, beside a shortcut of fewer places (He 2016)."""
+def _quarter(data: Any) -> int:
+    return int((data.x.shape[2] // 4) * (data.x.shape[3] // 4))
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+
+class Octaves(nn.Module):
+    """Fine channels and coarse ones of half the size, which tell each other (Chen et al. 2019)."""
+
+    def __init__(self, fine: int, coarse: int, after: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.BatchNorm2d(before), nn.ReLU())
-        self.way = nn.Conv2d(before, after, 1, stride, bias=False)
-        self.body = nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-            nn.Conv2d(after, after, 3, padding=1, bias=False),
+        self.fine, self.down = (nn.Conv2d(fine, after, 3, padding=1) for _ in range(2))
+        self.coarse, self.up = (nn.Conv2d(coarse, after, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return channels of both sizes."""
+        fine, coarse = x
+        risen = functional.interpolate(self.up(coarse), fine.shape[2:])
+        small = functional.adaptive_avg_pool2d(fine, (coarse.shape[2], coarse.shape[3]))
+        return (self.fine(fine) + risen).relu(), (self.coarse(coarse) + self.down(small)).relu()
+
+
+class Both(nn.Module):
+    """Octaves of an image, one after the other, and what they see in each of its ninths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Octaves(1, 1, 10), Octaves(10, 10, 12)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 216] of [N, 1, H, W]."""
+        both = x, functional.avg_pool2d(x, 2)
+        for layer in self.layers:
+            both = layer(both)
+        pooled = [functional.adaptive_max_pool2d(each, 3).flatten(1) for each in both]
+        return torch.cat(pooled, 1)
+
+
+def _octaves(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(Both(), nn.Linear(216, 48), nn.ReLU())
+
+
+class Branches(nn.Module):
+    """A large, a small and no convolution, whose outputs are added (Ding et al. 2021)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        sizes = ((3, 1), (1, 0))
+        self.ways = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, size, padding=pad, bias=False), nn.BatchNorm2d(after)
+            )
+            for size, pad in sizes
+        )
+        if before == after:
+            self.ways.append(nn.BatchNorm2d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, after, H, W] of [N, before, H, W]."""
+        return torch.stack([way(x) for way in self.ways]).sum(0).relu()
+
+
+def _branches(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [Branches(1, 16), Branches(16, 16), nn.MaxPool2d(2), Branches(16, 24)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
+
+
+class Involution(nn.Module):
+    """Kernels that each place makes for itself and its channels share (Li et al. 2021)."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.makes = nn.Sequential(
+            nn.Conv2d(width, 12, 1), nn.GroupNorm(2, 12), nn.ReLU(), nn.Conv2d(12, 9 * groups, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, after, H / stride, W / stride] of [N, before, H, W]."""
-        x = self.first(x)
-        out: Tensor = self.way(x) + self.body(x)
+        """Return [N, C, H, W] of [N, C, H, W]."""
+        kernels = self.makes(x).unflatten(1, (self.groups, 1, 9))
+        near = functional.unfold(x, 3, padding=1).unflatten(2, x.shape[2:])
+        near = near.unflatten(1, (self.groups, x.shape[1] // self.groups, 9))
+        out: Tensor = (kernels * near).sum(3).flatten(1, 2)
         return out
 
 
-def _wide(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """A residual net that is wide and not deep (Zagoruyko & Komodakis 2016)."""
-    layers = [nn.Conv2d(1, 8, 3, padding=1, bias=False), Shortcut(8, 24, 1), Shortcut(24, 32, 2)]
-    last = [nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
-    return nn.Sequential(*layers, *last)
+def _involution(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU()]
+    for after in (16, 24):
+        layers += [Residual(Involution(16, 4)), nn.GroupNorm(4, 16), nn.ReLU()]
+        layers += [nn.Conv2d(16, after, 1), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.LayerNorm(24 * _quarter(data)))
 
 
-class Windows(nn.Module):
-    """Attention within windows of three by three places, which may be shifted (Liu et al. 2021)."""
+class Latents(nn.Module):
+    """Learnt vectors that look at all pixels, and then at each other (Jaegle et al. 2021)."""
 
-    def __init__(self, width: int, heads: int, shift: int) -> None:
+    def __init__(self, pixels: int, width: int, count: int) -> None:
         super().__init__()
-        self.ask, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.places = nn.Parameter(torch.zeros(heads, 9, 9))
-        self.heads, self.shift = heads, shift
+        self.into = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Flatten(2))
+        self.places, self.norm = Places(pixels, width), nn.LayerNorm(width)
+        self.latents = nn.Parameter(0.3 * torch.randn(count, width))
+        self.looks = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.thinks = nn.TransformerEncoderLayer(
+            width, 4, 48, 0.0, functional.gelu, batch_first=True, norm_first=True
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, H, W, width] of the same, with H and W multiples of 3."""
-        x = x.roll((-self.shift, -self.shift), (1, 2))
-        rows, columns = x.shape[1] // 3, x.shape[2] // 3
-        cut = x.unflatten(1, (rows, 3)).unflatten(3, (columns, 3)).transpose(2, 3)
-        parts = self.ask(cut.reshape(-1, 9, x.shape[3])).unflatten(2, (3, self.heads, -1))
-        question, key, value = parts.permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(question, key, value, self.places)
-        out = self.out(seen.transpose(1, 2).flatten(2)).view(cut.shape)
-        out = out.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        found: Tensor = out.roll((self.shift, self.shift), (1, 2))
-        return found
+        """Return [N, count width] of [N, 1, H, W]."""
+        seen = self.norm(self.places(self.into(x).transpose(1, 2)))
+        asked = self.latents.expand(len(x), -1, -1)
+        found = asked + self.looks(asked, seen, seen, need_weights=False)[0]
+        out: Tensor = self.thinks(found).flatten(1)
+        return out
 
 
-class Squares(nn.Module):
-    """Six by six vectors of an image, with their places."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.into = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.AdaptiveAvgPool2d(6))
-        self.places = Places(36, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 6, 6, width] of [N, 1, H, W]."""
-        found: Tensor = self.places(self.into(x).flatten(2).transpose(1, 2))
-        return found.unflatten(1, (6, 6))
-
-
-class Quarters(nn.Module):
-    """The mean of each quarter of an image of vectors."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 4 width] of [N, H, W, width]."""
-        return functional.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), 2).flatten(1)
-
-
-def _windows(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers: list[nn.Module] = [Squares(32)]
-    for shift in (0, 1):
-        layers += [Residual(nn.Sequential(nn.LayerNorm(32), Windows(32, 4, shift)))]
-        layers += [Residual(nn.Sequential(nn.LayerNorm(32), *_inside(32, 64)))]
-    return nn.Sequential(*layers, nn.LayerNorm(32), Quarters())
-
-
-class Weighed(nn.Module):
-    """The mean of places, weighted by a learnt layer, beside the mean of all (Hassani 2021)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Linear(width, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 3 width] of [N, T, width]."""
-        found = self.weight(x).softmax(1).transpose(1, 2) @ x
-        return torch.cat([found.flatten(1), x.mean(1)], 1)
-
-
-def _compact(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """A transformer whose tokens come from convolutions (Hassani et al. 2021)."""
-    first = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1)]
-    first += [nn.ReLU(), nn.AdaptiveMaxPool2d(4), nn.Flatten(2), Swap()]
-    blocks = [Places(16, 32)]
-    for _ in range(2):
-        blocks += [Residual(nn.Sequential(nn.LayerNorm(32), Biased(32, 4, 16)))]
-        blocks += [Residual(nn.Sequential(nn.LayerNorm(32), *_inside(32, 64)))]
-    return nn.Sequential(*first, *blocks, nn.LayerNorm(32), Weighed(32))
+def _perceiver(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(Latents(data.x[0].numel(), 32, 6), nn.LayerNorm(192))
 
 
 REPORT_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "bent_3": ("report", ("table", "image"), perceptron(Bent, 3, 48, nn.LayerNorm)),
-    "tanhexp_2": ("report", ("table",), perceptron(TanhExp, 2, 56)),
-    "alpha_dropout": ("report", ("table",), _alpha_dropout),
-    "low_rank": ("report", ("table", "image"), _low_rank),
-    "winners": ("report", ("table",), _winners),
-    "chebyshev": ("report", ("table",), _chebyshev),
-    "field_mixer": ("report", ("table",), _field_mixer),
-    "swiglu": ("report", ("table",), _swiglu),
-    "cnn_local_response": ("report", ("image",), _local_response),
-    "cnn_tall_and_wide": ("report", ("image",), _tall_and_wide),
-    "cnn_batchnorm_wide": ("report", ("image",), _wide),
-    "windows": ("report", ("image",), _windows),
-    "compact_transformer": ("report", ("image",), _compact),
+    "quick_gelu_3": ("report", ("table", "image"), perceptron(QuickGELU, 3, 48, nn.LayerNorm)),
+    "isru_2": ("report", ("table",), perceptron(ISRU, 2, 56)),
+    "chosen_features": ("report", ("table",), _chosen),
+    "top_two_experts": ("report", ("table",), _top_two),
+    "hypernetwork": ("report", ("table",), _hyper),
+    "scaled_features": ("report", ("table",), _scaled),
+    "convolved_features": ("report", ("table",), _convolved),
+    "complex_numbers": ("report", ("table",), _complex),
+    "hourglass": ("report", ("table", "image"), _hourglass),
+    "cnn_instance_norm": ("report", ("image",), _instance_norm),
+    "cnn_octaves": ("report", ("image",), _octaves),
+    "cnn_batchnorm_branches": ("report", ("image",), _branches),
+    "cnn_involution": ("report", ("image",), _involution),
+    "perceiver": ("report", ("image",), _perceiver),
     **REPORT_TIME_NETS,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -12,12 +11,13 @@ from torch.nn import functional
 from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, Swap, embedded
 
 
-class LastAndMean(nn.Module):
-    """The last place of a sequence beside the mean of all."""
+class Ends(nn.Module):
+    """The last place of a sequence beside the mean of each half."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 F] of [N, T, F]."""
-        return torch.cat([x[:, -1], x.mean(1)], 1)
+        """Return [N, 3 F] of [N, T, F]."""
+        halves = functional.adaptive_avg_pool1d(x.transpose(1, 2), 2).flatten(1)
+        return torch.cat([x[:, -1], halves], 1)
 
 
 def _inside(width: int, wide: int) -> nn.Module:
@@ -25,247 +25,229 @@ def _inside(width: int, wide: int) -> nn.Module:
     return Residual(nn.Sequential(*layers))
 
 
-class Peepholes(nn.Module):
-    """An LSTM by hand whose gates look at its cells (Gers & Schmidhuber 2000)."""
+class Retention(nn.Module):
+    """Attention to the past without a softmax, which fades at a pace of each head (Sun 2023)."""
 
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.given = nn.Linear(inputs, 4 * width)
-        self.back = nn.Linear(width, 4 * width, bias=False)
-        self.looks = nn.Parameter(torch.randn(3, width) / 4)
-        nn.init.orthogonal_(self.back.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width] of [N, T, inputs]."""
-        given, states = self.given(x), []
-        state = cell = given.new_zeros(len(x), self.looks.shape[1])
-        for now in given.unbind(1):
-            lets, keeps, tells, new = (now + self.back(state)).chunk(4, 1)
-            keeps = (keeps + 1 + self.looks[0] * cell).sigmoid()
-            lets = (lets + self.looks[1] * cell).sigmoid()
-            cell = keeps * cell + lets * new.tanh()
-            state = (tells + self.looks[2] * cell).sigmoid() * cell.tanh()
-            states.append(state)
-        return torch.stack(states, 1)
-
-
-def _peepholes(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(*embedded(data, settings, 20), Peepholes(20, 32), LastAndMean())
-
-
-class DeltaRule(nn.Module):
-    """A matrix as memory, which each place corrects where its key is (Schlag et al. 2021)."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.ask, self.rate = nn.Linear(width, 3 * width), nn.Linear(width, heads)
-        self.near = nn.Conv1d(width, width, 3, padding=2, groups=width)
-        self.out, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
-        self.heads = heads
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width] of [N, T, width]."""
-        x = x + self.near(x.transpose(1, 2))[:, :, : x.shape[1]].transpose(1, 2)
-        parts = self.ask(x).unflatten(2, (3, self.heads, -1))
-        key, question = (functional.normalize(parts[:, :, kind], dim=3) for kind in (0, 1))
-        value, rate = parts[:, :, 2], self.rate(x).sigmoid()[:, :, :, None]
-        memory, told = x.new_zeros(len(x), self.heads, key.shape[3], key.shape[3]), []
-        for time in range(x.shape[1]):
-            held = torch.einsum("nhk,nhkv->nhv", key[:, time], memory)
-            wrong = rate[:, time] * (value[:, time] - held)
-            memory = memory + key[:, time, :, :, None] * wrong[:, :, None, :]
-            told.append(torch.einsum("nhk,nhkv->nhv", question[:, time], memory))
-        out: Tensor = self.out(self.norm(torch.stack(told, 1).flatten(2)))
-        return out
-
-
-def _delta_rule(data: Any, settings: dict[str, Any]) -> nn.Module:
-    block = Residual(nn.Sequential(nn.LayerNorm(24), DeltaRule(24, 2)))
-    first = [*embedded(data, settings, 24), block, _inside(24, 48)]
-    return nn.Sequential(*first, LastAndMean(), nn.LayerNorm(48))
-
-
-class Biased(nn.Module):
-    """Attention that likes or dislikes distances, as each head learns (Raffel et al. 2020)."""
-
-    spans: Tensor
+    fades: Tensor
 
     def __init__(self, width: int, heads: int, length: int) -> None:
         super().__init__()
-        self.ask, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        place = torch.arange(length)
-        self.register_buffer("spans", place[:, None] - place + length - 1)
-        slope = 2.0 ** -torch.arange(1, heads + 1)[:, None]
-        self.likes = nn.Parameter(-slope * (torch.arange(2 * length - 1) - length + 1).abs())
+        self.ask, self.gate = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.norm, self.out = nn.GroupNorm(heads, width), nn.Linear(width, width)
         self.heads = heads
+        since = torch.arange(length)[:, None] - torch.arange(length)
+        pace = 1 - 2.0 ** -torch.arange(1, heads + 1)[:, None, None]
+        self.register_buffer("fades", torch.where(since >= 0, pace ** since.clamp(min=0), 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, T, width] of [N, T, width]."""
         parts = self.ask(x).unflatten(2, (3, self.heads, -1)).transpose(1, 3)
         question, key, value = parts.unbind(2)
-        likes = self.likes[:, self.spans]
-        seen = functional.scaled_dot_product_attention(question, key, value, likes)
-        out: Tensor = self.out(seen.transpose(1, 2).flatten(2))
+        liked = question @ key.transpose(2, 3) * key.shape[3] ** -0.5 * self.fades
+        told = (liked @ value).transpose(1, 2).flatten(2)
+        told = self.norm(told.flatten(0, 1)).view_as(x)
+        out: Tensor = self.out(told * functional.silu(self.gate(x)))
         return out
 
 
-def _biased(data: Any, settings: dict[str, Any]) -> nn.Module:
+def _retention(data: Any, settings: dict[str, Any]) -> nn.Module:
     def block() -> list[nn.Module]:
-        seen = nn.Sequential(nn.LayerNorm(24), Biased(24, 3, data.x.shape[1]))
+        seen = nn.Sequential(nn.LayerNorm(24), Retention(24, 3, data.x.shape[1]))
         return [Residual(seen), _inside(24, 48)]
 
-    first = [*embedded(data, settings, 24), *block(), *block(), nn.LayerNorm(24), Swap()]
-    return nn.Sequential(*first, nn.AdaptiveAvgPool1d(3), nn.Flatten())
+    first = [*embedded(data, settings, 24), Places(data.x.shape[1], 24)]
+    return nn.Sequential(*first, *block(), *block(), Ends(), nn.LayerNorm(72))
 
 
-class Reservoir(nn.Module):
-    """A recurrent net whose weights stay as they were drawn (Jaeger 2001)."""
-
-    given: Tensor
-    back: Tensor
-    keeps: Tensor
+class Attended(nn.Module):
+    """An LSTM whose last state looks back at all of its states (Bahdanau et al. 2015)."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        back = torch.randn(width, width) * (torch.rand(width, width) < 0.2)
-        self.register_buffer("given", torch.randn(inputs, width) / math.sqrt(inputs))
-        self.register_buffer("back", 0.9 * back / torch.linalg.eigvals(back).abs().max())
-        self.register_buffer("keeps", torch.linspace(0, 0.8, width))
+        self.layer = nn.LSTM(inputs, width, batch_first=True)
+        self.asks, self.offers = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.likes = nn.Linear(width, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last state and what it found [N, 2 width] of [N, T, inputs]."""
+        states, (last, _) = self.layer(x)
+        liked = self.likes((self.asks(last[0])[:, None] + self.offers(states)).tanh())
+        return torch.cat([last[0], (liked.softmax(1) * states).sum(1)], 1)
+
+
+def _attended(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 20), Attended(20, 32)]
+    return nn.Sequential(*first, nn.Linear(64, 48), nn.Tanh())
+
+
+class Around(nn.Module):
+    """Each place between what a GRU read before it and after it (Lai et al. 2015)."""
+
+    def __init__(self, inputs: int, width: int, wide: int) -> None:
+        super().__init__()
+        self.layer = nn.GRU(inputs, width, batch_first=True, bidirectional=True)
+        self.mixes = nn.Linear(inputs + 2 * width, wide)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the highest of each unit and its mean [N, 2 wide] of [N, T, inputs]."""
+        mixed = self.mixes(torch.cat([x, self.layer(x)[0]], 2)).tanh()
+        return torch.cat([mixed.amax(1), mixed.mean(1)], 1)
+
+
+def _around(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(*embedded(data, settings, 20), Around(20, 20, 40))
+
+
+class Halved(nn.Module):
+    """Two convolutions over time beside a shortcut, of every other place (Johnson 2017)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            layers += [nn.ReLU(), nn.Conv1d(width, width, 3, padding=1)]
+        self.body = nn.Sequential(nn.GroupNorm(4, width), *layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, width, T / 2] of [N, width, T]."""
+        x = functional.max_pool1d(x, 3, 2, 1)
+        out: Tensor = x + self.body(x)
+        return out
+
+
+def _pyramid(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 24), Swap(), nn.Conv1d(24, 24, 3, padding=1)]
+    last = [nn.AdaptiveMaxPool1d(2), nn.Flatten(), nn.LayerNorm(48)]
+    return nn.Sequential(*first, Halved(24), Halved(24), *last)
+
+
+class Lengths(nn.Module):
+    """Filters of three lengths behind a narrow layer, and the highest values (Fawaz 2020)."""
+
+    def __init__(self, before: int, each: int) -> None:
+        super().__init__()
+        self.narrow = nn.Conv1d(before, 12, 1, bias=False)
+        sizes = (3, 7, 13)
+        self.filters = nn.ModuleList(
+            nn.Conv1d(12, each, size, padding=size // 2, bias=False) for size in sizes
+        )
+        self.highest = nn.Sequential(nn.MaxPool1d(3, 1, 1), nn.Conv1d(before, each, 1, bias=False))
+        self.norm = nn.BatchNorm1d(4 * each)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, 4 each, T] of [N, before, T]."""
+        narrow = self.narrow(x)
+        parts = [*(layer(narrow) for layer in self.filters), self.highest(x)]
+        out: Tensor = self.norm(torch.cat(parts, 1)).relu()
+        return out
+
+
+def _lengths(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [Lengths(16, 8), Lengths(32, 8), nn.AdaptiveAvgPool1d(3), nn.Flatten()]
+    return nn.Sequential(*embedded(data, settings, 16), Swap(), *layers)
+
+
+class Fourier(nn.Module):
+    """Mixes places and features by the real part of a transform (Lee-Thorp et al. 2022)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, T, F] of [N, T, F]."""
+        mixed: Tensor = torch.fft.fft2(x, dim=(1, 2), norm="ortho").real
+        return mixed
+
+
+def _fourier(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [*embedded(data, settings, 32), Places(data.x.shape[1], 32)]
+    for _ in range(2):
+        layers += [Residual(nn.Sequential(nn.LayerNorm(32), Fourier())), _inside(32, 64)]
+    last = [nn.LayerNorm(32), Swap(), nn.AdaptiveAvgPool1d(4), nn.Flatten()]
+    return nn.Sequential(*layers, *last)
+
+
+class Antisymmetric(nn.Module):
+    """A recurrent net whose states neither fade nor grow by themselves (Chang et al. 2019)."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.given, self.gate = nn.Linear(inputs, width), nn.Linear(inputs, width)
+        self.back = nn.Parameter(torch.randn(width, width) / width**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, T, width] of [N, T, inputs]."""
-        state, states = x.new_zeros(len(x), len(self.back)), []
-        for now in x.unbind(1):
-            new = (now @ self.given + state @ self.back).tanh()
-            state = self.keeps * state + (1 - self.keeps) * new
+        back = self.back - self.back.T - 0.05 * torch.eye(len(self.back), device=x.device)
+        given, gates, states = self.given(x), self.gate(x), []
+        state = torch.zeros_like(given[:, 0])
+        for now, gate in zip(given.unbind(1), gates.unbind(1), strict=True):
+            turned = state @ back.T
+            state = state + 0.5 * (turned + gate).sigmoid() * (turned + now).tanh()
             states.append(state)
         return torch.stack(states, 1)
 
 
-class Thirds(nn.Module):
-    """The last place of a sequence beside the mean of each third."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 4 F] of [N, T, F]."""
-        thirds = functional.adaptive_avg_pool1d(x.transpose(1, 2), 3).flatten(1)
-        return torch.cat([x[:, -1], thirds], 1)
+def _antisymmetric(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 16), Antisymmetric(16, 40), Ends()]
+    return nn.Sequential(*first, nn.LayerNorm(120))
 
 
-def _reservoir(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*embedded(data, settings, 16), Reservoir(16, 64), Thirds(), nn.LayerNorm(256)]
-    return nn.Sequential(*first, nn.Linear(256, 64), nn.ReLU())
+class BackAndForth(nn.Module):
+    """Blocks that each explain a part of a series, take it away, and add to what is said.
 
+    Oreshkin et al. (2020).
+    """
 
-class Light(nn.Module):
-    """Convolutions whose weights add up to 1 and are shared by channels (Wu et al. 2019)."""
-
-    def __init__(self, width: int, heads: int, size: int) -> None:
+    def __init__(self, places: int, width: int, blocks: int) -> None:
         super().__init__()
-        self.into, self.out = nn.Linear(width, 2 * width), nn.Linear(width, width)
-        self.weights = nn.Parameter(torch.randn(heads, size))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(places, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU())
+            for _ in range(blocks)
+        )
+        self.back = nn.ModuleList(nn.Linear(48, places) for _ in range(blocks - 1))
+        self.forth = nn.ModuleList(nn.Linear(48, width) for _ in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width] of [N, T, width]."""
-        value = functional.glu(self.into(x), 2).transpose(1, 2)
-        width, (heads, size) = value.shape[1], self.weights.shape
-        weights = self.weights.softmax(1).repeat_interleave(width // heads, 0)[:, None]
-        near = functional.conv1d(value, weights, padding=size // 2, groups=width)
-        out: Tensor = self.out(near.transpose(1, 2))
-        return out
+        """Return [N, width] of [N, places]."""
+        said: Tensor = x.new_zeros(())
+        for number, (block, forth) in enumerate(zip(self.blocks, self.forth, strict=True)):
+            known = block(x)
+            said = said + forth(known)
+            if number < len(self.back):
+                x = x - self.back[number](known)
+        return said
 
 
-def _light(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*embedded(data, settings, 32), Places(data.x.shape[1], 32)]
-    for size in (3, 7):
-        first += [Residual(nn.Sequential(nn.LayerNorm(32), Light(32, 8, size))), _inside(32, 64)]
-    return nn.Sequential(*first, Thirds(), nn.LayerNorm(128))
+def _back_and_forth(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 8), nn.Flatten()]
+    return nn.Sequential(*first, BackAndForth(8 * data.x.shape[1], 48, 3), nn.LayerNorm(48))
 
 
-class FewHighest(nn.Module):
-    """The highest values over time of each channel, in their order (Kalchbrenner et al. 2014)."""
+class WordWeights(nn.Module):
+    """The sum of the words' vectors, each times a learnt weight of its word, and their mean."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, symbols: int, width: int) -> None:
         super().__init__()
-        self.count = count
+        self.vectors, self.weights = nn.Embedding(symbols, width), nn.Embedding(symbols, 1)
+        nn.init.ones_(self.weights.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F, count] of [N, F, T]."""
-        return x.gather(2, x.topk(self.count, 2).indices.sort(2).values)
+        """Return [N, 2 width] of [N, T]."""
+        vectors = self.vectors(x)
+        weighted = (vectors * self.weights(x)).sum(1) / x.shape[1] ** 0.5
+        return torch.cat([weighted, vectors.mean(1)], 1)
 
 
-def _few_highest(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [*embedded(data, settings, 16), Swap(), nn.Conv1d(16, 24, 3, padding="same")]
-    layers += [FewHighest(6), nn.Tanh(), nn.Conv1d(24, 24, 3, padding="same"), FewHighest(3)]
-    return nn.Sequential(*layers, nn.Tanh(), nn.Flatten(), nn.Linear(72, 48), nn.ReLU())
-
-
-class Legendre(nn.Module):
-    """The last places of each channel as polynomials of Legendre's (Voelker et al. 2019)."""
-
-    keeps: Tensor
-    adds: Tensor
-
-    def __init__(self, order: int, span: float) -> None:
-        super().__init__()
-        row = torch.arange(order)[:, None]
-        column, size = row.T, (2.0 * row + 1) / span
-        change = torch.where(row < column, -1.0, (-1.0) ** (row - column + 1)) * size
-        both = torch.zeros(order + 1, order + 1)
-        both[:order, :order], both[:order, order:] = change, (-1.0) ** row * size
-        step = torch.linalg.matrix_exp(both)
-        self.register_buffer("keeps", step[:order, :order])
-        self.register_buffer("adds", step[:order, order])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, F order] of [N, T, F]."""
-        state, states = x.new_zeros(*x[:, 0].shape, len(self.adds)), []
-        for now in x.unbind(1):
-            state = state @ self.keeps.T + now[:, :, None] * self.adds
-            states.append(state.flatten(1))
-        return torch.stack(states, 1)
-
-
-def _legendre(data: Any, settings: dict[str, Any]) -> nn.Module:
-    memory = Legendre(8, data.x.shape[1] / 2)
-    first = [*embedded(data, settings, 16), memory, nn.Linear(128, 64), nn.ReLU()]
-    return nn.Sequential(*first, Thirds(), nn.LayerNorm(256))
-
-
-def _concatenated(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """The vectors of all places in one row, and a wide layer (Bengio et al. 2003)."""
-    layers = [*embedded(data, settings, 12), nn.Flatten()]
-    layers += [nn.Linear(12 * data.x.shape[1], 64), nn.LayerNorm(64), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(64, 48), nn.ReLU())
-
-
-class Counted(nn.Module):
-    """How often each symbol occurs, as logarithms, and in which half it does."""
-
-    def __init__(self, symbols: int) -> None:
-        super().__init__()
-        self.symbols = symbols
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 symbols] of [N, T]."""
-        seen = functional.one_hot(x, self.symbols).float()
-        half = x.shape[1] // 2
-        return torch.cat([seen[:, :half].sum(1), seen[:, half:].sum(1)], 1).log1p()
-
-
-def _counted(data: Any, settings: dict[str, Any]) -> nn.Module:
+def _word_weights(data: Any, settings: dict[str, Any]) -> nn.Module:
     symbols = int(max(data.x.max(), data.val_x.max())) + 1
-    layers = [Counted(symbols), nn.Linear(2 * symbols, 64), nn.LayerNorm(64), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(64, 48), nn.ReLU())
+    return nn.Sequential(WordWeights(symbols, 32), nn.Linear(64, 48), nn.SELU())
 
 
 REPORT_TIME_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "peepholes": ("report", ("series", "tokens"), _peepholes),
-    "delta_rule": ("report", ("series", "tokens"), _delta_rule),
-    "biased_attention": ("report", ("series", "tokens"), _biased),
-    "reservoir": ("report", ("series", "tokens"), _reservoir),
-    "light_convolutions": ("report", ("series", "tokens"), _light),
-    "few_highest": ("report", ("series", "tokens"), _few_highest),
-    "legendre": ("report", ("series", "tokens"), _legendre),
-    "concatenated": ("report", ("series", "tokens"), _concatenated),
-    "counted": ("report", ("tokens",), _counted),
+    "retention": ("report", ("series", "tokens"), _retention),
+    "lstm_attended": ("report", ("series", "tokens"), _attended),
+    "around": ("report", ("series", "tokens"), _around),
+    "pyramid_over_time": ("report", ("series", "tokens"), _pyramid),
+    "batchnorm_lengths": ("report", ("series", "tokens"), _lengths),
+    "fourier_mixing": ("report", ("series", "tokens"), _fourier),
+    "antisymmetric": ("report", ("series", "tokens"), _antisymmetric),
+    "back_and_forth": ("report", ("series", "tokens"), _back_and_forth),
+    "word_weights": ("report", ("tokens",), _word_weights),
 }
