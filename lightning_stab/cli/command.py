@@ -16,6 +16,7 @@ import warnings
 from contextlib import redirect_stdout, suppress
 
 from jsonargparse import set_parsing_settings
+from torch import distributed
 
 from _lightning_stab import answer, keep_help
 from lightning_stab.cli.check import check
@@ -43,7 +44,12 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: with code 2, if an argument is wrong or the suite refused to go on.
     """
-    run(args)
+    try:
+        run(args)
+    finally:
+        known = distributed.is_available() and distributed.is_initialized()
+        if known and distributed.get_backend() == "gloo":  # Lightning closes those of NCCL
+            distributed.destroy_process_group()  # whose threads may abort a process that ends
 
 
 def run(args: list[str] | None = None) -> StabCLI:

@@ -466,3 +466,12 @@ def test_only_the_suites_own_errors_become_sentences():
 def test_the_package_runs_as_a_module_from_anywhere(folder):
     said = run_code(("lightning_stab", "--help"), folder, [ROOT])
     assert all(name in said for name in ("lightning-stab", "fit", "validate", "test", "predict"))
+
+
+def test_a_process_that_ends_leaves_the_ranks_on_a_cpu(tmp_path):
+    # the threads of a group that is left open may abort a process that has done its work
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert not torch.distributed.is_initialized()
