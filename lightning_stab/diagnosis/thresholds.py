@@ -31,7 +31,7 @@ THRESHOLDS = MappingProxyType(
         "early_samples": 60.0,  # rows of the batches seen
         "hundreds_of_samples": 150.0,
         "many_rectified": 0.2,  # of the logits
-        "one_class_batches": 0.4,
+        "one_class_batches": 0.6,
         "many_unreachable": 0.05,  # of the targets
         "many_impossible": 0.02,
         "few_values": 3.5,  # that batch normalisation has for each channel
@@ -92,10 +92,10 @@ THRESHOLDS = MappingProxyType(
         "some_skill": 0.65,
         "high_skill": 0.9,
         "hardly_learnt": 0.15,
-        "little_learnt": 0.3,
+        "little_learnt": 0.33,
         "half_learnt": 0.5,
         "well_learnt": 0.8,
-        "all_learnt": 0.95,
+        "all_learnt": 0.9,
         "as_simple_models": 0.85,  # of what simple models learn
         "near_simple_models": 0.8,
         "far_from_simple_models": 0.65,

@@ -28,7 +28,7 @@ hundreds_of_steps 190.0
 early_samples 60.0
 hundreds_of_samples 150.0
 many_rectified 0.2
-one_class_batches 0.4
+one_class_batches 0.6
 many_unreachable 0.05
 many_impossible 0.02
 few_values 3.5
@@ -80,10 +80,10 @@ some_progress 0.05
 few_rows 50.0
 nothing_learnt 0.03
 hardly_learnt 0.15
-little_learnt 0.3
+little_learnt 0.33
 half_learnt 0.5
 well_learnt 0.8
-all_learnt 0.95
+all_learnt 0.9
 as_simple_models 0.85
 none_at_all 0.0
 poor_skill 0.2

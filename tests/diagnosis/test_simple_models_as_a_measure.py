@@ -76,11 +76,11 @@ def test_what_is_wrong_by_its_form_is_the_cause_where_a_run_ends_far_below_simpl
     assert named not in alarms(**known, skill_reached=0.6, on_purpose=1.0)
 
 
-def test_a_run_that_still_falls_steeply_and_is_not_yet_as_good_as_simple_models_was_too_short():
-    known = {"learnt": 0.75, "validation_skill": 0.8, "falling": 9.0, "skill_reached": 0.84}
+def test_a_run_that_still_falls_steeply_and_is_not_yet_near_simple_models_was_too_short():
+    known = {"learnt": 0.75, "validation_skill": 0.8, "falling": 9.0, "skill_reached": 0.79}
     assert alarms(**known, recent_fall=0.11) == ["too-short"]
     assert alarms(**known, recent_fall=0.09) == []
-    assert alarms(**{**known, "skill_reached": 0.86}, recent_fall=0.11) == []
+    assert alarms(**{**known, "skill_reached": 0.81}, recent_fall=0.11) == []
     assert alarms(**{**known, "falling": 3.9}, recent_fall=0.11) == []
 
 

@@ -58,7 +58,7 @@ OUTCOME_FAULTS = (
         ),
         warning(
             "progress > whole_run and falling > clear_trend and recent_fall > steep_fall"
-            " and skill_reached < as_simple_models and step not> short_run"
+            " and skill_reached < near_simple_models and step not> short_run"
             " and warming_up not> flag_set and meant_to_learn and ordinary_values",
             _TOO_SHORT,
             persistence=1,
