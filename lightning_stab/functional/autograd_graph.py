@@ -39,12 +39,6 @@ def walk_graph(root: Node | None, passed: set[Node] | None = None) -> Iterator[t
         distance += 1
 
 
-def leaf_of(node: Node) -> Tensor | None:
-    """Return the leaf whose gradient a node of the graph fills, None for every other node."""
-    variable = getattr(node, "variable", None)
-    return variable if isinstance(variable, Tensor) else None
-
-
 def leaves_of(loss: Tensor) -> Iterator[Tensor]:
     """Yield every leaf that a tensor was computed from and that requires a gradient.
 
@@ -58,8 +52,8 @@ def leaves_of(loss: Tensor) -> Iterator[Tensor]:
         [True]
     """
     for node, _ in walk_graph(loss.grad_fn):
-        leaf = leaf_of(node)
-        if leaf is not None:
+        leaf = getattr(node, "variable", None)  # whose gradient the node fills
+        if isinstance(leaf, Tensor):
             yield leaf
 
 

@@ -58,7 +58,8 @@ def count_zero_and_nonfinite(tensors: Sequence[Tensor], *, nonfinite: bool = Tru
     zero = _on_device(tuple(s.numel() for s in shards), device, torch.long) - counts
     if not nonfinite:
         return torch.stack([zero, torch.zeros_like(zero)], dim=1)
-    finite = torch.stack([_count(_num_finite, v).to(device) for v in values])
+    num_finite = [_count(lambda v: torch.count_nonzero(torch.isfinite(v)), v) for v in values]
+    finite = torch.stack([number.to(device) for number in num_finite])
     return torch.stack([zero, _on_device(sizes, device, torch.long) - finite], dim=1)
 
 
@@ -325,10 +326,6 @@ def _count(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
     return torch.stack([function(p) for p in torch.split(values.reshape(-1), CHUNK)]).sum()
 
 
-def _num_finite(values: Tensor) -> Tensor:
-    return torch.count_nonzero(torch.isfinite(values))
-
-
 def _over_ranks(sums: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     """Add up the rows of sharded tensors over their ranks, by one exchange; shape ``[n, ...]``."""
     sharded = [t for t in tensors if is_sharded(t)]
@@ -347,17 +344,14 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
-    if type(a) is type(b) is Tensor and a.dtype == b.dtype == torch.float32 and _dense(a, b):
+    is_plain = type(a) is type(b) is Tensor and a.dtype == b.dtype == torch.float32
+    if is_plain and all(t.layout is torch.strided and t.is_contiguous() for t in (a, b)):
         return torch.dot(a.reshape(-1), b.reshape(-1))  # one pass, and nothing allocated
     if a.is_sparse or b.is_sparse:
         a, b = a.to_dense(), b.to_dense()
     product = (_wide(a) * _wide(b).conj()).sum()
     product = full_tensor(product)
     return product.real if product.is_complex() else product
-
-
-def _dense(*tensors: Tensor) -> bool:
-    return all(t.layout is torch.strided and t.is_contiguous() for t in tensors)
 
 
 def _fingerprints(values: Tensor) -> Tensor:

@@ -10,11 +10,7 @@ from lightning_stab.prescription.optimizer_settings import OptimizerSettings
 from lightning_stab.prescription.prescribe import prescribe
 from lightning_stab.prescription.prescription import CureRecord, Prescription
 from lightning_stab.prescription.standardize import StandardizeInputs, StandardizeTargets
-from lightning_stab.prescription.surgery import (
-    DropoutSettings,
-    ReplaceModules,
-    SkipConnections,
-)
+from lightning_stab.prescription.surgery import DropoutSettings, ReplaceModules, SkipConnections
 
 __all__ = [
     "CureRecord",

@@ -14,10 +14,7 @@ from lightning_stab.arguments import integer, options_from, real
 from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.errors import ConflictError, InvalidArgumentError
 from lightning_stab.functional.activation_kinds import activation_of_class
-from lightning_stab.functional.layer_kinds import (
-    DROPOUTS,
-    WEIGHT_LAYERS,
-)
+from lightning_stab.functional.layer_kinds import DROPOUTS, WEIGHT_LAYERS
 
 LEAST_LAYERS = 4  # of a sequence around which skip connections are worth while
 

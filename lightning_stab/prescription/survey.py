@@ -30,11 +30,7 @@ from lightning_stab.prescription.norms import (
 )
 from lightning_stab.prescription.optimizer_settings import first_rate
 from lightning_stab.prescription.standardize import FIRST_LAYERS, STANDARDIZED
-from lightning_stab.prescription.surgery import (
-    dropped_by,
-    is_activation,
-    long_sequences,
-)
+from lightning_stab.prescription.surgery import dropped_by, is_activation, long_sequences
 
 OUTPUT_ONLY = ("Softmax", "LogSoftmax", "Softmin")
 

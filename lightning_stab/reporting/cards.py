@@ -15,16 +15,7 @@ from lightning_stab.reporting.curves import learning_curves
 from lightning_stab.reporting.depth import natural
 from lightning_stab.reporting.run import Run
 from lightning_stab.reporting.series import Series
-from lightning_stab.reporting.text import (
-    cure,
-    escape,
-    layers,
-    name,
-    number,
-    sentence,
-    since,
-    title,
-)
+from lightning_stab.reporting.text import cure, escape, layers, name, number, sentence, since, title
 
 CALLBACKS = (  # that an advice may name
     "ActivationMonitor",

@@ -130,7 +130,8 @@ def _run_folder(root: Path) -> Path:
     if (root / CSV_FILE).is_file() or any(root.glob(EVENT_FILES)):
         return root
     folders = {p.parent for name in (EVENT_FILES, CSV_FILE) for p in root.rglob(name)}
-    below = sorted(p for p in folders if not _is_outcome(p, folders))
+    of_runs = {p for p in folders if p.parent in folders or (p.parent / "run.json").is_file()}
+    below = sorted(p for p in folders if p.name != OUTCOME or p not in of_runs)
     if len(below) == 1:
         return below[0]
     found = ", ".join(str(p) for p in below[:8]) + (" ..." if len(below) > 8 else "")
@@ -138,11 +139,6 @@ def _run_folder(root: Path) -> Path:
         f"`RUN_DIR` must hold the logs of one run (event files or {CSV_FILE}), got {str(root)!r}, "
         + (f"with {len(below)} runs below it. Name one of them: {found}" if below else "with none.")
     )
-
-
-def _is_outcome(folder: Path, folders: set[Path]) -> bool:
-    is_of_a_run = folder.parent in folders or (folder.parent / "run.json").is_file()
-    return folder.name == OUTCOME and is_of_a_run
 
 
 def _joined(events: list[Events]) -> tuple[dict[str, Series], tuple[int, ...]]:

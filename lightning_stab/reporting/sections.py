@@ -12,13 +12,7 @@ import numpy as np
 from lightning_stab.reporting.causes import main_metric
 from lightning_stab.reporting.chart import Axis, Line, Mark, chart
 from lightning_stab.reporting.curves import learning_curves
-from lightning_stab.reporting.depth import (
-    gradients_by_layer,
-    layer_states,
-    natural,
-    picture,
-    strip,
-)
+from lightning_stab.reporting.depth import gradients_by_layer, layer_states, natural, picture, strip
 from lightning_stab.reporting.run import Run
 from lightning_stab.reporting.series import Series
 from lightning_stab.reporting.text import duration, escape, name, number, sentence

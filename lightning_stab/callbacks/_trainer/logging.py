@@ -80,7 +80,7 @@ def log_scalars(
         return
     step = log_step(trainer) if step is None else step
     if as_metrics:
-        trainer.callback_metrics.update(_as_tensors(values))
+        keep_metrics(trainer, values)
     for logger in trainer.loggers if trainer.is_global_zero else ():
         with reporting(trainer, _refused(logger)):
             writer = summary_writer(logger)
@@ -88,6 +88,12 @@ def log_scalars(
                 logger.log_metrics(dict(values), step=step)
             else:
                 _write_packed(logger, writer, values, step)
+
+
+def keep_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
+    """Let other callbacks monitor values, among the Trainer's ``callback_metrics``."""
+    numbers = torch.tensor(list(values.values()), dtype=torch.float32)
+    trainer.callback_metrics.update(zip(values, numbers.unbind(), strict=True))
 
 
 def log_text(trainer: Trainer, name: str, markdown: str, step: int | None = None) -> None:
@@ -211,8 +217,3 @@ def _start_of(logger: Any) -> str:
     """Return what a logger puts before each tag."""
     prefix = getattr(logger, "_prefix", "")
     return f"{prefix}-" if prefix else ""
-
-
-def _as_tensors(values: Mapping[str, float]) -> dict[str, Any]:
-    numbers = torch.tensor(list(values.values()), dtype=torch.float32)
-    return dict(zip(values, numbers.unbind(), strict=True))

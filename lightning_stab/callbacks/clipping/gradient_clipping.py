@@ -13,11 +13,7 @@ from torch.nn import Parameter
 from lightning_stab.arguments import options_from
 from lightning_stab.callbacks._trainer.device_values import DeviceScalars, to_host
 from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
-from lightning_stab.callbacks._trainer.lightning_classes import (
-    Callback,
-    callbacks_of,
-    is_automatic,
-)
+from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of, is_automatic
 from lightning_stab.callbacks._trainer.logging import is_due, log_scalars, log_step
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember
 from lightning_stab.callbacks._trainer.strategies import (

@@ -11,12 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from lightning_stab.callbacks._trainer.logging import (
-    log_json,
-    log_scalars,
-    log_text,
-    tag,
-)
+from lightning_stab.callbacks._trainer.logging import log_json, log_scalars, log_text, tag
 from lightning_stab.callbacks._trainer.places import reporting, write_file
 from lightning_stab.callbacks._trainer.terminal import beside_bar
 from lightning_stab.diagnosis import SEVERITIES, Facts, Finding

@@ -16,11 +16,7 @@ from torch.optim import Optimizer
 from lightning_stab.arguments import integer, mapping, one_of, options_from, real, strings
 from lightning_stab.callbacks._trainer import fit_state
 from lightning_stab.callbacks._trainer.exceptions import call_after_exception
-from lightning_stab.callbacks._trainer.lightning_classes import (
-    Callback,
-    callbacks_of,
-    is_automatic,
-)
+from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of, is_automatic
 from lightning_stab.callbacks._trainer.logging import log_step
 from lightning_stab.callbacks._trainer.places import log_folder
 from lightning_stab.callbacks._trainer.step import OptimizerStep, StepMember, run_phases

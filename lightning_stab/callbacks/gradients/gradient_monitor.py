@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import check_choices, integer, options_from, strings
-from lightning_stab.callbacks._trainer.device_values import DeviceScalars, Leaving, is_remote
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, Leaving
 from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
-from lightning_stab.callbacks._trainer.lightning_classes import Callback
+from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
 from lightning_stab.callbacks._trainer.logging import (
     is_due,
+    keep_metrics,
     log_scalars,
     log_step,
     tag,
@@ -44,6 +46,8 @@ Statistic = Literal[
 ]
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 DEFAULT_STATISTICS: tuple[Statistic, ...] = STATISTICS[3:]
+SECTIONS = ("grad_", "update_ratio/", "preactivation_grad/", "depth/")  # of what is logged
+HELD_SECONDS = 1.0  # writing many steps' values together costs a third of writing each at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     """Log the norms of the gradients that the optimizer really gets, a few values per layer.
 
     It reads unscaled, accumulated gradients before and after the suite's own clipping, and never
-    changes a run. All values of a step leave as one event.
+    changes a run. All values of a step leave as one event, those of a second together.
 
     ========================== =====================================================
     logged name                what it is
@@ -130,7 +134,10 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
             every_n_steps=self.options.every_n_steps, dense_steps=self.options.dense_steps
         )
         self._pending: list[DeviceScalars] = []
-        self._leaving: Leaving | None = None
+        self._held: list[tuple[list[DeviceScalars], int]] = []
+        self._leaving: list[Leaving] = []
+        self._next_leave = 0.0
+        self._is_awaited = False
         self._update_ratio = UpdateRatio()
         self._cosine = GradientCosine()
         self._depth = DepthProfile()
@@ -154,6 +161,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         super().on_train_start(trainer, pl_module)
         if forgets_earlier_run(trainer, loaded=self._loaded):
             self._noise = NoiseScale()
+        self._is_awaited = self.options.progress_bar or _is_monitored(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -214,34 +222,37 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Log everything that this batch's steps gave, as one event.
+        """Hold what this batch's steps gave, and let all that is held leave once a second.
 
-        On a GPU that happens after the next batch: by then the numbers have arrived by themselves.
+        One event is logged for each step. On a GPU that happens after the next batch: by then the
+        numbers have arrived by themselves.
         """
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         self._emit(trainer)
-        if not (self._pending or self._depth.is_on):
-            return
-        later = self._update_ratio.scalars() + self._depth.scalars(trainer)
-        if self._pending:  # a batch without a step takes the hooks off all the same
-            self._pending.extend(later)
-        self._leave(trainer)
+        if self._pending or self._depth.is_on:
+            later = self._update_ratio.scalars() + self._depth.scalars(trainer)
+            if self._pending:  # a batch without a step takes the hooks off all the same
+                self._hold(trainer, later)
+        if self._held and (self._is_awaited or monotonic() >= self._next_leave):
+            self._leave()
+            if not self._leaving[-1].is_remote:
+                self._emit(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what is still on its way."""
-        self._emit(trainer)
+        self._emit(trainer, held=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what is still on its way, before a validation's metrics are judged."""
-        self._emit(trainer)
+        self._emit(trainer, held=True)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Log what was read before the failure, and take the hooks off."""
-        self._emit(trainer)
-        self._leave(trainer)
-        self._emit(trainer)
+        if self._pending:
+            self._hold(trainer, [])
+        self._emit(trainer, held=True)
         super().on_exception(trainer, pl_module, exception)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -251,37 +262,51 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages of the noise scale."""
-        if self._leaving is not None:
-            self._leaving.scalars()
+        self._settle()
         return {"noise_scale": self._noise.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the averages of the noise scale."""
+        self._settle()
         self._noise.load_state_dict(state_dict["noise_scale"])
         self._loaded = True
 
-    def _leave(self, trainer: Trainer) -> None:
-        """Send what was measured on its way; log it at once where nothing has to be waited for."""
-        pending, self._pending = self._pending, []
-        if pending:
-            self._leaving = Leaving(pending, log_step(trainer))
-            if not is_remote(pending[0].values):
-                self._emit(trainer)
+    def _hold(self, trainer: Trainer, later: list[DeviceScalars]) -> None:
+        self._held.append((self._pending + later, log_step(trainer)))
+        self._pending = []
 
-    def _emit(self, trainer: Trainer) -> None:
-        """Log what was on its way."""
-        leaving, self._leaving = self._leaving, None
-        if leaving is None:
+    def _leave(self) -> None:
+        """Send what is held on its way to the host."""
+        held, self._held = self._held, []
+        if held:
+            self._leaving.append(Leaving(held))
+            self._next_leave = monotonic() + HELD_SECONDS
+
+    def _settle(self) -> None:
+        """Let the averages learn what is held or on its way, before they are saved or replaced."""
+        self._leave()
+        for leaving in self._leaving:
+            leaving.scalars()
+
+    def _emit(self, trainer: Trainer, *, held: bool = False) -> None:
+        """Log what is on its way, and what is held too where that is asked for."""
+        if held:
+            self._leave()
+        leaving, self._leaving = self._leaving, []
+        latest: dict[str, float] = {}
+        for step, scalars in (reading for each in leaving for reading in each.scalars()):
+            log_scalars(trainer, scalars, step)
+            latest |= scalars
+        if not latest:
             return
-        scalars = leaving.scalars()
-        log_scalars(trainer, scalars, leaving.step, as_metrics=True)
+        keep_metrics(trainer, latest)
         if self.options.progress_bar:
             total = tag("grad_norm", "total")
-            shown = {name: v for name, v in scalars.items() if name.startswith(total)}
+            shown = {name: v for name, v in latest.items() if name.startswith(total)}
             trainer.progress_bar_metrics.update(shown)
 
     def _clear(self) -> None:
-        self._pending, self._leaving = [], None
+        self._pending, self._held, self._leaving, self._next_leave = [], [], [], 0.0
         self._depth.stop()
         self._noise.forget()
         self._update_ratio = UpdateRatio()
@@ -299,3 +324,10 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     def _wants_histogram(self, step: int) -> bool:
         every = self.options.histogram_every_n_steps
         return every is not None and is_due(step, every)
+
+
+def _is_monitored(trainer: Trainer) -> bool:
+    """Say whether a callback or a scheduler waits for one of the values."""
+    waiting = [*callbacks_of(trainer), *getattr(trainer, "lr_scheduler_configs", ())]
+    names = [str(getattr(each, "monitor", "")) for each in waiting]
+    return any(name.startswith(SECTIONS) for name in names)

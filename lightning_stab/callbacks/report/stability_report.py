@@ -25,12 +25,7 @@ from lightning_stab.callbacks._trainer.media import (
     log_record,
     log_table,
 )
-from lightning_stab.callbacks._trainer.places import (
-    local_copy,
-    log_folder,
-    reporting,
-    write_file,
-)
+from lightning_stab.callbacks._trainer.places import local_copy, log_folder, reporting, write_file
 from lightning_stab.callbacks._trainer.terminal import say
 from lightning_stab.callbacks.report import about
 from lightning_stab.callbacks.report.dashboard import layout_for, log_outcome

@@ -25,12 +25,7 @@ from lightning_stab.functional.initialization.policy import (
     choose,
     reason_to_leave,
 )
-from lightning_stab.functional.initialization.schemes import (
-    AUTO,
-    DATA_SCHEMES,
-    draw,
-    weight_shape,
-)
+from lightning_stab.functional.initialization.schemes import AUTO, DATA_SCHEMES, draw, weight_shape
 from lightning_stab.functional.initialization.sites import WeightSite, distinct_weights
 from lightning_stab.functional.initialization.structured import (
     ORTHOGONAL_GATES,

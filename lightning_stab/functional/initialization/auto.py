@@ -11,12 +11,7 @@ import torch
 from torch import nn
 
 from lightning_stab.functional.activation_kinds import Activation
-from lightning_stab.functional.initialization.flow import (
-    Flow,
-    UpstreamPath,
-    Use,
-    is_transposed,
-)
+from lightning_stab.functional.initialization.flow import Flow, UpstreamPath, Use, is_transposed
 from lightning_stab.functional.initialization.gains import Preceding, ScalarFunction
 from lightning_stab.functional.initialization.passes import INPUT_RANGE, RESCALE
 from lightning_stab.functional.initialization.replay import (

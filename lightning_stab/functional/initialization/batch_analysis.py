@@ -143,7 +143,8 @@ def find_adapters(weights: Sequence[WeightSite]) -> dict[str, str]:
             if a is b or narrow != rank or into <= rank or place is None:
                 continue
             whole = (out, into)
-            beside = [w for w in weights if w not in (a, b) and _is_inside(w.layer, place)]
+            inside = [w for w in weights if f"{w.layer}.".startswith(f"{place}." if place else "")]
+            beside = [w for w in inside if w not in (a, b)]
             if out == into or any(shapes[w.name] == whole for w in beside):
                 reasons |= {b.name: OPENS_LATER, a.name: ADAPTER}
     return reasons
@@ -166,10 +167,6 @@ def _common_place(first: str, second: str) -> str | None:
     while a[same : same + 1] == b[same : same + 1] != []:
         same += 1
     return ".".join(a[:same]) if max(len(a), len(b)) - same <= 2 else None
-
-
-def _is_inside(layer: str, place: str) -> bool:
-    return not place or layer == place or layer.startswith(place + ".")
 
 
 def _narrows_into(uses: Sequence[Use], use: Use) -> bool:

@@ -10,12 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from lightning_stab.functional.initialization.gains import (
-    INPUT,
-    LINEAR,
-    Preceding,
-    preceding_of,
-)
+from lightning_stab.functional.initialization.gains import INPUT, LINEAR, Preceding, preceding_of
 from lightning_stab.functional.layer_kinds import EMBEDDINGS, RECURRENT, SCHEME_LAYERS, is_norm
 from lightning_stab.functional.names import plain_name
 

@@ -1,14 +1,21 @@
-"""What a monitor has sent on its way to the host, and when it is logged."""
+"""What a monitor holds and has sent on its way to the host, and when it is logged."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.lightning_twins import Classifier, batches, built, fit
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_stab import GradientMonitor
 from lightning_stab.callbacks._trainer import device_values
 from lightning_stab.callbacks._trainer.device_values import Leaving, named
 from lightning_stab.callbacks.gradients import gradient_monitor as module
+
+STATISTICS = [*module.STATISTICS]
+PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=1000)
 
 
 @pytest.fixture
@@ -16,11 +23,12 @@ def monitor(monkeypatch):
     """Return a monitor of a run on a device, with a list of what it has logged, by step."""
     monkeypatch.setattr(device_values, "CPU_COUNTS_AS_DEVICE", True)
     made = GradientMonitor(progress_bar=True)
-    made.logged = []
+    made.logged, made.kept = [], {}
     monkeypatch.setattr(
         module, "log_scalars",
-        lambda trainer, values, step, as_metrics: made.logged.append((step, values, as_metrics)),
+        lambda trainer, values, step: made.logged.append((step, values)),
     )  # fmt: skip
+    monkeypatch.setattr(module, "keep_metrics", lambda trainer, values: made.kept.update(values))
     monkeypatch.setattr(module, "log_step", lambda trainer: 7)
     return made
 
@@ -34,37 +42,118 @@ class Trainer(SimpleNamespace):
 
 
 TRAINER = Trainer(progress_bar_metrics={}, callbacks=[])
-EARLIER = (3, {"grad_norm/total": 1.0}, True)
+SENT = (3, {"grad_norm/total": 1.0})
+HELD = (5, {"grad_norm/total": 2.0})
 
 
 @pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_validation_start"])
 def test_it_is_logged_once_at_its_own_step_before_an_epoch_or_a_validation(monitor, hook):
-    monitor._leaving = Leaving([scalar("grad_norm/total", 1.0)], 3)
+    monitor._leaving = [Leaving([([scalar("grad_norm/total", 1.0)], 3)])]
+    monitor._held = [([scalar("grad_norm/total", 2.0)], 5)]
     for _ in range(2):
         getattr(monitor, hook)(TRAINER, None)
-        assert monitor.logged == [EARLIER]
-    assert TRAINER.progress_bar_metrics == {"grad_norm/total": 1.0}
+        assert monitor.logged == [SENT, HELD]
+    assert TRAINER.progress_bar_metrics == monitor.kept == {"grad_norm/total": 2.0}
 
 
 def test_after_a_failure_all_is_logged_that_was_read(monitor):
-    monitor._leaving = Leaving([scalar("grad_norm/total", 1.0)], 3)
+    monitor._leaving = [Leaving([([scalar("grad_norm/total", 1.0)], 3)])]
+    monitor._held = [([scalar("grad_norm/total", 2.0)], 5)]
     monitor._pending = [scalar("grad_rms/net", 2.0)]
     monitor.on_exception(TRAINER, None, ValueError())
-    assert monitor.logged == [EARLIER, (7, {"grad_rms/net": 2.0}, True)]
-    assert monitor._leaving is None
-    assert monitor._pending == []
+    assert monitor.logged == [SENT, HELD, (7, {"grad_rms/net": 2.0})]
+    assert monitor._leaving == monitor._held == monitor._pending == []
 
 
-def test_numbers_of_a_device_wait_for_the_next_batch_and_those_of_the_host_do_not(
-    monitor, monkeypatch
-):
-    for is_remote in (True, False):
+class Fresh(Callback):
+    """Keep of each batch which step's norm is among the metrics that can be monitored."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, *args):
+        self.seen.append(trainer.callback_metrics.get("grad_norm/total"))
+
+
+def logged_by(monitor, seconds, monkeypatch, callbacks=(), module_made=None, **arguments):
+    """Return what a fit logs, by step, and the norm that was among the metrics at each batch."""
+    monkeypatch.setattr(module, "HELD_SECONDS", seconds)
+    fresh = Fresh()
+    trainer = fit(
+        module_made or built(Classifier),
+        [monitor, fresh, *callbacks],
+        batches(8),
+        accumulate_grad_batches=2,
+        **arguments,
+    )
+    mine = {
+        step: {name: v for name, v in values.items() if name.startswith(module.SECTIONS)}
+        for step, values in trainer.logger.steps.items()
+    }
+    return {step: values for step, values in mine.items() if values}, fresh.seen, trainer
+
+
+def test_what_is_held_is_logged_as_what_is_written_at_once(monkeypatch):
+    def monitor():
+        return GradientMonitor(1, statistics=STATISTICS)
+
+    at_once, fresh, trainer = logged_by(monitor(), 0.0, monkeypatch)
+    held, late, late_trainer = logged_by(monitor(), 1e6, monkeypatch)
+    assert len(at_once) == 4
+    assert held.keys() == at_once.keys()
+    for step, values in at_once.items():
+        assert held[step] == pytest.approx(values, nan_ok=True, rel=0, abs=0)
+    assert len({float(value) for value in fresh if value is not None}) == 4
+    assert len({float(value) for value in late if value is not None}) == 1  # the first is not held
+    for name in trainer.callback_metrics.keys() | late_trainer.callback_metrics.keys():
+        if name.startswith(module.SECTIONS):
+            pair = [each.callback_metrics[name] for each in (trainer, late_trainer)]
+            torch.testing.assert_close(*pair, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("awaited", ["bar", "checkpoint", "scheduler"])
+def test_what_is_monitored_or_shown_is_never_held(monkeypatch, tmp_path, awaited):
+    callbacks, made, arguments = [], built(Classifier), {}
+    if awaited == "checkpoint":
+        callbacks = [ModelCheckpoint(tmp_path, monitor="grad_norm/total", every_n_train_steps=1)]
+        arguments = {"enable_checkpointing": True}
+    if awaited == "scheduler":
+        made = built(Classifier, scheduler=PLATEAU)
+        configured = made.configure_optimizers
+        made.configure_optimizers = lambda: {
+            **(it := configured()),
+            "lr_scheduler": {**it["lr_scheduler"], "monitor": "grad_norm/total"},
+        }
+    monitor = GradientMonitor(1, progress_bar=awaited == "bar")
+    _, seen, _ = logged_by(monitor, 1e6, monkeypatch, callbacks, made, **arguments)
+    assert len({float(value) for value in seen if value is not None}) == 4
+
+
+def test_numbers_of_a_device_wait_for_the_next_batch_and_those_of_the_host_do_not(monkeypatch):
+    numbers = {}
+    for is_remote in (False, True):
         monkeypatch.setattr(device_values, "CPU_COUNTS_AS_DEVICE", is_remote)
-        monitor.logged.clear()
-        monitor._pending = [scalar("grad_rms/net", 2.0)]
-        monitor._leave(TRAINER)
-        assert len(monitor.logged) == (0 if is_remote else 1)
-        monitor._emit(TRAINER)
-        assert monitor.logged == [(7, {"grad_rms/net": 2.0}, True)]
-    monitor._leave(TRAINER)
-    assert monitor._leaving is None
+        _, seen, _ = logged_by(GradientMonitor(1), 0.0, monkeypatch)
+        numbers[is_remote] = [None if value is None else float(value) for value in seen]
+    assert numbers[True][2::2] == numbers[False][1:-1:2]  # of eight batches every second one steps
+    assert numbers[True][:2] == [None, None]
+
+
+@pytest.mark.parametrize("goes_back", [False, True])
+def test_the_noise_scale_learns_what_is_held_before_it_is_saved_or_replaced(monkeypatch, goes_back):
+    states = []
+    for seconds in (0.0, 1e6):
+        monitor = GradientMonitor(1, statistics=["noise_scale"])
+        saved = SimpleNamespace(state=None)
+
+        class Saves(Callback):
+            def on_train_batch_end(self, trainer, *args, monitor=monitor, saved=saved):
+                if goes_back and trainer.global_step == 3 and saved.state is not None:
+                    monitor.load_state_dict(saved.state)
+                elif trainer.global_step != 2:
+                    saved.state = monitor.state_dict()
+
+        logged_by(monitor, seconds, monkeypatch, [Saves()])
+        states.append(saved.state)
+    assert states[0] == states[1]
+    assert states[0]["noise_scale"]["noise"]["count"] == (2 if goes_back else 4)
