@@ -1,10 +1,10 @@
 """What watching, clipping and guarding cost: tables on the terminal, and `--json FILE`.
 
-All ways of training run in one process and take their steps in turn, in a new random order each
+All ways of training run in one process and take turns of 50 steps, in a new random order each
 round. A figure is the median over rounds of the difference to a step of plain Lightning, in CPU
 time of the whole process. The row `nothing, again` shows the noise of the method itself.
 
-    python -m benchmarks.overhead.run [--rounds 500] [--small] [--json overhead.json]
+    python -m benchmarks.overhead.run [--rounds 24] [--steps 50] [--small] [--json overhead.json]
 
 Peers are in the table where they are installed: `pip install wandb smartclip`.
 """
@@ -27,16 +27,17 @@ from benchmarks.overhead.subjects import subjects
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and print its tables."""
     parser = _script.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=500, help="counted steps of each way")
+    parser.add_argument("--rounds", type=int, default=24, help="counted turns of each way")
+    parser.add_argument("--steps", type=int, default=50, help="of a turn")
     parser.add_argument("--subject", choices=["MLP", "transformer"], action="append")
     options = parser.parse_args(argv)
-    rounds = 50 if options.small else options.rounds
-    results: dict[str, Any] = {"rounds": rounds, "torch": torch.__version__}
+    rounds, steps = (10, 5) if options.small else (options.rounds, options.steps)
+    results: dict[str, Any] = {"rounds": rounds, "steps": steps, "torch": torch.__version__}
     with _script.silence():
         for name in options.subject or ["MLP", "transformer"]:
-            share = rounds if name == "MLP" else max(50, rounds // 5)
-            results[name] = _subject_rows(name, share, options.small)
-            title = f"{name}: added to a step, median of {share} paired rounds"
+            share = steps if name == "MLP" else max(1, steps // 5)
+            results[name] = _subject_rows(name, rounds, share, options.small)
+            title = f"{name}: added to a step, median of {rounds} paired turns of {share} steps"
             _script.print_table(results[name], title)
         counts = [10, 100] if options.small else [10, 100, 1000, 5000]
         results["scaling"] = scaling_rows(counts, [64, 4096], repeats=5 if options.small else 41)
@@ -46,13 +47,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _subject_rows(name: str, rounds: int, small: bool) -> list[dict[str, Any]]:
+def _subject_rows(name: str, rounds: int, steps: int, small: bool) -> list[dict[str, Any]]:
     make_net, batches = subjects(small)[name]
     everyone = contenders(make_net, batches)
-    run_rounds(everyone, rounds, warmup=3 if small else 20)
+    run_rounds(everyone, rounds, warmup=3 if small else 20, steps=steps)
     base = everyone[0]
     step = statistics.median(base.seconds)
-    added = {c.name: added_seconds(c, base) for c in everyone}
+    added = {c.name: added_seconds(c, base, steps) for c in everyone}
     clip = added["torch clip_grad_norm_"]
     return [
         {
