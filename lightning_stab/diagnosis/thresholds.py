@@ -109,12 +109,13 @@ THRESHOLDS = MappingProxyType(
         "fallen_metric": 0.2,
         "notable_shift": 0.5,  # standard deviations between validation and training rows
         "unlike": 1.5,  # standard deviations between validation and training rows
-        "wide_gap": 0.4,
+        "wide_gap": 0.35,
         "risen_validation_loss": 0.2,
         # time
         "early": 0.3,  # epochs
         "one_epoch": 0.95,
         "half_the_run": 0.5,
+        "most_of_the_run": 0.75,
         "whole_run": 0.99,
         "short_run": 1000.0,  # optimizer steps
         "far_into_the_run": 0.4,
@@ -128,6 +129,7 @@ GUARDS = MappingProxyType(
         "not_falling": "falling not> clear_trend",  # a slow start is no fault
         "not_improving": "recent_improvement not> some_progress",
         "moving": "reach not< short_reach and highest_rate not< no_rate",
+        "at_full_rate": "warming_up not> flag_set and highest_rate not< no_rate",
         "with_gradient": "zero_gradient not> flag_set",
         "ordinary_flow": "most_dead not> dead_layer and gradient_depth_log10 not< vanishing_depth",
         "meant_to_learn": "on_purpose not> flag_set",

@@ -97,11 +97,12 @@ large_target 30.0
 small_prediction 0.3
 fallen_metric 0.2
 unlike 1.5
-wide_gap 0.4
+wide_gap 0.35
 risen_validation_loss 0.2
 early 0.3
 one_epoch 0.95
 half_the_run 0.5
+most_of_the_run 0.75
 whole_run 0.99
 short_run 1000.0
 far_into_the_run 0.4
@@ -113,27 +114,27 @@ notable_shift 0.5
 # of each rule the first letter of its severity and at how many moments in a row it has to hold;
 # a star where it is over at once
 RULES_OF = """
-non-finite: e1 e1 e1 e1 e1 e1 e1 e1 e1
+non-finite: e1 e1 e1 e1 e1 e1 e1 e1 e1 i1
 output-activation: e1 e1 e1 e1 e1 e1 w2 w2
 shape-mismatch: e1
 labels: e1 e1 e2 w2 w2 w2 w2
 unused-parameters: e1 w1 w2 w2 w2 w1
 target-scale: w2 w2 w1 e1 e1
-input-scale: w2 e1 e1 e1 w2 w2 w2 w1 w1
-bad-initialization: e1 w1 w2 w2 w1 w2 w2 w2 e1 e1 e2
+input-scale: w2 e1 e1 e1 w2 w2 w1 w2 w1 w1
+bad-initialization: e1 w1 w2 w2 w1 w2 w2 w2 w1 e1 e1 e2
 dead-units: e2 e2 w2 e2
 saturated-units: w2 w2
 vanishing-gradient: e2 w2 w2 w2
 exploding-gradient: e2 w2 w2 e2 e2 i2 w2
 learning-rate-too-high: e2 e1 w2 w2 w2 w2 w2 w2 w2 w2 w1
-learning-rate-too-low: w2 w2 w2 w1 w2 w1 w1 w2
+learning-rate-too-low: w2 w2 w2 w1 w2 w1 w1 w2 w2
 over-regularized: w2 w2 w2
 batch-size: w2 w2
-loss-function: w2 w1 w1 w2 w2 w1 w1 w2
+loss-function: w2 w1 w1 w2 w2 w1 w1 w1 w2
 loss-spike: w2 w2 w2 w2 i1*
 oscillating-loss: w2 i3
 plateau: w2 w2 w2 w2 i3
-too-short: w1 w1 w1
+too-short: w1 w1 w1 w1
 validation-data: w2 w2
 metric: i2
 overfitting: w2 w2 w2 w2 w2 w1 i2 i2

@@ -135,3 +135,71 @@ def test_nan_in_the_inputs_of_a_run_that_failed_is_said_though_it_took_no_step()
     assert alarms(times=1, **known) == []
     assert alarms(times=1, **{**known, "nonfinite_inputs": 0.0}, failed=1.0) == []
     assert alarms(times=1, **known, failed=1.0, learnt=0.5) == []
+
+
+END = {
+    "input-scale": {"input_size": 1186.0, "learnt": 0.88, "falling": 2.7},
+    "bad-initialization": {"start_scale": 14.0, "learnt": 0.74, "start_loss_ratio": 158.0},
+}
+
+
+@pytest.mark.parametrize("id_", END)
+def test_huge_inputs_and_weights_are_named_where_a_run_ends_below_simple_models(id_):
+    known = {**END[id_], "validation_skill": 0.77}
+    assert alarms(**known, skill_reached=0.81) == [id_]
+    assert alarms(**known, skill_reached=0.86) == []
+    assert alarms(**known, skill_reached=0.81, on_purpose=1.0) == []
+    assert alarms(SAMPLED_STEP, **known, skill_reached=0.81, progress=0.4) == []
+
+
+def test_classes_that_are_judged_one_by_one_are_named_where_the_loss_has_hardly_fallen():
+    known = {"exclusive_labels": 1.0, "learnt": 0.26, "falling": 17.0, "recent_fall": 0.09}
+    known |= {"validation_skill": 0.77, "epoch": 8.97, "step": 288, "samples": 9184.0}
+    assert alarms(**known, skill_reached=0.77) == ["loss-function"]
+    assert alarms(**known, skill_reached=0.81) == []
+    assert alarms(**{**known, "learnt": 0.34}, skill_reached=0.77) == []
+    assert alarms(**known, skill_reached=0.77, warming_up=1.0) == []
+
+
+def test_a_rate_that_is_gone_before_the_last_quarter_leaves_what_was_not_learnt():
+    def last(progress, **changed):
+        known = {"rate_left": 1e-5, "learnt": 0.54, "validation_skill": 0.47, **changed}
+        return alarms(SAMPLED_STEP, **{"skill_reached": 0.49, "progress": progress, **known})
+
+    assert last(0.7) == ["learning-rate-too-low"]
+    assert last(0.8) == []  # as a cosine ends
+    assert last(0.7, rate_left=0.02) == []
+    assert last(0.7, skill_reached=0.7) == []
+
+
+@pytest.mark.parametrize("slow", [{"warming_up": 1.0}, {"highest_rate": 0.0}])
+def test_while_no_step_counts_vanishing_gradients_are_not_the_cause(slow):
+    for known in (
+        {"gradient_depth_log10": -8.0, "gradient_depth_start_log10": -8.0},
+        {"gradient_depth_log10": -3.6, "gradient_depth_start_log10": -3.6},
+        {"gradient_time_log10": -7.0},
+    ):
+        known |= {"learnt": 0.0, "progress": 0.4}
+        assert alarms(SAMPLED_STEP, **known) == ["vanishing-gradient"]
+        assert "vanishing-gradient" not in alarms(SAMPLED_STEP, **known, **slow)
+
+
+def test_a_loss_that_is_infinite_for_a_moment_is_no_alarm_in_a_run_as_good_as_simple_models():
+    known = {"nonfinite_losses": 1.0, "loss_ratio": 0.25, "learnt": 0.69, "validation_skill": 0.8}
+    assert alarms(**known, skill_reached=0.8) == ["non-finite"]
+    assert alarms(**known) == ["non-finite"]
+    assert alarms(**known, skill_reached=1.06) == []
+    engine = Engine()
+    (found,) = engine.update(Facts(moment="end", **LONG, **known, skill_reached=1.06))
+    assert (found.id, found.severity) == ("non-finite", "info")
+
+
+def test_a_run_of_a_few_steps_that_still_falls_steeply_was_too_short_however_good_it_is():
+    known = {"step": 20, "epoch": 4.75, "samples": 456.0, "learnt": 0.31, "falling": 13.0}
+    known |= {"validation_skill": 0.54, "skill_reached": 1.15}
+    assert alarms(**known, recent_fall=0.2) == ["too-short"]
+    assert alarms(**known, recent_fall=0.09) == []
+    assert alarms(**{**known, "falling": 1.9}, recent_fall=0.2) == []
+    assert alarms(**{**known, "learnt": 0.55}, recent_fall=0.2) == []
+    assert alarms(**{**known, "step": 60}, recent_fall=0.2) == []
+    assert alarms(**known, recent_fall=0.2, on_purpose=1.0) == []

@@ -136,13 +136,12 @@ class Leaving:
         self._readings = readings
         packed = _packed([each for waiting, _ in readings for each in waiting])
         self.is_remote = is_remote(packed)
-        self._arriving = Arriving(packed) if self.is_remote else None
-        self._numbers = [] if self._arriving else packed.tolist()
+        self._numbers = Arriving(packed).numbers if self.is_remote else packed.tolist
         self._scalars: list[tuple[int, dict[str, float]]] | None = None
 
     def scalars(self) -> list[tuple[int, dict[str, float]]]:
         """Give the numbers to whom they belong, once; return each step's named scalars."""
         if self._scalars is None:
-            numbers = iter(self._arriving.numbers() if self._arriving else self._numbers)
+            numbers = iter(self._numbers())
             self._scalars = [(step, _given(waiting, numbers)) for waiting, step in self._readings]
         return self._scalars

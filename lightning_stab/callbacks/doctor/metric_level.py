@@ -19,7 +19,7 @@ from lightning_stab.functional.norms import in_double
 LEAST_ROWS = 16  # of a validation, before its targets say what a constant prediction reaches
 MOST_ENTRIES = 1_000_000  # of the targets of a validation, beyond which they are not kept
 NEARLY_ALL = 0.99  # the share of one class beyond which an accuracy says nothing
-LARGEST_ERROR = 5.0  # of a constant prediction's, at first; beyond, the units are others
+LARGEST_ERROR = 5.0  # of a constant prediction's; of what never comes below, the units are others
 METRICS = {"acc": "acc", "accuracy": "acc", "r2": "r2", "mae": "mae", "mse": "mse", "rmse": "rmse"}
 OTHERWISE = ("macro", "balanced", "top", "per", "class", "log", "std")  # what is averaged otherwise
 
@@ -39,7 +39,7 @@ class MetricLevel(FactSource):
         self._entries = 0.0
         self._levels: list[float] = []  # of a constant: accuracy, mean absolute and squared error
         self._skill = math.nan
-        self._first: dict[str, float] = {}  # by metric, its first error, or its best accuracy
+        self._first: dict[str, float] = {}  # by metric, its least error or its best accuracy
 
     def add(self, batch: Any, dataloader_idx: int) -> None:
         """Note the targets of a batch of the first validation."""
@@ -85,8 +85,8 @@ class MetricLevel(FactSource):
             return math.nan
         scale = absolute if kind == "mae" else math.sqrt(squared)
         ratio = (math.sqrt(value) if kind == "mse" else value) / scale if scale > 0 else math.nan
-        is_comparable = self._first.setdefault(name, ratio) <= LARGEST_ERROR
-        return 1 - ratio * ratio if is_comparable else math.nan
+        lowest = self._first[name] = min(self._first.get(name, ratio), ratio)
+        return 1 - ratio * ratio if lowest <= LARGEST_ERROR else math.nan
 
     def facts(self) -> dict[str, float]:
         """Return the fact."""

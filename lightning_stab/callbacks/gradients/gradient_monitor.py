@@ -297,9 +297,8 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         for step, scalars in (reading for each in leaving for reading in each.scalars()):
             log_scalars(trainer, scalars, step)
             latest |= scalars
-        if not latest:
-            return
-        keep_metrics(trainer, latest)
+        if latest:
+            keep_metrics(trainer, latest)
         if self.options.progress_bar:
             total = tag("grad_norm", "total")
             shown = {name: v for name, v in latest.items() if name.startswith(total)}
@@ -329,5 +328,4 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
 def _is_monitored(trainer: Trainer) -> bool:
     """Say whether a callback or a scheduler waits for one of the values."""
     waiting = [*callbacks_of(trainer), *getattr(trainer, "lr_scheduler_configs", ())]
-    names = [str(getattr(each, "monitor", "")) for each in waiting]
-    return any(name.startswith(SECTIONS) for name in names)
+    return any(str(getattr(each, "monitor", "")).startswith(SECTIONS) for each in waiting)

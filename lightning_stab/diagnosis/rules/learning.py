@@ -159,6 +159,12 @@ LEARNING_FAULTS = (
             "The learning rate has fallen to {rate_left:.1e} of its highest"
             " within the first half of the run, long before the loss has come down.",
         ),
+        warning(
+            "rate_left < nearly_gone and progress < most_of_the_run"
+            " and skill_reached < far_from_simple_models",
+            "The learning rate has fallen to {rate_left:.1e} of its highest long before the end"
+            " of the run, and simple models do better.",
+        ),
     ),
     Fault("over-regularized", 7, "weight decay or dropout leaves nothing to learn with").found_by(
         warning(
@@ -227,6 +233,13 @@ LEARNING_FAULTS = (
         ),
         warning(
             "exclusive_labels > flag_set and falls_short and warming_up not> flag_set and moving",
+            _EXCLUSIVE,
+            persistence=1,
+        ),
+        warning(
+            "exclusive_labels > flag_set and learnt not> little_learnt and skill_reached"
+            " < near_simple_models and progress > whole_run and long_by_steps and meant_to_learn"
+            " and moving and warming_up not> flag_set",
             _EXCLUSIVE,
             persistence=1,
         ),

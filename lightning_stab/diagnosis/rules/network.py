@@ -69,19 +69,20 @@ NETWORK_FAULTS = (
             "gradient_depth_log10 < severe_vanishing_depth"
             " and gradient_depth_start_log10 not> vanishing_depth"
             " and kept_weights and most_dead not> dead_layer and ordinary_inputs"
-            " and zero_gradient not> flag_set and learns_half",
+            " and zero_gradient not> flag_set and learns_half and at_full_rate",
             _VANISHING,
             source=_DEPTH_SOURCE,
         ),
         warning(
             "gradient_depth_log10 < vanishing_depth"
             " and gradient_depth_start_log10 not> joint_shrinkage and a_while"
-            " and learns_half and kept_weights and ordinary_inputs",
+            " and learns_half and kept_weights and ordinary_inputs and at_full_rate",
             _VANISHING,
             source=_DEPTH_SOURCE,
         ),
         warning(
-            "gradient_time_log10 < vanishing_time and a_while and learns_little and kept_weights",
+            "gradient_time_log10 < vanishing_time and a_while and learns_little and kept_weights"
+            " and at_full_rate",
             "Over the time steps of a recurrent layer the gradient shrinks by"
             " 10^{gradient_time_log10:a.1f}:"
             " what stands at the beginning of a sequence is not learnt.",

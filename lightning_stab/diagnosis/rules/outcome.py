@@ -57,6 +57,13 @@ OUTCOME_FAULTS = (
             persistence=1,
         ),
         warning(
+            "progress > whole_run and falling > faint_trend and recent_fall > steep_fall"
+            " and step not> tens_of_steps and learnt not> half_learnt"
+            " and warming_up not> flag_set and meant_to_learn and ordinary_values",
+            _TOO_SHORT,
+            persistence=1,
+        ),
+        warning(
             "progress > whole_run and falling > clear_trend and recent_fall > steep_fall"
             " and skill_reached < near_simple_models and step not> short_run"
             " and warming_up not> flag_set and meant_to_learn and ordinary_values",

@@ -75,6 +75,12 @@ SCALE_FAULTS = (
             _HUGE_INPUT,
         ),
         warning(
+            "input_size > huge_input and skill_reached < as_simple_models and progress > whole_run"
+            " and a_while and meant_to_learn and input_peak not> outlying",
+            _HUGE_INPUT,
+            persistence=1,
+        ),
+        warning(
             "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling"
             " and start_scale not< small_start",
             "Features enter the network at a size of only {input_size}, and it does not learn.",
@@ -146,6 +152,12 @@ SCALE_FAULTS = (
             " and highest_rate not< no_rate and input_size not> huge_input and without_skill",
             _LARGE_WEIGHTS + " and predictions are {prediction_size:.0f} times the targets' size.",
             source="Glorot & Bengio 2010; He et al. 2015",
+        ),
+        warning(
+            "start_scale > large_start and skill_reached < as_simple_models and a_while"
+            " and progress > whole_run and meant_to_learn and input_size not> large_input",
+            _LARGE_WEIGHTS + " and simple models do better.",
+            persistence=1,
         ),
         *_nonfinite(
             "start_scale > large_start and input_size not> huge_input",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Fault, error, warning
+from lightning_stab.diagnosis.rule import Fault, error, info, warning
 
 _NAN_WEIGHTS = (
     "Weights are NaN or infinite: {layers}. Everything that is computed from them is lost."
@@ -58,8 +58,14 @@ WIRING_FAULTS = (
             persistence=1,
         ),
         error(
-            "nonfinite_losses > any_nonfinite_loss and no_cause_at_start",
+            "nonfinite_losses > any_nonfinite_loss and no_cause_at_start"
+            " and skill_reached not> as_simple_models",
             "The loss is NaN or infinite.",
+            persistence=1,
+        ),
+        info(
+            "nonfinite_losses > any_nonfinite_loss and skill_reached > as_simple_models",
+            "A loss was NaN or infinite; the run learns what simple models do all the same.",
             persistence=1,
         ),
     ),

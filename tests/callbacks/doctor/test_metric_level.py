@@ -82,6 +82,8 @@ def test_what_cannot_be_compared_is_unknown():
         assert math.isnan(skill(targets, metrics)), metrics
     blown = skill(NUMBERS, {"val_mae": 0.9}, {"val_mae": 40.0})
     assert blown == pytest.approx(-1599.0)  # the units were the same at first
+    # weights that start too large: the units turn out to be the same
+    assert skill(NUMBERS, {"val_mae": 40.0}, {"val_mae": 0.5}) == pytest.approx(0.75)
 
 
 def test_of_several_loaders_or_targets_that_are_not_plain_nothing_is_known():
