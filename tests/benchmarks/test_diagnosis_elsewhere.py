@@ -53,6 +53,7 @@ DRAWN = {  # what was looked at stays as it was drawn
     "seen_7": "ef97511d2f5b2f96",
     "seen_8": "f07c4a73018e345f",
     "seen_9": "64ee7b0d5cf54aa7",
+    "seen_10": "eda6a5335dee7bff",
 }
 
 
@@ -121,6 +122,7 @@ def test_labels_are_outcomes():
     ("part", "count"),
     [
         ("report", 2),
+        ("seen_10", 2),
         ("seen_9", 2),
         ("seen_8", 2),
         ("seen_7", 2),

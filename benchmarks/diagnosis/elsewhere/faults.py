@@ -25,6 +25,7 @@ PERCEPTRONS = (
     *("hardtanh_", "arctan_", "rrelu_"),
     *("bent_", "tanhexp_"),
     *("quick_gelu_", "isru_"),
+    *("smelu_", "acon_"),
 )
 RELU = ("relu_", "keras", "cnn_max", "dropout_", "cnn_batchnorm")
 

@@ -1,4 +1,4 @@
-"""Some 220 small architectures, by the shape of their inputs; parts are made to be broken."""
+"""Some 240 small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from benchmarks.diagnosis.elsewhere.seen_6_nets import SEEN_6_NETS
 from benchmarks.diagnosis.elsewhere.seen_7_nets import SEEN_7_NETS
 from benchmarks.diagnosis.elsewhere.seen_8_nets import SEEN_8_NETS
 from benchmarks.diagnosis.elsewhere.seen_9_nets import SEEN_9_NETS
+from benchmarks.diagnosis.elsewhere.seen_10_nets import SEEN_10_NETS
 from benchmarks.diagnosis.elsewhere.seen_nets import SEEN_NETS
 
 
@@ -279,6 +280,7 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     **SEEN_7_NETS,
     **SEEN_8_NETS,
     **SEEN_9_NETS,
+    **SEEN_10_NETS,
     **REPORT_NETS,
 }
 

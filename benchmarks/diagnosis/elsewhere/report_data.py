@@ -10,261 +10,264 @@ from numpy.random import Generator
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def _coins(rng: Generator) -> Arrays:
-    """Which of eight coins runs through a slot, by millimetres, grams and how it conducts."""
-    y = rng.integers(0, 8, 1500)
-    across = np.array([16.3, 18.8, 21.3, 19.8, 22.3, 24.3, 23.3, 25.8])[y]
-    thick = np.array([1.67, 1.67, 1.67, 1.93, 2.14, 2.38, 2.33, 2.2])[y]
-    conducts = np.array([5.9, 5.9, 6.0, 9.6, 9.5, 9.7, 3.2, 3.0])[y]
-    across, thick = across + rng.normal(0, 0.35, 1500), thick * rng.normal(1, 0.03, 1500)
-    grams = 0.0066 * across**2 * thick * rng.normal(1, 0.02, 1500)
-    worn = rng.uniform(0.85, 1, 1500)
-    x = [across, thick, grams, 1e6 * conducts * worn, rng.integers(0, 1000, 1500)]
+def _phishing(rng: Generator) -> Arrays:
+    """Whether an address is a trap, by length, dots, digits, days of age, and links to it."""
+    y = (rng.random(1500) < 0.45).astype(int)
+    long, dots = rng.gamma(6, 6 + 3 * y), rng.poisson(1.6 + 1.0 * y)
+    digits = rng.poisson(0.8 + 2.5 * y)
+    age = rng.lognormal(7.2 - 2.2 * y, 1.1)
+    age = np.where(rng.random(1500) < 0.12, -1, age)  # not known
+    secure, links = rng.random(1500) < 0.93 - 0.25 * y, rng.lognormal(4.0 - 2.0 * y, 1.5)
+    x = [long, dots, digits, age, secure, links, rng.integers(0, 24, 1500)]
     return np.stack(x, 1).astype(float), y
 
 
-def _planets(rng: Generator) -> Arrays:
-    """Whether a star dims by a planet: for as long as its year allows, and not too deep."""
-    days, star = rng.lognormal(2.2, 0.9, 1500), rng.normal(1, 0.2, 1500).clip(0.5, 1.6)
-    depth, noise = rng.lognormal(6.8, 1.2, 1500), rng.lognormal(4.5, 0.4, 1500)
-    fits = 1.8 * star * days ** (1 / 3)
-    hours = fits * np.exp(rng.normal(0, 0.6, 1500))
-    odd = np.abs(rng.normal(0, 1.5, 1500))
-    doubt = 2.2 * np.abs(np.log(hours / fits)) + 0.9 * np.maximum(np.log(depth) - 8, 0) + 0.3 * odd
-    clear = np.log(depth / noise * np.sqrt(90 / days))
-    y = (1.3 + 0.5 * clear - 2 * doubt + rng.logistic(0, 0.3, 1500) > 0).astype(int)
-    return np.stack([days, hours, depth, noise, star, odd, np.full(1500, 2009.0)], 1), y
+def _fish(rng: Generator) -> Arrays:
+    """Seven kinds of fish on a market, by grams, three lengths, height and breadth."""
+    y = rng.integers(0, 7, 1400)
+    long = rng.lognormal([3.4, 3.0, 3.3, 3.0, 3.8, 2.5, 3.2], 0.22, (1400, 7))[np.arange(1400), y]
+    high = np.array([0.40, 0.27, 0.38, 0.32, 0.16, 0.17, 0.27])[y] * rng.normal(1, 0.05, 1400)
+    broad = np.array([0.145, 0.15, 0.165, 0.14, 0.105, 0.105, 0.185])[y] * rng.normal(1, 0.06, 1400)
+    fork = np.array([1.09, 1.08, 1.08, 1.10, 1.06, 1.07, 1.08])[y] + rng.normal(0, 0.008, 1400)
+    tail = np.array([1.24, 1.20, 1.17, 1.25, 1.14, 1.13, 1.12])[y] + rng.normal(0, 0.012, 1400)
+    grams = 0.9 * long**3 * high * broad * rng.lognormal(0, 0.08, 1400)
+    return np.stack([grams, long, long * fork, long * tail, long * high, long * broad], 1), y
 
 
-def _foods(rng: Generator) -> Arrays:
-    """Sixteen kinds of food by what a hundred grams hold; what is not known is 0."""
-    y = rng.integers(0, 16, 1700)
-    kind = rng.dirichlet(np.array([2.5, 1.2, 1, 1, 0.5]), 16)
-    held = np.stack([rng.dirichlet(45 * kind[each] + 0.2) for each in y])
-    water, sweet, fat, protein, fibre = 100 * held.T
-    energy = 4 * sweet + 9 * fat + 4 * protein + 2 * fibre
-    salts = rng.lognormal([4, 5, 2], 1, (16, 3))[y] * rng.lognormal(0, 0.35, (1700, 3))
-    fibre = np.where(rng.random(1700) < 0.1, 0, fibre)
-    return np.column_stack([energy, water, sweet, fat, protein, fibre, salts]), y
+def _bookings(rng: Generator) -> Arrays:
+    """Whether a booked room is given back: days ahead, nights, price, and how one pays."""
+    ahead, nights = rng.gamma(1.1, 80, 1600), 1 + rng.poisson(2.2, 1600)
+    price, before = rng.lognormal(4.6, 0.4, 1600), rng.poisson(0.25, 1600)
+    wishes, pays = rng.poisson(0.7, 1600), rng.integers(0, 3, 1600)
+    car = rng.random(1600) < 0.12
+    doubt = 1.3 * np.log1p(ahead / 30) + 1.6 * np.minimum(before, 3) - 1.3 * wishes - 4 * car
+    doubt = doubt + np.array([0.8, -1.2, 2.2])[pays] + 0.012 * (price - 100)
+    y = (doubt - 1.3 + rng.logistic(0, 0.4, 1600) > 0).astype(int)
+    x = np.stack([ahead, nights, price, before, wishes, car], 1).astype(float)
+    return np.concatenate([x, np.eye(3)[pays]], 1), y
 
 
-def _soils(rng: Generator) -> Arrays:
-    """Which of seven soils, by the shares of sand, silt and clay, beside how sour it is."""
-    clay = rng.beta(1.4, 2.4, 1500)
-    sand = (1 - clay) * rng.beta(1.1, 1.1, 1500)
-    silt = 1 - clay - sand
-    loam = np.where(sand > 0.52, 1, np.where(silt > 0.5, 2, 3))
-    y = np.where(sand > 0.75, 0, loam)
-    y = np.where((clay > 0.27) & (sand <= 0.75), np.where(sand > 0.35, 4, 5), y)
-    y = np.where(clay > 0.45, 6, y)
-    parts = np.stack([sand, silt, clay], 1) + rng.normal(0, 0.02, (1500, 3))
-    return np.column_stack([100 * parts, rng.uniform(5, 8, 1500)]), y
+def _lenses(rng: Generator) -> Arrays:
+    """What a lens shows: smaller or larger, upside down or upright; millimetres and 1/metres."""
+    strength = rng.uniform(3, 14, 1500) * np.where(rng.random(1500) < 0.75, 1, -1)
+    near = 1000 / np.abs(strength) * np.exp(rng.uniform(-1.1, 1.5, 1500))
+    times = 1 / (1 - near * strength / 1000)
+    y = np.where(times > 0, np.where(times > 1, 3, 2), np.where(times < -1, 1, 0))
+    glass, shown = rng.normal(1.52, 0.02, 1500), near * rng.normal(1, 0.02, 1500)
+    return np.stack([strength, shown, glass, rng.uniform(20, 60, 1500)], 1), y
 
 
-def _birds(rng: Generator) -> Arrays:
-    """Sixty birds of twelve families, by sixteen measures that grow with the bird."""
-    y = rng.integers(0, 60, 1900)
-    family = rng.normal(0, 0.5, (12, 16))
-    kind = np.repeat(family, 5, 0) + rng.normal(0, 0.28, (60, 16))
-    grown = rng.normal(0, 0.12, (1900, 1))
-    long = np.exp(3 + np.linspace(-1, 2, 16) + kind[y] + grown + rng.normal(0, 0.13, (1900, 16)))
-    return long, y
+def _pigments(rng: Generator) -> Arrays:
+    """Forty pigments by the light they give back at twenty wavelengths; lamps are not alike."""
+    y, wave = rng.integers(0, 40, 1700), np.linspace(0, 1, 20)
+    edge, steep = rng.uniform(0.1, 0.9, (2, 40, 1)), rng.uniform(8, 25, (2, 40, 1))
+    rise = 1 / (1 + np.exp(-steep[0] * (wave - edge[0])))
+    peak = rng.uniform(0.2, 0.7, (40, 1)) * np.exp(-((wave - edge[1]) ** 2) * steep[1] * 4)
+    kind = 0.1 + rng.uniform(0.3, 0.8, (40, 1)) * rise + peak
+    lamp = rng.lognormal(0, 0.12, (1700, 1)) * (1 + rng.normal(0, 0.08, (1700, 1)) * (wave - 0.5))
+    return 4095 * kind[y] * lamp * rng.normal(1, 0.035, (1700, 20)), y
 
 
-def _salaries(rng: Generator) -> Arrays:
-    """What people earn in a year, by years, degree, hours, how many they lead, and their city."""
-    years, degree = rng.gamma(2, 6, 1400).clip(0, 45), rng.integers(0, 4, 1400)
-    hours, leads = rng.choice([20, 30, 35, 40], 1400), rng.poisson(1.5, 1400)
-    city = rng.integers(0, 5, 1400)
-    hourly = 14 + 4.5 * degree + 0.9 * years - 0.012 * years**2 + 5 * np.sqrt(leads)
-    hourly = hourly * np.array([0.8, 0.95, 1, 1.15, 1.4])[city] * rng.lognormal(0, 0.07, 1400)
-    x = np.stack([years, degree, hours, leads, rng.integers(1, 13, 1400)], 1).astype(float)
-    return np.concatenate([x, np.eye(5)[city]], 1), 52 * hours * hourly
+def _airfoils(rng: Generator) -> Arrays:
+    """How loud the wind is at a wing, in decibels: hertz, degrees, metres, metres/s, thickness."""
+    tone, lean = rng.choice(200 * 2 ** (np.arange(21) / 3), 1400), rng.uniform(0, 20, 1400)
+    chord = rng.choice([0.025, 0.05, 0.1, 0.15, 0.23, 0.3], 1400)
+    speed = rng.choice([31.7, 39.6, 55.5, 71.3], 1400)
+    thick = 0.002 * np.exp(0.13 * lean) * chord / 0.1 * rng.lognormal(0, 0.2, 1400)
+    peak = np.log2(0.03 * speed / np.sqrt(thick * chord) / 2e-3 / 20)
+    off = np.log2(tone / 1000) - 0.5 * peak + 1
+    y = 126 + 22 * np.log10(speed / 50) - 1.1 * np.where(off > 0, off**2, 0.5 * off**2)
+    x = np.stack([tone, lean, chord, speed, thick], 1)
+    return x, y + 4 * np.log10(chord / 0.1) + rng.normal(0, 0.9, 1400)
 
 
-def _hulls(rng: Generator) -> Arrays:
-    """How hard water holds back a yacht, by its form and speed; at high speed by far the most."""
-    place, form = rng.uniform(-5, 0, 1400), rng.uniform(0.53, 0.6, 1400)
-    slim, beam, long = (
-        rng.uniform(4.3, 5.1, 1400),
-        rng.uniform(2.8, 5.3, 1400),
-        rng.uniform(2.7, 3.6, 1400),
+def _power_plants(rng: Generator) -> Arrays:
+    """What a gas turbine and its steam give in megawatts, by the air and the condenser."""
+    warm = rng.uniform(2, 36, 1400)
+    vacuum = 34 + 1.1 * warm + rng.normal(0, 6, 1400)
+    pressure = 1013 + rng.normal(0, 6, 1400) - 0.25 * (warm - 19)
+    damp = (95 - 1.1 * warm + rng.normal(0, 12, 1400)).clip(25, 100)
+    y = 497 - 1.75 * warm - 0.24 * (vacuum - 40) + 0.06 * (pressure - 1013) - 0.15 * (damp - 70)
+    y = y + 6 * np.tanh((12 - warm) / 5) + rng.normal(0, 3.5, 1400)
+    return np.stack([warm, vacuum, pressure, damp], 1), y
+
+
+def _marathons(rng: Generator) -> Arrays:
+    """How many minutes a marathon takes, by age, sex, training, warmth, hills and a shorter run."""
+    age, woman = rng.uniform(18, 70, 1500), rng.random(1500) < 0.4
+    week, talent = rng.gamma(4, 12, 1500), rng.normal(0, 0.09, 1500)
+    hot, climbs = rng.normal(14, 6, 1500), rng.gamma(1.5, 120, 1500)
+    fit = np.exp(talent + 0.00025 * (age - 30) ** 2 + 0.1 * woman - 0.08 * np.log(week + 8))
+    ten = 62 * fit * rng.normal(1, 0.02, 1500)
+    y = (
+        62 * 4.66 * fit
+        + 14 * np.maximum(0, 1 - week / 40)
+        + 0.9 * np.maximum(hot - 12, 0)
+        + 0.025 * climbs
     )
-    speed = rng.uniform(0.12, 0.45, 1400)
-    waves = np.exp(11 * (speed - 0.18)) * (1 + 4 * (form - 0.56)) * (4.7 / slim) ** 2
-    held = 30 * speed**2 + waves * (1 + 0.05 * (place + 2.5) ** 2) + 0.4 * (beam - 4)
-    x = np.stack([place, form, slim, beam, long, speed], 1)
-    return x, held + rng.normal(0, 0.6, 1400)
+    x = [age, woman, week, hot, climbs, np.where(rng.random(1500) < 0.08, 0, ten)]
+    return np.stack(x, 1).astype(float), y * rng.normal(1, 0.015, 1500)
 
 
-def _rides(rng: Generator) -> Arrays:
-    """How many bicycles are lent in an hour, by the hour, warmth, damp, wind, and day of work."""
-    hour, works = rng.integers(0, 24, 1500), rng.random(1500) < 0.68
-    warm, damp, wind = (
-        rng.normal(14, 9, 1500),
-        rng.uniform(0.3, 1, 1500),
-        rng.gamma(2, 6, 1500),
-    )
-    peaks = np.exp(-((hour - 8) ** 2) / 3) + 1.3 * np.exp(-((hour - 17.5) ** 2) / 5)
-    leisure = np.exp(-((hour - 14) ** 2) / 20)
-    wish = 20 + np.where(works, 380 * peaks + 90 * leisure, 320 * leisure)
-    wish = wish / (1 + np.exp(-(warm - 10) / 6)) * (1 - 0.5 * (damp > 0.85)) * np.exp(-wind / 60)
-    turn = 2 * np.pi * hour / 24
-    x = np.stack([np.sin(turn), np.cos(turn), hour, works, warm, damp, wind], 1)
-    return x, rng.poisson(wish * rng.gamma(40, 1 / 40, 1500)).astype(float)
+def _collisions(rng: Generator) -> Arrays:
+    """How fast two bodies are after they met, by masses, speeds and how springy they are."""
+    one, other = np.exp(rng.uniform(-1, 1.5, (2, 1400)))
+    fast, slow = rng.uniform(1, 8, 1400), rng.uniform(-6, 1, 1400)
+    springy = rng.uniform(0, 1, 1400)
+    pushed = (1 + springy) * (fast - slow) / (one + other)
+    y = np.stack([fast - pushed * other, slow + pushed * one], 1)
+    x = np.stack([1000 * one, 1000 * other, fast, slow, springy, rng.random(1400)], 1)
+    return x, y + rng.normal(0, 0.12, y.shape)
 
 
-def _alloys(rng: Generator) -> Arrays:
-    """How strong and how tough a steel is, by what it holds, how hot it was, and for how long."""
-    parts = rng.dirichlet([1.2, 2, 3, 1, 1, 8], 1400)[:, :5] * [3, 12, 40, 5, 6]
-    carbon, manganese, chrome, nickel, silicon = parts.T
-    heat, minutes = rng.uniform(200, 700, 1400), rng.lognormal(4, 0.5, 1400)
-    soft = (heat + 273) * (18 + np.log10(minutes / 60)) / 1e4
-    hard = 500 + 900 * np.tanh(2 * carbon) + 60 * manganese + 18 * chrome + 45 * nickel
-    strong = hard - 520 * (soft - 1.2) + 25 * silicon + rng.normal(0, 35, 1400)
-    tough = 160 - 0.09 * strong + 22 * np.sqrt(nickel) - 40 * (np.abs(heat - 350) < 60)
-    y = np.stack([strong, tough + rng.normal(0, 6, 1400)], 1)
-    return np.column_stack([parts, heat, minutes, np.full(1400, 7.85)]), y
+def _dashboards(rng: Generator) -> Arrays:
+    """Which lamps of a dashboard are lit: of oil, battery, heat, tyres, fuel."""
+    turns, speed = rng.uniform(700, 5500, 1500), rng.uniform(0, 150, 1500)
+    oil = 0.6 + 0.0007 * turns + rng.normal(0, 1, 1500)
+    volts = np.where(turns > 1200, 13.9, 12.7) - rng.gamma(1, 0.9, 1500)
+    heat, tyres = rng.normal(98, 14, 1500), rng.normal(2.3, 0.25, (4, 1500))
+    fuel, burns = rng.uniform(0, 60, 1500), rng.uniform(5, 12, 1500)
+    on = [oil < 0.9 + 0.0005 * turns, volts < np.where(turns > 1200, 13.1, 11.9)]
+    on += [heat > 106 - 0.06 * speed, tyres.mean(0) < 2.2, 100 * fuel / burns < 180]
+    shown = np.stack([turns, speed, oil, volts, heat, *tyres, fuel, burns], 1)
+    return shown * rng.normal(1, 0.005, (1500, 11)), np.stack(on, 1).astype(float)
 
 
-def _warnings(rng: Generator) -> Arrays:
-    """Which warnings a weather station gives: of heat, frost, a storm, rain, or fog."""
-    season = rng.uniform(0, 2 * np.pi, 1500)
-    warm = 11 + 12 * np.sin(season) + rng.normal(0, 6, 1500)
-    damp = (75 - 0.8 * (warm - 11) + rng.normal(0, 13, 1500)).clip(15, 100)
-    pressure = rng.normal(1013, 9, 1500)
-    wind = rng.gamma(2, 5, 1500) * np.exp((1013 - pressure) / 22)
-    rain = rng.gamma(0.7, 6, 1500) * (damp / 75) ** 3 * np.exp((1013 - pressure) / 25)
-    felt = warm + 0.08 * (damp - 60) * (warm > 15) - 0.25 * np.sqrt(wind) * (warm < 10)
-    near = warm - (100 - damp) / 5
-    on = [felt > 22, felt < 2, wind > 14, rain > 7, (warm - near < 4) & (wind < 12)]
-    shown = np.stack([warm, damp, pressure, wind, rain], 1) * rng.normal(1, 0.01, (1500, 5))
-    return np.column_stack([shown, np.sin(season), np.cos(season)]), np.stack(on, 1).astype(float)
+def _calls(rng: Generator) -> Arrays:
+    """Six calls of birds as pitch and loudness: up, down, a trill, two notes, steps, a bow."""
+    y, along = rng.integers(0, 6, 1500), np.linspace(0, 1, 28)
+    trill = np.sin(2 * np.pi * rng.uniform(4, 6, (1500, 1)) * along + rng.uniform(0, 6, (1500, 1)))
+    two, steps = np.where(along < 0.5, 0.8, -0.8), np.floor(4 * along) / 2 - 0.75
+    fixed = [2 * along - 1, 1 - 2 * along, two, steps, 1 - 8 * (along - 0.5) ** 2]
+    every = [np.tile(each, (1500, 1)) for each in fixed]
+    pitch = np.stack([*every[:2], trill, *every[2:]])[y, np.arange(1500)]
+    high = rng.uniform(2500, 5200, (1500, 1)) * np.exp(rng.uniform(0.1, 0.3, (1500, 1)) * pitch)
+    loud = 55 + 6 * np.sin(np.pi * along) - 12 * (np.abs(along - 0.5) < 0.06) * (y[:, None] == 3)
+    loud = loud + rng.normal(0, 4, (1500, 1)) + rng.normal(0, 2, (1500, 28))
+    return np.stack([high * rng.normal(1, 0.035, high.shape), loud], 2), y
 
 
-def _loads(rng: Generator) -> Arrays:
-    """Six devices by the watts they draw: a kettle, a fridge, a drum, a lamp, an oven, a drill."""
-    y, time = rng.integers(0, 6, 1400), np.arange(30)
-    start, turn = rng.integers(0, 14, (1400, 1)), rng.integers(0, 12, (1400, 1))
-    kettle = 2000.0 * ((time >= start) & (time < start + 6))
-    fridge = 420.0 * ((time + turn) % 12 < 5) + 350 * ((time + turn) % 12 == 0)
-    drum = 1500.0 * (time < 4 + turn // 4) + 330 * (1 + np.sin(1.6 * time + turn))
-    oven = 1900.0 * (time < 8 + turn // 4) + 1900 * ((time + turn) % 5 == 0) * (time >= 8)
-    drill = 700.0 * (rng.random((1400, 30)) < 0.35)
-    lamp = 300.0 + 0 * turn * time
-    every = np.stack([kettle, fridge, drum, lamp, oven, drill])
-    watts = every[y, np.arange(1400)] * rng.lognormal(0, 0.25, (1400, 1))
-    volts = 232 - watts / 900 + rng.normal(0, 1, watts.shape)
-    return np.stack([watts + np.abs(rng.normal(0, 90, watts.shape)), volts], 2), y
+def _typists(rng: Generator) -> Arrays:
+    """Ten people who type one phrase of sixteen keys: milliseconds down, and until the next."""
+    y = rng.integers(0, 10, 1500)
+    held, apart = rng.normal(0, 0.16, (10, 16)), rng.normal(0, 0.32, (10, 16))
+    pace = rng.normal(0, 0.15, (1500, 1))
+    down = np.exp(4.5 + held[y] + 0.5 * pace + rng.normal(0, 0.2, (1500, 16)))
+    free = np.exp(4.9 + apart[y] + pace + rng.normal(0, 0.4, (1500, 16)))
+    return np.stack([down, free + 600 * (rng.random(free.shape) < 0.03)], 2), y
 
 
-def _pen(rng: Generator) -> Arrays:
-    """Eight forms that a pen draws, as places on a tablet: loops, hooks, waves and corners."""
-    y, along = rng.integers(0, 8, 1500), np.linspace(0, 1, 24)
-    turn = 2 * np.pi * along
-    high = np.stack([np.cos(turn), np.cos(turn), np.sin(2 * turn), 1 - 2 * along])
-    wide = np.stack([np.sin(turn), -np.sin(turn), np.sin(turn), 0.2 * np.sin(turn)])
-    bend, rise = np.abs(2 * along - 1), np.minimum(1, 2 * along)
-    fall = np.maximum(0, 2 * along - 1)
-    high = np.concatenate(
-        [high, [2 * bend - 1, 1 - 2 * rise, 0.6 * np.sin(2 * turn), 2 * rise - 1]]
-    )
-    wide = np.concatenate([wide, [2 * along - 1, 2 * fall - 1, 2 * along - 1, 2 * fall - 1]])
-    lean, size = rng.normal(0, 0.2, (1500, 1)), rng.uniform(18, 40, (1500, 1))
-    down, across = high[y], wide[y] + lean * high[y]
-    paths = size[:, :, None] * np.stack([across, down], 2) + rng.normal(60, 8, (1500, 1, 2))
-    return paths + rng.normal(0, 4, paths.shape), y
+def _welds(rng: Generator) -> Arrays:
+    """Four seams by amperes and volts of the arc: sound, a pore, too near, and an edge missed."""
+    y, time = rng.integers(0, 4, 1400), np.arange(32)
+    start = rng.integers(4, 24, (1400, 1))
+    hump = np.exp(-(((time - start) / 2.5) ** 2))
+    sway = np.sin(2 * np.pi * time / rng.uniform(7, 9, (1400, 1)) + rng.uniform(0, 6, (1400, 1)))
+    is_pore, is_near, is_off = ((y == kind)[:, None] for kind in (1, 2, 3))
+    amps = 180 + 6 * sway - 45 * hump * is_pore + 20 * is_near * (time > start)
+    volts = 24 + 0.4 * sway + 4 * hump * is_pore - 2.2 * is_near * (time > start)
+    volts = volts + 1.6 * is_off * sway
+    amps = amps - 14 * is_off * sway + rng.normal(0, 6, (1400, 1))
+    noise = rng.normal(size=(2, 1400, 32)) * np.array([7, 0.7])[:, None, None]
+    return np.stack([amps + noise[0], volts + noise[1]], 2), y
 
 
-def _controls(rng: Generator) -> Arrays:
-    """Six courses of a process: as it should, in cycles, drifting up or down, or with a jump."""
-    y, time = rng.integers(0, 6, 1500), np.arange(32)
-    cycle = rng.uniform(1.6, 2.6, (1500, 1)) * np.sin(
-        2 * np.pi * time / rng.uniform(6, 11, (1500, 1)) + rng.uniform(0, 6.3, (1500, 1))
-    )
-    drift = rng.uniform(0.06, 0.14, (1500, 1)) * time
-    jump = rng.uniform(1.5, 3.2, (1500, 1)) * (time > rng.integers(9, 22, (1500, 1)))
-    every = np.stack([0 * drift, cycle, drift, -drift, jump, -jump])
-    x = 30 + 2 * (every[y, np.arange(1500)] + rng.normal(0, 0.7, (1500, 32)))
-    return x[:, :, None], y
+def _glucose(rng: Generator) -> Arrays:
+    """How much sugar the blood will hold in half an hour, by meals, shots and what it held."""
+    meals = 60.0 * (rng.random((1400, 24)) < 0.07) * rng.uniform(0.4, 1.4, (1400, 24))
+    shots = 6.0 * (rng.random((1400, 24)) < 0.06) * rng.uniform(0.4, 1.4, (1400, 24))
+    sugar, gut, drug = rng.normal(140, 35, 1400), np.zeros(1400), np.zeros(1400)
+    held = []
+    for step in range(30):
+        if step < 24:
+            gut, drug = gut + meals[:, step], drug + shots[:, step]
+        sugar = sugar + 0.099 * gut - 0.675 * drug - 0.03 * (sugar - 120)
+        gut, drug = 0.82 * gut, 0.85 * drug
+        held.append(sugar)
+    shown = np.stack(held[:24], 1) + rng.normal(0, 4, (1400, 24))
+    return np.stack([shown, meals, shots], 2), held[-1] + rng.normal(0, 3, 1400)
 
 
-def _queues(rng: Generator) -> Arrays:
-    """How many people stand in a queue in the end, by who came and how many tills were open."""
-    come = rng.poisson(rng.uniform(3, 9, (1400, 1)), (1400, 20))
-    tills = rng.integers(1, 4, (1400, 5)).repeat(4, 1)
-    wait = rng.poisson(4, 1400).astype(float)
-    first = wait.copy()
-    for minute in range(20):
-        wait = np.maximum(wait + come[:, minute] - 2.8 * tills[:, minute], 0)
-    shown = np.repeat(first[:, None], 20, 1)
-    return np.stack([come, tills, shown], 2).astype(float), wait + rng.normal(0, 0.7, 1400)
+def _jams(rng: Generator) -> Arrays:
+    """How fast cars go at the last of four places in the next two steps; a jam comes upstream."""
+    time, meets = np.arange(20), rng.uniform(6, 26, (1400, 1))
+    pace, wide = rng.uniform(1.5, 4, (1400, 1)), rng.uniform(1, 2.5, (1400, 1))
+    free, slow = rng.uniform(85, 120, (1400, 1)), rng.uniform(15, 55, (1400, 1))
+
+    def speed(at: int, when: np.ndarray) -> np.ndarray:
+        shock = (when - meets + pace * (3 - at)) / wide
+        return free - (free - slow) / (1 + np.exp(-shock))
+
+    x = np.stack([speed(at, time) for at in range(4)], 2)
+    y = speed(0, np.array([21, 24])) + rng.normal(0, 2, (1400, 2))
+    return x[:, :, ::-1] + rng.normal(0, 4, x.shape), y
 
 
-def _breaths(rng: Generator) -> Arrays:
-    """How often and how deep somebody breathes, by a belt that slips and a beating heart."""
-    time, pace = np.arange(36) * 0.5, rng.uniform(0.1, 0.4, (1400, 1))
-    deep = rng.uniform(0.5, 1.6, (1400, 1))
-    turn = 2 * np.pi * (pace * time + rng.random((1400, 1)))
-    chest = deep * (np.sin(turn) + 0.2 * np.sin(2 * turn))
-    heart = 0.1 * np.sin(2 * np.pi * 0.9 * time + rng.uniform(0, 6, (1400, 1)))
-    slip = 0.02 * rng.normal(size=(1400, 36)).cumsum(1)
-    x = 500 + 40 * (chest + heart + slip + rng.normal(0, 0.12, chest.shape))
-    return x[:, :, None], np.concatenate([60 * pace, deep], 1)
+def _monitors(rng: Generator) -> Arrays:
+    """What a monitor at a bed saw: no breath, little oxygen, a fast pulse, a loose clip."""
+    on, time = rng.random((1500, 4)) < 0.4, np.arange(30)
+    start = rng.uniform(3, 22, (4, 1500, 1))
+    lasts = np.array([6, 8, 7, 3])[:, None, None]
+    stays = 1 / (1 + np.exp(-3 * (time - start))) / (1 + np.exp(3 * (time - start - lasts)))
+    still, low, fast, loose = stays * on.T[:, :, None] * rng.uniform(0.8, 1.2, (4, 1500, 1))
+    breath = rng.uniform(13, 18, (1500, 1)) * (1 - 0.8 * still) + rng.normal(0, 1.6, still.shape)
+    oxygen = 97 - 7 * low - 2 * still - 25 * loose + rng.normal(0, 1.2, still.shape)
+    pulse = rng.normal(75, 6, (1500, 1)) + 32 * fast + 5 * low - 50 * loose
+    pulse = pulse + rng.normal(0, 4, still.shape)
+    return np.stack([breath, oxygen, pulse], 2), on.astype(float)
 
 
-def _drives(rng: Generator) -> Arrays:
-    """What a drive held: a hard stop, a bend to the left, one to the right, a bump."""
-    on, time = rng.random((1500, 4)) < 0.45, np.arange(40)
-    start = rng.uniform(3, 34, (4, 1500, 1))
-    near = np.exp(-(((time - start) / np.array([2, 3, 3, 0.7])[:, None, None]) ** 2))
-    stop, left, right, bump = near * on.T[:, :, None] * rng.uniform(0.8, 1.3, (4, 1500, 1))
-    ahead, aside = -5 * stop, 3 * (left - right)
-    turn = 0.5 * (left - right)
-    up = 9.8 + 5 * bump - 3 * np.roll(bump, 1, 1) + 0.6 * stop
-    noise = rng.normal(size=(4, 1500, 40)) * np.array([0.7, 0.6, 0.08, 0.7])[:, None, None]
-    return (np.stack([ahead, aside, turn, up]) + noise).transpose(1, 2, 0), on.astype(float)
+def _proteins(rng: Generator) -> Arrays:
+    """Ten families of proteins by eighteen amino acids: some places are kept, all may slip."""
+    y, kept = rng.integers(0, 10, 1600), rng.integers(0, 20, (10, 16))
+    firm = rng.random((10, 16)) < 0.6
+    mutated = rng.random((1600, 16)) > np.where(firm[y], 0.85, 0.25)
+    told = np.where(mutated, rng.integers(0, 20, (1600, 16)), kept[y])
+    x, slip = rng.integers(0, 20, (1600, 18)), rng.integers(0, 3, 1600)
+    np.put_along_axis(x, slip[:, None] + np.arange(16), told, 1)
+    return x, y
 
 
-def _journeys(rng: Generator) -> Arrays:
-    """Twelve bus lines by eight stops on end, in either direction; lines share their stops."""
-    y, lines = rng.integers(0, 12, 1500), rng.integers(0, 36, (12, 14))
-    lines[:, 5:8] = rng.integers(0, 6, (12, 3))
-    first = rng.integers(0, 7, (1500, 1))
-    x = lines[y[:, None], first + np.arange(8)]
-    back = rng.random(1500) < 0.5
-    x[back] = x[back, ::-1]
-    unknown = rng.random(x.shape) < 0.12
-    return np.where(unknown, 36, x), y
+def _hours(rng: Generator) -> Arrays:
+    """Which of twelve hours is nearest, as people say it: `ten to eight`, or `eight and forty`."""
+    hour, way, minute = (rng.integers(0, count, 1600) for count in (12, 4, 5))
+    # `eight and forty` is nearer to nine
+    y = (hour + ((way == 2) & (minute >= 2))) % 12
+    x = rng.integers(24, 34, (1600, 7))
+    at = rng.integers(0, 4, (1600, 1)) + np.arange(4)
+    words = np.stack([12 + minute, 18 + way, hour, 22 + (hour > 5)], 1)
+    np.put_along_axis(x, at, words, 1)
+    return x, y
 
 
-def _visits(rng: Generator) -> Arrays:
-    """Whether a visit to a shop ends with an order, by what was opened, in its order."""
-    x = rng.choice(14, (1600, 14), p=np.array([3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]) / 20)
-    wish = 1.4 * (x == 4).sum(1) + 0.9 * (x == 5).sum(1) - 1.0 * (x == 6).sum(1)
-    late = 1.2 * (x[:, 10:] == 7).any(1) + 1.0 * (x[:, 10:] == 4).any(1)
-    gone = 1.3 * (x[:, 11:] == 8).any(1) + 0.6 * (x == 9).sum(1)
-    y = wish + late - gone - 0.9 + rng.logistic(0, 0.25, 1600) > 0
-    return x, y.astype(int)
+def _scrabble(rng: Generator) -> Arrays:
+    """What a word of up to nine letters scores; a sign before a letter counts it twice."""
+    worth = np.array([int(each, 16) for each in "1332142418513113A11114484A"])
+    often = 1 / (worth + 1.0)
+    x = rng.choice(26, (1500, 10), p=often / often.sum())
+    at, has = rng.integers(0, 9, 1500), rng.random(1500) < 0.7
+    x[has, at[has]] = 26
+    values = np.append(worth, [0, 0])
+    long = rng.integers(5, 11, (1500, 1))
+    x = np.where(np.arange(10) < long, x, 27)
+    twice = np.where(x[:, :-1] == 26, values[x[:, 1:]], 0)
+    return x, values[x].sum(1) + twice.sum(1) + 0.0
 
 
-def _hands(rng: Generator) -> Arrays:
-    """What a hand of thirteen cards is worth: by its honours, and by its longest suit."""
-    x = rng.random((1500, 52)).argsort(1)[:, :13]
-    honours = np.where(x % 13 >= 9, x % 13 - 8, 0).sum(1)
-    suits = np.stack([(x // 13 == suit).sum(1) for suit in range(4)], 1)
-    return np.sort(x, 1), honours + 1.2 * np.maximum(suits.max(1) - 4, 0) + 0.0
-
-
-def _allergens(rng: Generator) -> Arrays:
-    """Which of five allergens a recipe of eight things holds; `without` takes the next."""
-    x = rng.choice(np.arange(1, 13), (1600, 8), p=np.array([1] * 5 + [1.2] * 7) / 13.4)
-    at = rng.integers(0, 7, 1600)
-    takes = rng.random(1600) < 0.3
-    x[takes, at[takes]] = 0
-    held = np.concatenate([np.ones((1600, 1), bool), x[:, :-1] != 0], 1)
-    on = [((x == kind) & held).any(1) for kind in range(1, 6)]
-    return x, np.stack(on, 1).astype(float)
+def _mails(rng: Generator) -> Arrays:
+    """What a mail is: a question, urgent or a file by one word, a bill or a meeting by two."""
+    x, on = rng.integers(12, 24, (1600, 12)), rng.random((1600, 5)) < 0.4
+    places = rng.random((1600, 6)).argsort(1)[:, :5] * 2
+    for kind in range(5):
+        where = np.flatnonzero(on[:, kind])
+        at = places[where, kind]
+        x[where, at] = 2 * kind + rng.integers(0, 2, len(where))
+        if kind in (1, 2):
+            x[where, at], x[where, at + 1] = 2 * kind, 2 * kind + 1
+    lone, other = rng.random(1600) < 0.3, rng.integers(1, 3, 1600)
+    spare = lone & ~on[np.arange(1600), other]
+    x[spare, places[spare, other[spare]]] = 2 * other[spare]
+    return x, on.astype(float)
 
 
 def _grid(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -273,112 +276,124 @@ def _grid(count: int) -> tuple[np.ndarray, np.ndarray]:
     return rows - middle, columns - middle
 
 
-def _arrows(rng: Generator) -> Arrays:
-    """To which of eight sides an arrow points, on ground that is not evenly lit."""
-    y, (rows, columns) = rng.integers(0, 8, 1600), _grid(12)
-    lean = (np.pi * y / 4 + rng.normal(0, 0.1, 1600))[:, None, None]
-    slip = rng.normal(0, 0.3, (2, 1600, 1, 1))
+def _lights(rng: Generator) -> Arrays:
+    """What a traffic light shows: stop, ready, slow, go, or nothing; by day and by night."""
+    y, (rows, columns) = rng.integers(0, 5, 1500), _grid(12)
+    slip = rng.normal(0, 0.6, (2, 1500, 1, 1))
     down, right = rows - slip[0], columns - slip[1]
-    along = right * np.cos(lean) + down * np.sin(lean)
-    aside = np.abs(down * np.cos(lean) - right * np.sin(lean))
-    shaft = (aside < 0.8) & (np.abs(along) < 4.2)
-    head = (aside < 4.4 - along) & (along > 1) & (along < 4.4)
-    lit = rng.normal(0, 0.03, (1600, 1, 1)) * rows + rng.normal(0, 0.03, (1600, 1, 1)) * columns
-    x = 1.2 * (shaft | head) + lit + rng.normal(0, 0.15, lit.shape)
-    return x[:, None], y
+    shows = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])[y]
+    case = (np.abs(right) < 2) & (np.abs(down) < 5.2)
+    x = np.where(case, 0.15, rng.uniform(0, 0.8, (1500, 1, 1)))
+    for lamp, place in enumerate((-3.4, 0.0, 3.4)):
+        glow = np.exp(-((down - place) ** 2 + right**2) / 1.6)
+        x = x + rng.uniform(0.5, 0.9, (1500, 1, 1)) * glow * (0.12 + shows[:, lamp, None, None])
+    return (x + rng.normal(0, 0.07, x.shape))[:, None], y
 
 
-def _cells(rng: Generator) -> Arrays:
-    """Five cells under a microscope: pale within, full, a sickle, one with grains, a cluster."""
-    y, (rows, columns) = rng.integers(0, 5, 1600), _grid(12)
-    lean, wide = rng.uniform(0, np.pi, (1600, 1, 1)), rng.uniform(3.2, 4.4, (1600, 1, 1))
-    slip = rng.normal(0, 0.3, (2, 1600, 1, 1))
-    down, right = rows - slip[0], columns - slip[1]
-    along = right * np.cos(lean) + down * np.sin(lean)
-    aside = down * np.cos(lean) - right * np.sin(lean)
-    far = np.hypot(along, aside)
-    disc = 1 / (1 + np.exp(3 * (far - wide)))
-    pale = disc * (1 - 0.7 * np.exp(-(far**2) / 3))
-    sickle = np.exp(-((aside - along**2 / 8 + 1) ** 2) / 1.3 - (along / 5) ** 4)
-    grains = disc * (0.55 + 0.45 * np.sin(2.2 * along) * np.sin(2.2 * aside))
-    three = [np.exp(-((along - a) ** 2 + (aside - b) ** 2) / 2.5) for a, b in ((-2, 0), (2, -2))]
-    cluster = np.maximum(np.maximum(*three), np.exp(-((along - 1) ** 2 + (aside - 2.5) ** 2) / 2.5))
-    every = np.stack([pale, disc, sickle, grains, cluster])
-    x = 230 - 200 * every[y, np.arange(1600)] * rng.uniform(0.7, 1.1, (1600, 1, 1))
-    return (x + rng.normal(0, 14, x.shape)).clip(0, 255)[:, None] / 255, y
-
-
-def _roads(rng: Generator) -> Arrays:
-    """Five roads from above, turned by quarters: straight, a bend, a fork, a crossing, an end."""
-    y, (rows, columns) = rng.integers(0, 5, 1600), _grid(10)
+def _prints(rng: Generator) -> Arrays:
+    """Four prints of a finger by their ridges: an arch, a loop to the left or right, a whorl."""
+    y, (rows, columns) = rng.integers(0, 4, 1600), _grid(14)
     slip = rng.normal(0, 0.5, (2, 1600, 1, 1))
     down, right = rows - slip[0], columns - slip[1]
-    broad = rng.uniform(0.9, 1.4, (1600, 1, 1))
-    sides = [(abs(right) < broad) & (down < broad), (abs(down) < broad) & (right > -broad)]
-    sides += [(abs(right) < broad) & (down > -broad), (abs(down) < broad) & (right < broad)]
-    has = np.array([[1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
-    turned = np.stack([np.roll(has, turn, 1) for turn in range(4)])[rng.integers(0, 4, 1600), y]
-    road = (np.stack(sides, 1) & (turned[:, :, None, None] == 1)).any(1)
-    ground = rng.uniform(0.2, 0.5, (1600, 1, 1)) + rng.normal(0, 0.12, road.shape)
-    return np.where(road, 0.9 + rng.normal(0, 0.1, road.shape), ground)[:, None], y
+    bow = down + rng.uniform(0.8, 1.2, (1600, 1, 1)) * 4 * np.exp(-(right**2) / 12)
+    side = np.where(y == 1, 1.0, -1.0)[:, None, None]
+    lean = 0.75 * right * side + 0.66 * down
+    loop = np.where(lean > 0, np.abs(0.66 * right * side - 0.75 * down), np.hypot(right, down))
+    whorl = np.hypot(right, 0.85 * down)
+    every = np.stack([bow, loop, loop, whorl])[y, np.arange(1600)]
+    turn = rng.uniform(-0.5, 0.5, (1600, 1, 1))
+    ridges = np.cos(2 * np.pi * every / rng.uniform(3.4, 4.2, (1600, 1, 1)) + turn)
+    return (120 + 60 * ridges + rng.normal(0, 25, ridges.shape)).clip(0, 255)[:, None] / 255, y
 
 
-def _glasses(rng: Generator) -> Arrays:
-    """How full a glass is, which stands aslant, is not always as wide, and has a bright rim."""
-    (rows, columns), full = _grid(12), rng.uniform(0.05, 0.95, (1400, 1, 1))
-    lean, wide = rng.normal(0, 0.12, (1400, 1, 1)), rng.uniform(2.2, 4.2, (1400, 1, 1))
-    slip = rng.normal(0, 0.5, (2, 1400, 1, 1))
+def _fruits(rng: Generator) -> Arrays:
+    """Six fruits in the light of a lamp: an apple, a pear, a banana, cherries, a lemon, grapes."""
+    y, (rows, columns) = rng.integers(0, 6, 1600), _grid(12)
+    lean, size = rng.normal(0, 0.25, (1600, 1, 1)), rng.uniform(0.85, 1.15, (1600, 1, 1))
+    slip = rng.normal(0, 0.5, (2, 1600, 1, 1))
+    down, right = (rows - slip[0]) / size, (columns - slip[1]) / size
+    up = down * np.cos(lean) + right * np.sin(lean)
+    aside = right * np.cos(lean) - down * np.sin(lean)
+
+    def ball(at: float, beside: float, tall: float, wide: float) -> np.ndarray:
+        far = ((up - at) / tall) ** 2 + ((aside - beside) / wide) ** 2
+        return np.asarray(np.sqrt(np.maximum(1 - far, 0)))
+
+    apple = ball(0, 0, 3.8, 4.2)
+    pear = np.maximum(ball(1.5, 0, 3, 3.4), ball(-2.2, 0, 2.8, 1.8))
+    banana = np.exp(-((up - aside**2 / 9 + 1.2) ** 2) / 1.5 - (aside / 5) ** 6)
+    cherries = np.maximum(ball(2, -2.5, 2.2, 2.2), ball(2, 2.5, 2.2, 2.2))
+    lemon = ball(0, 0, 2.4, 4.8)
+    grapes = np.max([ball(a, b, 1.6, 1.6) for a, b in ((-3, -2), (-3, 2), (0, 0), (3, 0))], 0)
+    every = np.stack([apple, pear, banana, cherries, lemon, grapes])
+    x = every[y, np.arange(1600)] * (1 + rng.normal(0, 0.05, (1600, 1, 1)) * rows)
+    x = x * rng.uniform(0.6, 1, (1600, 1, 1))
+    return (x + rng.normal(0, 0.13, x.shape))[:, None], y
+
+
+def _gauges(rng: Generator) -> Arrays:
+    """What the needle of a gauge shows, over a scale of seven marks, behind glass that shines."""
+    (rows, columns), shown = _grid(14), rng.uniform(0, 1, (1400, 1, 1))
+    slip = rng.normal(0, 0.3, (2, 1400, 1, 1))
     down, right = rows - slip[0], columns - slip[1]
-    inside = 1 / (1 + np.exp(4 * (np.abs(right - lean * down) - wide)))
-    wet = 1 / (1 + np.exp(-3 * (down + lean * right - (4.5 - 9 * full))))
-    wet = wet / (1 + np.exp(3 * (down - 4.5)))
-    rim = np.exp(-((np.abs(right - lean * down) - wide) ** 2) / 0.3) * (np.abs(down) < 4.8)
-    x = 0.8 * inside * wet + 0.4 * rim + rng.normal(0, 0.1, wet.shape)
-    return x[:, None], full[:, 0, 0]
+    turn = np.pi * (1.2 * shown - 0.6)
+    along = right * np.sin(turn) - down * np.cos(turn)
+    aside = right * np.cos(turn) + down * np.sin(turn)
+    needle = np.exp(-(aside**2) / 0.8) * (along > -1) * (along < 5.5)
+    x = 0.9 - 0.75 * needle
+    for mark in np.pi * (1.2 * np.linspace(0, 1, 7) - 0.6):
+        off = (right - 6 * np.sin(mark)) ** 2 + (down + 6 * np.cos(mark)) ** 2
+        x = x - 0.4 * np.exp(-off / 0.5)
+    place = rng.uniform(-5, 5, (2, 1400, 1, 1))
+    shine = np.exp(-((rows - place[0]) ** 2 + (columns - place[1]) ** 2) / 6)
+    return (x + 0.4 * shine + rng.normal(0, 0.07, x.shape))[:, None], shown[:, 0, 0]
 
 
-def _pizzas(rng: Generator) -> Arrays:
-    """What lies on a pizza: bright discs, dark dots, rings, or long strips; two of each."""
-    (rows, columns), on = _grid(12), rng.random((1500, 4)) < 0.45
-    x = 0.5 + 0.1 * rng.normal(size=(1500, 12, 12))
+def _suitcases(rng: Generator) -> Arrays:
+    """What a ray shows in a suitcase, one thing over another: a bottle, a knife, a coil, a book."""
+    (rows, columns), on = _grid(14), rng.random((1600, 4)) < 0.45
+    dark = 0.25 + 0.1 * np.abs(rng.normal(size=(1600, 14, 14)))
     for kind in range(4):
-        for _ in range(2):
-            slip = rng.uniform(-3.5, 3.5, (2, 1500, 1, 1))
-            lean = rng.uniform(0, np.pi, (1500, 1, 1))
-            down, right = rows - slip[0], columns - slip[1]
-            far = np.hypot(down, right)
-            along = right * np.cos(lean) + down * np.sin(lean)
-            aside = down * np.cos(lean) - right * np.sin(lean)
-            strip = (np.abs(aside) < 0.6) & (np.abs(along) < 3.5)
-            part = [0.6 * (far < 1.6), -0.7 * (far < 1), 0.6 * (np.abs(far - 2) < 0.5)]
-            x += ([*part, -0.45 * strip][kind]) * on[:, kind, None, None]
-    return np.where(np.hypot(rows, columns) < 6.3, x, 0)[:, None], on.astype(float)
+        slip, lean = rng.uniform(-2, 2, (2, 1600, 1, 1)), rng.normal(0, 0.3, (1600, 1, 1))
+        down, right = rows - slip[0], columns - slip[1]
+        along = right * np.cos(lean) + down * np.sin(lean)
+        aside = down * np.cos(lean) - right * np.sin(lean)
+        body = (np.abs(along) < 1.6) & (aside > -2) & (aside < 4)
+        neck = (np.abs(along) < 0.6) & (aside > -4) & (aside < 0)
+        thing = [
+            0.7 * (body | neck),
+            1.3 * ((np.abs(aside) < 0.6) & (np.abs(along) < 4)),
+            0.9 * (np.abs(np.hypot(along, aside) - 2.4) < 0.6),
+            0.5 * ((np.abs(along) < 4) & (np.abs(aside) < 3)),
+        ][kind]
+        dark = dark + thing * rng.uniform(0.8, 1.2, (1600, 1, 1)) * on[:, kind, None, None]
+    return np.exp(-dark)[:, None], on.astype(float)
 
 
 REPORT_SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
-    "coins_8": ("report", "table", "classes", _coins),
-    "planets": ("report", "table", "classes", _planets),
-    "foods_16": ("report", "table", "classes", _foods),
-    "soils": ("report", "table", "classes", _soils),
-    "birds_60": ("report", "table", "classes", _birds),
-    "salaries": ("report", "table", "numbers", _salaries),
-    "hulls": ("report", "table", "numbers", _hulls),
-    "rides": ("report", "table", "numbers", _rides),
-    "alloys": ("report", "table", "numbers", _alloys),
-    "warnings": ("report", "table", "labels", _warnings),
-    "loads_6": ("report", "series", "classes", _loads),
-    "pen_8": ("report", "series", "classes", _pen),
-    "controls": ("report", "series", "classes", _controls),
-    "queues": ("report", "series", "numbers", _queues),
-    "breaths": ("report", "series", "numbers", _breaths),
-    "drives": ("report", "series", "labels", _drives),
-    "journeys_12": ("report", "tokens", "classes", _journeys),
-    "visits": ("report", "tokens", "classes", _visits),
-    "hands": ("report", "tokens", "numbers", _hands),
-    "allergens": ("report", "tokens", "labels", _allergens),
-    "arrows_8": ("report", "image", "classes", _arrows),
-    "cells": ("report", "image", "classes", _cells),
-    "roads_5": ("report", "image", "classes", _roads),
-    "glasses": ("report", "image", "numbers", _glasses),
-    "pizzas": ("report", "image", "labels", _pizzas),
+    "phishing": ("report", "table", "classes", _phishing),
+    "fish_7": ("report", "table", "classes", _fish),
+    "bookings": ("report", "table", "classes", _bookings),
+    "lenses": ("report", "table", "classes", _lenses),
+    "pigments_40": ("report", "table", "classes", _pigments),
+    "airfoils": ("report", "table", "numbers", _airfoils),
+    "power_plants": ("report", "table", "numbers", _power_plants),
+    "marathons": ("report", "table", "numbers", _marathons),
+    "collisions": ("report", "table", "numbers", _collisions),
+    "dashboards": ("report", "table", "labels", _dashboards),
+    "calls_6": ("report", "series", "classes", _calls),
+    "typists_10": ("report", "series", "classes", _typists),
+    "welds": ("report", "series", "classes", _welds),
+    "glucose": ("report", "series", "numbers", _glucose),
+    "jams": ("report", "series", "numbers", _jams),
+    "monitors": ("report", "series", "labels", _monitors),
+    "proteins_10": ("report", "tokens", "classes", _proteins),
+    "hours_12": ("report", "tokens", "classes", _hours),
+    "scrabble": ("report", "tokens", "numbers", _scrabble),
+    "mails": ("report", "tokens", "labels", _mails),
+    "lights_5": ("report", "image", "classes", _lights),
+    "prints": ("report", "image", "classes", _prints),
+    "fruits_6": ("report", "image", "classes", _fruits),
+    "gauges": ("report", "image", "numbers", _gauges),
+    "suitcases": ("report", "image", "labels", _suitcases),
 }

@@ -9,322 +9,320 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, perceptron, width_of
+from benchmarks.diagnosis.elsewhere.blocks import Make, Residual, perceptron, width_of
 from benchmarks.diagnosis.elsewhere.report_time_nets import REPORT_TIME_NETS
 
 
-class QuickGELU(nn.Module):
-    """The GELU as CLIP computes it (Radford et al. 2021)."""
+class SmeLU(nn.Module):
+    """A ReLU whose corner is a parabola (Shamir et al. 2020)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x sigmoid(1.702 x)."""
-        return x * (1.702 * x).sigmoid()
+        """Return 0 below -1, x above 1, and (x + 1)² / 4 between."""
+        return torch.where(x.abs() <= 1, (x + 1).square() / 4, x.relu())
 
 
-class ISRU(nn.Module):
-    """A bounded curve without an exponential (Carlile et al. 2017)."""
+class Acon(nn.Module):
+    """A curve that learns how much of a corner it has, one for a layer (Ma et al. 2021)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x / sqrt(1 + x²)."""
-        return x * (1 + x.square()).rsqrt()
-
-
-class Chooses(nn.Module):
-    """Lets each feature through as far as a learnt gate of its own is open (Yamada et al. 2020)."""
-
-    def __init__(self, features: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.open = nn.Parameter(torch.full((features,), 0.8))
+        self.one, self.other = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(-0.1))
+        self.sharp = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F] of [N, F]; in training the gates tremble."""
-        tremor = 0.1 * torch.randn_like(x) if self.training else 0.0
-        return x * (self.open + tremor).clamp(0, 1)
+        """Return a smooth maximum of two lines through 0."""
+        apart = (self.one - self.other) * x
+        return apart * (self.sharp * apart).sigmoid() + self.other * x
 
 
-def _chosen(data: Any, settings: dict[str, Any]) -> nn.Module:
-    count = width_of(data)
-    layers = [nn.Linear(count, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 64)]
-    return nn.Sequential(nn.Flatten(), Chooses(count), *layers, nn.LayerNorm(64), nn.ReLU())
+class GroupSort(nn.Module):
+    """Sorts the units of each group of four, which keeps all sizes (Anil et al. 2019)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, F] of [N, F]."""
+        return x.view(len(x), -1, 4).sort(2).values.flatten(1)
 
 
-class TopTwo(nn.Module):
-    """Small nets of which each row asks the two that its gate likes best (Shazeer et al. 2017)."""
+class Wavelets(nn.Module):
+    """A wavelet of its own for each pair of input and output (Bozorgasl and Chen 2024)."""
 
-    def __init__(self, inputs: int, width: int, count: int) -> None:
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(inputs, count)
-        self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(inputs, 48), nn.GELU(), nn.Linear(48, width))
-            for _ in range(count)
+        self.middle = nn.Parameter(torch.randn(width, inputs))
+        self.scale = nn.Parameter(torch.ones(width, inputs))
+        self.weight = nn.Parameter(torch.randn(width, inputs) / math.sqrt(inputs))
+        self.straight = nn.Linear(inputs, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, width] of [N, inputs]."""
+        square = ((x[:, None] - self.middle) * self.scale).square()
+        hats = (1 - square) * (-square / 2).exp()
+        return (self.weight * hats).sum(2) + self.straight(functional.silu(x))
+
+
+def _wavelets(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Flatten(), Wavelets(width_of(data), 24), nn.LayerNorm(24)]
+    return nn.Sequential(*first, Wavelets(24, 24), nn.LayerNorm(24))
+
+
+class Filters(nn.Module):
+    """Sines of a row, multiplied by one another after linear layers (Fathony et al. 2021)."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.waves = nn.ModuleList(nn.Linear(inputs, width) for _ in range(3))
+        self.between = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, width] of [N, inputs]."""
+        z = self.waves[0](x).sin()
+        for wave, layer in zip(list(self.waves)[1:], self.between, strict=True):
+            z = wave(x).sin() * layer(z)
+        return z
+
+
+def _filters(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Filters(width_of(data), 64), nn.LayerNorm(64))
+
+
+class Squeezed(nn.Module):
+    """Multiplies each unit by how much it matters for the row, as all of them say."""
+
+    def __init__(self, width: int, narrow: int) -> None:
+        super().__init__()
+        self.says = nn.Sequential(nn.Linear(width, narrow), nn.ReLU(), nn.Linear(narrow, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, F] of [N, F]."""
+        weighed: Tensor = x * 2 * self.says(x).sigmoid()
+        return weighed
+
+
+def _squeezed(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten(), Squeezed(width_of(data), 16)]
+    last = width_of(data)
+    for width in (64, 48):
+        layers += [nn.Linear(last, width), nn.LayerNorm(width), nn.ReLU(), Squeezed(width, 12)]
+        last = width
+    return nn.Sequential(*layers)
+
+
+class Repeated(nn.Module):
+    """The same layers four times over, told how often they ran (Dehghani et al. 2019)."""
+
+    def __init__(self, width: int, times: int) -> None:
+        super().__init__()
+        self.turns = nn.Parameter(0.1 * torch.randn(times, width))
+        self.body = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, width] of [N, inputs]."""
-        best = self.gate(x).topk(2, 1)
-        weights = torch.zeros(len(x), len(self.experts), dtype=x.dtype, device=x.device)
-        weights = weights.scatter(1, best.indices, best.values.softmax(1))
-        said = torch.stack([expert(x) for expert in self.experts], 1)
-        return (weights[:, :, None] * said).sum(1)
+        """Return [N, width] of [N, width]."""
+        for turn in self.turns:
+            x = x + self.body(x + turn)
+        return x
 
 
-def _top_two(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [nn.Flatten(), nn.Linear(width_of(data), 32), nn.GELU()]
-    return nn.Sequential(*first, TopTwo(32, 48, 6), nn.LayerNorm(48))
+def _repeated(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [nn.Flatten(), nn.Linear(width_of(data), 64)]
+    return nn.Sequential(*first, Repeated(64, 4), nn.LayerNorm(64))
 
 
-class Hyper(nn.Module):
-    """A layer whose weights another layer makes of the row (Ha et al. 2017)."""
+class Polynomial(nn.Module):
+    """A polynomial of the third degree, without any other curve (Chrysos et al. 2020)."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.sizes = inputs, width
-        self.sees = nn.Linear(inputs, 12)
-        self.makes = nn.Linear(12, inputs * width)
-        self.bias = nn.Parameter(torch.zeros(width))
-        nn.init.normal_(self.makes.weight, std=0.5 / math.sqrt(12 * inputs))
-        nn.init.normal_(self.makes.bias, std=1 / math.sqrt(inputs))
+        self.factors = nn.ModuleList(nn.Linear(inputs, width) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, width] of [N, inputs]."""
-        weights = self.makes(self.sees(x).tanh()).unflatten(1, self.sizes)
-        return torch.einsum("ni,nio->no", x, weights) + self.bias
+        z = self.factors[0](x)
+        for factor, norm in zip(list(self.factors)[1:], self.norms, strict=True):
+            z = z + norm(factor(x) * z)
+        return z
 
 
-def _hyper(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [nn.Flatten(), nn.Linear(width_of(data), 24), nn.LayerNorm(24), nn.SiLU()]
-    return nn.Sequential(*first, Hyper(24, 32), nn.LayerNorm(32), nn.SiLU())
+def _polynomial(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Polynomial(width_of(data), 64))
 
 
-class Unit(nn.Module):
-    """A layer of weights of size 1, whose output is divided by the root of its inputs instead."""
+class FourBits(nn.Module):
+    """A layer that reckons with weights of sixteen values, and trains as if they were exact."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(width, inputs))
-        self.bias = nn.Parameter(0.5 * torch.randn(width))
+        self.layer = nn.Linear(inputs, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, width] of [N, inputs]."""
-        return functional.linear(x, self.weight / math.sqrt(x.shape[1]), self.bias)
+        weight = self.layer.weight
+        step = weight.detach().abs().amax(1, keepdim=True).clamp(min=1e-8) / 7
+        coarse = weight + ((weight / step).round() * step - weight).detach()
+        return functional.linear(x, coarse, self.layer.bias)
 
 
-class Stretch(nn.Module):
-    """A learnt factor for each feature."""
+def _four_bits(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten()]
+    last = width_of(data)
+    for width in (80, 48):
+        layers += [FourBits(last, width), nn.LayerNorm(width), nn.ReLU()]
+        last = width
+    return nn.Sequential(*layers)
 
-    def __init__(self, features: int) -> None:
+
+class Cosines(nn.Module):
+    """Convolutions whose kernels are learnt sums of nine cosine patterns (Ulicny et al. 2019)."""
+
+    patterns: Tensor
+
+    def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.by = nn.Parameter(torch.ones(features))
+        at = torch.arange(3)
+        waves = torch.cos(math.pi * (at + 0.5) * at[:, None] / 3)
+        patterns = torch.einsum("ai,bj->abij", waves, waves).reshape(9, 1, 3, 3)
+        patterns = patterns / patterns.flatten(1).norm(dim=1)[:, None, None, None]
+        self.register_buffer("patterns", patterns)
+        self.sums = nn.Conv2d(9 * before, after, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F] of [N, F], clipped softly at some 3."""
-        x = x * self.by
-        return x / (1 + (x / 3).square()).sqrt()
+        """Return [N, after, H, W] of [N, before, H, W]."""
+        count = x.shape[1]
+        seen = functional.conv2d(x, self.patterns.repeat(count, 1, 1, 1), padding=1, groups=count)
+        out: Tensor = self.sums(seen)
+        return out
 
 
-def _scaled(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Good habits for tables in one net (Holzmüller et al. 2024)."""
-    layers: list[nn.Module] = [nn.Flatten(), Stretch(width_of(data))]
-    for before, after in ((width_of(data), 64), (64, 64)):
-        layers += [Unit(before, after), nn.Mish()]
-    return nn.Sequential(*layers, nn.LayerNorm(64))
-
-
-def _convolved(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """A layer that puts features in an order, and convolutions over it, as on Kaggle."""
-    layers = [nn.Flatten(), nn.Linear(width_of(data), 128), nn.CELU(0.1), nn.Unflatten(1, (8, 16))]
-    layers += [nn.Conv1d(8, 24, 5, padding=2), nn.ReLU(), nn.AvgPool1d(2)]
-    layers += [nn.Conv1d(24, 24, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten()]
-    return nn.Sequential(*layers, nn.LayerNorm(96))
-
-
-class Complex(nn.Module):
-    """A layer of complex numbers, whose sizes pass a ReLU and whose angles stay (Arjovsky 2016)."""
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.real, self.unreal = nn.Linear(inputs, width), nn.Linear(inputs, width)
-        self.least = nn.Parameter(torch.full((width,), -0.1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2, width] of [N, 2, inputs]: real and imaginary parts."""
-        one, other = x.unbind(1)
-        parts = self.real(one) - self.unreal(other), self.real(other) + self.unreal(one)
-        found = torch.stack(parts, 1)
-        size = (found.square().sum(1, keepdim=True) + 1e-6).sqrt()
-        return found * ((size + self.least).relu() / size)
-
-
-def _complex(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [nn.Flatten(), nn.Linear(width_of(data), 48), nn.Unflatten(1, (2, 24))]
-    return nn.Sequential(*first, Complex(24, 32), Complex(32, 32), nn.Flatten(), nn.LayerNorm(64))
-
-
-class Beside(nn.Module):
-    """What a body makes of a row, beside the row."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, F + more] of [N, F]."""
-        return torch.cat([x, self.body(x)], 1)
-
-
-def _layer(before: int, after: int) -> list[nn.Module]:
-    return [nn.Linear(before, after), nn.LayerNorm(after), nn.LeakyReLU(0.1)]
-
-
-def _hourglass(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Layers that grow narrow and wide again, with ways past the narrow ones."""
-    inner = Beside(nn.Sequential(*_layer(40, 20), *_layer(20, 40)))
-    outer = Beside(nn.Sequential(*_layer(80, 40), inner, *_layer(80, 48)))
-    return nn.Sequential(nn.Flatten(), *_layer(width_of(data), 80), outer)
-
-
-def _instance_norm(data: Any, settings: dict[str, Any]) -> nn.Module:
-    """Each channel of each image brought to one size, as where styles are learnt."""
+def _cosines(data: Any, settings: dict[str, Any]) -> nn.Module:
     layers: list[nn.Module] = []
-    for before, after in ((1, 16), (16, 24)):
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.InstanceNorm2d(after, affine=True)]
-        layers += [nn.LeakyReLU(0.2), nn.MaxPool2d(2)]
-    last = [nn.Linear(24 * _quarter(data), 64), nn.LayerNorm(64), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Flatten(), *last)
+    for before, after in ((1, 12), (12, 20)):
+        layers += [Cosines(before, after), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(20 * _quarter(data), 48), nn.LayerNorm(48), nn.ReLU()
+    )
 
 
 def _quarter(data: Any) -> int:
     return int((data.x.shape[2] // 4) * (data.x.shape[3] // 4))
 
 
-class Octaves(nn.Module):
-    """Fine channels and coarse ones of half the size, which tell each other (Chen et al. 2019)."""
+class Turned(nn.Module):
+    """Convolutions by each kernel and its three turns (Cohen and Welling 2016)."""
 
-    def __init__(self, fine: int, coarse: int, after: int) -> None:
+    def __init__(self, before: int, after: int, size: int) -> None:
         super().__init__()
-        self.fine, self.down = (nn.Conv2d(fine, after, 3, padding=1) for _ in range(2))
-        self.coarse, self.up = (nn.Conv2d(coarse, after, 3, padding=1) for _ in range(2))
-
-    def forward(self, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return channels of both sizes."""
-        fine, coarse = x
-        risen = functional.interpolate(self.up(coarse), fine.shape[2:])
-        small = functional.adaptive_avg_pool2d(fine, (coarse.shape[2], coarse.shape[3]))
-        return (self.fine(fine) + risen).relu(), (self.coarse(coarse) + self.down(small)).relu()
-
-
-class Both(nn.Module):
-    """Octaves of an image, one after the other, and what they see in each of its ninths."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([Octaves(1, 1, 10), Octaves(10, 10, 12)])
+        self.kernels = nn.Conv2d(before, after, size, padding=size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 216] of [N, 1, H, W]."""
-        both = x, functional.avg_pool2d(x, 2)
-        for layer in self.layers:
-            both = layer(both)
-        pooled = [functional.adaptive_max_pool2d(each, 3).flatten(1) for each in both]
-        return torch.cat(pooled, 1)
-
-
-def _octaves(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(Both(), nn.Linear(216, 48), nn.ReLU())
-
-
-class Branches(nn.Module):
-    """A large, a small and no convolution, whose outputs are added (Ding et al. 2021)."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        sizes = ((3, 1), (1, 0))
-        self.ways = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, after, size, padding=pad, bias=False), nn.BatchNorm2d(after)
+        """Return the highest of the four turns, and their mean, [N, 2 after, H, W]."""
+        turns = [
+            functional.conv2d(
+                x,
+                self.kernels.weight.rot90(turn, (2, 3)),
+                self.kernels.bias,
+                padding=self.kernels.padding,
             )
-            for size, pad in sizes
-        )
-        if before == after:
-            self.ways.append(nn.BatchNorm2d(after))
+            for turn in range(4)
+        ]
+        all_turns = torch.stack(turns)
+        return torch.cat([all_turns.amax(0), all_turns.mean(0)], 1)
+
+
+def _turned(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [Turned(1, 8, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 24, 3, padding=1)]
+    return nn.Sequential(
+        *layers, nn.ReLU(), nn.AdaptiveMaxPool2d(3), nn.Flatten(), nn.LayerNorm(216)
+    )
+
+
+class PowerMean(nn.Module):
+    """The mean of a learnt power of each channel, between mean and maximum (Radenović 2018)."""
+
+    def __init__(self, channels: int, parts: int) -> None:
+        super().__init__()
+        self.power, self.parts = nn.Parameter(torch.full((channels, 1, 1), 3.0)), parts
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, after, H, W] of [N, before, H, W]."""
-        return torch.stack([way(x) for way in self.ways]).sum(0).relu()
+        """Return [N, C, parts, parts] of [N, C, H, W], which is not negative."""
+        power = self.power.clamp(1, 8)
+        mean = functional.adaptive_avg_pool2d(x.clamp(min=1e-3) ** power, self.parts)
+        return mean ** (1 / power)
 
 
-def _branches(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [Branches(1, 16), Branches(16, 16), nn.MaxPool2d(2), Branches(16, 24)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
+def _power_means(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = []
+    for before, after in ((1, 12), (12, 24)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(3, after), nn.ReLU()]
+    return nn.Sequential(*layers, PowerMean(24, 3), nn.Flatten(), nn.LayerNorm(216))
 
 
-class Involution(nn.Module):
-    """Kernels that each place makes for itself and its channels share (Li et al. 2021)."""
+class CrossStage(nn.Module):
+    """Half of the channels through a residual block, the others past it (Wang et al. 2020)."""
 
-    def __init__(self, width: int, groups: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.groups = groups
-        self.makes = nn.Sequential(
-            nn.Conv2d(width, 12, 1), nn.GroupNorm(2, 12), nn.ReLU(), nn.Conv2d(12, 9 * groups, 1)
+        half = width // 2
+        self.body = Residual(
+            nn.Sequential(*_normed(half, half, 1), *_normed(half, half, 3)),
         )
+        self.mixes = nn.Sequential(*_normed(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, C, H, W] of [N, C, H, W]."""
-        kernels = self.makes(x).unflatten(1, (self.groups, 1, 9))
-        near = functional.unfold(x, 3, padding=1).unflatten(2, x.shape[2:])
-        near = near.unflatten(1, (self.groups, x.shape[1] // self.groups, 9))
-        out: Tensor = (kernels * near).sum(3).flatten(1, 2)
+        past, through = x.chunk(2, 1)
+        out: Tensor = self.mixes(torch.cat([past, self.body(through)], 1))
         return out
 
 
-def _involution(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers: list[nn.Module] = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU()]
-    for after in (16, 24):
-        layers += [Residual(Involution(16, 4)), nn.GroupNorm(4, 16), nn.ReLU()]
-        layers += [nn.Conv2d(16, after, 1), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.LayerNorm(24 * _quarter(data)))
+def _normed(before: int, after: int, size: int) -> list[nn.Module]:
+    layer = nn.Conv2d(before, after, size, padding=size // 2, bias=False)
+    return [layer, nn.BatchNorm2d(after), nn.SiLU()]
 
 
-class Latents(nn.Module):
-    """Learnt vectors that look at all pixels, and then at each other (Jaegle et al. 2021)."""
+def _cross_stage(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers = [*_normed(1, 16, 3), CrossStage(16), nn.MaxPool2d(2)]
+    layers += [*_normed(16, 24, 3), CrossStage(24), nn.AdaptiveAvgPool2d(3)]
+    return nn.Sequential(*layers, nn.Flatten())
 
-    def __init__(self, pixels: int, width: int, count: int) -> None:
+
+class GlobalFilter(nn.Module):
+    """Multiplies all waves of an image by learnt complex numbers (Rao et al. 2021)."""
+
+    def __init__(self, width: int, rows: int, columns: int) -> None:
         super().__init__()
-        self.into = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Flatten(2))
-        self.places, self.norm = Places(pixels, width), nn.LayerNorm(width)
-        self.latents = nn.Parameter(0.3 * torch.randn(count, width))
-        self.looks = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.thinks = nn.TransformerEncoderLayer(
-            width, 4, 48, 0.0, functional.gelu, batch_first=True, norm_first=True
-        )
+        self.norm = nn.GroupNorm(1, width)
+        self.filter = nn.Parameter(0.3 * torch.randn(width, rows, columns // 2 + 1, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, count width] of [N, 1, H, W]."""
-        seen = self.norm(self.places(self.into(x).transpose(1, 2)))
-        asked = self.latents.expand(len(x), -1, -1)
-        found = asked + self.looks(asked, seen, seen, need_weights=False)[0]
-        out: Tensor = self.thinks(found).flatten(1)
-        return out
+        """Return [N, C, H, W] of [N, C, H, W]."""
+        waves = torch.fft.rfft2(self.norm(x), norm="ortho") * torch.view_as_complex(self.filter)
+        return torch.fft.irfft2(waves, s=x.shape[2:], norm="ortho")
 
 
-def _perceiver(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(Latents(data.x[0].numel(), 32, 6), nn.LayerNorm(192))
+def _global_filters(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(1, 16, 3, padding=1), nn.GELU()]
+    for _ in range(2):
+        inner = [nn.GroupNorm(1, 16), nn.Conv2d(16, 32, 1), nn.GELU(), nn.Conv2d(32, 16, 1)]
+        layers += [Residual(GlobalFilter(16, *data.x.shape[2:])), Residual(nn.Sequential(*inner))]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.LayerNorm(256))
 
 
 REPORT_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "quick_gelu_3": ("report", ("table", "image"), perceptron(QuickGELU, 3, 48, nn.LayerNorm)),
-    "isru_2": ("report", ("table",), perceptron(ISRU, 2, 56)),
-    "chosen_features": ("report", ("table",), _chosen),
-    "top_two_experts": ("report", ("table",), _top_two),
-    "hypernetwork": ("report", ("table",), _hyper),
-    "scaled_features": ("report", ("table",), _scaled),
-    "convolved_features": ("report", ("table",), _convolved),
-    "complex_numbers": ("report", ("table",), _complex),
-    "hourglass": ("report", ("table", "image"), _hourglass),
-    "cnn_instance_norm": ("report", ("image",), _instance_norm),
-    "cnn_octaves": ("report", ("image",), _octaves),
-    "cnn_batchnorm_branches": ("report", ("image",), _branches),
-    "cnn_involution": ("report", ("image",), _involution),
-    "perceiver": ("report", ("image",), _perceiver),
+    "smelu_3": ("report", ("table", "image"), perceptron(SmeLU, 3, 48, nn.LayerNorm)),
+    "acon_2": ("report", ("table",), perceptron(Acon, 2, 56)),
+    "group_sort": ("report", ("table",), perceptron(GroupSort, 2, 64)),
+    "wavelets": ("report", ("table",), _wavelets),
+    "multiplied_filters": ("report", ("table",), _filters),
+    "squeezed_features": ("report", ("table",), _squeezed),
+    "repeated_layers": ("report", ("table", "image"), _repeated),
+    "polynomial": ("report", ("table",), _polynomial),
+    "four_bits": ("report", ("table",), _four_bits),
+    "cnn_cosines": ("report", ("image",), _cosines),
+    "cnn_turned": ("report", ("image",), _turned),
+    "cnn_power_means": ("report", ("image",), _power_means),
+    "cnn_batchnorm_cross_stage": ("report", ("image",), _cross_stage),
+    "global_filters": ("report", ("image",), _global_filters),
     **REPORT_TIME_NETS,
 }

@@ -11,243 +11,262 @@ from torch.nn import functional
 from benchmarks.diagnosis.elsewhere.blocks import Make, Places, Residual, Swap, embedded
 
 
-class Ends(nn.Module):
-    """The last place of a sequence beside the mean of each half."""
+class Summed(nn.Module):
+    """The last place of a sequence beside its mean and its highest values."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, 3 F] of [N, T, F]."""
-        halves = functional.adaptive_avg_pool1d(x.transpose(1, 2), 2).flatten(1)
-        return torch.cat([x[:, -1], halves], 1)
+        return torch.cat([x[:, -1], x.mean(1), x.amax(1)], 1)
 
 
-def _inside(width: int, wide: int) -> nn.Module:
-    layers = [nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)]
-    return Residual(nn.Sequential(*layers))
-
-
-class Retention(nn.Module):
-    """Attention to the past without a softmax, which fades at a pace of each head (Sun 2023)."""
-
-    fades: Tensor
-
-    def __init__(self, width: int, heads: int, length: int) -> None:
-        super().__init__()
-        self.ask, self.gate = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.norm, self.out = nn.GroupNorm(heads, width), nn.Linear(width, width)
-        self.heads = heads
-        since = torch.arange(length)[:, None] - torch.arange(length)
-        pace = 1 - 2.0 ** -torch.arange(1, heads + 1)[:, None, None]
-        self.register_buffer("fades", torch.where(since >= 0, pace ** since.clamp(min=0), 0.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, width] of [N, T, width]."""
-        parts = self.ask(x).unflatten(2, (3, self.heads, -1)).transpose(1, 3)
-        question, key, value = parts.unbind(2)
-        liked = question @ key.transpose(2, 3) * key.shape[3] ** -0.5 * self.fades
-        told = (liked @ value).transpose(1, 2).flatten(2)
-        told = self.norm(told.flatten(0, 1)).view_as(x)
-        out: Tensor = self.out(told * functional.silu(self.gate(x)))
-        return out
-
-
-def _retention(data: Any, settings: dict[str, Any]) -> nn.Module:
-    def block() -> list[nn.Module]:
-        seen = nn.Sequential(nn.LayerNorm(24), Retention(24, 3, data.x.shape[1]))
-        return [Residual(seen), _inside(24, 48)]
-
-    first = [*embedded(data, settings, 24), Places(data.x.shape[1], 24)]
-    return nn.Sequential(*first, *block(), *block(), Ends(), nn.LayerNorm(72))
-
-
-class Attended(nn.Module):
-    """An LSTM whose last state looks back at all of its states (Bahdanau et al. 2015)."""
+class ClosedForm(nn.Module):
+    """States that go from one target to another, at a pace of their own (Hasani et al. 2022)."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.layer = nn.LSTM(inputs, width, batch_first=True)
-        self.asks, self.offers = nn.Linear(width, width), nn.Linear(width, width, bias=False)
-        self.likes = nn.Linear(width, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the last state and what it found [N, 2 width] of [N, T, inputs]."""
-        states, (last, _) = self.layer(x)
-        liked = self.likes((self.asks(last[0])[:, None] + self.offers(states)).tanh())
-        return torch.cat([last[0], (liked.softmax(1) * states).sum(1)], 1)
-
-
-def _attended(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*embedded(data, settings, 20), Attended(20, 32)]
-    return nn.Sequential(*first, nn.Linear(64, 48), nn.Tanh())
-
-
-class Around(nn.Module):
-    """Each place between what a GRU read before it and after it (Lai et al. 2015)."""
-
-    def __init__(self, inputs: int, width: int, wide: int) -> None:
-        super().__init__()
-        self.layer = nn.GRU(inputs, width, batch_first=True, bidirectional=True)
-        self.mixes = nn.Linear(inputs + 2 * width, wide)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the highest of each unit and its mean [N, 2 wide] of [N, T, inputs]."""
-        mixed = self.mixes(torch.cat([x, self.layer(x)[0]], 2)).tanh()
-        return torch.cat([mixed.amax(1), mixed.mean(1)], 1)
-
-
-def _around(data: Any, settings: dict[str, Any]) -> nn.Module:
-    return nn.Sequential(*embedded(data, settings, 20), Around(20, 20, 40))
-
-
-class Halved(nn.Module):
-    """Two convolutions over time beside a shortcut, of every other place (Johnson 2017)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(2):
-            layers += [nn.ReLU(), nn.Conv1d(width, width, 3, padding=1)]
-        self.body = nn.Sequential(nn.GroupNorm(4, width), *layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, width, T / 2] of [N, width, T]."""
-        x = functional.max_pool1d(x, 3, 2, 1)
-        out: Tensor = x + self.body(x)
-        return out
-
-
-def _pyramid(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*embedded(data, settings, 24), Swap(), nn.Conv1d(24, 24, 3, padding=1)]
-    last = [nn.AdaptiveMaxPool1d(2), nn.Flatten(), nn.LayerNorm(48)]
-    return nn.Sequential(*first, Halved(24), Halved(24), *last)
-
-
-class Lengths(nn.Module):
-    """Filters of three lengths behind a narrow layer, and the highest values (Fawaz 2020)."""
-
-    def __init__(self, before: int, each: int) -> None:
-        super().__init__()
-        self.narrow = nn.Conv1d(before, 12, 1, bias=False)
-        sizes = (3, 7, 13)
-        self.filters = nn.ModuleList(
-            nn.Conv1d(12, each, size, padding=size // 2, bias=False) for size in sizes
-        )
-        self.highest = nn.Sequential(nn.MaxPool1d(3, 1, 1), nn.Conv1d(before, each, 1, bias=False))
-        self.norm = nn.BatchNorm1d(4 * each)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 4 each, T] of [N, before, T]."""
-        narrow = self.narrow(x)
-        parts = [*(layer(narrow) for layer in self.filters), self.highest(x)]
-        out: Tensor = self.norm(torch.cat(parts, 1)).relu()
-        return out
-
-
-def _lengths(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [Lengths(16, 8), Lengths(32, 8), nn.AdaptiveAvgPool1d(3), nn.Flatten()]
-    return nn.Sequential(*embedded(data, settings, 16), Swap(), *layers)
-
-
-class Fourier(nn.Module):
-    """Mixes places and features by the real part of a transform (Lee-Thorp et al. 2022)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, T, F] of [N, T, F]."""
-        mixed: Tensor = torch.fft.fft2(x, dim=(1, 2), norm="ortho").real
-        return mixed
-
-
-def _fourier(data: Any, settings: dict[str, Any]) -> nn.Module:
-    layers = [*embedded(data, settings, 32), Places(data.x.shape[1], 32)]
-    for _ in range(2):
-        layers += [Residual(nn.Sequential(nn.LayerNorm(32), Fourier())), _inside(32, 64)]
-    last = [nn.LayerNorm(32), Swap(), nn.AdaptiveAvgPool1d(4), nn.Flatten()]
-    return nn.Sequential(*layers, *last)
-
-
-class Antisymmetric(nn.Module):
-    """A recurrent net whose states neither fade nor grow by themselves (Chang et al. 2019)."""
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.given, self.gate = nn.Linear(inputs, width), nn.Linear(inputs, width)
-        self.back = nn.Parameter(torch.randn(width, width) / width**0.5)
+        self.sees = nn.Linear(inputs + width, 2 * width)
+        self.parts = nn.Linear(2 * width, 3 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, T, width] of [N, T, inputs]."""
-        back = self.back - self.back.T - 0.05 * torch.eye(len(self.back), device=x.device)
-        given, gates, states = self.given(x), self.gate(x), []
-        state = torch.zeros_like(given[:, 0])
-        for now, gate in zip(given.unbind(1), gates.unbind(1), strict=True):
-            turned = state @ back.T
-            state = state + 0.5 * (turned + gate).sigmoid() * (turned + now).tanh()
+        state, states = x.new_zeros(len(x), self.parts.out_features // 3), []
+        for now in x.unbind(1):
+            seen = 1.7 * (0.67 * self.sees(torch.cat([now, state], 1))).tanh()
+            one, other, pace = self.parts(seen).chunk(3, 1)
+            gate = pace.sigmoid()
+            state = one.tanh() * (1 - gate) + other.tanh() * gate
             states.append(state)
         return torch.stack(states, 1)
 
 
-def _antisymmetric(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*embedded(data, settings, 16), Antisymmetric(16, 40), Ends()]
-    return nn.Sequential(*first, nn.LayerNorm(120))
+def _closed_form(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 16), ClosedForm(16, 32), Summed()]
+    return nn.Sequential(*first, nn.LayerNorm(96))
 
 
-class BackAndForth(nn.Module):
-    """Blocks that each explain a part of a series, take it away, and add to what is said.
+class MultiplicativeLSTM(nn.Module):
+    """An LSTM whose gates see the input times the state (Krause et al. 2016)."""
 
-    Oreshkin et al. (2020).
-    """
-
-    def __init__(self, places: int, width: int, blocks: int) -> None:
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Linear(places, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU())
-            for _ in range(blocks)
+        self.given, self.before = nn.Linear(inputs, width), nn.Linear(width, width)
+        self.gates, self.mixed = nn.Linear(inputs, 4 * width), nn.Linear(width, 4 * width)
+        with torch.no_grad():
+            self.gates.bias[:width] += 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, T, width] of [N, T, inputs]."""
+        given, gates, states = self.given(x), self.gates(x), []
+        state = cell = torch.zeros_like(given[:, 0])
+        for now, gate in zip(given.unbind(1), gates.unbind(1), strict=True):
+            parts = gate + self.mixed(now * self.before(state))
+            keep, take, show, new = parts.chunk(4, 1)
+            cell = keep.sigmoid() * cell + take.sigmoid() * new.tanh()
+            state = show.sigmoid() * cell.tanh()
+            states.append(state)
+        return torch.stack(states, 1)
+
+
+def _multiplicative(data: Any, settings: dict[str, Any]) -> nn.Module:
+    return nn.Sequential(*embedded(data, settings, 20), MultiplicativeLSTM(20, 32), Summed())
+
+
+class EvenAndOdd(nn.Module):
+    """Every other place scales and shifts those between, and the other way (Liu et al. 2022)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.sees = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv1d(width, width, 3, padding=1), nn.LeakyReLU(0.1), nn.Conv1d(width, width, 1)
+            )
+            for _ in range(4)
         )
-        self.back = nn.ModuleList(nn.Linear(48, places) for _ in range(blocks - 1))
-        self.forth = nn.ModuleList(nn.Linear(48, width) for _ in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, width] of [N, places]."""
-        said: Tensor = x.new_zeros(())
-        for number, (block, forth) in enumerate(zip(self.blocks, self.forth, strict=True)):
-            known = block(x)
-            said = said + forth(known)
-            if number < len(self.back):
-                x = x - self.back[number](known)
-        return said
+        """Return [N, width, T] of [N, width, T], even places before odd ones."""
+        even, odd = x[:, :, ::2], x[:, :, 1::2]
+        odd = functional.pad(odd, (0, even.shape[2] - odd.shape[2]))
+        scales, shifts = self.sees[:2], self.sees[2:]
+        even, odd = even * scales[0](odd).tanh().exp(), odd * scales[1](even).tanh().exp()
+        even, odd = even + shifts[0](odd), odd - shifts[1](even)
+        return torch.cat([even, odd], 2)
 
 
-def _back_and_forth(data: Any, settings: dict[str, Any]) -> nn.Module:
-    first = [*embedded(data, settings, 8), nn.Flatten()]
-    return nn.Sequential(*first, BackAndForth(8 * data.x.shape[1], 48, 3), nn.LayerNorm(48))
+def _even_and_odd(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 32), Places(data.x.shape[1], 32), Swap()]
+    layers = [nn.GroupNorm(4, 32), EvenAndOdd(32), nn.GroupNorm(4, 32), EvenAndOdd(32)]
+    return nn.Sequential(*first, *layers, nn.AdaptiveMaxPool1d(8), nn.Flatten(), nn.LayerNorm(256))
 
 
-class WordWeights(nn.Module):
-    """The sum of the words' vectors, each times a learnt weight of its word, and their mean."""
+def _thinks(width: int, wide: int) -> nn.Module:
+    return nn.TransformerEncoderLayer(
+        width, 4, wide, 0.0, functional.gelu, batch_first=True, norm_first=True
+    )
 
-    def __init__(self, symbols: int, width: int) -> None:
+
+def _inverted(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Each channel over all time is one token (Liu et al. 2024)."""
+    first = [*embedded(data, settings, 20), Swap(), nn.Linear(data.x.shape[1], 32)]
+    first += [Places(20, 32), _thinks(32, 64), nn.LayerNorm(32), nn.Linear(32, 12), nn.GELU()]
+    return nn.Sequential(*first, nn.Flatten(), nn.LayerNorm(240))
+
+
+class Shifted(nn.Module):
+    """A mean of the past with weights that fade, channel by channel (Peng et al. 2023)."""
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.vectors, self.weights = nn.Embedding(symbols, width), nn.Embedding(symbols, 1)
-        nn.init.ones_(self.weights.weight)
+        self.mix = nn.Parameter(torch.rand(3, width))
+        self.keys, self.values = nn.Linear(width, width), nn.Linear(width, width)
+        self.receives, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.fades = nn.Parameter(torch.linspace(-5, 1, width))
+        self.now = nn.Parameter(torch.full((width,), 0.3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [N, 2 width] of [N, T]."""
-        vectors = self.vectors(x)
-        weighted = (vectors * self.weights(x)).sum(1) / x.shape[1] ** 0.5
-        return torch.cat([weighted, vectors.mean(1)], 1)
+        """Return [N, T, width] of [N, T, width]."""
+        before = functional.pad(x, (0, 0, 1, -1))
+        mixed = [x * mix + before * (1 - mix) for mix in self.mix]
+        keys, values = self.keys(mixed[0]).clamp(max=20), self.values(mixed[1])
+        place = torch.arange(x.shape[1], device=x.device)
+        since = (place[:, None] - place)[:, :, None]
+        bias = torch.where(since == 0, self.now, -(since - 1) * self.fades.exp())
+        bias = bias.masked_fill(since < 0, -torch.inf)
+        weights = (keys[:, None] + bias).softmax(2)
+        told = torch.einsum("ntsc,nsc->ntc", weights, values)
+        out: Tensor = self.out(self.receives(mixed[2]).sigmoid() * told)
+        return out
 
 
-def _word_weights(data: Any, settings: dict[str, Any]) -> nn.Module:
+class ChannelMix(nn.Module):
+    """What a place makes of itself and of the one before it, by squares of a ReLU."""
+
+    def __init__(self, width: int, wide: int) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.rand(width))
+        self.up, self.down = nn.Linear(width, wide), nn.Linear(wide, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, T, width] of [N, T, width]."""
+        mixed = x * self.mix + functional.pad(x, (0, 0, 1, -1)) * (1 - self.mix)
+        out: Tensor = self.down(self.up(mixed).relu().square())
+        return out
+
+
+def _shifted(data: Any, settings: dict[str, Any]) -> nn.Module:
+    layers: list[nn.Module] = [*embedded(data, settings, 24), nn.LayerNorm(24)]
+    for _ in range(2):
+        for body in (Shifted(24), ChannelMix(24, 48)):
+            layers += [Residual(nn.Sequential(nn.LayerNorm(24), body))]
+    return nn.Sequential(*layers, Summed(), nn.LayerNorm(72))
+
+
+class Slots(nn.Module):
+    """Some vectors that share out the places among them, round by round (Locatello 2020)."""
+
+    def __init__(self, width: int, count: int, rounds: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(count, width))
+        self.norm, self.slot_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.asks, self.keys = nn.Linear(width, width), nn.Linear(width, width)
+        self.values, self.cell = nn.Linear(width, width), nn.GRUCell(width, width)
+        self.rounds = rounds
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, count width] of [N, T, width]."""
+        x = self.norm(x)
+        keys, values = self.keys(x), self.values(x)
+        slots = self.first.expand(len(x), -1, -1)
+        for _ in range(self.rounds):
+            liked = self.asks(self.slot_norm(slots)) @ keys.transpose(1, 2) / x.shape[2] ** 0.5
+            shares = liked.softmax(1) + 1e-6
+            found = shares / shares.sum(2, keepdim=True) @ values
+            slots = self.cell(found.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
+        return slots.flatten(1)
+
+
+def _slots(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 24), Places(data.x.shape[1], 24)]
+    inner = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 24))
+    return nn.Sequential(*first, Residual(inner), Slots(24, 5, 2), nn.LayerNorm(120))
+
+
+class Tree(nn.Module):
+    """Joins neighbours by a gated cell, level by level, until one is left (Cho et al. 2014)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.new, self.gates = nn.Linear(2 * width, width), nn.Linear(2 * width, 3 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the root, the mean and the highest of the leaves [N, 3 width] of [N, T, width]."""
+        level = x
+        while level.shape[1] > 1:
+            if level.shape[1] % 2:
+                level = functional.pad(level, (0, 0, 0, 1))
+            pairs = level.unflatten(1, (-1, 2))
+            both = pairs.flatten(2)
+            shares = self.gates(both).unflatten(2, (3, -1)).softmax(2)
+            parts = torch.cat([self.new(both).tanh()[:, :, None], pairs], 2)
+            level = (shares * parts).sum(2)
+        return torch.cat([level[:, 0], x.mean(1), x.amax(1)], 1)
+
+
+def _tree(data: Any, settings: dict[str, Any]) -> nn.Module:
+    first = [*embedded(data, settings, 32), Swap(), nn.Conv1d(32, 32, 3, padding=1), Swap()]
+    return nn.Sequential(*first, nn.LayerNorm(32), Tree(32), nn.LayerNorm(96))
+
+
+class SqueezedTime(nn.Module):
+    """Multiplies each channel by how much it matters in this row, as its means say."""
+
+    def __init__(self, channels: int, narrow: int) -> None:
+        super().__init__()
+        layers = [nn.Linear(channels, narrow), nn.ReLU(), nn.Linear(narrow, channels)]
+        self.says = nn.Sequential(*layers, nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, C, T] of [N, C, T]."""
+        weighed: Tensor = x * self.says(x.mean(2))[:, :, None]
+        return weighed
+
+
+def _squeezed(data: Any, settings: dict[str, Any]) -> nn.Module:
+    """Convolutions over time with weighted channels (Karim et al. 2019)."""
+    layers = [*embedded(data, settings, 16), Swap()]
+    for before, after, size in ((16, 32, 7), (32, 32, 5), (32, 32, 3)):
+        layers += [nn.Conv1d(before, after, size, padding=size // 2), nn.BatchNorm1d(after)]
+        layers += [nn.ReLU(), SqueezedTime(after, 8)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(3), nn.Flatten())
+
+
+class PlacedWords(nn.Module):
+    """The sum of the words' vectors, each times a learnt vector of its place (Sukhbaatar 2015)."""
+
+    def __init__(self, symbols: int, length: int, width: int) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(symbols, width)
+        self.places = nn.Parameter(1 + 0.5 * torch.randn(length, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, width] of [N, T]."""
+        return (self.vectors(x) * self.places).sum(1) / x.shape[1] ** 0.5
+
+
+def _placed(data: Any, settings: dict[str, Any]) -> nn.Module:
     symbols = int(max(data.x.max(), data.val_x.max())) + 1
-    return nn.Sequential(WordWeights(symbols, 32), nn.Linear(64, 48), nn.SELU())
+    first = PlacedWords(symbols, data.x.shape[1], 64)
+    return nn.Sequential(first, nn.LayerNorm(64), nn.Linear(64, 64), nn.ReLU())
 
 
 REPORT_TIME_NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
-    "retention": ("report", ("series", "tokens"), _retention),
-    "lstm_attended": ("report", ("series", "tokens"), _attended),
-    "around": ("report", ("series", "tokens"), _around),
-    "pyramid_over_time": ("report", ("series", "tokens"), _pyramid),
-    "batchnorm_lengths": ("report", ("series", "tokens"), _lengths),
-    "fourier_mixing": ("report", ("series", "tokens"), _fourier),
-    "antisymmetric": ("report", ("series", "tokens"), _antisymmetric),
-    "back_and_forth": ("report", ("series", "tokens"), _back_and_forth),
-    "word_weights": ("report", ("tokens",), _word_weights),
+    "closed_form": ("report", ("series", "tokens"), _closed_form),
+    "multiplicative_lstm": ("report", ("series", "tokens"), _multiplicative),
+    "even_and_odd": ("report", ("series", "tokens"), _even_and_odd),
+    "inverted": ("report", ("series", "tokens"), _inverted),
+    "shifted_mixing": ("report", ("series", "tokens"), _shifted),
+    "slots": ("report", ("series", "tokens"), _slots),
+    "tree_over_time": ("report", ("series", "tokens"), _tree),
+    "batchnorm_squeezed_time": ("report", ("series", "tokens"), _squeezed),
+    "placed_words": ("report", ("tokens",), _placed),
 }
