@@ -161,7 +161,10 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         super().on_train_start(trainer, pl_module)
         if forgets_earlier_run(trainer, loaded=self._loaded):
             self._noise = NoiseScale()
-        self._is_awaited = self.options.progress_bar or _is_monitored(trainer)
+        waiting = [*callbacks_of(trainer), *getattr(trainer, "lr_scheduler_configs", ())]
+        monitored = [str(getattr(each, "monitor", "")) for each in waiting]
+        is_monitored = any(name.startswith(SECTIONS) for name in monitored)
+        self._is_awaited = self.options.progress_bar or is_monitored
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -323,9 +326,3 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     def _wants_histogram(self, step: int) -> bool:
         every = self.options.histogram_every_n_steps
         return every is not None and is_due(step, every)
-
-
-def _is_monitored(trainer: Trainer) -> bool:
-    """Say whether a callback or a scheduler waits for one of the values."""
-    waiting = [*callbacks_of(trainer), *getattr(trainer, "lr_scheduler_configs", ())]
-    return any(str(getattr(each, "monitor", "")).startswith(SECTIONS) for each in waiting)
