@@ -162,9 +162,8 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         if forgets_earlier_run(trainer, loaded=self._loaded):
             self._noise = NoiseScale()
         waiting = [*callbacks_of(trainer), *getattr(trainer, "lr_scheduler_configs", ())]
-        monitored = [str(getattr(each, "monitor", "")) for each in waiting]
-        is_monitored = any(name.startswith(SECTIONS) for name in monitored)
-        self._is_awaited = self.options.progress_bar or is_monitored
+        names = [str(getattr(each, "monitor", "")) for each in waiting]
+        self._is_awaited = self.options.progress_bar or any(n.startswith(SECTIONS) for n in names)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

@@ -83,7 +83,8 @@ def _did(callback: Any, steps: int) -> str:
     }
     rare = _too_rare(callback, steps)
     every = getattr(getattr(callback, "options", None), "every_n_steps", None)
-    plain = f"Logged every {every} steps." if every and not rare else f"`{callback!r}`" * (not rare)
+    logged = f"Logged every {every} steps.".replace(" 1 steps", " step")
+    plain = logged if every and not rare else f"`{callback!r}`" * (not rare)
     sentences = [known[kind](callback) if kind in known else plain, rare]
     return " ".join(s.strip() for s in sentences if s)
 
