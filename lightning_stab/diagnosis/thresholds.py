@@ -64,7 +64,7 @@ THRESHOLDS = MappingProxyType(
         "short_reach": 0.03,  # of the weights' size, in the whole run
         "limited_reach": 0.2,
         "straight": 0.5,  # distance over path
-        "risen_at_all": 1.05,
+        "risen_at_all": 1.1,
         "risen_loss": 3.0,
         "sudden_rise": 3.0,
         "enormous_rise": 10.0,
@@ -95,6 +95,9 @@ THRESHOLDS = MappingProxyType(
         "little_learnt": 0.33,
         "half_learnt": 0.5,
         "well_learnt": 0.8,
+        "nearly_all_dropped": 0.95,
+        "worse_in_training": -0.2,
+        "notable_gap": 0.2,
         "all_learnt": 0.9,
         "as_simple_models": 0.85,  # of what simple models learn
         "near_simple_models": 0.8,

@@ -57,7 +57,7 @@ no_loss 1e-30
 short_reach 0.03
 limited_reach 0.2
 straight 0.5
-risen_at_all 1.05
+risen_at_all 1.1
 risen_loss 3.0
 sudden_rise 3.0
 enormous_rise 10.0
@@ -83,6 +83,9 @@ hardly_learnt 0.15
 little_learnt 0.33
 half_learnt 0.5
 well_learnt 0.8
+nearly_all_dropped 0.95
+worse_in_training -0.2
+notable_gap 0.2
 all_learnt 0.9
 as_simple_models 0.85
 none_at_all 0.0
@@ -128,7 +131,7 @@ vanishing-gradient: e2 w2 w2 w2
 exploding-gradient: e2 w2 w2 e2 e2 i2 w2
 learning-rate-too-high: e2 e1 w2 w2 w2 w2 w2 w2 w2 w2 w1
 learning-rate-too-low: w2 w2 w2 w1 w2 w1 w1 w2 w2
-over-regularized: w2 w2 w2
+over-regularized: w2 w2 w2 w2
 batch-size: w2 w2
 loss-function: w2 w1 w1 w2 w2 w1 w1 w1 w2
 loss-spike: w2 w2 w2 w2 i1*

@@ -203,3 +203,21 @@ def test_a_run_of_a_few_steps_that_still_falls_steeply_was_too_short_however_goo
     assert alarms(**{**known, "learnt": 0.55}, recent_fall=0.2) == []
     assert alarms(**{**known, "step": 60}, recent_fall=0.2) == []
     assert alarms(**known, recent_fall=0.2, on_purpose=1.0) == []
+
+
+def test_dropout_that_leaves_nearly_nothing_is_said_where_training_is_much_the_worse_for_it():
+    known = {"dropout": 0.98, "learnt": 0.36, "skill_reached": 0.97, "validation_skill": 0.7}
+    assert alarms(**known, generalization_gap=-0.24) == ["over-regularized"]
+    assert alarms(**known, generalization_gap=-0.19) == []
+    assert alarms(**{**known, "dropout": 0.94}, generalization_gap=-0.24) == []
+    assert alarms(**{**known, "learnt": 0.51}, generalization_gap=-0.24) == []
+    assert alarms(**{**known, "validation_skill": 0.91}, generalization_gap=-0.24) == []
+
+
+def test_a_few_rows_that_have_been_learnt_by_heart_are_said_from_a_smaller_gap_on():
+    known = {"learnt": 0.99, "epoch_rows": 16.0, "validation_learnt": 0.73}
+    known |= {"validation_skill": 0.77}
+    assert alarms(**known, generalization_gap=0.26) == ["overfitting"]
+    assert alarms(**known, generalization_gap=0.19) == []
+    assert alarms(**{**known, "learnt": 0.89}, generalization_gap=0.26) == []
+    assert alarms(**{**known, "epoch_rows": 60.0}, generalization_gap=0.26) == []

@@ -12,10 +12,7 @@ from lightning_stab.diagnosis.finding import Finding
 SUITE = "lightning_stab."
 OWN = "lightning_stab.prescription."
 
-_DEPTH = (
-    "vanishing-gradient:gradient_depth_log10",
-    "exploding-gradient:gradient_depth_log10",
-)
+_DEPTH = ("vanishing-gradient:gradient_depth_log10", "exploding-gradient:gradient_depth_log10")
 _HIGH = "learning-rate-too-high"
 _BROKEN = ("non-finite:nonfinite_losses", "non-finite:nonfinite_weights")
 _SATURATED = "saturated-units:saturated_fraction"

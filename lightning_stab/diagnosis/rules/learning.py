@@ -183,6 +183,11 @@ LEARNING_FAULTS = (
             " and validation_skill not> high_skill and validation_learnt not> well_learnt",
             "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
         ),
+        warning(
+            "dropout > nearly_all_dropped and learnt not> half_learnt and generalization_gap"
+            " < worse_in_training and a_while and validation_skill not> high_skill",
+            "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
+        ),
     ),
     Fault("batch-size", 7, "batch normalisation over too few values").found_by(
         warning(

@@ -126,10 +126,7 @@ NETWORK_FAULTS = (
             " and progress > half_the_run",
             _STALE + ", and little is learnt.",
         ),
-        info(
-            "stale_gradients > flag_set",
-            _STALE + ".",
-        ),
+        info("stale_gradients > flag_set", _STALE + "."),
         warning(
             "gradient_growth_log10 > exploding_growth and learns_half"
             " and ordinary_values and not_falling",

@@ -114,7 +114,7 @@ OUTCOME_FAULTS = (
             " that of a constant prediction.",
         ),
         warning(
-            "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn"
+            "generalization_gap > notable_gap and learnt > all_learnt and meant_to_learn"
             " and epoch_rows < few_rows and validation_shift not> unlike"
             " and validation_skill not> well_learnt",
             "{epoch_rows:.0f} rows have been learnt by heart: the validation loss stands above the"

@@ -15,11 +15,7 @@ _INDEPENDENT = (
 
 WIRING_FAULTS = (
     Fault("non-finite", 0, "the loss or a weight is NaN or infinite").found_by(
-        error(
-            "nonfinite_weights > flag_set and no_cause_at_start",
-            _NAN_WEIGHTS,
-            persistence=1,
-        ),
+        error("nonfinite_weights > flag_set and no_cause_at_start", _NAN_WEIGHTS, persistence=1),
         error(
             "nonfinite_weights > flag_set and loss_ratio not> no_loss",
             _NAN_WEIGHTS,
