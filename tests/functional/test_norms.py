@@ -237,3 +237,17 @@ def test_measuring_changes_nothing():
     tensor_norms(tensors)
     exact_total_norm(tensors)
     assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_greatest_magnitude_is_that_of_torchs_own_call(dtype):
+    generator = torch.Generator().manual_seed(0)
+    some = [torch.randn(shape, generator=generator).to(dtype) for shape in ((), (7,), (3, 5, 2))]
+    some += [some[2].mT, some[1][::2], -some[1].abs(), torch.zeros(2, dtype=dtype)]
+    for bad in (math.inf, -math.inf, math.nan):
+        some.append(torch.tensor([1.0, bad, -2.0], dtype=dtype))
+    whole = torch.stack(torch._foreach_norm(some, math.inf)).to(tensor_norms(some, math.inf))
+    torch.testing.assert_close(tensor_norms(some, math.inf), whole, rtol=0, atol=0, equal_nan=True)
+    elsewhere = [each.to("meta") for each in some]  # of a device that is no CPU
+    found = tensor_norms(elsewhere, math.inf)
+    assert (found.device.type, found.shape) == ("meta", (len(some),))
