@@ -6,9 +6,8 @@ device has long passed the place: then nothing that the device still has to do i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -61,7 +60,7 @@ def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:
         {'a': 1.0, 'b': 2.0}
     """
     waiting = list(waiting)
-    return _given(waiting, iter(_packed(waiting).tolist())) if waiting else {}
+    return _given(waiting, _packed(waiting).tolist()) if waiting else {}
 
 
 def _packed(waiting: list[DeviceScalars]) -> Tensor:
@@ -85,11 +84,14 @@ def _on_cpu(values: list[Tensor]) -> list[Tensor]:
     return moved
 
 
-def _given(waiting: list[DeviceScalars], numbers: Iterator[float]) -> dict[str, float]:
-    """Give each its own of the numbers; return the named scalars among them."""
+def _given(waiting: list[DeviceScalars], packed: list[float]) -> dict[str, float]:
+    """Give each its own numbers; return the named scalars among them."""
     scalars: dict[str, float] = {}
+    start = 0
     for each in waiting:
-        scalars.update(each.update(list(islice(numbers, each.values.numel()))) or {})
+        end = start + each.values.numel()
+        scalars.update(each.update(packed[start:end]) or {})
+        start = end
     return scalars
 
 
@@ -122,26 +124,24 @@ class Arriving:
 
 
 class Leaving:
-    """What was measured at some steps, on its way to the host together.
+    """What was measured at one step, on its way to the host.
 
     Args:
-        readings: of each step, in order, what was measured, and the x value under which it is
-            logged.
-
-    Attributes:
-        is_remote: whether the host would have to wait for the numbers.
+        waiting: at least one.
+        step: the x value under which it is logged.
     """
 
-    def __init__(self, readings: Sequence[tuple[list[DeviceScalars], int]]) -> None:
-        self._readings = readings
-        packed = _packed([each for waiting, _ in readings for each in waiting])
-        self.is_remote = is_remote(packed)
-        self._numbers = Arriving(packed).numbers if self.is_remote else packed.tolist
-        self._scalars: list[tuple[int, dict[str, float]]] | None = None
+    def __init__(self, waiting: Iterable[DeviceScalars], step: int) -> None:
+        self.step = step
+        self._waiting = list(waiting)
+        packed = _packed(self._waiting)
+        self._arriving = Arriving(packed) if is_remote(packed) else None
+        self._numbers = [] if self._arriving else packed.tolist()
+        self._scalars: dict[str, float] | None = None
 
-    def scalars(self) -> list[tuple[int, dict[str, float]]]:
-        """Give the numbers to whom they belong, once; return each step's named scalars."""
+    def scalars(self) -> dict[str, float]:
+        """Give the numbers to whom they belong, once; return the named scalars among them."""
         if self._scalars is None:
-            numbers = iter(self._numbers())
-            self._scalars = [(step, _given(waiting, numbers)) for waiting, step in self._readings]
+            numbers = self._arriving.numbers() if self._arriving else self._numbers
+            self._scalars = _given(self._waiting, numbers)
         return self._scalars

@@ -11,9 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lightning_stab.arguments import check_choices, integer, options_from, strings
-from lightning_stab.callbacks._trainer.device_values import DeviceScalars, Leaving
+from lightning_stab.callbacks._trainer.device_values import DeviceScalars, Leaving, is_remote
 from lightning_stab.callbacks._trainer.fit_state import forgets_earlier_run
-from lightning_stab.callbacks._trainer.lightning_classes import Callback, callbacks_of
+from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import (
     is_due,
     keep_metrics,
@@ -46,8 +46,7 @@ Statistic = Literal[
 ]
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 DEFAULT_STATISTICS: tuple[Statistic, ...] = STATISTICS[3:]
-SECTIONS = ("grad_", "update_ratio/", "preactivation_grad/", "depth/")  # of what is logged
-HELD_SECONDS = 1.0  # writing many steps' values together costs a third of writing each at once
+HELD_SECONDS = 1.0  # events of many steps cost a third where they are written together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +133,9 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
             every_n_steps=self.options.every_n_steps, dense_steps=self.options.dense_steps
         )
         self._pending: list[DeviceScalars] = []
-        self._held: list[tuple[list[DeviceScalars], int]] = []
-        self._leaving: list[Leaving] = []
-        self._next_leave = 0.0
-        self._is_awaited = False
+        self._leaving: Leaving | None = None
+        self._unwritten: list[tuple[int, dict[str, float]]] = []  # the events of some steps
+        self._next_write = 0.0
         self._update_ratio = UpdateRatio()
         self._cosine = GradientCosine()
         self._depth = DepthProfile()
@@ -161,9 +159,6 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         super().on_train_start(trainer, pl_module)
         if forgets_earlier_run(trainer, loaded=self._loaded):
             self._noise = NoiseScale()
-        waiting = [*callbacks_of(trainer), *getattr(trainer, "lr_scheduler_configs", ())]
-        names = [str(getattr(each, "monitor", "")) for each in waiting]
-        self._is_awaited = self.options.progress_bar or any(n.startswith(SECTIONS) for n in names)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -224,37 +219,38 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Hold what this batch's steps gave, and let all that is held leave once a second.
+        """Log everything that this batch's steps gave, as one event, written within a second.
 
-        One event is logged for each step. On a GPU that happens after the next batch: by then the
-        numbers have arrived by themselves.
+        On a GPU that happens after the next batch: by then the numbers have arrived by themselves.
         """
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         self._emit(trainer)
         if self._pending or self._depth.is_on:
             later = self._update_ratio.scalars() + self._depth.scalars(trainer)
             if self._pending:  # a batch without a step takes the hooks off all the same
-                self._hold(trainer, later)
-        if self._held and (self._is_awaited or monotonic() >= self._next_leave):
-            self._leave()
-            if not self._leaving[-1].is_remote:
-                self._emit(trainer)
+                self._pending.extend(later)
+            self._leave(trainer)
+        if self._unwritten and monotonic() >= self._next_write:
+            self._write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what is still on its way."""
-        self._emit(trainer, held=True)
+        self._emit(trainer)
+        self._write(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what is still on its way, before a validation's metrics are judged."""
-        self._emit(trainer, held=True)
+        self._emit(trainer)
+        self._write(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Log what was read before the failure, and take the hooks off."""
-        if self._pending:
-            self._hold(trainer, [])
-        self._emit(trainer, held=True)
+        self._emit(trainer)
+        self._leave(trainer)
+        self._emit(trainer)
+        self._write(trainer)
         super().on_exception(trainer, pl_module, exception)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -273,41 +269,41 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         self._noise.load_state_dict(state_dict["noise_scale"])
         self._loaded = True
 
-    def _hold(self, trainer: Trainer, later: list[DeviceScalars]) -> None:
-        self._held.append((self._pending + later, log_step(trainer)))
-        self._pending = []
-
-    def _leave(self) -> None:
-        """Send what is held on its way to the host."""
-        held, self._held = self._held, []
-        if held:
-            self._leaving.append(Leaving(held))
-            self._next_leave = monotonic() + HELD_SECONDS
-
     def _settle(self) -> None:
-        """Let the averages learn what is held or on its way, before they are saved or replaced."""
-        self._leave()
-        for leaving in self._leaving:
-            leaving.scalars()
+        """Let the averages learn what is on its way, before they are saved or replaced."""
+        if self._leaving is not None:
+            self._leaving.scalars()
 
-    def _emit(self, trainer: Trainer, *, held: bool = False) -> None:
-        """Log what is on its way, and what is held too where that is asked for."""
-        if held:
-            self._leave()
-        leaving, self._leaving = self._leaving, []
-        latest: dict[str, float] = {}
-        for step, scalars in (reading for each in leaving for reading in each.scalars()):
-            log_scalars(trainer, scalars, step)
-            latest |= scalars
-        if latest:
-            keep_metrics(trainer, latest)
+    def _leave(self, trainer: Trainer) -> None:
+        """Send what was measured on its way; log it at once where nothing has to be waited for."""
+        pending, self._pending = self._pending, []
+        if pending:
+            self._leaving = Leaving(pending, log_step(trainer))
+            if not is_remote(pending[0].values):
+                self._emit(trainer)
+
+    def _emit(self, trainer: Trainer) -> None:
+        """Let what was on its way be monitored and shown, and keep it for the loggers."""
+        leaving, self._leaving = self._leaving, None
+        if leaving is None:
+            return
+        scalars = leaving.scalars()
+        self._unwritten.append((leaving.step, scalars))
+        keep_metrics(trainer, scalars)
         if self.options.progress_bar:
             total = tag("grad_norm", "total")
-            shown = {name: v for name, v in latest.items() if name.startswith(total)}
+            shown = {name: v for name, v in scalars.items() if name.startswith(total)}
             trainer.progress_bar_metrics.update(shown)
 
+    def _write(self, trainer: Trainer) -> None:
+        """Send the events of some steps to the loggers."""
+        unwritten, self._unwritten = self._unwritten, []
+        for step, scalars in unwritten:
+            log_scalars(trainer, scalars, step)
+        self._next_write = monotonic() + HELD_SECONDS
+
     def _clear(self) -> None:
-        self._pending, self._held, self._leaving, self._next_leave = [], [], [], 0.0
+        self._pending, self._leaving, self._unwritten, self._next_write = [], None, [], 0.0
         self._depth.stop()
         self._noise.forget()
         self._update_ratio = UpdateRatio()

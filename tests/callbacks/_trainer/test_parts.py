@@ -298,9 +298,9 @@ def test_values_cross_to_the_host_in_order_and_each_goes_to_its_own():
     assert device_values.to_host(waiting) == {"first": 1.0, "last": 4.0}
     assert taken == [[2.0, 3.0]]
     assert device_values.to_host([]) == {}
-    leaving = device_values.Leaving([(waiting, 8), (waiting[:1], 9)])
-    given = [(8, {"first": 1.0, "last": 4.0}), (9, {"first": 1.0})]
-    assert leaving.scalars() == leaving.scalars() == given
+    leaving = device_values.Leaving(waiting, 9)
+    assert leaving.step == 9
+    assert leaving.scalars() == leaving.scalars() == {"first": 1.0, "last": 4.0}
     assert taken == [[2.0, 3.0]] * 2  # once by each way
     assert not device_values.is_remote(torch.ones(1))
     assert device_values.is_remote(torch.ones(1, device="meta"))

@@ -1,13 +1,11 @@
 """What a monitor holds and has sent on its way to the host, and when it is logged."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.lightning_twins import Classifier, batches, built, fit
+from helpers.lightning_twins import Classifier, RecordingLogger, batches, built, fit
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_stab import GradientMonitor
 from lightning_stab.callbacks._trainer import device_values
@@ -15,7 +13,6 @@ from lightning_stab.callbacks._trainer.device_values import Leaving, named
 from lightning_stab.callbacks.gradients import gradient_monitor as module
 
 STATISTICS = [*module.STATISTICS]
-PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=1000)
 
 
 @pytest.fixture
@@ -42,27 +39,28 @@ class Trainer(SimpleNamespace):
 
 
 TRAINER = Trainer(progress_bar_metrics={}, callbacks=[])
-SENT = (3, {"grad_norm/total": 1.0})
-HELD = (5, {"grad_norm/total": 2.0})
+EARLIER = (3, {"grad_norm/total": 1.0})
+SENT = (5, {"grad_norm/total": 2.0})
 
 
 @pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_validation_start"])
 def test_it_is_logged_once_at_its_own_step_before_an_epoch_or_a_validation(monitor, hook):
-    monitor._leaving = [Leaving([([scalar("grad_norm/total", 1.0)], 3)])]
-    monitor._held = [([scalar("grad_norm/total", 2.0)], 5)]
+    monitor._unwritten = [EARLIER]
+    monitor._leaving = Leaving([scalar("grad_norm/total", 2.0)], 5)
     for _ in range(2):
         getattr(monitor, hook)(TRAINER, None)
-        assert monitor.logged == [SENT, HELD]
+        assert monitor.logged == [EARLIER, SENT]
     assert TRAINER.progress_bar_metrics == monitor.kept == {"grad_norm/total": 2.0}
 
 
 def test_after_a_failure_all_is_logged_that_was_read(monitor):
-    monitor._leaving = [Leaving([([scalar("grad_norm/total", 1.0)], 3)])]
-    monitor._held = [([scalar("grad_norm/total", 2.0)], 5)]
+    monitor._unwritten = [EARLIER]
+    monitor._leaving = Leaving([scalar("grad_norm/total", 2.0)], 5)
     monitor._pending = [scalar("grad_rms/net", 2.0)]
     monitor.on_exception(TRAINER, None, ValueError())
-    assert monitor.logged == [SENT, HELD, (7, {"grad_rms/net": 2.0})]
-    assert monitor._leaving == monitor._held == monitor._pending == []
+    assert monitor.logged == [EARLIER, SENT, (7, {"grad_rms/net": 2.0})]
+    assert monitor._leaving is None
+    assert monitor._unwritten == monitor._pending == []
 
 
 class Fresh(Callback):
@@ -75,58 +73,52 @@ class Fresh(Callback):
         self.seen.append(trainer.callback_metrics.get("grad_norm/total"))
 
 
-def logged_by(monitor, seconds, monkeypatch, callbacks=(), module_made=None, **arguments):
+class Written(RecordingLogger):
+    """Keep also how many events there were at each batch's end."""
+
+    def __init__(self):
+        super().__init__()
+        self.events = []
+
+    def log_metrics(self, metrics, step=None):
+        super().log_metrics(metrics, step)
+        if any(name.startswith("grad_") for name in metrics):
+            self.events.append(step)
+
+
+def logged_by(monitor, seconds, monkeypatch, callbacks=()):
     """Return what a fit logs, by step, and the norm that was among the metrics at each batch."""
     monkeypatch.setattr(module, "HELD_SECONDS", seconds)
-    fresh = Fresh()
+    fresh, logger = Fresh(), Written()
+    callbacks = [monitor, fresh, *callbacks]
     trainer = fit(
-        module_made or built(Classifier),
-        [monitor, fresh, *callbacks],
-        batches(8),
-        accumulate_grad_batches=2,
-        **arguments,
+        built(Classifier), callbacks, batches(8), accumulate_grad_batches=2, logger=logger
     )
-    mine = {
-        step: {name: v for name, v in values.items() if name.startswith(module.SECTIONS)}
-        for step, values in trainer.logger.steps.items()
-    }
-    return {step: values for step, values in mine.items() if values}, fresh.seen, trainer
+    return logger, fresh.seen, trainer
 
 
 def test_what_is_held_is_logged_as_what_is_written_at_once(monkeypatch):
-    def monitor():
-        return GradientMonitor(1, statistics=STATISTICS)
+    class Counts(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            self.events = len(trainer.logger.events)
 
-    at_once, fresh, trainer = logged_by(monitor(), 0.0, monkeypatch)
-    held, late, late_trainer = logged_by(monitor(), 1e6, monkeypatch)
-    assert len(at_once) == 4
-    assert held.keys() == at_once.keys()
-    for step, values in at_once.items():
+    runs = []
+    for seconds in (0.0, 1e6):
+        counts = Counts()
+        logger, seen, trainer = logged_by(
+            GradientMonitor(1, statistics=STATISTICS), seconds, monkeypatch, [counts]
+        )
+        assert logger.events == [0, 1, 2, 3]  # each once, under its own step
+        assert counts.events == (4 if seconds == 0.0 else 1)  # the first is not held
+        runs.append((logger.steps, seen, trainer.callback_metrics))
+    (steps, seen, metrics), (held, late, held_metrics) = runs
+    for step, values in steps.items():
         assert held[step] == pytest.approx(values, nan_ok=True, rel=0, abs=0)
-    assert len({float(value) for value in fresh if value is not None}) == 4
-    assert len({float(value) for value in late if value is not None}) == 1  # the first is not held
-    for name in trainer.callback_metrics.keys() | late_trainer.callback_metrics.keys():
-        if name.startswith(module.SECTIONS):
-            pair = [each.callback_metrics[name] for each in (trainer, late_trainer)]
-            torch.testing.assert_close(*pair, rtol=0, atol=0, equal_nan=True)
-
-
-@pytest.mark.parametrize("awaited", ["bar", "checkpoint", "scheduler"])
-def test_what_is_monitored_or_shown_is_never_held(monkeypatch, tmp_path, awaited):
-    callbacks, made, arguments = [], built(Classifier), {}
-    if awaited == "checkpoint":
-        callbacks = [ModelCheckpoint(tmp_path, monitor="grad_norm/total", every_n_train_steps=1)]
-        arguments = {"enable_checkpointing": True}
-    if awaited == "scheduler":
-        made = built(Classifier, scheduler=PLATEAU)
-        configured = made.configure_optimizers
-        made.configure_optimizers = lambda: {
-            **(it := configured()),
-            "lr_scheduler": {**it["lr_scheduler"], "monitor": "grad_norm/total"},
-        }
-    monitor = GradientMonitor(1, progress_bar=awaited == "bar")
-    _, seen, _ = logged_by(monitor, 1e6, monkeypatch, callbacks, made, **arguments)
     assert len({float(value) for value in seen if value is not None}) == 4
+    for one, other in ((dict(enumerate(seen)), dict(enumerate(late))), (metrics, held_metrics)):
+        assert one.keys() == other.keys()
+        for key, value in one.items():  # what can be monitored is never held
+            torch.testing.assert_close(other[key], value, rtol=0, atol=0, equal_nan=True)
 
 
 def test_numbers_of_a_device_wait_for_the_next_batch_and_those_of_the_host_do_not(monkeypatch):
@@ -140,9 +132,12 @@ def test_numbers_of_a_device_wait_for_the_next_batch_and_those_of_the_host_do_no
 
 
 @pytest.mark.parametrize("goes_back", [False, True])
-def test_the_noise_scale_learns_what_is_held_before_it_is_saved_or_replaced(monkeypatch, goes_back):
+def test_the_noise_scale_learns_what_is_on_its_way_before_it_is_saved_or_replaced(
+    monkeypatch, goes_back
+):
     states = []
-    for seconds in (0.0, 1e6):
+    for is_remote in (False, True):
+        monkeypatch.setattr(device_values, "CPU_COUNTS_AS_DEVICE", is_remote)
         monitor = GradientMonitor(1, statistics=["noise_scale"])
         saved = SimpleNamespace(state=None)
 
@@ -153,7 +148,7 @@ def test_the_noise_scale_learns_what_is_held_before_it_is_saved_or_replaced(monk
                 elif trainer.global_step != 2:
                     saved.state = monitor.state_dict()
 
-        logged_by(monitor, seconds, monkeypatch, [Saves()])
+        logged_by(monitor, 0.0, monkeypatch, [Saves()])
         states.append(saved.state)
     assert states[0] == states[1]
     assert states[0]["noise_scale"]["noise"]["count"] == (2 if goes_back else 4)
