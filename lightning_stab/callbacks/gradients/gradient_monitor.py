@@ -46,7 +46,7 @@ Statistic = Literal[
 ]
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 DEFAULT_STATISTICS: tuple[Statistic, ...] = STATISTICS[3:]
-HELD_SECONDS = 1.0  # events of many steps cost a third where they are written together
+HELD_SECONDS = 1.0  # events of many steps cost less where they are written together
 
 
 @dataclass(frozen=True, kw_only=True)
