@@ -26,6 +26,7 @@ from lightning_stab import (
     StepGuard,
     TrainingDoctor,
 )
+from lightning_stab.callbacks.gradients.gradient_monitor import STATISTICS
 
 NEVER = 10**9
 
@@ -73,6 +74,7 @@ def contenders(make_net: Callable[[], nn.Module], batches: list[Tensor]) -> list
         ("GradientMonitor, default interval", lambda: [GradientMonitor()], {}, 50),
         ("ActivationMonitor, default interval", lambda: [ActivationMonitor()], {}, 200),
         ("GradientMonitor, norms every step", _monitor_every_step, {}, 1),
+        ("GradientMonitor, all statistics every step", _all_statistics, {}, 1),
         ("TrainingDoctor, default interval", _doctor, {}, 200),
         ("Lightning grad_norm + log_dict", list, {"logs_norms": True}, 1),
         ("plain loop of .norm().item()", lambda: [AtStep(_plain_loop)], {}, 1),
@@ -119,6 +121,10 @@ def _suite() -> list[pl.Callback]:
 
 def _monitor_every_step() -> list[pl.Callback]:
     return [GradientMonitor(every_n_steps=1, dense_steps=0, statistics=())]
+
+
+def _all_statistics() -> list[pl.Callback]:
+    return [GradientMonitor(every_n_steps=1, statistics=STATISTICS)]
 
 
 def _doctor() -> list[pl.Callback]:

@@ -48,8 +48,9 @@ def main(args: list[str] | None = None) -> None:
         run(args)
     finally:
         known = distributed.is_available() and distributed.is_initialized()
-        if known and distributed.get_backend() == "gloo":  # Lightning closes those of NCCL
-            distributed.destroy_process_group()  # whose threads may abort a process that ends
+        # threads of gloo that are left may abort a process that ends; Lightning closes NCCL's
+        if known and distributed.get_backend() == "gloo":
+            distributed.destroy_process_group()
 
 
 def run(args: list[str] | None = None) -> StabCLI:

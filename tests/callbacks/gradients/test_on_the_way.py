@@ -74,7 +74,7 @@ class Fresh(Callback):
 
 
 class Written(RecordingLogger):
-    """Keep also how many events there were at each batch's end."""
+    """Keep also the step of each event of the monitor."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +87,7 @@ class Written(RecordingLogger):
 
 
 def logged_by(monitor, seconds, monkeypatch, callbacks=()):
-    """Return what a fit logs, by step, and the norm that was among the metrics at each batch."""
+    """Return the logger of a fit, the norm among the metrics at each batch, and the Trainer."""
     monkeypatch.setattr(module, "HELD_SECONDS", seconds)
     fresh, logger = Fresh(), Written()
     callbacks = [monitor, fresh, *callbacks]
