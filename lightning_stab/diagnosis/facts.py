@@ -290,8 +290,8 @@ class Facts:
         if math.isnan(reached) and self.simple_skill > LEAST_SKILL and not self.reconstructs > 0:
             reached = self.validation_skill / self.simple_skill
         if math.isnan(useful):
-            far = THRESHOLDS["far_from_simple_models"]
-            useful = 0.0 if reached < far else self.validation_skill
+            below = THRESHOLDS["below_simple_models"]
+            useful = 0.0 if reached < below else self.validation_skill
         self.__dict__.update(skill_reached=reached, useful_skill=useful)
 
 

@@ -132,6 +132,7 @@ def _rule(severity: str, conditions: str, message: str, **options: Any) -> Rule:
 
 
 error, warning, info = (partial(_rule, severity) for severity in ("error", "warning", "info"))
+error_at_once, warning_at_once = (partial(rule, persistence=1) for rule in (error, warning))
 
 
 def match(

@@ -61,6 +61,7 @@ THRESHOLDS = MappingProxyType(
         "small_update": 1e-4,
         "no_rate": 1e-30,
         "no_loss": 1e-30,
+        "little_reach": 0.1,
         "short_reach": 0.03,  # of the weights' size, in the whole run
         "limited_reach": 0.2,
         "straight": 0.5,  # distance over path
@@ -78,6 +79,7 @@ THRESHOLDS = MappingProxyType(
         "outlying": 30.0,
         "large_spike": 3.0,
         "recurring": 2.5,  # epochs with spikes
+        "notable_relapse": 0.3,
         "much_lost": 0.5,  # of the best gain
         "grown_weights": 6.0,
         "shrunk_weights": 0.2,
@@ -86,6 +88,7 @@ THRESHOLDS = MappingProxyType(
         "standing_still": 0.01,
         "some_progress": 0.05,  # within an epoch, of the start
         "few_rows": 50.0,  # of an epoch
+        "very_few_rows": 20.0,
         "nothing_learnt": 0.03,
         "none_at_all": 0.0,
         "poor_skill": 0.2,
@@ -98,10 +101,12 @@ THRESHOLDS = MappingProxyType(
         "nearly_all_dropped": 0.95,
         "worse_in_training": -0.2,
         "notable_gap": 0.2,
+        "small_gap": 0.1,
         "all_learnt": 0.9,
         "as_simple_models": 0.85,  # of what simple models learn
         "near_simple_models": 0.8,
-        "far_from_simple_models": 0.65,
+        "below_simple_models": 0.65,
+        "far_from_simple_models": 0.55,
         # scales
         "large_input": 10.0,
         "huge_input": 50.0,
@@ -110,6 +115,7 @@ THRESHOLDS = MappingProxyType(
         "small_prediction": 0.3,
         # validation
         "fallen_metric": 0.2,
+        "some_shift": 0.4,
         "notable_shift": 0.5,  # standard deviations between validation and training rows
         "unlike": 1.5,  # standard deviations between validation and training rows
         "wide_gap": 0.35,
@@ -180,13 +186,15 @@ TIMES = MappingProxyType(
         ),
     }
 )
-# how a run ends: where it falls short, what is wrong by its form is the cause
+# how a run ends: where it falls short, what is wrong by its form is the cause; where it falls
+# behind, so is what hardly any run without that fault shows
 ENDS = MappingProxyType(
     {
-        "falls_short": (
-            "skill_reached < far_from_simple_models and progress > whole_run"
-            " and on_purpose not> flag_set"
-        ),
+        name: f"skill_reached < {level} and progress > whole_run and on_purpose not> flag_set"
+        for name, level in (
+            ("falls_short", "far_from_simple_models"),
+            ("falls_behind", "high_skill"),
+        )
     }
 )
 _RENAMED = {

@@ -111,7 +111,13 @@ short_run 1000.0
 far_into_the_run 0.4
 some_epochs 2.95
 near_simple_models 0.8
-far_from_simple_models 0.65
+below_simple_models 0.65
+far_from_simple_models 0.55
+little_reach 0.1
+notable_relapse 0.3
+small_gap 0.1
+very_few_rows 20.0
+some_shift 0.4
 notable_shift 0.5
 """
 # of each rule the first letter of its severity and at how many moments in a row it has to hold;
@@ -128,19 +134,19 @@ bad-initialization: e1 w1 w2 w2 w1 w2 w2 w2 w1 e1 e1 e2
 dead-units: e2 e2 w2 e2
 saturated-units: w2 w2
 vanishing-gradient: e2 w2 w2 w2
-exploding-gradient: e2 w2 w2 e2 e2 i2 w2
-learning-rate-too-high: e2 e1 w2 w2 w2 w2 w2 w2 w2 w2 w1
+exploding-gradient: e2 w2 w2 e2 e2 e1 i2 w2
+learning-rate-too-high: e2 e1 w2 w2 w2 w2 w2 w2 w2 w2 w1 w1 w1
 learning-rate-too-low: w2 w2 w2 w1 w2 w1 w1 w2 w2
-over-regularized: w2 w2 w2 w2
+over-regularized: w2 w2 w2 w2 w1
 batch-size: w2 w2
 loss-function: w2 w1 w1 w2 w2 w1 w1 w1 w2
 loss-spike: w2 w2 w2 w2 i1*
 oscillating-loss: w2 i3
 plateau: w2 w2 w2 w2 i3
-too-short: w1 w1 w1 w1
-validation-data: w2 w2
+too-short: w1 w1 w1 w1 w1 w1
+validation-data: w2 w2 w1
 metric: i2
-overfitting: w2 w2 w2 w2 w2 w1 i2 i2
+overfitting: w2 w2 w1 w2 w2 w2 w1 i2 i2
 underfitting: w1
 """
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Fault, error, info, warning
+from lightning_stab.diagnosis.rule import (
+    Fault,
+    error,
+    error_at_once,
+    info,
+    warning,
+    warning_at_once,
+)
 
 _ERROR_OF_PROBABILITIES = (
     "A squared or absolute error compares probabilities with classes, and learns little:"
@@ -30,12 +37,11 @@ LEARNING_FAULTS = (
             " and without_skill",
             "The loss has risen to {loss_ratio} times its start.",
         ),
-        error(
+        error_at_once(
             "loss_ratio > enormous_rise and unexplained > worse_than_constant and moving"
             " and without_skill"
             " and ordinary_values and start_loss_ratio not> large_start_loss",
             "The loss has risen to {loss_ratio} times its start.",
-            persistence=1,
         ),
         warning(
             "early_update_ratio > large_update and a_while and learns_little"
@@ -95,13 +101,25 @@ LEARNING_FAULTS = (
             "The loss has lost {relapse:.0%} of what it had gained:"
             " the updates have become too large.",
         ),
-        warning(
+        warning_at_once(
             "early_update_ratio > total_update and highest_rise > enormous_rise"
             " and skill_reached < as_simple_models and progress > whole_run and a_while"
             " and ordinary_values and start_scale not< small_start and meant_to_learn",
             "The first steps changed the weights by {early_update_ratio:.1f} times their size each,"
             " and the run has never come to what simple models learn.",
-            persistence=1,
+        ),
+        warning_at_once(
+            "weight_growth > outlying and falls_behind and a_while and ordinary_data"
+            " and start_scale not< small_start",
+            "The weights have grown {weight_growth:.0f} times, and the run has not come to what"
+            " simple models learn.",
+        ),
+        warning_at_once(
+            "relapse > notable_relapse and validation_rise > risen_validation_loss and a_while"
+            " and skill_reached < as_simple_models and progress > whole_run and meant_to_learn"
+            " and ordinary_data and stale_gradients not> flag_set",
+            "Towards the end both losses have risen again, the training loss by {relapse:.0%} of"
+            " what it had gained, and simple models do better.",
         ),
     ),
     Fault("learning-rate-too-low", 7, "the updates are too small to move the loss").found_by(
@@ -126,12 +144,11 @@ LEARNING_FAULTS = (
             " and ordinary_flow and error_of_probabilities not> flag_set",
             _NO_REACH,
         ),
-        warning(  # with losses of single rows nothing is said of their rise
-            "reach < short_reach and falls_short and a_while and warming_up < flag_set"
+        warning_at_once(  # with losses of single rows nothing is said of their rise
+            "reach < little_reach and falls_behind and a_while and warming_up < flag_set"
             " and with_gradient and start_loss_ratio not> large_start_loss and ordinary_values"
-            " and error_of_probabilities not> flag_set",
+            " and error_of_probabilities not> flag_set and exclusive_labels not> flag_set",
             _NO_REACH,
-            persistence=1,
         ),
         warning(
             "reach < limited_reach and straightness > straight and learns_little"
@@ -143,16 +160,14 @@ LEARNING_FAULTS = (
             "The steps all go the same way ({straightness:.0%} of their length is covered), but in"
             " the whole run they change the weights by no more than {reach:.0%} of their size.",
         ),
-        warning(
+        warning_at_once(
             "warming_up > flag_set and progress > far_into_the_run and learnt not> hardly_learnt"
             " and step > enough_steps",
             _STILL_RISING,
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
             "warming_up > flag_set and falls_short and step > enough_steps",
             _STILL_RISING,
-            persistence=1,
         ),
         warning(
             "rate_left < nearly_gone and progress < half_the_run and learns_half",
@@ -161,7 +176,7 @@ LEARNING_FAULTS = (
         ),
         warning(
             "rate_left < nearly_gone and progress < most_of_the_run"
-            " and skill_reached < far_from_simple_models",
+            " and skill_reached < below_simple_models",
             "The learning rate has fallen to {rate_left:.1e} of its highest long before the end"
             " of the run, and simple models do better.",
         ),
@@ -188,6 +203,11 @@ LEARNING_FAULTS = (
             " < worse_in_training and a_while and validation_skill not> high_skill",
             "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
         ),
+        warning_at_once(
+            "dropout > nearly_all_dropped and validation_skill < half_learnt"
+            " and progress > whole_run and meant_to_learn and a_while",
+            "Dropout sets {dropout:.0%} of the values to zero, and little is learnt.",
+        ),
     ),
     Fault("batch-size", 7, "batch normalisation over too few values").found_by(
         warning(
@@ -208,22 +228,20 @@ LEARNING_FAULTS = (
             " and not_falling and not_improving",
             _ERROR_OF_PROBABILITIES,
         ),
-        warning(
+        warning_at_once(
             "error_of_probabilities > flag_set and learnt not> half_learnt"
             " and validation_skill not> high_skill and progress > whole_run"
             " and skill_reached not> near_simple_models"
             " and epoch > some_epochs and step > tens_of_steps and meant_to_learn"
             " and warming_up not> flag_set",
             _ERROR_OF_PROBABILITIES,
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
             "error_of_probabilities > flag_set and learnt not> little_learnt"
             " and validation_skill not> high_skill and skill_reached not> near_simple_models"
             " and progress > whole_run and long_by_steps and falling not> faint_trend"
             " and meant_to_learn and moving",
             _ERROR_OF_PROBABILITIES,
-            persistence=1,
         ),
         warning(
             "error_of_probabilities > flag_set and validation_skill < little_learnt"
@@ -236,24 +254,21 @@ LEARNING_FAULTS = (
             " and progress > half_the_run and long_enough and meant_to_learn and moving",
             _EXCLUSIVE,
         ),
-        warning(
+        warning_at_once(
             "exclusive_labels > flag_set and falls_short and warming_up not> flag_set and moving",
             _EXCLUSIVE,
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
             "exclusive_labels > flag_set and learnt not> little_learnt and skill_reached"
             " < near_simple_models and progress > whole_run and long_by_steps and meant_to_learn"
             " and moving and warming_up not> flag_set",
             _EXCLUSIVE,
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
             "exclusive_labels > flag_set and learns_little"
             " and progress > whole_run and long_by_steps and falling not> faint_trend"
             " and meant_to_learn and moving",
             _EXCLUSIVE,
-            persistence=1,
         ),
         warning(
             "exclusive_labels > flag_set and learns_little and long_enough"

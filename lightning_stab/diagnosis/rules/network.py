@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Fault, error, info, warning
+from lightning_stab.diagnosis.rule import Fault, error, error_at_once, info, warning
 
 _STALE = (
     "The gradients of earlier steps are still there when new ones come: they add up, step by step"
@@ -125,6 +125,10 @@ NETWORK_FAULTS = (
             "stale_gradients > flag_set and some_steps and validation_skill < some_skill"
             " and progress > half_the_run",
             _STALE + ", and little is learnt.",
+        ),
+        error_at_once(
+            "stale_gradients > flag_set and some_steps and falls_behind",
+            _STALE + ", and the run has not come to what simple models learn.",
         ),
         info("stale_gradients > flag_set", _STALE + "."),
         warning(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Fault, info, warning
+from lightning_stab.diagnosis.rule import Fault, info, warning, warning_at_once
 
 _UNLIKE = (
     "The validation rows lie {validation_shift:.1f} standard deviations away from the training rows"
@@ -47,35 +47,43 @@ OUTCOME_FAULTS = (
         ),
     ),
     Fault("too-short", 9, "the run ends while the loss still falls").found_by(
-        warning(
+        warning_at_once(
             "progress > whole_run and falling > clear_trend and recent_fall > notable_fall"
             " and learnt not> little_learnt and validation_learnt not> half_learnt"
             " and improvement not> half_learnt and validation_rise not> risen_validation_loss"
             " and step not> short_run and warming_up not> flag_set and meant_to_learn"
             " and ordinary_values and without_skill",
             _TOO_SHORT,
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
             "progress > whole_run and falling > faint_trend and recent_fall > steep_fall"
             " and step not> tens_of_steps and learnt not> half_learnt"
             " and warming_up not> flag_set and meant_to_learn and ordinary_values",
             _TOO_SHORT,
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
             "progress > whole_run and falling > clear_trend and recent_fall > steep_fall"
             " and skill_reached < near_simple_models and step not> short_run"
             " and warming_up not> flag_set and meant_to_learn and ordinary_values",
             _TOO_SHORT,
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
+            "progress > whole_run and falling > clear_trend and recent_fall > some_progress"
+            " and skill_reached < as_simple_models and generalization_gap < small_gap"
+            " and long_enough and epoch_rows > few_rows"
+            " and warming_up not> flag_set and meant_to_learn and ordinary_values",
+            _TOO_SHORT,
+        ),
+        warning_at_once(
+            "falls_behind and step not> early_steps and warming_up not> flag_set"
+            " and ordinary_values",
+            "The run ends after {step} steps, before it has come to what simple models learn.",
+        ),
+        warning_at_once(
             "progress > whole_run and step not> tens_of_steps and learnt not> half_learnt"
             " and loss_ratio not> risen_at_all and warming_up not> flag_set and meant_to_learn"
             " and ordinary_values and without_skill",
             "The run ends after {step} steps: too few for the loss to come down.",
-            persistence=1,
         ),
     ),
     Fault("validation-data", 8, "validation rows that are unlike the training rows").found_by(
@@ -89,6 +97,11 @@ OUTCOME_FAULTS = (
             " and learnt > half_learnt and validation_skill < little_learnt and a_while"
             " and meant_to_learn and input_peak not> outlying"
             " and skill_reached not> as_simple_models",
+            _UNLIKE + ", and what is learnt in training does not hold for them.",
+        ),
+        warning_at_once(
+            "validation_shift > some_shift and generalization_gap > notable_gap and falls_behind"
+            " and learnt > half_learnt and a_while and input_peak not> outlying",
             _UNLIKE + ", and what is learnt in training does not hold for them.",
         ),
     ),
@@ -113,6 +126,13 @@ OUTCOME_FAULTS = (
             "The training rows are learnt by heart: the validation metric is hardly better than"
             " that of a constant prediction.",
         ),
+        warning_at_once(
+            "generalization_gap > small_gap and learnt > half_learnt and epoch_rows < very_few_rows"
+            " and validation_skill < well_learnt and progress > whole_run and meant_to_learn"
+            " and validation_shift not> unlike",
+            "The validation loss stands above the training loss of {epoch_rows:.0f} rows by"
+            " {generalization_gap:.0%} of the loss of a constant prediction.",
+        ),
         warning(
             "generalization_gap > notable_gap and learnt > all_learnt and meant_to_learn"
             " and epoch_rows < few_rows and validation_shift not> unlike"
@@ -136,13 +156,12 @@ OUTCOME_FAULTS = (
             "{epoch_rows:.0f} rows have been learnt by heart: the validation metric stands"
             " {validation_skill:.0%} of the way from a constant prediction to a perfect one.",
         ),
-        warning(
+        warning_at_once(
             "skill_reached < far_from_simple_models and learnt > well_learnt"
             " and progress > whole_run and generalization_gap > wide_gap and a_while"
-            " and meant_to_learn and validation_shift not> unlike",
+            " and meant_to_learn and validation_shift not> some_shift",
             "The training rows are learnt, and the validation metric has no more than"
             " {skill_reached:.0%} of the skill that nearest neighbours or ridge regression have.",
-            persistence=1,
         ),
         info(
             "generalization_gap > wide_gap and learnt > all_learnt and meant_to_learn",
@@ -156,13 +175,12 @@ OUTCOME_FAULTS = (
         ),
     ),
     Fault("underfitting", 10, "less is learnt than simple models learn").found_by(
-        warning(
+        warning_at_once(
             "skill_reached < far_from_simple_models and progress > whole_run and a_while"
             " and warming_up not> flag_set and meant_to_learn",
             "The run has learnt less than simple models do: its validation metric has no more than"
             " {skill_reached:.0%} of the skill that nearest neighbours or ridge regression have on"
             " training rows.",
-            persistence=1,
         ),
     ),
 )

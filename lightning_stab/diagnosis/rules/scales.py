@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Fault, Rule, error, warning
+from lightning_stab.diagnosis.rule import (
+    Fault,
+    Rule,
+    error,
+    error_at_once,
+    warning,
+    warning_at_once,
+)
 
 _LARGE_START = (
     "The first loss is {start_loss_ratio} times that of a blind prediction:"
@@ -37,11 +44,10 @@ SCALE_FAULTS = (
             " and with_gradient",
             "The targets are large ({target_size}), and nothing is learnt.",
         ),
-        warning(
-            "target_size > large_target and falls_short and a_while",
+        warning_at_once(
+            "target_size > large_target and falls_behind and a_while",
             "The targets are large ({target_size}), and the run has not come to what simple models"
             " learn.",
-            persistence=1,
         ),
         *_nonfinite("target_size > large_target", "The targets are large ({target_size})"),
     ),
@@ -51,12 +57,11 @@ SCALE_FAULTS = (
             " and without_skill and input_peak not> outlying and start_scale not> large_start",
             "Features enter the network at a size of {input_size}, and it does not learn.",
         ),
-        error(
+        error_at_once(
             "input_size > large_input and loss_ratio > enormous_rise"
             " and unexplained > worse_than_constant",
             "Features enter the network at a size of {input_size},"
             " and the loss has risen to {loss_ratio} times its start.",
-            persistence=1,
         ),
         *_nonfinite(
             "input_size > huge_input", "Features enter the network at a size of {input_size}"
@@ -74,46 +79,41 @@ SCALE_FAULTS = (
             " and progress > half_the_run and meant_to_learn and input_peak not> outlying",
             _HUGE_INPUT,
         ),
-        warning(
+        warning_at_once(
             "input_size > huge_input and skill_reached < as_simple_models and progress > whole_run"
             " and a_while and meant_to_learn and input_peak not> outlying",
             _HUGE_INPUT,
-            persistence=1,
         ),
         warning(
             "input_size < small_input and a_while and learnt not> hardly_learnt and not_falling"
             " and start_scale not< small_start",
             "Features enter the network at a size of only {input_size}, and it does not learn.",
         ),
-        warning(
+        warning_at_once(
             "input_size < small_input and falls_short and a_while and start_scale not< small_start",
             "Features enter the network at a size of only {input_size}, and the run has not come to"
             " what simple models learn.",
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
             "input_size > large_input and falls_short and a_while and start_scale not> large_start"
             " and input_peak not> outlying",
             "Features enter the network at a size of {input_size}, and the run has not come to what"
             " simple models learn.",
-            persistence=1,
         ),
     ),
     Fault("bad-initialization", 4, "units start alike, or outputs start far too large").found_by(
-        error(
+        error_at_once(
             "identical_units > all_identical",
             "The units of {layers} have the same weights and the same gradients:"
             " no step can tell them apart.",
             source="Goodfellow, Bengio & Courville 2016, section 8.4",
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
             "start_loss_ratio > large_start_loss and long_enough"
             " and learnt not> hardly_learnt and input_size not> large_input and not_falling"
             " and early_update_ratio not> large_update and dropout not> strong_dropout"
             " and without_skill",
             _LARGE_START,
-            persistence=1,
         ),
         warning(
             "start_loss_ratio > enormous_start_loss and a_while"
@@ -128,12 +128,11 @@ SCALE_FAULTS = (
             _SMALL_WEIGHTS + " and little is learnt.",
             source="Glorot & Bengio 2010; He et al. 2015",
         ),
-        warning(
+        warning_at_once(
             "start_scale < small_start and skill_reached < as_simple_models and a_while"
             " and progress > whole_run and meant_to_learn and input_size not> large_input",
             _SMALL_WEIGHTS + " and the run has not come to what simple models learn.",
             source="Glorot & Bengio 2010; He et al. 2015",
-            persistence=1,
         ),
         warning(
             "start_scale > large_start and some_steps and learnt not> little_learnt"
@@ -153,11 +152,10 @@ SCALE_FAULTS = (
             _LARGE_WEIGHTS + " and predictions are {prediction_size:.0f} times the targets' size.",
             source="Glorot & Bengio 2010; He et al. 2015",
         ),
-        warning(
+        warning_at_once(
             "start_scale > large_start and skill_reached < as_simple_models and a_while"
             " and progress > whole_run and meant_to_learn and input_size not> large_input",
             _LARGE_WEIGHTS + " and simple models do better.",
-            persistence=1,
         ),
         *_nonfinite(
             "start_scale > large_start and input_size not> huge_input",

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from lightning_stab.diagnosis.rule import Fault, error, info, warning
+from lightning_stab.diagnosis.rule import (
+    Fault,
+    error,
+    error_at_once,
+    info,
+    warning,
+    warning_at_once,
+)
 
 _NAN_WEIGHTS = (
     "Weights are NaN or infinite: {layers}. Everything that is computed from them is lost."
@@ -16,48 +23,40 @@ _INDEPENDENT = (
 WIRING_FAULTS = (
     Fault("non-finite", 0, "the loss or a weight is NaN or infinite").found_by(
         error("nonfinite_weights > flag_set and no_cause_at_start", _NAN_WEIGHTS, persistence=1),
-        error(
+        error_at_once(
             "nonfinite_weights > flag_set and loss_ratio not> no_loss",
             _NAN_WEIGHTS,
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "nonfinite_gradients > flag_set",
             "The run failed with gradients that are NaN or infinite: {layers}.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "validation_nonfinite > flag_set and no_cause_at_start",
             _NAN_VALIDATION,
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "validation_nonfinite > flag_set and learnt > nothing_learnt",
             _NAN_VALIDATION,
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "nonfinite_inputs > none_at_all and not_well and some_steps",
             "{nonfinite_inputs:.0%} of the batches hold NaN or infinite values, and little is"
             " learnt.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "nonfinite_inputs > none_at_all and failed > flag_set and learnt not> hardly_learnt",
             "The run failed, and {nonfinite_inputs:.0%} of the batches hold NaN or infinite"
             " values.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "nonfinite_losses > any_nonfinite_loss and loss_ratio not> no_loss",
             "The loss is NaN or infinite from the first step.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "nonfinite_losses > any_nonfinite_loss and no_cause_at_start"
             " and skill_reached not> as_simple_models",
             "The loss is NaN or infinite.",
-            persistence=1,
         ),
         info(
             "nonfinite_losses > any_nonfinite_loss and skill_reached > as_simple_models",
@@ -66,39 +65,33 @@ WIRING_FAULTS = (
         ),
     ),
     Fault("output-activation", 1, "the last activation does not belong to the loss").found_by(
-        error(
+        error_at_once(
             "doubled_softmax > flag_set",
             "The cross-entropy receives probabilities, but applies a softmax itself:"
             " its loss cannot fall below ln(1 + (C-1)/e), and its gradients are weak.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "doubled_sigmoid > flag_set",
             "The loss applies a sigmoid to what is a sigmoid's output already:"
             " its gradients are weak, and no probability below 1/2 can be predicted.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "unreachable_targets > many_unreachable",
             "The activation at the end of the network cannot reach {unreachable_targets:.0%}"
             " of the targets: they lie outside its range.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "softmax_of_one > flag_set",
             "A softmax over a single unit is always 1: every row gets the same prediction.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "softmax_of_batch > flag_set",
             "The softmax before the loss runs over the rows of the batch, not over the classes.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "squashed_logits > flag_set",
             "The cross-entropy receives the output of a sigmoid or tanh: its logits are bounded, so"
             " that no class can become likely.",
-            persistence=1,
         ),
         warning(
             "rectified_logits > many_rectified and a_while and not_well",
@@ -113,23 +106,20 @@ WIRING_FAULTS = (
         ),
     ),
     Fault("shape-mismatch", 1, "predictions and targets meet in shapes that broadcast").found_by(
-        error(
+        error_at_once(
             "broadcast > flag_set",
             "Predictions and targets meet in the shapes [N] and [N, 1]: every prediction is"
             " compared with every target.",
-            persistence=1,
         ),
     ),
     Fault("labels", 1, "targets from which nothing can be learnt").found_by(
-        error(
+        error_at_once(
             "class_out_of_range > flag_set",
             "The run failed because a target is no class of the network's outputs.",
-            persistence=1,
         ),
-        error(
+        error_at_once(
             "impossible_targets > many_impossible",
             "{impossible_targets:.0%} of the targets of a binary cross-entropy lie outside 0 to 1.",
-            persistence=1,
         ),
         error(
             "constant_targets > flag_set and epoch > one_epoch and samples not< early_samples"
@@ -166,16 +156,14 @@ WIRING_FAULTS = (
         ),
     ),
     Fault("unused-parameters", 1, "trainable parameters without optimizer or gradient").found_by(
-        error(
+        error_at_once(
             "unregistered > flag_set",
             "The loss depends on {unregistered:.0f} parameters that the module does not know,"
             " so that no optimizer holds them.",
-            persistence=1,
         ),
-        warning(
+        warning_at_once(
             "unoptimized > flag_set",
             "{number} trainable parameters are in no optimizer and never change: {layers}.",
-            persistence=1,
         ),
         warning(
             "without_gradient > never_a_gradient and step > enough_steps",
@@ -195,12 +183,11 @@ WIRING_FAULTS = (
             "{number} parameters that the optimizer was given are frozen, and little is learnt:"
             " {layers}.",
         ),
-        warning(
-            "frozen_held > flag_set and skill_reached < as_simple_models and a_while"
+        warning_at_once(
+            "frozen_held > flag_set and skill_reached < near_simple_models and a_while"
             " and progress > whole_run",
             "{number} parameters that the optimizer was given are frozen, and less is learnt than"
             " simple models learn: {layers}.",
-            persistence=1,
         ),
     ),
 )
