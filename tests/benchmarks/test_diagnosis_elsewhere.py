@@ -54,6 +54,7 @@ DRAWN = {  # what was looked at stays as it was drawn
     "seen_8": "f07c4a73018e345f",
     "seen_9": "64ee7b0d5cf54aa7",
     "seen_10": "eda6a5335dee7bff",
+    "seen_11": "23b64e6897813467",
 }
 
 
@@ -122,6 +123,7 @@ def test_labels_are_outcomes():
     ("part", "count"),
     [
         ("report", 2),
+        ("seen_11", 2),
         ("seen_10", 2),
         ("seen_9", 2),
         ("seen_8", 2),

@@ -1,4 +1,4 @@
-"""Some 260 data sets in memory: tables, series, tokens and small images, of 2 to 100 classes.
+"""Some 285 data sets in memory: tables, series, tokens and small images, of 2 to 100 classes.
 
 Each function returns inputs and targets of up to some 1,500 rows; the rows are split once and for
 all into those to train on and a quarter for validation. Nothing is downloaded.
@@ -24,6 +24,7 @@ from benchmarks.diagnosis.elsewhere.seen_7_data import SEEN_7_SETS
 from benchmarks.diagnosis.elsewhere.seen_8_data import SEEN_8_SETS
 from benchmarks.diagnosis.elsewhere.seen_9_data import SEEN_9_SETS
 from benchmarks.diagnosis.elsewhere.seen_10_data import SEEN_10_SETS
+from benchmarks.diagnosis.elsewhere.seen_11_data import SEEN_11_SETS
 from benchmarks.diagnosis.elsewhere.seen_data import SEEN_SETS
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -317,6 +318,7 @@ SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
     **SEEN_8_SETS,
     **SEEN_9_SETS,
     **SEEN_10_SETS,
+    **SEEN_11_SETS,
     **REPORT_SETS,
 }
 

@@ -26,6 +26,7 @@ PERCEPTRONS = (
     *("bent_", "tanhexp_"),
     *("quick_gelu_", "isru_"),
     *("smelu_", "acon_"),
+    *("logish_", "rational_"),
 )
 RELU = ("relu_", "keras", "cnn_max", "dropout_", "cnn_batchnorm")
 

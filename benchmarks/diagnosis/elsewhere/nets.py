@@ -1,4 +1,4 @@
-"""Some 240 small architectures, by the shape of their inputs; parts are made to be broken."""
+"""Some 265 small architectures, by the shape of their inputs; parts are made to be broken."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from benchmarks.diagnosis.elsewhere.seen_7_nets import SEEN_7_NETS
 from benchmarks.diagnosis.elsewhere.seen_8_nets import SEEN_8_NETS
 from benchmarks.diagnosis.elsewhere.seen_9_nets import SEEN_9_NETS
 from benchmarks.diagnosis.elsewhere.seen_10_nets import SEEN_10_NETS
+from benchmarks.diagnosis.elsewhere.seen_11_nets import SEEN_11_NETS
 from benchmarks.diagnosis.elsewhere.seen_nets import SEEN_NETS
 
 
@@ -281,6 +282,7 @@ NETS: dict[str, tuple[str, tuple[str, ...], Make]] = {
     **SEEN_8_NETS,
     **SEEN_9_NETS,
     **SEEN_10_NETS,
+    **SEEN_11_NETS,
     **REPORT_NETS,
 }
 

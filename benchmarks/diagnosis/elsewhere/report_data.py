@@ -10,390 +10,374 @@ from numpy.random import Generator
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def _phishing(rng: Generator) -> Arrays:
-    """Whether an address is a trap, by length, dots, digits, days of age, and links to it."""
+def _cheeses(rng: Generator) -> Arrays:
+    """Nine kinds of cheese by water, fat, salt, acid, days on the shelf, and grams of the wheel."""
+    y = rng.integers(0, 9, 1500)
+    water = np.array([36, 42, 52, 55, 79, 41, 30, 46, 60])[y] + rng.normal(0, 1.8, 1500)
+    fat = np.array([33, 28, 26, 22, 5, 31, 29, 24, 20])[y] + rng.normal(0, 1.8, 1500)
+    salt = np.array([1.8, 2.2, 1.6, 3.4, 0.9, 0.8, 1.7, 3.9, 0.7])[y] * rng.lognormal(0, 0.15, 1500)
+    acid = np.array([5.2, 5.4, 6.9, 4.6, 4.7, 5.6, 5.4, 6.2, 5.2])[y] + rng.normal(0, 0.12, 1500)
+    days = np.array([270, 45, 30, 60, 2, 120, 600, 90, 4])[y] * rng.lognormal(0, 0.4, 1500)
+    wheel = np.exp(rng.normal(7, 1, 1500))
+    return np.stack([water, fat, salt, acid, days, wheel, np.full(1500, 4.0)], 1), y
+
+
+def _leaks(rng: Generator) -> Arrays:
+    """Whether a pipe leaks, by pascals lost and expected, litres per second, metres, and age."""
+    long, wide = rng.uniform(300, 1500, 1500), rng.choice([0.08, 0.1, 0.15, 0.2], 1500)
+    flow = wide**2.5 * rng.uniform(400, 1100, 1500)
+    expected = 16.2 * long * (flow / 1000) ** 2 / wide**5
     y = (rng.random(1500) < 0.45).astype(int)
-    long, dots = rng.gamma(6, 6 + 3 * y), rng.poisson(1.6 + 1.0 * y)
-    digits = rng.poisson(0.8 + 2.5 * y)
-    age = rng.lognormal(7.2 - 2.2 * y, 1.1)
-    age = np.where(rng.random(1500) < 0.12, -1, age)  # not known
-    secure, links = rng.random(1500) < 0.93 - 0.25 * y, rng.lognormal(4.0 - 2.0 * y, 1.5)
-    x = [long, dots, digits, age, secure, links, rng.integers(0, 24, 1500)]
-    return np.stack(x, 1).astype(float), y
+    lost = expected * (1 + y * rng.uniform(0.2, 0.8, 1500)) * rng.normal(1, 0.04, 1500)
+    x = [rng.normal(6e5, 5e4, 1500), lost, expected, flow, long, wide]
+    return np.stack([*x, rng.integers(0, 70, 1500)], 1).astype(float), y
 
 
-def _fish(rng: Generator) -> Arrays:
-    """Seven kinds of fish on a market, by grams, three lengths, height and breadth."""
-    y = rng.integers(0, 7, 1400)
-    long = rng.lognormal([3.4, 3.0, 3.3, 3.0, 3.8, 2.5, 3.2], 0.22, (1400, 7))[np.arange(1400), y]
-    high = np.array([0.40, 0.27, 0.38, 0.32, 0.16, 0.17, 0.27])[y] * rng.normal(1, 0.05, 1400)
-    broad = np.array([0.145, 0.15, 0.165, 0.14, 0.105, 0.105, 0.185])[y] * rng.normal(1, 0.06, 1400)
-    fork = np.array([1.09, 1.08, 1.08, 1.10, 1.06, 1.07, 1.08])[y] + rng.normal(0, 0.008, 1400)
-    tail = np.array([1.24, 1.20, 1.17, 1.25, 1.14, 1.13, 1.12])[y] + rng.normal(0, 0.012, 1400)
-    grams = 0.9 * long**3 * high * broad * rng.lognormal(0, 0.08, 1400)
-    return np.stack([grams, long, long * fork, long * tail, long * high, long * broad], 1), y
+def _parcels(rng: Generator) -> Arrays:
+    """Which of four rates a parcel has, by centimetres and grams: girth and weight decide."""
+    sides = np.sort(np.exp(rng.normal(3.2, 0.4, (1500, 3))), 1)[:, ::-1]
+    girth = sides[:, 0] + 2 * (sides[:, 1] + sides[:, 2])
+    grams = 0.2 * sides.prod(1) * rng.lognormal(0, 0.5, 1500)
+    y = np.maximum(np.digitize(girth, [95, 135, 180]), np.digitize(grams, [1500, 5000, 14000]))
+    x = np.column_stack([sides, grams, rng.random(1500) < 0.2, rng.integers(1, 9, 1500)])
+    return x.astype(float), y
 
 
-def _bookings(rng: Generator) -> Arrays:
-    """Whether a booked room is given back: days ahead, nights, price, and how one pays."""
-    ahead, nights = rng.gamma(1.1, 80, 1600), 1 + rng.poisson(2.2, 1600)
-    price, before = rng.lognormal(4.6, 0.4, 1600), rng.poisson(0.25, 1600)
-    wishes, pays = rng.poisson(0.7, 1600), rng.integers(0, 3, 1600)
-    car = rng.random(1600) < 0.12
-    doubt = 1.3 * np.log1p(ahead / 30) + 1.6 * np.minimum(before, 3) - 1.3 * wishes - 4 * car
-    doubt = doubt + np.array([0.8, -1.2, 2.2])[pays] + 0.012 * (price - 100)
-    y = (doubt - 1.3 + rng.logistic(0, 0.4, 1600) > 0).astype(int)
-    x = np.stack([ahead, nights, price, before, wishes, car], 1).astype(float)
-    return np.concatenate([x, np.eye(3)[pays]], 1), y
+def _bacteria(rng: Generator) -> Arrays:
+    """Forty-five strains by how dim 24 broths become; two broths feed none."""
+    y, eats = rng.integers(0, 45, 1800), rng.random((45, 24)) < 0.5
+    eats[:, [5, 17]] = False
+    most = rng.uniform(0.7, 1.6, (45, 24))
+    grown = np.where(rng.random((1800, 24)) < 0.04, ~eats[y], eats[y])
+    dim = 0.04 + grown * most[y] * rng.lognormal(0, 0.15, (1800, 1))
+    return dim * rng.lognormal(0, 0.12, dim.shape), y
 
 
-def _lenses(rng: Generator) -> Arrays:
-    """What a lens shows: smaller or larger, upside down or upright; millimetres and 1/metres."""
-    strength = rng.uniform(3, 14, 1500) * np.where(rng.random(1500) < 0.75, 1, -1)
-    near = 1000 / np.abs(strength) * np.exp(rng.uniform(-1.1, 1.5, 1500))
-    times = 1 / (1 - near * strength / 1000)
-    y = np.where(times > 0, np.where(times > 1, 3, 2), np.where(times < -1, 1, 0))
-    glass, shown = rng.normal(1.52, 0.02, 1500), near * rng.normal(1, 0.02, 1500)
-    return np.stack([strength, shown, glass, rng.uniform(20, 60, 1500)], 1), y
+def _irons(rng: Generator) -> Arrays:
+    """Which of five phases iron is in, by degrees and share of carbon, among what does not matter.
+
+    The lines between them bend as those of the diagram of iron and carbon do.
+    """
+    hot, carbon = rng.uniform(500, 1650, 1600), 5 * rng.beta(1, 1.4, 1600)
+    melts = 1540 - 90 * carbon + 8 * (carbon - 4.3).clip(0) * 60
+    firm = np.where(carbon < 2.1, 1500 - 165 * carbon, 1148)
+    turns = np.where(carbon < 0.8, 912 - 230 * carbon, 727 + 320 * (carbon - 0.8))
+    y = np.where(hot > melts, 4, np.where(hot > firm, 3, np.where(hot > turns, 2, 1)))
+    y = np.where((hot < 727) & (carbon < 0.8), 0, y)
+    x = [hot, carbon, rng.normal(0.4, 0.1, 1600), rng.lognormal(-4, 0.6, 1600)]
+    return np.stack([*x, rng.integers(1, 7, 1600)], 1).astype(float), y
 
 
-def _pigments(rng: Generator) -> Arrays:
-    """Forty pigments by the light they give back at twenty wavelengths; lamps are not alike."""
-    y, wave = rng.integers(0, 40, 1700), np.linspace(0, 1, 20)
-    edge, steep = rng.uniform(0.1, 0.9, (2, 40, 1)), rng.uniform(8, 25, (2, 40, 1))
-    rise = 1 / (1 + np.exp(-steep[0] * (wave - edge[0])))
-    peak = rng.uniform(0.2, 0.7, (40, 1)) * np.exp(-((wave - edge[1]) ** 2) * steep[1] * 4)
-    kind = 0.1 + rng.uniform(0.3, 0.8, (40, 1)) * rise + peak
-    lamp = rng.lognormal(0, 0.12, (1700, 1)) * (1 + rng.normal(0, 0.08, (1700, 1)) * (wave - 0.5))
-    return 4095 * kind[y] * lamp * rng.normal(1, 0.035, (1700, 20)), y
+def _cyclists(rng: Generator) -> Arrays:
+    """How many watts a cyclist needs: metres per second, slope, wind, kilograms and posture."""
+    speed, slope = rng.uniform(3, 13, 1500), rng.normal(0.5, 2.5, 1500)
+    wind, mass = rng.normal(0, 2.5, 1500), rng.normal(82, 11, 1500)
+    low = rng.random(1500) < 0.4
+    air = np.where(low, 0.17, 0.26) * (speed + wind) * np.abs(speed + wind)
+    watts = speed * (air + mass * 9.81 * (0.005 + slope / 100))
+    x = np.stack([speed, slope, wind, mass, low, rng.normal(85, 8, 1500)], 1).astype(float)
+    return x, watts + rng.normal(0, 15, 1500)
 
 
-def _airfoils(rng: Generator) -> Arrays:
-    """How loud the wind is at a wing, in decibels: hertz, degrees, metres, metres/s, thickness."""
-    tone, lean = rng.choice(200 * 2 ** (np.arange(21) / 3), 1400), rng.uniform(0, 20, 1400)
-    chord = rng.choice([0.025, 0.05, 0.1, 0.15, 0.23, 0.3], 1400)
-    speed = rng.choice([31.7, 39.6, 55.5, 71.3], 1400)
-    thick = 0.002 * np.exp(0.13 * lean) * chord / 0.1 * rng.lognormal(0, 0.2, 1400)
-    peak = np.log2(0.03 * speed / np.sqrt(thick * chord) / 2e-3 / 20)
-    off = np.log2(tone / 1000) - 0.5 * peak + 1
-    y = 126 + 22 * np.log10(speed / 50) - 1.1 * np.where(off > 0, off**2, 0.5 * off**2)
-    x = np.stack([tone, lean, chord, speed, thick], 1)
-    return x, y + 4 * np.log10(chord / 0.1) + rng.normal(0, 0.9, 1400)
+def _orchards(rng: Generator) -> Arrays:
+    """The logarithm of an orchard's kilograms: trees, their years, frost, rain, hives."""
+    trees, years = rng.lognormal(4.6, 0.7, 1400), rng.uniform(2, 35, 1400)
+    frost, rain = rng.normal(1, 2, 1400), rng.normal(480, 110, 1400)
+    hives = rng.poisson(1.5, 1400)
+    each = 45 / (1 + np.exp(-(years - 7) / 2)) * np.exp(-0.03 * (years - 20).clip(0))
+    each = each / (1 + np.exp(-(frost + 2.2) / 0.6)) * (1 - ((rain - 520) / 500) ** 2).clip(0.2)
+    y = trees * each * (0.6 + 0.4 * np.tanh(hives)) * rng.lognormal(0, 0.1, 1400)
+    x = np.stack([trees, years, frost, rain, hives, np.full(1400, 1.0)], 1).astype(float)
+    return x, np.log1p(y)
 
 
-def _power_plants(rng: Generator) -> Arrays:
-    """What a gas turbine and its steam give in megawatts, by the air and the condenser."""
-    warm = rng.uniform(2, 36, 1400)
-    vacuum = 34 + 1.1 * warm + rng.normal(0, 6, 1400)
-    pressure = 1013 + rng.normal(0, 6, 1400) - 0.25 * (warm - 19)
-    damp = (95 - 1.1 * warm + rng.normal(0, 12, 1400)).clip(25, 100)
-    y = 497 - 1.75 * warm - 0.24 * (vacuum - 40) + 0.06 * (pressure - 1013) - 0.15 * (damp - 70)
-    y = y + 6 * np.tanh((12 - warm) / 5) + rng.normal(0, 3.5, 1400)
-    return np.stack([warm, vacuum, pressure, damp], 1), y
+def _brakes(rng: Generator) -> Arrays:
+    """How many metres a car needs until it stands: km/h, slope, the road's state, tyres, tonnes."""
+    speed, slope = rng.uniform(20, 130, 1500) / 3.6, rng.normal(0, 3, 1500)
+    state, tread = rng.integers(0, 4, 1500), rng.uniform(1, 8, 1500)
+    wet = np.array([0.0, 0.6, 1.0, 0.4])[state]
+    grip = np.array([0.85, 0.65, 0.55, 0.3])[state] * (1 - 0.25 * wet * (1 - tread / 8))
+    waits = rng.normal(0.9, 0.08, 1500)
+    y = waits * speed + speed**2 / (2 * 9.81 * (grip + slope / 100))
+    x = np.stack([3.6 * speed, slope, tread, rng.lognormal(0.3, 0.25, 1500)], 1)
+    return np.concatenate([x, np.eye(4)[state]], 1), y * rng.normal(1, 0.03, 1500)
 
 
-def _marathons(rng: Generator) -> Arrays:
-    """How many minutes a marathon takes, by age, sex, training, warmth, hills and a shorter run."""
-    age, woman = rng.uniform(18, 70, 1500), rng.random(1500) < 0.4
-    week, talent = rng.gamma(4, 12, 1500), rng.normal(0, 0.09, 1500)
-    hot, climbs = rng.normal(14, 6, 1500), rng.gamma(1.5, 120, 1500)
-    fit = np.exp(talent + 0.00025 * (age - 30) ** 2 + 0.1 * woman - 0.08 * np.log(week + 8))
-    ten = 62 * fit * rng.normal(1, 0.02, 1500)
-    y = (
-        62 * 4.66 * fit
-        + 14 * np.maximum(0, 1 - week / 40)
-        + 0.9 * np.maximum(hot - 12, 0)
-        + 0.025 * climbs
+def _buffers(rng: Generator) -> Arrays:
+    """How acid a mixture is, and how much it conducts: moles of acid, salt and lye; constants."""
+    strength = rng.uniform(3.5, 7, 1500)
+    acid, salt = np.exp(rng.uniform(-4, -1, (2, 1500)))
+    lye = acid * rng.uniform(0, 0.9, 1500) * (rng.random(1500) < 0.6)
+    warm = rng.uniform(15, 35, 1500)
+    ph = strength + np.log10((salt + lye) / (acid - lye)) + rng.normal(0, 0.05, 1500)
+    conducts = 90 * (salt + lye) * (1 + 0.02 * (warm - 25)) * rng.normal(1, 0.03, 1500)
+    return np.stack([strength, acid, salt, lye, warm], 1), np.stack([ph, conducts], 1)
+
+
+def _permits(rng: Generator) -> Arrays:
+    """Which of five permits a building needs, by its height, floor, noise, visitors and stores."""
+    high, floor = rng.gamma(3, 6, 1500), rng.lognormal(6.5, 0.8, 1500)
+    noise, guests = rng.normal(62, 12, 1500), rng.lognormal(4, 1.2, 1500)
+    stores, near = rng.exponential(300, 1500), rng.uniform(5, 500, 1500)
+    on = [high > 20, floor > 900, noise - 20 * np.log10(near / 50) > 60]
+    on += [(guests > 90) | (guests / floor > 0.25), stores > np.where(near < 200, 130, 350)]
+    return np.stack([high, floor, noise, guests, stores, near], 1), np.stack(on, 1).astype(float)
+
+
+def _strokes(rng: Generator) -> Arrays:
+    """How one swims, by three accelerations of a wrist: crawl, on the back, breast, butterfly."""
+    y, time = rng.integers(0, 4, 1500), np.arange(30)
+    turn = 2 * np.pi * time / rng.uniform(9, 15, (1500, 1)) + rng.uniform(0, 6.3, (1500, 1))
+    forth = np.stack([np.sin(turn), np.sin(turn), np.sin(turn) ** 3, np.sin(turn)])
+    up = np.stack([np.cos(turn), -np.cos(turn), 0.3 * np.sin(2 * turn), np.cos(turn) ** 3])
+    side = np.stack([0.3 * np.sin(2 * turn), 0.4 * np.cos(turn), np.cos(turn), np.sin(2 * turn)])
+    x = np.stack([part[y, np.arange(1500)] for part in (forth, up, side)], 2)
+    x = x * rng.uniform(6, 14, (1500, 1, 1)) + np.array([0, 0, 9.8]) + rng.normal(0, 2, x.shape)
+    return x, y
+
+
+def _quakes(rng: Generator) -> Arrays:
+    """What shook the ground: an earthquake, a blast, a train, a step; up and aside."""
+    y, time = rng.integers(0, 4, 1500), np.arange(36)
+    start, gap = rng.uniform(3, 10, (1500, 1)), rng.uniform(6, 12, (1500, 1))
+
+    def after(when: np.ndarray, fades: float) -> np.ndarray:
+        return np.where(time >= when, np.exp(-(time - when).clip(0) / fades), 0)
+
+    first, second = after(start, 5), after(start + gap, 7)
+    hum = np.exp(-(((time - start - 10) / 7) ** 2))
+    up = np.stack([0.8 * first + 0.5 * second, 1.6 * first, hum, after(start, 1.5)])
+    aside = np.stack([0.2 * first + 1.4 * second, 0.4 * first, 0.9 * hum, 0.2 * after(start, 1.5)])
+    size = rng.lognormal(1, 0.5, (1500, 1))
+    x = np.stack([size * part[y, np.arange(1500)] for part in (up, aside)], 2)
+    return np.log(0.1 + x * rng.lognormal(0, 0.35, x.shape)) + rng.normal(0, 0.1, x.shape), y
+
+
+def _taps(rng: Generator) -> Arrays:
+    """What draws water, by litres per minute: a bath, a basin, a shower, a washer, a sprinkler."""
+    y, time = rng.integers(0, 5, 1500), np.arange(28)
+    start = rng.uniform(1, 6, (1500, 1))
+    lasts = np.array([13.0, 3, 9, 18, 18])[y][:, None] * rng.lognormal(0, 0.1, (1500, 1))
+    runs = (time >= start) & (time < start + lasts)
+    most = np.array([12.0, 5, 8, 9, 10])[y][:, None] * rng.lognormal(0, 0.12, (1500, 1))
+    washes = ((time - start) % 6 < 2.5) | (y != 3)[:, None]
+    sprays = np.where(y[:, None] == 4, 0.7 + 0.3 * np.sin(1.6 * (time - start)), 1)
+    flow = most * runs * washes * sprays
+    kettle = 4 * ((time - rng.integers(0, 28, (1500, 1))) // 2 == 0)
+    return (flow + kettle + rng.normal(0, 0.5, flow.shape)).clip(0)[:, :, None], y
+
+
+def _swings(rng: Generator) -> Arrays:
+    """How long the rope of a swing is, in metres, by where it is seen in twenty-four moments."""
+    long, time = rng.uniform(1.2, 6, 1500), 0.25 * np.arange(24)
+    pace = np.sqrt(9.81 / long)[:, None]
+    wide, phase = rng.uniform(0.1, 0.5, (1500, 1)), rng.uniform(-0.8, 0.8, (1500, 1))
+    angle = wide * np.exp(-0.05 * time) * np.cos(pace * time + phase)
+    seen = np.stack([angle, -wide * pace * np.sin(pace * time + phase)], 2)
+    return seen + rng.normal(0, 0.03, seen.shape), long
+
+
+def _foxes(rng: Generator) -> Arrays:
+    """How many hares and foxes there will be in three steps, by the twenty before; logarithms."""
+    hares, foxes = np.exp(rng.normal(0, 0.5, (2, 1500)))
+    births, hunger = rng.uniform(0.5, 0.9, (2, 1500))
+    told = []
+    for _ in range(23):
+        for _ in range(10):
+            hares, foxes = (
+                hares + 0.05 * hares * (births - foxes),
+                foxes + 0.05 * foxes * (hares - hunger),
+            )
+        told.append(np.stack([hares, foxes], 1))
+    seen = np.log(np.stack(told, 1))
+    x = seen[:, :20] + rng.normal(0, 0.08, (1500, 20, 2))
+    return np.exp(x), seen[:, 22] + rng.normal(0, 0.05, (1500, 2))
+
+
+def _greenhouses(rng: Generator) -> Arrays:
+    """What was used in a greenhouse: a window, water, a lamp, a heater; four measurements."""
+    on, time = rng.random((1500, 4)) < 0.4, np.arange(24)
+    start = rng.integers(3, 17, (4, 1500, 1))
+    since = (time - start).clip(0)
+    open_, wet, lit, heated = (1 - np.exp(-since / 2.5)) * on.T[:, :, None]
+    cloud = rng.normal(0, 1, (1500, 1))
+    warm = 22 - 4 * open_ + 5 * heated + lit + cloud + rng.normal(0, 0.7, wet.shape)
+    damp = 65 - 12 * open_ + 15 * wet - 5 * heated + rng.normal(0, 3, wet.shape)
+    gas = (
+        900 - 350 * open_ - 120 * lit + rng.normal(0, 50, (1500, 1)) + rng.normal(0, 40, wet.shape)
     )
-    x = [age, woman, week, hot, climbs, np.where(rng.random(1500) < 0.08, 0, ten)]
-    return np.stack(x, 1).astype(float), y * rng.normal(1, 0.015, 1500)
+    light = np.exp(3 + 0.3 * cloud + 1.0 * lit + rng.normal(0, 0.2, wet.shape))
+    return np.stack([warm, damp, gas, light], 2), on.astype(float)
 
 
-def _collisions(rng: Generator) -> Arrays:
-    """How fast two bodies are after they met, by masses, speeds and how springy they are."""
-    one, other = np.exp(rng.uniform(-1, 1.5, (2, 1400)))
-    fast, slow = rng.uniform(1, 8, 1400), rng.uniform(-6, 1, 1400)
-    springy = rng.uniform(0, 1, 1400)
-    pushed = (1 + springy) * (fast - slow) / (one + other)
-    y = np.stack([fast - pushed * other, slow + pushed * one], 1)
-    x = np.stack([1000 * one, 1000 * other, fast, slow, springy, rng.random(1400)], 1)
-    return x, y + rng.normal(0, 0.12, y.shape)
-
-
-def _dashboards(rng: Generator) -> Arrays:
-    """Which lamps of a dashboard are lit: of oil, battery, heat, tyres, fuel."""
-    turns, speed = rng.uniform(700, 5500, 1500), rng.uniform(0, 150, 1500)
-    oil = 0.6 + 0.0007 * turns + rng.normal(0, 1, 1500)
-    volts = np.where(turns > 1200, 13.9, 12.7) - rng.gamma(1, 0.9, 1500)
-    heat, tyres = rng.normal(98, 14, 1500), rng.normal(2.3, 0.25, (4, 1500))
-    fuel, burns = rng.uniform(0, 60, 1500), rng.uniform(5, 12, 1500)
-    on = [oil < 0.9 + 0.0005 * turns, volts < np.where(turns > 1200, 13.1, 11.9)]
-    on += [heat > 106 - 0.06 * speed, tyres.mean(0) < 2.2, 100 * fuel / burns < 180]
-    shown = np.stack([turns, speed, oil, volts, heat, *tyres, fuel, burns], 1)
-    return shown * rng.normal(1, 0.005, (1500, 11)), np.stack(on, 1).astype(float)
-
-
-def _calls(rng: Generator) -> Arrays:
-    """Six calls of birds as pitch and loudness: up, down, a trill, two notes, steps, a bow."""
-    y, along = rng.integers(0, 6, 1500), np.linspace(0, 1, 28)
-    trill = np.sin(2 * np.pi * rng.uniform(4, 6, (1500, 1)) * along + rng.uniform(0, 6, (1500, 1)))
-    two, steps = np.where(along < 0.5, 0.8, -0.8), np.floor(4 * along) / 2 - 0.75
-    fixed = [2 * along - 1, 1 - 2 * along, two, steps, 1 - 8 * (along - 0.5) ** 2]
-    every = [np.tile(each, (1500, 1)) for each in fixed]
-    pitch = np.stack([*every[:2], trill, *every[2:]])[y, np.arange(1500)]
-    high = rng.uniform(2500, 5200, (1500, 1)) * np.exp(rng.uniform(0.1, 0.3, (1500, 1)) * pitch)
-    loud = 55 + 6 * np.sin(np.pi * along) - 12 * (np.abs(along - 0.5) < 0.06) * (y[:, None] == 3)
-    loud = loud + rng.normal(0, 4, (1500, 1)) + rng.normal(0, 2, (1500, 28))
-    return np.stack([high * rng.normal(1, 0.035, high.shape), loud], 2), y
-
-
-def _typists(rng: Generator) -> Arrays:
-    """Ten people who type one phrase of sixteen keys: milliseconds down, and until the next."""
-    y = rng.integers(0, 10, 1500)
-    held, apart = rng.normal(0, 0.16, (10, 16)), rng.normal(0, 0.32, (10, 16))
-    pace = rng.normal(0, 0.15, (1500, 1))
-    down = np.exp(4.5 + held[y] + 0.5 * pace + rng.normal(0, 0.2, (1500, 16)))
-    free = np.exp(4.9 + apart[y] + pace + rng.normal(0, 0.4, (1500, 16)))
-    return np.stack([down, free + 600 * (rng.random(free.shape) < 0.03)], 2), y
-
-
-def _welds(rng: Generator) -> Arrays:
-    """Four seams by amperes and volts of the arc: sound, a pore, too near, and an edge missed."""
-    y, time = rng.integers(0, 4, 1400), np.arange(32)
-    start = rng.integers(4, 24, (1400, 1))
-    hump = np.exp(-(((time - start) / 2.5) ** 2))
-    sway = np.sin(2 * np.pi * time / rng.uniform(7, 9, (1400, 1)) + rng.uniform(0, 6, (1400, 1)))
-    is_pore, is_near, is_off = ((y == kind)[:, None] for kind in (1, 2, 3))
-    amps = 180 + 6 * sway - 45 * hump * is_pore + 20 * is_near * (time > start)
-    volts = 24 + 0.4 * sway + 4 * hump * is_pore - 2.2 * is_near * (time > start)
-    volts = volts + 1.6 * is_off * sway
-    amps = amps - 14 * is_off * sway + rng.normal(0, 6, (1400, 1))
-    noise = rng.normal(size=(2, 1400, 32)) * np.array([7, 0.7])[:, None, None]
-    return np.stack([amps + noise[0], volts + noise[1]], 2), y
-
-
-def _glucose(rng: Generator) -> Arrays:
-    """How much sugar the blood will hold in half an hour, by meals, shots and what it held."""
-    meals = 60.0 * (rng.random((1400, 24)) < 0.07) * rng.uniform(0.4, 1.4, (1400, 24))
-    shots = 6.0 * (rng.random((1400, 24)) < 0.06) * rng.uniform(0.4, 1.4, (1400, 24))
-    sugar, gut, drug = rng.normal(140, 35, 1400), np.zeros(1400), np.zeros(1400)
-    held = []
-    for step in range(30):
-        if step < 24:
-            gut, drug = gut + meals[:, step], drug + shots[:, step]
-        sugar = sugar + 0.099 * gut - 0.675 * drug - 0.03 * (sugar - 120)
-        gut, drug = 0.82 * gut, 0.85 * drug
-        held.append(sugar)
-    shown = np.stack(held[:24], 1) + rng.normal(0, 4, (1400, 24))
-    return np.stack([shown, meals, shots], 2), held[-1] + rng.normal(0, 3, 1400)
-
-
-def _jams(rng: Generator) -> Arrays:
-    """How fast cars go at the last of four places in the next two steps; a jam comes upstream."""
-    time, meets = np.arange(20), rng.uniform(6, 26, (1400, 1))
-    pace, wide = rng.uniform(1.5, 4, (1400, 1)), rng.uniform(1, 2.5, (1400, 1))
-    free, slow = rng.uniform(85, 120, (1400, 1)), rng.uniform(15, 55, (1400, 1))
-
-    def speed(at: int, when: np.ndarray) -> np.ndarray:
-        shock = (when - meets + pace * (3 - at)) / wide
-        return free - (free - slow) / (1 + np.exp(-shock))
-
-    x = np.stack([speed(at, time) for at in range(4)], 2)
-    y = speed(0, np.array([21, 24])) + rng.normal(0, 2, (1400, 2))
-    return x[:, :, ::-1] + rng.normal(0, 4, x.shape), y
-
-
-def _monitors(rng: Generator) -> Arrays:
-    """What a monitor at a bed saw: no breath, little oxygen, a fast pulse, a loose clip."""
-    on, time = rng.random((1500, 4)) < 0.4, np.arange(30)
-    start = rng.uniform(3, 22, (4, 1500, 1))
-    lasts = np.array([6, 8, 7, 3])[:, None, None]
-    stays = 1 / (1 + np.exp(-3 * (time - start))) / (1 + np.exp(3 * (time - start - lasts)))
-    still, low, fast, loose = stays * on.T[:, :, None] * rng.uniform(0.8, 1.2, (4, 1500, 1))
-    breath = rng.uniform(13, 18, (1500, 1)) * (1 - 0.8 * still) + rng.normal(0, 1.6, still.shape)
-    oxygen = 97 - 7 * low - 2 * still - 25 * loose + rng.normal(0, 1.2, still.shape)
-    pulse = rng.normal(75, 6, (1500, 1)) + 32 * fast + 5 * low - 50 * loose
-    pulse = pulse + rng.normal(0, 4, still.shape)
-    return np.stack([breath, oxygen, pulse], 2), on.astype(float)
-
-
-def _proteins(rng: Generator) -> Arrays:
-    """Ten families of proteins by eighteen amino acids: some places are kept, all may slip."""
-    y, kept = rng.integers(0, 10, 1600), rng.integers(0, 20, (10, 16))
-    firm = rng.random((10, 16)) < 0.6
-    mutated = rng.random((1600, 16)) > np.where(firm[y], 0.85, 0.25)
-    told = np.where(mutated, rng.integers(0, 20, (1600, 16)), kept[y])
-    x, slip = rng.integers(0, 20, (1600, 18)), rng.integers(0, 3, 1600)
-    np.put_along_axis(x, slip[:, None] + np.arange(16), told, 1)
+def _plates(rng: Generator) -> Arrays:
+    """Eight countries by the plates of their cars: ten figures and twenty letters, some marks."""
+    forms = ["LLDDLLL", "LDDDDDD", "DDDDLLL", "LLLDDDD", "LLDDDLL", "DLLLDDD", "LLLLDDD", "DDLLLLD"]
+    is_letter = np.array([[sign == "L" for sign in form] for form in forms])
+    y = rng.integers(0, 8, 1600)
+    liked = rng.dirichlet(np.full(20, 0.6), 8).cumsum(1)
+    letters = 10 + (rng.random((1600, 7, 1)) > liked[y][:, None]).sum(2).clip(0, 19)
+    signs = np.where(is_letter[y], letters, rng.integers(0, 10, (1600, 7)))
+    signs = np.where(rng.random((1600, 7)) < 0.12, 30, signs)  # not read
+    x, slip = np.full((1600, 9), 31), rng.integers(0, 3, 1600)
+    np.put_along_axis(x, slip[:, None] + np.arange(7), signs, 1)
     return x, y
 
 
-def _hours(rng: Generator) -> Arrays:
-    """Which of twelve hours is nearest, as people say it: `ten to eight`, or `eight and forty`."""
-    hour, way, minute = (rng.integers(0, count, 1600) for count in (12, 4, 5))
-    # `eight and forty` is nearer to nine
-    y = (hour + ((way == 2) & (minute >= 2))) % 12
-    x = rng.integers(24, 34, (1600, 7))
-    at = rng.integers(0, 4, (1600, 1)) + np.arange(4)
-    words = np.stack([12 + minute, 18 + way, hour, 22 + (hour > 5)], 1)
-    np.put_along_axis(x, at, words, 1)
-    return x, y
+def _meters(rng: Generator) -> Arrays:
+    """Six meters of verse by sixteen syllables, weak to strong, in words that end or go on."""
+    feet = ["+-", "-+", "+--", "--+", "-+-", "++--"]
+    y, begin = rng.integers(0, 6, 1600), rng.random(1600) < 0.15
+    is_strong = np.array([[sign == "+" for sign in (foot * 9)[:17]] for foot in feet])
+    strong = np.where(begin[:, None], is_strong[y, 1:], is_strong[y, :16])
+    strong = np.where(rng.random((1600, 16)) < 0.05, ~strong, strong)
+    return 4 * strong + 2 * (rng.random((1600, 16)) < 0.4) + rng.integers(0, 2, (1600, 16)), y
 
 
-def _scrabble(rng: Generator) -> Arrays:
-    """What a word of up to nine letters scores; a sign before a letter counts it twice."""
-    worth = np.array([int(each, 16) for each in "1332142418513113A11114484A"])
-    often = 1 / (worth + 1.0)
-    x = rng.choice(26, (1500, 10), p=often / often.sum())
-    at, has = rng.integers(0, 9, 1500), rng.random(1500) < 0.7
-    x[has, at[has]] = 26
-    values = np.append(worth, [0, 0])
-    long = rng.integers(5, 11, (1500, 1))
-    x = np.where(np.arange(10) < long, x, 27)
-    twice = np.where(x[:, :-1] == 26, values[x[:, 1:]], 0)
-    return x, values[x].sum(1) + twice.sum(1) + 0.0
+def _knitting(rng: Generator) -> Arrays:
+    """How many stitches are left after twelve instructions; `twice` does the next one twice."""
+    does = np.array([0, 0, 0, 1, 1, 2, -1, -1, -2, 3, -3, 4, -4, 0])  # the last one is `twice`
+    x = rng.integers(0, 14, (1500, 12))
+    before = np.roll(x, 1, 1)
+    before[:, 0] = 0
+    return x, 40 + (does[x] * np.where(before == 13, 2, 1)).sum(1) + rng.normal(0, 0.5, 1500)
 
 
-def _mails(rng: Generator) -> Arrays:
-    """What a mail is: a question, urgent or a file by one word, a bill or a meeting by two."""
-    x, on = rng.integers(12, 24, (1600, 12)), rng.random((1600, 5)) < 0.4
-    places = rng.random((1600, 6)).argsort(1)[:, :5] * 2
-    for kind in range(5):
-        where = np.flatnonzero(on[:, kind])
-        at = places[where, kind]
-        x[where, at] = 2 * kind + rng.integers(0, 2, len(where))
-        if kind in (1, 2):
-            x[where, at], x[where, at + 1] = 2 * kind, 2 * kind + 1
-    lone, other = rng.random(1600) < 0.3, rng.integers(1, 3, 1600)
-    spare = lone & ~on[np.arange(1600), other]
-    x[spare, places[spare, other[spare]]] = 2 * other[spare]
-    return x, on.astype(float)
+def _resumes(rng: Generator) -> Arrays:
+    """Which of five trades one knows by fourteen words; a `no` takes back the word after it."""
+    of = rng.permutation(np.repeat(np.arange(-1, 5), [25, 6, 6, 6, 6, 6]))
+    x = 1 + rng.integers(0, 55, (1600, 14))
+    has = rng.random((1600, 5)) < 0.4
+    trade = of[x - 1]
+    unsaid = (trade >= 0) & ~np.take_along_axis(has, trade.clip(0), 1)
+    plain = 1 + np.flatnonzero(of == -1)
+    x = np.where(unsaid, plain[rng.integers(0, 25, x.shape)], x)
+    no = (rng.random(x.shape) < 0.08) & (np.arange(14) < 13)
+    x = np.where(no, 0, x)
+    taken = np.roll(x == 0, 1, 1)
+    told = [((of[(x - 1).clip(0)] == kind) & (x > 0) & ~taken).any(1) for kind in range(5)]
+    return x, np.stack(told, 1).astype(float)
 
 
-def _grid(count: int) -> tuple[np.ndarray, np.ndarray]:
-    middle = (count - 1) / 2
-    rows, columns = np.mgrid[0:count, 0:count]
-    return rows - middle, columns - middle
+def _grid(size: int) -> np.ndarray:
+    """Return the rows and columns of a square, counted from its middle."""
+    from_middle: np.ndarray = np.mgrid[0:size, 0:size] - (size - 1) / 2
+    return from_middle
 
 
-def _lights(rng: Generator) -> Arrays:
-    """What a traffic light shows: stop, ready, slow, go, or nothing; by day and by night."""
-    y, (rows, columns) = rng.integers(0, 5, 1500), _grid(12)
-    slip = rng.normal(0, 0.6, (2, 1500, 1, 1))
+def _fingers(rng: Generator) -> Arrays:
+    """How many fingers a hand shows, none to five, in a lean picture."""
+    (rows, columns), y = _grid(14), rng.integers(0, 6, 1500)
+    lean, slip = rng.normal(0, 0.12, (1500, 1, 1)), rng.normal(0, 0.5, (2, 1500, 1, 1))
+    down, right = rows - slip[0] - 2, columns - slip[1]
+    along, aside = down * np.cos(lean) - right * np.sin(lean), right + lean * down
+    hand = (np.hypot(along - 1, aside) < 3.4).astype(float)
+    ranks = rng.random((1500, 5)).argsort(1).argsort(1)
+    for finger, at in enumerate((-5.2, -2.6, -0.2, 2.2, 4.6)):
+        is_up = (ranks[:, finger] < y)[:, None, None]
+        reach = 4.5 if finger == 0 else 8.2
+        bar = np.exp(-((aside - at) ** 2) / 0.9) * (along < 1) * (along > -reach)
+        hand = np.maximum(hand, is_up * bar)
+    light = rng.uniform(0.6, 1, (1500, 1, 1))
+    return (light * hand + rng.normal(0, 0.12, hand.shape))[:, None], y
+
+
+def _braille(rng: Generator) -> Arrays:
+    """Sixteen letters of raised dots, in paper that is not flat, by light from one side."""
+    codes = [1, 3, 9, 25, 17, 11, 27, 19, 10, 26, 5, 7, 13, 29, 21, 15]
+    (rows, columns), y = np.mgrid[0:12, 0:9], rng.integers(0, 16, 1500)
+    slip = rng.uniform(-1.2, 1.2, (2, 1500, 1, 1))
+    high = np.zeros((1500, 12, 9))
+    for dot in range(6):
+        raised = np.array([code >> dot & 1 for code in codes])[y][:, None, None]
+        down, right = 2 + 3.5 * (dot % 3), 2.3 + 3.5 * (dot // 3)
+        off = (rows - down - slip[0]) ** 2 + (columns - right - slip[1]) ** 2
+        high += raised * np.exp(-off / 1.6) * rng.uniform(0.7, 1.1, (1500, 1, 1))
+    high += 0.04 * (
+        rng.normal(0, 1, (1500, 1, 1)) * rows + rng.normal(0, 1, (1500, 1, 1)) * columns
+    )
+    lit = high - 0.5 * np.roll(high, 1, 2)
+    return (lit + rng.normal(0, 0.08, lit.shape))[:, None], y
+
+
+def _ships(rng: Generator) -> Arrays:
+    """Five ships before the sky: a sailing boat, a tanker, a ferry, a tug, a submarine."""
+    (rows, columns), y = _grid(14), rng.integers(0, 5, 1500)
+    slip = rng.uniform(-1.5, 1.5, (2, 1500, 1, 1))
+    down, right = rows - 2 - slip[0], columns - slip[1]
+    right = np.where(rng.random((1500, 1, 1)) < 0.5, right, -right)
+
+    def box(left: float, until: float, top: float, bottom: float) -> np.ndarray:
+        return (right > left) & (right < until) & (down > top) & (down < bottom)
+
+    sail = (down > -7) & (down < 0) & (right > -0.5) & (right < 0.5 * (down + 7))
+    every = [
+        sail | box(-3, 4, 0.5, 2.5),
+        box(-6, 6, 0, 2.5) | box(-6, -3.5, -3, 0.5),
+        box(-5, 5, 0, 2.5) | box(-4, 4, -2.5, 0.5) | box(-1, 1, -4, -2),
+        box(-3, 3, 0, 2.5) | box(-1, 2, -2.5, 0.5) | box(-1, 0.3, -6, -2),
+        box(-5, 5, 0.7, 2.5) | box(-1, 1, -1, 1),
+    ]
+    ship = np.stack(every)[y, np.arange(1500)]
+    swell = 0.15 * np.sin(rows * 1.5 + rng.uniform(0, 6, (1500, 1, 1))) * (rows > 3)
+    x = 0.8 + swell - rng.uniform(0.4, 0.7, (1500, 1, 1)) * ship
+    return (x + rng.normal(0, 0.11, x.shape))[:, None], y
+
+
+def _trunks(rng: Generator) -> Arrays:
+    """How many rings a trunk has, which is not quite round; the middle may lie aside."""
+    (rows, columns), rings = _grid(16), rng.uniform(1.5, 5, (1400, 1, 1))
+    slip, flat = rng.normal(0, 0.6, (2, 1400, 1, 1)), rng.normal(1, 0.06, (1400, 1, 1))
+    far = np.hypot((rows - slip[0]) * flat, (columns - slip[1]) / flat)
+    x = 0.5 + 0.4 * np.cos(2 * np.pi * far / 7.5 * rings) * (far < 7.5)
+    x = x + 0.05 * rng.normal(0, 1, (1400, 1, 1)) * columns / 8
+    return (x + rng.normal(0, 0.06, x.shape))[:, None], rings[:, 0, 0]
+
+
+def _houses(rng: Generator) -> Arrays:
+    """What a house has: a chimney, a balcony, a garage, a tree before it."""
+    (rows, columns), on = _grid(14), (rng.random((1600, 4)) < 0.45)
+    slip = rng.integers(-1, 2, (2, 1600, 1, 1))
     down, right = rows - slip[0], columns - slip[1]
-    shows = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])[y]
-    case = (np.abs(right) < 2) & (np.abs(down) < 5.2)
-    x = np.where(case, 0.15, rng.uniform(0, 0.8, (1500, 1, 1)))
-    for lamp, place in enumerate((-3.4, 0.0, 3.4)):
-        glow = np.exp(-((down - place) ** 2 + right**2) / 1.6)
-        x = x + rng.uniform(0.5, 0.9, (1500, 1, 1)) * glow * (0.12 + shows[:, lamp, None, None])
-    return (x + rng.normal(0, 0.07, x.shape))[:, None], y
-
-
-def _prints(rng: Generator) -> Arrays:
-    """Four prints of a finger by their ridges: an arch, a loop to the left or right, a whorl."""
-    y, (rows, columns) = rng.integers(0, 4, 1600), _grid(14)
-    slip = rng.normal(0, 0.5, (2, 1600, 1, 1))
-    down, right = rows - slip[0], columns - slip[1]
-    bow = down + rng.uniform(0.8, 1.2, (1600, 1, 1)) * 4 * np.exp(-(right**2) / 12)
-    side = np.where(y == 1, 1.0, -1.0)[:, None, None]
-    lean = 0.75 * right * side + 0.66 * down
-    loop = np.where(lean > 0, np.abs(0.66 * right * side - 0.75 * down), np.hypot(right, down))
-    whorl = np.hypot(right, 0.85 * down)
-    every = np.stack([bow, loop, loop, whorl])[y, np.arange(1600)]
-    turn = rng.uniform(-0.5, 0.5, (1600, 1, 1))
-    ridges = np.cos(2 * np.pi * every / rng.uniform(3.4, 4.2, (1600, 1, 1)) + turn)
-    return (120 + 60 * ridges + rng.normal(0, 25, ridges.shape)).clip(0, 255)[:, None] / 255, y
-
-
-def _fruits(rng: Generator) -> Arrays:
-    """Six fruits in the light of a lamp: an apple, a pear, a banana, cherries, a lemon, grapes."""
-    y, (rows, columns) = rng.integers(0, 6, 1600), _grid(12)
-    lean, size = rng.normal(0, 0.25, (1600, 1, 1)), rng.uniform(0.85, 1.15, (1600, 1, 1))
-    slip = rng.normal(0, 0.5, (2, 1600, 1, 1))
-    down, right = (rows - slip[0]) / size, (columns - slip[1]) / size
-    up = down * np.cos(lean) + right * np.sin(lean)
-    aside = right * np.cos(lean) - down * np.sin(lean)
-
-    def ball(at: float, beside: float, tall: float, wide: float) -> np.ndarray:
-        far = ((up - at) / tall) ** 2 + ((aside - beside) / wide) ** 2
-        return np.asarray(np.sqrt(np.maximum(1 - far, 0)))
-
-    apple = ball(0, 0, 3.8, 4.2)
-    pear = np.maximum(ball(1.5, 0, 3, 3.4), ball(-2.2, 0, 2.8, 1.8))
-    banana = np.exp(-((up - aside**2 / 9 + 1.2) ** 2) / 1.5 - (aside / 5) ** 6)
-    cherries = np.maximum(ball(2, -2.5, 2.2, 2.2), ball(2, 2.5, 2.2, 2.2))
-    lemon = ball(0, 0, 2.4, 4.8)
-    grapes = np.max([ball(a, b, 1.6, 1.6) for a, b in ((-3, -2), (-3, 2), (0, 0), (3, 0))], 0)
-    every = np.stack([apple, pear, banana, cherries, lemon, grapes])
-    x = every[y, np.arange(1600)] * (1 + rng.normal(0, 0.05, (1600, 1, 1)) * rows)
-    x = x * rng.uniform(0.6, 1, (1600, 1, 1))
-    return (x + rng.normal(0, 0.13, x.shape))[:, None], y
-
-
-def _gauges(rng: Generator) -> Arrays:
-    """What the needle of a gauge shows, over a scale of seven marks, behind glass that shines."""
-    (rows, columns), shown = _grid(14), rng.uniform(0, 1, (1400, 1, 1))
-    slip = rng.normal(0, 0.3, (2, 1400, 1, 1))
-    down, right = rows - slip[0], columns - slip[1]
-    turn = np.pi * (1.2 * shown - 0.6)
-    along = right * np.sin(turn) - down * np.cos(turn)
-    aside = right * np.cos(turn) + down * np.sin(turn)
-    needle = np.exp(-(aside**2) / 0.8) * (along > -1) * (along < 5.5)
-    x = 0.9 - 0.75 * needle
-    for mark in np.pi * (1.2 * np.linspace(0, 1, 7) - 0.6):
-        off = (right - 6 * np.sin(mark)) ** 2 + (down + 6 * np.cos(mark)) ** 2
-        x = x - 0.4 * np.exp(-off / 0.5)
-    place = rng.uniform(-5, 5, (2, 1400, 1, 1))
-    shine = np.exp(-((rows - place[0]) ** 2 + (columns - place[1]) ** 2) / 6)
-    return (x + 0.4 * shine + rng.normal(0, 0.07, x.shape))[:, None], shown[:, 0, 0]
-
-
-def _suitcases(rng: Generator) -> Arrays:
-    """What a ray shows in a suitcase, one thing over another: a bottle, a knife, a coil, a book."""
-    (rows, columns), on = _grid(14), rng.random((1600, 4)) < 0.45
-    dark = 0.25 + 0.1 * np.abs(rng.normal(size=(1600, 14, 14)))
-    for kind in range(4):
-        slip, lean = rng.uniform(-2, 2, (2, 1600, 1, 1)), rng.normal(0, 0.3, (1600, 1, 1))
-        down, right = rows - slip[0], columns - slip[1]
-        along = right * np.cos(lean) + down * np.sin(lean)
-        aside = down * np.cos(lean) - right * np.sin(lean)
-        body = (np.abs(along) < 1.6) & (aside > -2) & (aside < 4)
-        neck = (np.abs(along) < 0.6) & (aside > -4) & (aside < 0)
-        thing = [
-            0.7 * (body | neck),
-            1.3 * ((np.abs(aside) < 0.6) & (np.abs(along) < 4)),
-            0.9 * (np.abs(np.hypot(along, aside) - 2.4) < 0.6),
-            0.5 * ((np.abs(along) < 4) & (np.abs(aside) < 3)),
-        ][kind]
-        dark = dark + thing * rng.uniform(0.8, 1.2, (1600, 1, 1)) * on[:, kind, None, None]
-    return np.exp(-dark)[:, None], on.astype(float)
+    wall = (down > -1) & (down < 6) & (np.abs(right) < 4)
+    roof = (down <= -1) & (np.abs(right) < 1.1 * (down + 6))
+    x = 0.5 * wall + 0.8 * roof
+    chimney = (np.abs(right - 2) < 1) & (down > -6) & (down < -3)
+    balcony = (np.abs(right + 1) < 2.6) & (np.abs(down - 1.5) < 0.8)
+    garage = (np.abs(right - 5.2) < 1.6) & (down > 2) & (down < 6)
+    crown = np.hypot(right + 4.5, down - 2) < rng.uniform(1.6, 2.6, (1600, 1, 1))
+    for kind, (part, tone) in enumerate(
+        ((chimney, 0.9), (balcony, 1.0), (garage, 0.8), (crown, 0.25))
+    ):
+        x = np.where(part & on[:, kind, None, None], tone, x)
+    x = x * rng.uniform(0.7, 1.1, (1600, 1, 1))
+    return (x + rng.normal(0, 0.1, x.shape))[:, None], on.astype(float)
 
 
 REPORT_SETS: dict[str, tuple[str, str, str, Callable[[Generator], Arrays]]] = {
-    "phishing": ("report", "table", "classes", _phishing),
-    "fish_7": ("report", "table", "classes", _fish),
-    "bookings": ("report", "table", "classes", _bookings),
-    "lenses": ("report", "table", "classes", _lenses),
-    "pigments_40": ("report", "table", "classes", _pigments),
-    "airfoils": ("report", "table", "numbers", _airfoils),
-    "power_plants": ("report", "table", "numbers", _power_plants),
-    "marathons": ("report", "table", "numbers", _marathons),
-    "collisions": ("report", "table", "numbers", _collisions),
-    "dashboards": ("report", "table", "labels", _dashboards),
-    "calls_6": ("report", "series", "classes", _calls),
-    "typists_10": ("report", "series", "classes", _typists),
-    "welds": ("report", "series", "classes", _welds),
-    "glucose": ("report", "series", "numbers", _glucose),
-    "jams": ("report", "series", "numbers", _jams),
-    "monitors": ("report", "series", "labels", _monitors),
-    "proteins_10": ("report", "tokens", "classes", _proteins),
-    "hours_12": ("report", "tokens", "classes", _hours),
-    "scrabble": ("report", "tokens", "numbers", _scrabble),
-    "mails": ("report", "tokens", "labels", _mails),
-    "lights_5": ("report", "image", "classes", _lights),
-    "prints": ("report", "image", "classes", _prints),
-    "fruits_6": ("report", "image", "classes", _fruits),
-    "gauges": ("report", "image", "numbers", _gauges),
-    "suitcases": ("report", "image", "labels", _suitcases),
+    "cheeses_9": ("report", "table", "classes", _cheeses),
+    "leaks": ("report", "table", "classes", _leaks),
+    "parcels": ("report", "table", "classes", _parcels),
+    "bacteria_45": ("report", "table", "classes", _bacteria),
+    "irons_5": ("report", "table", "classes", _irons),
+    "cyclists": ("report", "table", "numbers", _cyclists),
+    "orchards": ("report", "table", "numbers", _orchards),
+    "brakes": ("report", "table", "numbers", _brakes),
+    "buffers": ("report", "table", "numbers", _buffers),
+    "permits": ("report", "table", "labels", _permits),
+    "strokes": ("report", "series", "classes", _strokes),
+    "quakes": ("report", "series", "classes", _quakes),
+    "taps_5": ("report", "series", "classes", _taps),
+    "swings": ("report", "series", "numbers", _swings),
+    "foxes": ("report", "series", "numbers", _foxes),
+    "greenhouses": ("report", "series", "labels", _greenhouses),
+    "plates_8": ("report", "tokens", "classes", _plates),
+    "meters_6": ("report", "tokens", "classes", _meters),
+    "knitting": ("report", "tokens", "numbers", _knitting),
+    "resumes": ("report", "tokens", "labels", _resumes),
+    "fingers_6": ("report", "image", "classes", _fingers),
+    "braille_16": ("report", "image", "classes", _braille),
+    "ships_5": ("report", "image", "classes", _ships),
+    "trunks": ("report", "image", "numbers", _trunks),
+    "houses": ("report", "image", "labels", _houses),
 }
