@@ -186,8 +186,7 @@ TIMES = MappingProxyType(
         ),
     }
 )
-# how a run ends: where it falls short, what is wrong by its form is the cause; where it falls
-# behind, so is what hardly any run without that fault shows
+# how a run ends: short of simple models without a sign of one fault, or behind them with one
 ENDS = MappingProxyType(
     {
         name: f"skill_reached < {level} and progress > whole_run and on_purpose not> flag_set"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-WHOLE = 2**22  # entries of a whole set of tensors that are read without sampling: 16 MiB of float32
+WHOLE = 2**19  # entries of a whole set of tensors that are read without sampling: 2 MiB of float32
 SHARE, LEAST, MOST = 64, 2**12, 2**16  # of a tensor's entries, one of so many, within these bounds
 _SIGN_BIT, _ONE = -(2**31), 0x3F800000  # of a float32: its sign, and the number 1
 _LOW = 2**17 - 1  # what a shift of an unsigned number by 15 places leaves
@@ -24,7 +24,7 @@ LARGE = 2**20  # entries of an activation above which a sample of it is read
 def sample_sizes(tensors: Sequence[Tensor]) -> list[int] | None:
     """Return how many entries of each tensor are enough; None where there is room for all.
 
-    All where the tensors have at most 4,194,304 entries together; else one in 64, at least 4,096
+    All where the tensors have at most 524,288 entries together; else one in 64, at least 4,096
     and at most 65,536 of a tensor. The sample has less than 4 % of the entries of a net whose
     tensors have 100,000 or more on average.
 

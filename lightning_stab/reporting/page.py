@@ -35,9 +35,7 @@ def report_page(run: Run) -> str:
         section("chronology", "What happened when", event_list(events_of(run, causes))),
         section("depth", "Layers over time", sections.depth(run, steps)),
         section(
-            "gradients",
-            "Gradients and updates",
-            sections.gradients_and_updates(run, steps, marks),
+            "gradients", "Gradients and updates", sections.gradients_and_updates(run, steps, marks)
         ),
         section("rate", "Learning rate", sections.rate_and_precision(run, steps, marks)),
         section("initialization", "Initialisation", sections.initialization(run)),

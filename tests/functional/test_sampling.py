@@ -146,8 +146,8 @@ def test_samples_at_the_very_limits():
     )
     deep = torch.arange(24).reshape(2, 3, 4)  # the entries of a sample in one row
     assert sampling.per_sample(deep, 1).tolist() == [[0], [12]]
-    whole, least = 4_194_304, 4_096
+    whole, least = 524_288, 4_096
     meta = [torch.empty(n, device="meta") for n in (whole, 1, 64 * 5_000, 64 * 65_537)]
     assert sampling.sample_sizes(meta[:1]) is None
-    assert sampling.sample_sizes(meta[:2]) == [65_536, least]
-    assert sampling.sample_sizes(meta) == [65_536, least, 5_000, 65_536]
+    assert sampling.sample_sizes(meta[:2]) == [8_192, least]
+    assert sampling.sample_sizes(meta) == [8_192, least, 5_000, 65_536]

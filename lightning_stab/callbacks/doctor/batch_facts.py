@@ -252,11 +252,10 @@ class InputPeaks(FactSource):
         if sampled and plain and plain[0] is usable[0]:
             first = plain[0]
             if first.dim() > 1 and len(first) >= LEAST_ROWS:
-                self._add_rows(first.flatten(1))
-
-    def _add_rows(self, rows: Tensor) -> None:
-        sizes = rows[:, :: -(-rows.shape[1] // ROW_FEATURES)].float().square().mean(1).sqrt()
-        self._pending_rows.append(sizes.amax() / sizes.median())
+                rows = first.flatten(1)
+                few = rows[:, :: -(-rows.shape[1] // ROW_FEATURES)]
+                sizes = few.float().square().mean(1).sqrt()
+                self._pending_rows.append(sizes.amax() / sizes.median())
 
     def pending(self) -> list[DeviceScalars]:
         """Return the values of each batch."""

@@ -39,8 +39,7 @@ LEARNING_FAULTS = (
         ),
         error_at_once(
             "loss_ratio > enormous_rise and unexplained > worse_than_constant and moving"
-            " and without_skill"
-            " and ordinary_values and start_loss_ratio not> large_start_loss",
+            " and without_skill and ordinary_values and start_loss_ratio not> large_start_loss",
             "The loss has risen to {loss_ratio} times its start.",
         ),
         warning(
@@ -52,9 +51,8 @@ LEARNING_FAULTS = (
         ),
         warning(
             "early_update_ratio > total_update and a_while and learns_little"
-            " and dropout not> strong_dropout"
-            " and input_size not> large_input and kept_weights and start_scale not< small_start"
-            " and not_falling",
+            " and dropout not> strong_dropout and input_size not> large_input and kept_weights"
+            " and start_scale not< small_start and not_falling",
             "The first steps changed the weights by {early_update_ratio:.1f} times their size each,"
             " and the run has not learnt since.",
         ),
@@ -65,10 +63,8 @@ LEARNING_FAULTS = (
         ),
         warning(
             "early_rise > sudden_rise and early_update_ratio not< notable_update and some_steps"
-            " and learns_little"
-            " and dropout not> strong_dropout"
-            " and ordinary_values and start_loss_ratio not> large_start_loss and moving"
-            " and not_falling",
+            " and learns_little and dropout not> strong_dropout and ordinary_values"
+            " and start_loss_ratio not> large_start_loss and moving and not_falling",
             "Within the first steps the loss rose to {early_rise} times its start,"
             " and the run has not learnt since.",
         ),
@@ -82,14 +78,12 @@ LEARNING_FAULTS = (
             "gradient_depth_start_log10 > joint_shrinkage"
             " and gradient_depth_log10 < severe_vanishing_depth and learns_little"
             " and kept_weights and ordinary_start and moving and some_steps",
-            "The gradient reached the first layers when the run began;"
-            " now it shrinks by 10^{gradient_depth_log10:a.1f} on its way:"
-            " the updates have ruined the network.",
+            "The gradient reached the first layers when the run began; now it shrinks by"
+            " 10^{gradient_depth_log10:a.1f} on its way: the updates have ruined the network.",
         ),
         warning(
             "saturated_fraction > many_saturated and saturated_at_start < half_saturated"
-            " and learns_half and ordinary_start and moving and some_steps"
-            " and not_falling",
+            " and learns_half and ordinary_start and moving and some_steps and not_falling",
             "The units of {layers} were not saturated when the run began, and are now:"
             " the updates have saturated them.",
         ),
@@ -111,8 +105,7 @@ LEARNING_FAULTS = (
         warning_at_once(
             "weight_growth > outlying and falls_behind and a_while and ordinary_data"
             " and start_scale not< small_start",
-            "The weights have grown {weight_growth:.0f} times, and the run has not come to what"
-            " simple models learn.",
+            "The weights have grown {weight_growth:.0f} times, and simple models do better.",
         ),
         warning_at_once(
             "relapse > notable_relapse and validation_rise > risen_validation_loss and a_while"
@@ -166,8 +159,7 @@ LEARNING_FAULTS = (
             _STILL_RISING,
         ),
         warning_at_once(
-            "warming_up > flag_set and falls_short and step > enough_steps",
-            _STILL_RISING,
+            "warming_up > flag_set and falls_short and step > enough_steps", _STILL_RISING
         ),
         warning(
             "rate_left < nearly_gone and progress < half_the_run and learns_half",
@@ -231,9 +223,8 @@ LEARNING_FAULTS = (
         warning_at_once(
             "error_of_probabilities > flag_set and learnt not> half_learnt"
             " and validation_skill not> high_skill and progress > whole_run"
-            " and skill_reached not> near_simple_models"
-            " and epoch > some_epochs and step > tens_of_steps and meant_to_learn"
-            " and warming_up not> flag_set",
+            " and skill_reached not> near_simple_models and epoch > some_epochs"
+            " and step > tens_of_steps and meant_to_learn and warming_up not> flag_set",
             _ERROR_OF_PROBABILITIES,
         ),
         warning_at_once(
@@ -265,9 +256,8 @@ LEARNING_FAULTS = (
             _EXCLUSIVE,
         ),
         warning_at_once(
-            "exclusive_labels > flag_set and learns_little"
-            " and progress > whole_run and long_by_steps and falling not> faint_trend"
-            " and meant_to_learn and moving",
+            "exclusive_labels > flag_set and learns_little and progress > whole_run"
+            " and long_by_steps and falling not> faint_trend and meant_to_learn and moving",
             _EXCLUSIVE,
         ),
         warning(

@@ -114,8 +114,7 @@ OUTCOME_FAULTS = (
     Fault("overfitting", 10, "validation gets worse while training gets better").found_by(
         warning(
             "validation_fall > fallen_metric and learnt > half_learnt and relapse not> much_lost"
-            " and validation_skill not> well_learnt"
-            " and validation_rise not< risen_validation_loss"
+            " and validation_skill not> well_learnt and validation_rise not< risen_validation_loss"
             " and meant_to_learn and validation_shift not> unlike",
             "The validation metric has fallen by {validation_fall:.0%} from its best.",
         ),

@@ -46,8 +46,7 @@ SCALE_FAULTS = (
         ),
         warning_at_once(
             "target_size > large_target and falls_behind and a_while",
-            "The targets are large ({target_size}), and the run has not come to what simple models"
-            " learn.",
+            "The targets are large ({target_size}), and simple models do better.",
         ),
         *_nonfinite("target_size > large_target", "The targets are large ({target_size})"),
     ),
@@ -67,10 +66,9 @@ SCALE_FAULTS = (
             "input_size > huge_input", "Features enter the network at a size of {input_size}"
         ),
         warning(
-            "input_size > huge_input and epoch > some_epochs"
-            " and step > tens_of_steps and samples not< hundreds_of_samples"
-            " and progress > half_the_run and meant_to_learn and unknown_loss and not_well"
-            " and input_peak not> outlying",
+            "input_size > huge_input and epoch > some_epochs and step > tens_of_steps"
+            " and samples not< hundreds_of_samples and progress > half_the_run and meant_to_learn"
+            " and unknown_loss and not_well and input_peak not> outlying",
             _HUGE_INPUT,
         ),
         warning(

@@ -23,21 +23,14 @@ _INDEPENDENT = (
 WIRING_FAULTS = (
     Fault("non-finite", 0, "the loss or a weight is NaN or infinite").found_by(
         error("nonfinite_weights > flag_set and no_cause_at_start", _NAN_WEIGHTS, persistence=1),
-        error_at_once(
-            "nonfinite_weights > flag_set and loss_ratio not> no_loss",
-            _NAN_WEIGHTS,
-        ),
+        error_at_once("nonfinite_weights > flag_set and loss_ratio not> no_loss", _NAN_WEIGHTS),
         error_at_once(
             "nonfinite_gradients > flag_set",
             "The run failed with gradients that are NaN or infinite: {layers}.",
         ),
+        error_at_once("validation_nonfinite > flag_set and no_cause_at_start", _NAN_VALIDATION),
         error_at_once(
-            "validation_nonfinite > flag_set and no_cause_at_start",
-            _NAN_VALIDATION,
-        ),
-        error_at_once(
-            "validation_nonfinite > flag_set and learnt > nothing_learnt",
-            _NAN_VALIDATION,
+            "validation_nonfinite > flag_set and learnt > nothing_learnt", _NAN_VALIDATION
         ),
         error_at_once(
             "nonfinite_inputs > none_at_all and not_well and some_steps",
@@ -110,7 +103,7 @@ WIRING_FAULTS = (
             "broadcast > flag_set",
             "Predictions and targets meet in the shapes [N] and [N, 1]: every prediction is"
             " compared with every target.",
-        ),
+        )
     ),
     Fault("labels", 1, "targets from which nothing can be learnt").found_by(
         error_at_once(
@@ -171,15 +164,13 @@ WIRING_FAULTS = (
         ),
         warning(
             "frozen_held > flag_set and learnt not> half_learnt and a_while and not_falling"
-            " and skill_reached not> as_simple_models"
-            " and validation_skill not> well_learnt",
+            " and skill_reached not> as_simple_models and validation_skill not> well_learnt",
             "{number} parameters that the optimizer was given are frozen, and little is learnt:"
             " {layers}.",
         ),
         warning(
             "frozen_held > flag_set and validation_skill < some_skill and a_while"
-            " and skill_reached not> as_simple_models"
-            " and progress > half_the_run",
+            " and skill_reached not> as_simple_models and progress > half_the_run",
             "{number} parameters that the optimizer was given are frozen, and little is learnt:"
             " {layers}.",
         ),
