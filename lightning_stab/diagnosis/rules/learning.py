@@ -20,10 +20,7 @@ _EXCLUSIVE = (
     " learnt."
 )
 
-_NO_REACH = (
-    "In the whole run the weights can change by no more than {reach:.1%} of their size,"
-    " and little is learnt."
-)
+_NO_REACH = "In the whole run the weights can change by no more than {reach:.1%} of their size,"
 _STILL_RISING = (
     "After {progress:.0%} of the run the learning rate is still rising,"
     " from a value at which little is learnt."
@@ -135,13 +132,13 @@ LEARNING_FAULTS = (
             " and warming_up < flag_set and with_gradient and highest_rise not> sudden_rise"
             " and ordinary_values and input_size not< small_input and meant_to_learn"
             " and ordinary_flow and error_of_probabilities not> flag_set",
-            _NO_REACH,
+            _NO_REACH + " and little is learnt.",
         ),
         warning_at_once(  # with losses of single rows nothing is said of their rise
             "reach < little_reach and falls_behind and a_while and warming_up < flag_set"
             " and with_gradient and start_loss_ratio not> large_start_loss and ordinary_values"
             " and error_of_probabilities not> flag_set and exclusive_labels not> flag_set",
-            _NO_REACH,
+            _NO_REACH + " and simple models do better.",
         ),
         warning(
             "reach < limited_reach and straightness > straight and learns_little"

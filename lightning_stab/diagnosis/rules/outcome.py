@@ -102,7 +102,7 @@ OUTCOME_FAULTS = (
         warning_at_once(
             "validation_shift > some_shift and generalization_gap > notable_gap and falls_behind"
             " and learnt > half_learnt and a_while and input_peak not> outlying",
-            _UNLIKE + ", and what is learnt in training does not hold for them.",
+            _UNLIKE + ", and what is learnt in training holds less well for them.",
         ),
     ),
     Fault("metric", 10, "a metric that does not follow the loss").found_by(
