@@ -1,4 +1,4 @@
-"""A finding is raised, then confirmed when the run ends, or withdrawn when it holds no longer."""
+"""A finding is raised, then confirmed when the run ends, or withdrawn when it no longer holds."""
 
 import json
 

@@ -30,12 +30,14 @@ def print_findings(trainer: Trainer, findings: Sequence[Finding]) -> None:
     """Send findings to the logger `lightning_stab`, on the first rank.
 
     Where nobody has given that logger or the root a handler, Python's own last resort prints
-    warnings and errors to the terminal's error stream. A progress bar in the way is told first.
+    warnings and errors to the terminal's error stream. A progress bar in the way is cleared first.
     """
     for finding in findings if trainer.is_global_zero else ():
         if finding.state == "confirmed":  # it was said when it was found
             continue
-        level = logging.INFO if finding.state == "withdrawn" else LEVELS[finding.severity]
+        level = LEVELS[finding.severity]
+        if finding.state == "withdrawn":  # who has read the alarm shall read this too
+            level = min(level, logging.WARNING)
         if LOGGER.isEnabledFor(level):
             failure = "A finding of `TrainingDoctor` cannot be printed"
             with reporting(trainer, failure), beside_bar(trainer, LOGGER):
@@ -46,7 +48,7 @@ def text_of(finding: Finding) -> str:
     """Return a finding as plain text: a line for what and when, one for the message, the advice."""
     if finding.state == "withdrawn":
         cause = finding.explained_by
-        why = f"`{cause}` explains it" if cause else "it holds no longer"
+        why = f"`{cause}` explains it" if cause else "it no longer holds"
         return f"withdrawn: {finding.id} (step {finding.withdrawn_at}): {why}."
     head = f"{finding.severity}: {finding.id} (step {finding.step}{_history(finding)})"
     return "\n".join([head, finding.message, *(f"  {line}" for line in numbered(finding.advice))])

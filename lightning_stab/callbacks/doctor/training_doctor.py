@@ -83,7 +83,8 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
         every_n_steps: optimizer steps between two that are sampled, >= 1. Of the first 500 steps
             every 50th is sampled at least, for most faults show early.
         print_findings: log each finding when it is found: an error as an error, a warning as a
-            warning, other findings as information, which is hidden unless the logger is set to it.
+            warning, other findings as information, which is hidden unless the logger is set to it;
+            that an alarm is withdrawn, as a warning.
         log_facts: send the facts of each check to the loggers as scalars, ``diagnosis_facts/...``;
             TensorBoard gets them packed in any case.
 

@@ -629,7 +629,7 @@ def test_a_finding_as_plain_text():
         "warning: dead-units (step 7, since step 3, at 2 checks in a row)\n"
     )
     gone = finding(state="withdrawn", withdrawn_at=9)
-    assert report.text_of(gone) == "withdrawn: dead-units (step 9): it holds no longer."
+    assert report.text_of(gone) == "withdrawn: dead-units (step 9): it no longer holds."
     explained = finding(state="withdrawn", withdrawn_at=9, explained_by="non-finite")
     assert report.text_of(explained) == (
         "withdrawn: dead-units (step 9): `non-finite` explains it."
@@ -650,11 +650,13 @@ def test_findings_are_printed_at_their_level_on_the_first_rank(caplog):
     caplog.set_level(logging.INFO, logger="lightning_stab")
     each = [finding(severity=s, state=t) for s, t in (
         ("info", "new"), ("warning", "new"), ("error", "new"), ("error", "confirmed"),
-        ("error", "withdrawn"),
+        ("info", "withdrawn"), ("warning", "withdrawn"), ("error", "withdrawn"),
     )]  # fmt: skip
     trainer = SimpleNamespace(is_global_zero=True, progress_bar_callback=None)
     report.print_findings(trainer, each)
-    assert [r.levelname for r in caplog.records] == ["INFO", "WARNING", "ERROR", "INFO"]
+    assert [r.levelname for r in caplog.records] == [
+        "INFO", "WARNING", "ERROR", "INFO", "WARNING", "WARNING",
+    ]  # fmt: skip
     caplog.clear()
     trainer.is_global_zero = False
     report.print_findings(trainer, each)
