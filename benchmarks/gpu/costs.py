@@ -30,7 +30,8 @@ from lightning_stab import (
 )
 from lightning_stab.callbacks.gradients.gradient_monitor import STATISTICS
 
-START = 540  # steps 549, 599, 649 log; 599 is sampled by what acts every 200 steps
+START = 740  # steps 749, 799, 849 log; 799 is sampled by what acts every 200 steps
+SETTLING = ((0, 41), (595, 5))  # steps before that, with what is measured once in a run
 INTERVAL, LONG_INTERVAL = 50, 200
 DENSE = 30  # first steps of a callback, which ask more than later ones
 
@@ -79,8 +80,9 @@ LIGHTNING = {"Lightning grad_norm + log_dict": lambda: [LightningNorms()]}
 class Turn(pl.Callback):
     """Lets a fit take some steps whenever it is its turn, and times each of them."""
 
-    def __init__(self, start: int = START) -> None:
-        self.start = self.number = start
+    def __init__(self, start: int) -> None:
+        self.jump: int | None = start  # what the next step is numbered, None: one more
+        self.number = start
         self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
         self.num, self.begun, self.stop, self.error = 0, False, False, ""
         self.seconds: list[float] = []  # per step, of each turn
@@ -88,13 +90,10 @@ class Turn(pl.Callback):
         self._marks: list[tuple[int, Any]] = []
         self._start = 0.0
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin late in a run, past the dense first steps."""
-        trainer.fit_loop.epoch_loop._batches_that_stepped = self.start
-
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> int | None:
         """Wait for the turn; mark the step's beginning."""
-        number = self.number = trainer.fit_loop.epoch_loop._batches_that_stepped
+        loop = trainer.fit_loop.epoch_loop
+        number = loop._batches_that_stepped
         if self.num == 0:
             if self.begun:
                 self._end(number)
@@ -104,8 +103,12 @@ class Turn(pl.Callback):
             if self.stop:
                 trainer.should_stop = True
                 return -1
+            if self.jump is not None:
+                number = loop._batches_that_stepped = self.jump
+                self.jump = None
             synchronize()
             self._start = time.perf_counter()
+        self.number = number
         self.num -= 1
         self._marks.append((number, _mark()))
         return None
@@ -139,7 +142,7 @@ def cost_rows(
     clocks, peaks, kept = {}, Counter[str](), {}
     for name, make in {**WAYS, **LIGHTNING}.items():
         before = _allocated()
-        clocks[name] = _begin(make, make_net, data)
+        clocks[name] = _settled(make, make_net, data, START)
         _take(clocks[name], 8)
         clocks[name].seconds.clear()
         clocks[name].steps.clear()
@@ -239,7 +242,7 @@ def calls_of(
         entered.append(mode(clock))
         return entered[0]
 
-    clock = _begin(make, make_net, data, first, enter)
+    clock = _settled(make, make_net, data, first, enter)
     _take(clock, last - first)
     clock.stop = True
     clock.go.release()
@@ -275,11 +278,27 @@ class _Waits:
             warnings.simplefilter("ignore")
 
 
+def _settled(
+    make: Callable[[], list[Any]],
+    make_net: Callable[[], nn.Module],
+    data: Sequence[Any],
+    start: int,
+    mode: Callable[[Turn], Any] | None = None,
+) -> Turn:
+    """Return a run late in its course, that has its first steps behind it."""
+    clock = _begin(make, make_net, data, SETTLING[0][0], mode)
+    for first, steps in SETTLING:
+        clock.jump = first
+        _take(clock, steps)
+    clock.jump = start
+    return clock
+
+
 def _begin(
     make: Callable[[], list[Any]],
     make_net: Callable[[], nn.Module],
     data: Sequence[Any],
-    start: int = START,
+    start: int,
     mode: Callable[[Turn], Any] | None = None,
 ) -> Turn:
     clock = Turn(start)

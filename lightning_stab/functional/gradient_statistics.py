@@ -91,7 +91,7 @@ def _over_norms(inner: Tensor, norms: Tensor) -> Tensor:
 
 
 def sampled_cosine(
-    first: Sequence[Tensor], second: Sequence[Tensor], sample: Sequence[int]
+    first: Sequence[Tensor], second: Sequence[Tensor], of: Sequence[Tensor]
 ) -> Tensor:
     """Return the cosine of two gradients as a fixed sample of their entries shows it.
 
@@ -99,24 +99,23 @@ def sampled_cosine(
     entries of one magnitude in all, and never leads out of [-1, 1].
 
     Args:
-        first: of one gradient, from :func:`copy_entries` with the same ``sample``.
-        second: the tensors of the other.
-        sample: how many entries of each are compared, from ``sampling.sample_sizes``.
+        first: of one gradient, from :func:`copy_entries` with ``sampling.sample_sizes``.
+        second: the same of the other.
+        of: the tensors of a gradient, whose sizes the samples stand for.
 
     Example:
         >>> g = torch.arange(12.0)
-        >>> sampled_cosine(copy_entries([g], [4]), [2 * g], [4]).item()
+        >>> sampled_cosine(copy_entries([g], [4]), copy_entries([2 * g], [4]), [g]).item()
         1.0
     """
-    entries = _entries(second, sample)
-    a, b = in_double(_joined(first)), in_double(_joined(entries))
-    sizes = [e.numel() * (1 + e.is_complex()) for e in entries]
+    a, b = in_double(_joined(first)), in_double(_joined(second))
+    sizes = [e.numel() * (1 + e.is_complex()) for e in second]
     lengths = _on_device(tuple(sizes), a.device, torch.long)
-    weights = tuple(_weight(w, e) for w, e in zip(second, entries, strict=True))
+    weights = tuple(_weight(w, e) for w, e in zip(of, second, strict=True))
     products = (a * b, a * a, b * b)
     sums = [torch.segment_reduce(p, "sum", lengths=lengths) for p in products]
     packed = torch.stack(sums, 1) * _on_device(weights, a.device, torch.float64)[:, None]
-    inner, one, other = _over_ranks(packed, second).sum(0)
+    inner, one, other = _over_ranks(packed, of).sum(0)
     norms = (one * other).sqrt()
     return _over_norms(inner, norms)
 
@@ -284,14 +283,14 @@ def identical_fraction(weight: Tensor, gradient: Tensor) -> Tensor:
     return (torch.cat([none, same]) | torch.cat([same, none])).float().mean()
 
 
+@torch.no_grad()
 def _entries(tensors: Sequence[Tensor], sample: Sample) -> list[Tensor]:
-    detached = [tensor.detach() for tensor in tensors]
     if sample is None:
-        return detached
+        return [tensor.detach() for tensor in tensors]
     if not isinstance(sample, int):
-        shards = [local_shard(t).to_dense() if t.is_sparse else local_shard(t) for t in detached]
+        shards = [local_shard(t).to_dense() if t.is_sparse else local_shard(t) for t in tensors]
         return [sampled(t, size) for t, size in zip(shards, sample, strict=True)]
-    flat = [local_shard(tensor).reshape(-1) for tensor in detached]
+    flat = [local_shard(tensor).reshape(-1) for tensor in tensors]
     return [entries[:: max(1, entries.numel() // sample)] for entries in flat]
 
 
@@ -308,7 +307,7 @@ def _on_device(values: tuple[float, ...], device: torch.device, dtype: torch.dty
 
 def _joined(entries: Sequence[Tensor]) -> Tensor:
     """Return the real numbers of several tensors as one."""
-    flat = [(torch.view_as_real(e) if e.is_complex() else e).reshape(-1) for e in entries]
+    flat = [torch.view_as_real(e).reshape(-1) if e.is_complex() else e for e in entries]
     return torch.cat([e.to(flat[0].device) for e in flat])
 
 

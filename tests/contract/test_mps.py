@@ -139,11 +139,11 @@ def test_counts_that_float32_cannot_hold_reach_the_host_exactly():
 
 def test_what_needs_double_precision_has_it():
     first, second = torch.randn(2, 500, generator=torch.Generator().manual_seed(0)) * 1e30
-    expected = sampled_cosine(copy_entries([first], [100]), [second], [100]).item()
+    expected = sampled_cosine(*(copy_entries([t], [100]) for t in (first, second)), [second]).item()
     norm = exact_total_norm([first, second])
     with mps.emulated():
         a, b = first.to("mps"), second.to("mps")
-        assert sampled_cosine(copy_entries([a], [100]), [b], [100]).item() == expected
+        assert sampled_cosine(*(copy_entries([t], [100]) for t in (a, b)), [b]).item() == expected
         assert exact_total_norm([a, b]) == norm
         assert in_double(a).dtype is torch.float64
 

@@ -67,7 +67,7 @@ def test_the_cosine_of_a_sample_is_that_of_all_within_its_bound(weights, mixture
         mixture * w + math.sqrt(1 - mixture**2) * torch.randn(w.shape, generator=generator)
         for w in weights
     ]
-    found = float(sampled_cosine(copy_entries(weights, sizes), other, sizes))
+    found = float(sampled_cosine(copy_entries(weights, sizes), copy_entries(other, sizes), weights))
     exact = float(cosine(weights, other))
     entries = sum(map(len, copy_entries(weights, sizes)))
     assert abs(found - exact) <= 4 / math.sqrt(entries) + 1e-6
@@ -77,7 +77,9 @@ def test_the_cosine_of_a_sample_is_that_of_all_within_its_bound(weights, mixture
 def test_the_cosine_with_nothing_is_nothing(weights):
     sizes = sampling.sample_sizes(weights)
     zeros = [torch.zeros_like(w) for w in weights]
-    assert float(sampled_cosine(copy_entries(zeros, sizes), weights, sizes)) == 0
+    assert (
+        float(sampled_cosine(copy_entries(zeros, sizes), copy_entries(weights, sizes), zeros)) == 0
+    )
 
 
 def test_samples_of_activations_keep_mean_and_spread():

@@ -199,13 +199,12 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
             self._pending.append(norm_scalars(step, step.norms, "grad_norm", patterns))
         if self._is_full(at):
             self._pending.extend(entry_scalars(step, self.options.statistics))
-            if self._wants("cosine") and not step.is_repeated:
-                self._pending.extend(self._cosine.scalars(step))
             self._pending.extend(self._noise.scalars(step))
             if self._wants("update_ratio"):
                 self._update_ratio.select(step)
-        if self._wants("cosine") and self._is_full(at + 1) and not step.is_repeated:
-            self._cosine.remember(step)
+        compare, keep = self._is_full(at), self._is_full(at + 1)
+        if self._wants("cosine") and (compare or keep) and not step.is_repeated:
+            self._pending.extend(self._cosine.scalars(step, compare=compare, keep=keep))
         if self._wants_histogram(at):
             write_histograms(step, list(tensorboard_writers(step.trainer)), at)
 

@@ -157,21 +157,20 @@ class GradientCosine:
     def __init__(self) -> None:
         self._previous: dict[int, tuple[list[int], list[Tensor]]] = {}
 
-    def remember(self, step: OptimizerStep) -> None:
-        """Keep a copy of this gradient for the next step."""
-        gradients = step.gradients
-        copies = copy_entries(gradients, sample_sizes(gradients))
-        self._previous[id(step.optimizer)] = ([id(p) for p in step.params], copies)
-
-    def scalars(self, step: OptimizerStep) -> list[DeviceScalars]:
-        """Compare with the remembered gradient, if it is of the same parameters."""
-        params, previous = self._previous.pop(id(step.optimizer), ([], []))
-        if params != [id(p) for p in step.params]:
-            return []
-        name, gradients = tag("grad_cosine", "previous" + step.suffix), step.gradients
+    def scalars(self, step: OptimizerStep, *, compare: bool, keep: bool) -> list[DeviceScalars]:
+        """Compare with the kept gradient, if it is of the same parameters; keep this one."""
+        gradients, params = step.gradients, [id(p) for p in step.params]
         sizes = sample_sizes(gradients)
+        needed = keep or (compare and sizes is not None)
+        copies = copy_entries(gradients, sizes) if needed else []
+        earlier, previous = self._previous.pop(id(step.optimizer), ([], []))
+        if keep:
+            self._previous[id(step.optimizer)] = params, copies
+        if not compare or params != earlier:
+            return []
+        name = tag("grad_cosine", "previous" + step.suffix)
         if sizes is not None:
-            return [named(name, sampled_cosine(previous, gradients, sizes))]
+            return [named(name, sampled_cosine(previous, copies, gradients))]
         norm = total_norm(tensor_norms(previous))
         return [named(name, cosine(gradients, previous, step.total * norm))]
 
