@@ -42,7 +42,7 @@ class Calls(TorchDispatchMode):
 def count(make: Any, layers: int) -> dict[str, Counter[str]]:
     """Return the operators of single steps of one way of training, by the kind of the step."""
     net = {"layers": layers, "width": 16, "heads": 2, "context": 8, "vocabulary": 64}
-    data = tokens(4, 2, 8, 64)
+    data = tokens(4, 8, 8, 64)
     with (
         mock.patch.object(device_values, "CPU_COUNTS_AS_DEVICE", True),
         mock.patch.object(sampling, "WHOLE", 2**10),
