@@ -18,6 +18,7 @@ from lightning_stab import GradientClipping, GradientMonitor, StepGuard
 from lightning_stab.callbacks.gradients.gradient_monitor import STATISTICS
 from lightning_stab.callbacks.gradients.statistics import NoiseScale
 from lightning_stab.errors import ConflictError, InvalidArgumentError
+from lightning_stab.functional import sampling
 
 
 class Witness(lightning.Callback):
@@ -92,8 +93,10 @@ def test_zero_and_nonfinite_fractions_see_what_is_there():
     assert math.isfinite(metrics["grad_norm/net.0"])
 
 
+@pytest.mark.parametrize("whole", [sampling.WHOLE, 0])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw_fused"])
-def test_the_update_ratio_is_the_real_change_of_the_weights(optimizer):
+def test_the_update_ratio_is_the_real_change_of_the_weights(optimizer, whole, monkeypatch):
+    monkeypatch.setattr(sampling, "WHOLE", whole)
     witness, _, module = watched(GradientMonitor(1), built(Classifier, optimizer))
     weights = [*witness.weights, dict(module.named_parameters())]
     for before, after, metrics in zip(weights, weights[1:], witness.metrics, strict=False):
@@ -103,8 +106,11 @@ def test_the_update_ratio_is_the_real_change_of_the_weights(optimizer):
         assert metrics["update_ratio/net.0"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("whole", [sampling.WHOLE, 0])
 @pytest.mark.parametrize("every", [1, 3])
-def test_the_cosine_is_that_with_the_step_before(every):
+def test_the_cosine_is_that_with_the_step_before(every, whole, monkeypatch):
+    """So is the one of a sample, which is all of so small a net."""
+    monkeypatch.setattr(sampling, "WHOLE", whole)
     witness, trainer, _ = watched(GradientMonitor(every, 0))
     for step in range(every - 1, 6, every):
         if step == 0:
