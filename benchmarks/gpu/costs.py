@@ -142,7 +142,7 @@ def cost_rows(
     clocks, peaks, kept = {}, Counter[str](), {}
     for name, make in {**WAYS, **LIGHTNING}.items():
         before = _allocated()
-        clocks[name] = _settled(make, make_net, data, START)
+        clocks[name] = _settled(_begin(make, make_net, data), START)
         _take(clocks[name], 8)
         clocks[name].seconds.clear()
         clocks[name].steps.clear()
@@ -242,7 +242,7 @@ def calls_of(
         entered.append(mode(clock))
         return entered[0]
 
-    clock = _settled(make, make_net, data, first, enter)
+    clock = _settled(_begin(make, make_net, data, mode=enter), first)
     _take(clock, last - first)
     clock.stop = True
     clock.go.release()
@@ -278,15 +278,8 @@ class _Waits:
             warnings.simplefilter("ignore")
 
 
-def _settled(
-    make: Callable[[], list[Any]],
-    make_net: Callable[[], nn.Module],
-    data: Sequence[Any],
-    start: int,
-    mode: Callable[[Turn], Any] | None = None,
-) -> Turn:
-    """Return a run late in its course, that has its first steps behind it."""
-    clock = _begin(make, make_net, data, SETTLING[0][0], mode)
+def _settled(clock: Turn, start: int) -> Turn:
+    """Let a run take its first steps, and go on late in its course."""
     for first, steps in SETTLING:
         clock.jump = first
         _take(clock, steps)
@@ -298,7 +291,7 @@ def _begin(
     make: Callable[[], list[Any]],
     make_net: Callable[[], nn.Module],
     data: Sequence[Any],
-    start: int,
+    start: int = 0,
     mode: Callable[[Turn], Any] | None = None,
 ) -> Turn:
     clock = Turn(start)
