@@ -57,7 +57,7 @@ class Finding:
         seen: at how many checks in a row its conditions had held when it was found, or, at the end
             of the run, have held.
         state: ``raised``; ``confirmed`` where it still holds when the run ends; ``withdrawn`` where
-            it held no longer at several checks.
+            it no longer held at several checks.
         withdrawn_at: optimizer steps taken when it was withdrawn; None for one that stands.
         explained_by: the id of a deeper cause, found later, for which it was withdrawn.
 

@@ -61,8 +61,8 @@ THRESHOLDS = MappingProxyType(
         "small_update": 1e-4,
         "no_rate": 1e-30,
         "no_loss": 1e-30,
-        "little_reach": 0.1,
         "short_reach": 0.03,  # of the weights' size, in the whole run
+        "little_reach": 0.1,
         "limited_reach": 0.2,
         "straight": 0.5,  # distance over path
         "risen_at_all": 1.1,
@@ -74,14 +74,16 @@ THRESHOLDS = MappingProxyType(
         "clear_trend": 4.0,  # standard errors
         "faint_trend": 2.0,
         "notable_fall": 0.02,
+        "clear_fall": 0.05,
         "steep_fall": 0.1,
         # loss
         "outlying": 30.0,
         "large_spike": 3.0,
         "recurring": 2.5,  # epochs with spikes
-        "notable_relapse": 0.3,
-        "much_lost": 0.5,  # of the best gain
+        "notable_relapse": 0.3,  # of the best gain
+        "much_lost": 0.5,
         "grown_weights": 6.0,
+        "huge_growth": 30.0,
         "shrunk_weights": 0.2,
         "swinging_loss": 0.5,
         "any_nonfinite_loss": 0.5,  # losses in an interval
@@ -103,7 +105,8 @@ THRESHOLDS = MappingProxyType(
         "notable_gap": 0.2,
         "small_gap": 0.1,
         "all_learnt": 0.9,
-        "as_simple_models": 0.85,  # of what simple models learn
+        "level_with_simple_models": 0.9,  # of what simple models learn
+        "as_simple_models": 0.85,
         "near_simple_models": 0.8,
         "below_simple_models": 0.65,
         "far_from_simple_models": 0.55,
@@ -115,9 +118,9 @@ THRESHOLDS = MappingProxyType(
         "small_prediction": 0.3,
         # validation
         "fallen_metric": 0.2,
-        "some_shift": 0.4,
-        "notable_shift": 0.5,  # standard deviations between validation and training rows
-        "unlike": 1.5,  # standard deviations between validation and training rows
+        "some_shift": 0.4,  # standard deviations between validation and training rows
+        "notable_shift": 0.5,
+        "unlike": 1.5,
         "wide_gap": 0.35,
         "risen_validation_loss": 0.2,
         # time
@@ -192,7 +195,7 @@ ENDS = MappingProxyType(
         name: f"skill_reached < {level} and progress > whole_run and on_purpose not> flag_set"
         for name, level in (
             ("falls_short", "far_from_simple_models"),
-            ("falls_behind", "high_skill"),
+            ("falls_behind", "level_with_simple_models"),
         )
     }
 )

@@ -59,7 +59,7 @@ def _findings(causes: Causes) -> Iterator[Event]:
         yield Event(finding["step"], "info", text)
     for finding in causes.withdrawn:
         cause = finding.get("explained_by")
-        why = f"<b>{escape(title(cause))}</b> explains it" if cause else "it held no longer"
+        why = f"<b>{escape(title(cause))}</b> explains it" if cause else "it no longer held"
         text = f"{escape(title(finding['id']))}, of step {since(finding):,}, was withdrawn: {why}."
         yield Event(int(finding.get("withdrawn_at", finding["step"])), "info", text)
 

@@ -114,6 +114,9 @@ near_simple_models 0.8
 below_simple_models 0.65
 far_from_simple_models 0.55
 little_reach 0.1
+huge_growth 30.0
+clear_fall 0.05
+level_with_simple_models 0.9
 notable_relapse 0.3
 small_gap 0.1
 very_few_rows 20.0

@@ -331,7 +331,7 @@ def test_findings_are_among_the_events():
         ),
     )
     assert happened(run_of(), causes) == [
-        (2, "info", "Dead units, of step 1, was withdrawn: it held no longer."),
+        (2, "info", "Dead units, of step 1, was withdrawn: it no longer held."),
         (3, "info", "Plateau. It stands."),
         (5, "info", "Loss spikes. It jumped."),
         (6, "error", "1 Vanishing gradient in net.0. The gradient shrinks by 109.3."),

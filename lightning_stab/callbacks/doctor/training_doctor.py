@@ -132,7 +132,7 @@ class TrainingDoctor(StepMember, Callback, options=DoctorOptions):
 
     @property
     def withdrawn(self) -> list[Finding]:
-        """What was found and taken back, because it held no longer."""
+        """What was found and taken back, because it no longer held."""
         return self._engine.withdrawn
 
     @property

@@ -100,7 +100,7 @@ LEARNING_FAULTS = (
             " and the run has never come to what simple models learn.",
         ),
         warning_at_once(
-            "weight_growth > outlying and falls_behind and a_while and ordinary_data"
+            "weight_growth > huge_growth and falls_behind and a_while and ordinary_data"
             " and start_scale not< small_start",
             "The weights have grown {weight_growth:.0f} times, and simple models do better.",
         ),

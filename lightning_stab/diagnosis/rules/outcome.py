@@ -41,8 +41,7 @@ OUTCOME_FAULTS = (
         ),
         info(
             "recent_improvement < standing_still and long_enough",
-            "The loss has come down by no more than {recent_improvement:.2%} of its start"
-            " within an epoch.",
+            "The loss hardly comes down: {recent_improvement:.2%} of its start within an epoch.",
             persistence=3,
         ),
     ),
@@ -68,7 +67,7 @@ OUTCOME_FAULTS = (
             _TOO_SHORT,
         ),
         warning_at_once(
-            "progress > whole_run and falling > clear_trend and recent_fall > some_progress"
+            "progress > whole_run and falling > clear_trend and recent_fall > clear_fall"
             " and skill_reached < as_simple_models and generalization_gap < small_gap"
             " and long_enough and epoch_rows > few_rows"
             " and warming_up not> flag_set and meant_to_learn and ordinary_values",
