@@ -52,6 +52,8 @@ def names(tmp_path_factory):
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
     )
     scheduler, chained = schedulers()
+    with SummaryWriter(tmp_path_factory.mktemp("events")) as writer:
+        files = writer._get_file_writer()
     return {
         "argparse": argparse,
         "Callback": lightning.pytorch.Callback,
@@ -61,6 +63,7 @@ def names(tmp_path_factory):
         "LightningModule": LightningModule,
         "SummaryWriter": SummaryWriter,
         "chained": chained,
+        "file_writer": files,
         "function": function,
         "getsource": inspect.getsource,
         "launchers": launchers,

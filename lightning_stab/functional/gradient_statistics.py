@@ -23,6 +23,7 @@ from lightning_stab.functional.sampling import sampled
 Sample = int | Sequence[int] | None
 _EXACT = (torch.float32, torch.float64)  # precisions in which differences are taken as they are
 CHUNK = 2**22  # entries that are looked at together
+SHORT, PIECE = 2**12, 2**16  # entries of a tensor that a CPU counts as numbers
 IDENTICAL_TOLERANCE = 1e-4  # relative: what deep nets add up in different orders
 
 
@@ -54,7 +55,7 @@ def count_zero_and_nonfinite(tensors: Sequence[Tensor], *, nonfinite: bool = Tru
     device, shards = tensors[0].device, [local_shard(tensor) for tensor in tensors]
     values = [plain_values(shard) for shard in shards]
     sizes = tuple(v.numel() for v in values)
-    counts = torch.stack([_count(torch.count_nonzero, v).to(device) for v in values])
+    counts = torch.stack([number.to(device) for number in _nonzero(values)])
     zero = _on_device(tuple(s.numel() for s in shards), device, torch.long) - counts
     if not nonfinite:
         return torch.stack([zero, torch.zeros_like(zero)], dim=1)
@@ -108,16 +109,23 @@ def sampled_cosine(
         >>> sampled_cosine(copy_entries([g], [4]), copy_entries([2 * g], [4]), [g]).item()
         1.0
     """
-    a, b = in_double(_joined(first)), in_double(_joined(second))
-    sizes = [e.numel() * (1 + e.is_complex()) for e in second]
-    lengths = _on_device(tuple(sizes), a.device, torch.long)
-    weights = tuple(_weight(w, e) for w, e in zip(of, second, strict=True))
-    products = (a * b, a * a, b * b)
-    sums = [torch.segment_reduce(p, "sum", lengths=lengths) for p in products]
-    packed = torch.stack(sums, 1) * _on_device(weights, a.device, torch.float64)[:, None]
-    inner, one, other = _over_ranks(packed, of).sum(0)
-    norms = (one * other).sqrt()
-    return _over_norms(inner, norms)
+    kinds = [is_sharded(tensor) for tensor in of]
+    groups = [[i for i, k in enumerate(kinds) if k is kind] for kind in dict.fromkeys(kinds)]
+    rows = [_products([(first[i], second[i], of[i]) for i in group]) for group in groups]
+    sums = torch.stack([row.to(rows[0].device) for row in rows])
+    inner, one, other = _over_ranks(sums, [of[group[0]] for group in groups]).sum(0)
+    return _over_norms(inner, (one * other).sqrt())
+
+
+def _products(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Return ``<a, b>``, ``<a, a>`` and ``<b, b>`` of whole tensors, estimated from samples."""
+    sizes = [entries.numel() * (1 + entries.is_complex()) for entries, _, _ in samples]
+    shares = [math.sqrt(_weight(whole, entries)) for entries, _, whole in samples]
+    joined = [in_double(_joined([s[side] for s in samples])) for side in (0, 1)]
+    for values in joined:
+        torch._foreach_mul_(list(torch.split(values, sizes)), shares)
+    a, b = joined
+    return torch.stack([torch.dot(a, b), torch.dot(a, a), torch.dot(b, b)])
 
 
 def copy_entries(tensors: Sequence[Tensor], sample: Sample = None) -> list[Tensor]:
@@ -316,6 +324,23 @@ def _differences(first: Sequence[Tensor], second: Sequence[Tensor]) -> Sequence[
     if all(type(t) is Tensor and t.dtype in _EXACT for pair in pairs for t in pair) and pairs:
         return torch._foreach_sub(list(first), list(second))
     return [_wide(a) - _wide(b) for a, b in pairs]
+
+
+def _nonzero(values: Sequence[Tensor]) -> list[Tensor]:
+    """Count what is not zero in each tensor.
+
+    On a CPU the truth values are written as numbers, whose sum takes half the time.
+    """
+    scratch: Tensor | None = None
+
+    def count(v: Tensor) -> Tensor:
+        nonlocal scratch
+        if v.device.type != "cpu" or v.is_complex() or not SHORT <= v.numel() <= PIECE:
+            return _count(torch.count_nonzero, v)
+        scratch = torch.empty(PIECE) if scratch is None else scratch
+        return torch.ne(v, 0, out=scratch[: v.numel()].view(v.shape)).sum().long()
+
+    return [count(v) for v in values]
 
 
 def _count(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:

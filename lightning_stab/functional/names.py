@@ -10,4 +10,6 @@ def plain_name(name: str) -> str:
         >>> [plain_name(n) for n in ("net._orig_mod.0.weight", "_orig_mod", "my_orig_mod.0")]
         ['net.0.weight', '', 'my_orig_mod.0']
     """
+    if "_orig_mod" not in name:
+        return name
     return ".".join(part for part in name.split(".") if part != "_orig_mod")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,16 +44,19 @@ def sample_sizes(tensors: Sequence[Tensor]) -> list[int] | None:
 def sampled(tensor: Tensor, size: int) -> Tensor:
     """Return about ``size`` evenly spread entries, a view of a contiguous tensor.
 
-    The step has no factor in common with the length of a row, so that all columns have their turn.
+    The step has no factor in common with the size of an entry of the first dimension, so that all
+    columns, and of convolutions all channels, have their turn.
 
     Example:
         >>> import torch
         >>> sampled(torch.arange(16.0).reshape(4, 4), 4)
         tensor([ 0.,  3.,  6.,  9., 12., 15.])
     """
-    flat = tensor.reshape(-1)
-    row = tensor.shape[-1] if tensor.dim() > 1 else 1
-    return flat[:: _stride(flat.numel() // max(size, 1), row)]
+    flat, most = tensor.reshape(-1), tensor.numel() // max(size, 1)
+    if most <= 1:
+        return flat
+    row = tensor.numel() // len(tensor) if tensor.dim() > 1 else 1
+    return flat[:: _stride(most, row)]
 
 
 def few_rows(tensor: Tensor, most: int = LARGE) -> Tensor:
@@ -135,6 +139,7 @@ def _hashed(like: Tensor) -> Tensor:
     return bits.bitwise_xor_((bits >> 15).bitwise_and_(_LOW))
 
 
+@lru_cache(maxsize=256)
 def _stride(most: int, row: int) -> int:
     """Return the largest step up to ``most`` that has no factor in common with a row's length."""
     return next(step for step in range(max(most, 1), 0, -1) if math.gcd(step, row) == 1)

@@ -37,6 +37,24 @@ def test_a_sample_is_large_enough_and_visits_every_column_that_it_can(rows, colu
         assert len((found % columns).unique()) == columns
 
 
+@given(st.integers(2, 60), st.integers(1, 40), st.sampled_from([1, 2, 3, 4, 5]), st.integers(1, 99))
+def test_of_a_convolution_every_place_of_a_filter_has_its_turn(filters, channels, width, size):
+    tensor = torch.arange(filters * channels * width).reshape(filters, channels, width)
+    found = sampling.sampled(tensor, size)
+    places = (found % (channels * width)).unique()
+    assert len(places) == min(len(found), channels * width)
+
+
+def test_channels_of_different_sizes_do_not_bias_a_sample():
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.logspace(-3, 0, 128)[None, :, None, None]
+    filters = sizes * torch.randn(256, 128, 3, 3, generator=generator)
+    found = sampling.sampled(filters, 4608)
+    # half the entries of a filter are in channels below 0.03 of the largest
+    expected = float(filters.square().mean().sqrt())
+    assert float(found.square().mean().sqrt()) == pytest.approx(expected, rel=0.1)
+
+
 def test_samples_of_large_nets_are_small_and_small_nets_are_read_whole(weights):
     sizes = sampling.sample_sizes(weights)
     copies = copy_entries(weights, sizes)

@@ -42,8 +42,12 @@ class Hookable:
 
     def __init__(self, module: nn.Module) -> None:
         outside = _not_inside(module)
-        self.modules = [(name, part) for name, part in outside if not _is_called_compiled(part)]
-        self.compiled = [name for name, part in outside if is_compiled_part(part)]
+        self.compiled = [name for name, _, is_compiled in outside if is_compiled]
+        self.modules = [
+            (name, part)
+            for name, part, is_compiled in outside
+            if not (is_compiled and _is_called_compiled(part))
+        ]
 
     @cached_property
     def said(self) -> str:
@@ -63,15 +67,15 @@ def compiled_parts(module: nn.Module) -> list[str]:
 
 def called_modules(module: nn.Module) -> list[nn.Module]:
     """Return the modules that are called from code that is not compiled, compiled or not."""
-    return [part for _, part in _not_inside(module)]
+    return [part for _, part, _ in _not_inside(module)]
 
 
-def _not_inside(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the modules that are in no compiled part, by plain name."""
-    named = [(plain_name(name), part) for name, part in module.named_modules()]
-    compiled = [part for _, part in named if is_compiled_part(part)]
+def _not_inside(module: nn.Module) -> list[tuple[str, nn.Module, bool]]:
+    """Return the modules that are in no compiled part: plain name, module, whether it is one."""
+    named = [(plain_name(n), part, is_compiled_part(part)) for n, part in module.named_modules()]
+    compiled = [part for _, part, is_compiled in named if is_compiled]
     inside = {id(m) for part in compiled for m in part.modules() if m is not part}
-    return [(name, part) for name, part in named if id(part) not in inside]
+    return [each for each in named if id(each[1]) not in inside] if inside else named
 
 
 def is_compiled_part(part: nn.Module) -> bool:

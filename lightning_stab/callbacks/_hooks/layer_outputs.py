@@ -62,14 +62,12 @@ class LayerProbe:
         names = [name for name in self.order if name in self._norms]
         if not names:
             return {}
-        squares = [
-            torch.stack(self._norms[name]).square().sum()
-            if len(self._norms[name]) > 1
-            else self._norms[name][0].square()
-            for name in names
+        norms = [
+            torch.linalg.vector_norm(torch.stack(each)) if len(each) > 1 else each[0]
+            for each in (self._norms[name] for name in names)
         ]
-        means = torch._foreach_div(squares, [float(self._sizes[name]) for name in names])
-        return dict(zip(names, torch._foreach_sqrt(means), strict=True))
+        sizes = [math.sqrt(self._sizes[name]) for name in names]
+        return dict(zip(names, torch._foreach_div(norms, sizes), strict=True))
 
     @without_modes
     def add_output(

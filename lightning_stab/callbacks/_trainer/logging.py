@@ -7,7 +7,7 @@ TensorBoard event costs a few percent of it. So what a callback logs at one step
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_stab.callbacks._trainer.event_records import write_scalars
 from lightning_stab.callbacks._trainer.lightning_classes import inherits
 from lightning_stab.callbacks._trainer.places import reporting
 from lightning_stab.errors import ConflictError
@@ -81,13 +82,19 @@ def log_scalars(
     step = log_step(trainer) if step is None else step
     if as_metrics:
         keep_metrics(trainer, values)
+    log_events(trainer, [(step, values)])
+
+
+def log_events(trainer: Trainer, events: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    """Send the values of some steps to every logger, one event a step."""
     for logger in trainer.loggers if trainer.is_global_zero else ():
         with reporting(trainer, _refused(logger)):
             writer = summary_writer(logger)
-            if writer is None:
+            if writer is not None:
+                write_scalars(writer._get_file_writer(), events, _start_of(logger))
+                continue
+            for step, values in events:
                 logger.log_metrics(dict(values), step=step)
-            else:
-                _write_packed(logger, writer, values, step)
 
 
 def keep_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
@@ -203,14 +210,6 @@ class _SafeWriter:
 
 def _refused(logger: Any) -> str:
     return f"`{type(logger).__name__}` did not take what a callback logged"
-
-
-def _write_packed(logger: Any, writer: Any, values: Mapping[str, float], step: int) -> None:
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    start = _start_of(logger)
-    packed = [Summary.Value(tag=start + name, simple_value=v) for name, v in values.items()]
-    writer._get_file_writer().add_summary(Summary(value=packed), step)
 
 
 def _start_of(logger: Any) -> str:

@@ -17,7 +17,7 @@ from lightning_stab.callbacks._trainer.lightning_classes import Callback
 from lightning_stab.callbacks._trainer.logging import (
     is_due,
     keep_metrics,
-    log_scalars,
+    log_events,
     log_step,
     tag,
     tensorboard_writers,
@@ -287,8 +287,9 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
         if leaving is None:
             return
         scalars = leaving.scalars()
-        self._unwritten.append((leaving.step, scalars))
-        keep_metrics(trainer, scalars)
+        if scalars:
+            self._unwritten.append((leaving.step, scalars))
+            keep_metrics(trainer, scalars)
         if self.options.progress_bar:
             total = tag("grad_norm", "total")
             shown = {name: v for name, v in scalars.items() if name.startswith(total)}
@@ -297,8 +298,7 @@ class GradientMonitor(StepMember, Callback, options=GradientMonitorOptions):
     def _write(self, trainer: Trainer) -> None:
         """Send the events of some steps to the loggers."""
         unwritten, self._unwritten = self._unwritten, []
-        for step, scalars in unwritten:
-            log_scalars(trainer, scalars, step)
+        log_events(trainer, unwritten)
         self._next_write = monotonic() + HELD_SECONDS
 
     def _clear(self) -> None:

@@ -66,14 +66,18 @@ def norm_scalars(
 @lru_cache(maxsize=64)
 def _layer_tags(names: tuple[str, ...], section: str) -> tuple[str, ...]:
     """Return the tag of each parameter's layer; cached, for the same parameters come every step."""
-    layers = [layer_of(name) for name in names]
     # a layer may be called what the norm of everything is called
-    return tuple(tag(section, layer + "_" * layer.startswith("total")) for layer in layers)
+    return tuple(tag(section, layer + "_" * layer.startswith("total")) for layer in _layers(names))
+
+
+@lru_cache(maxsize=64)
+def _layers(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(layer_of(name) for name in names)
 
 
 def entry_scalars(step: OptimizerStep, statistics: Sequence[str]) -> list[DeviceScalars]:
     """Return statistics of entries: RMS, greatest magnitude, zero and non-finite fractions."""
-    layers = [layer_of(name) for name in step.names()]
+    layers = _layers(step.names())
     scalars = []
 
     def add(name: str, values: Tensor, per_layer: PerLayer) -> None:

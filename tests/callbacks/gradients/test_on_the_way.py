@@ -21,10 +21,7 @@ def monitor(monkeypatch):
     monkeypatch.setattr(device_values, "CPU_COUNTS_AS_DEVICE", True)
     made = GradientMonitor(progress_bar=True)
     made.logged, made.kept = [], {}
-    monkeypatch.setattr(
-        module, "log_scalars",
-        lambda trainer, values, step: made.logged.append((step, values)),
-    )  # fmt: skip
+    monkeypatch.setattr(module, "log_events", lambda trainer, events: made.logged.extend(events))
     monkeypatch.setattr(module, "keep_metrics", lambda trainer, values: made.kept.update(values))
     monkeypatch.setattr(module, "log_step", lambda trainer: 7)
     return made
