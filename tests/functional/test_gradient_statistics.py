@@ -55,6 +55,19 @@ def test_zero_and_nonfinite_entries_are_counted(entries):
     assert count_zero_and_nonfinite([tensor, torch.ones(2)]).tolist() == [expected, [0, 0]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int32])
+@pytest.mark.parametrize("size", [4095, 4096, 2**16, 2**16 + 1, 200_000])
+def test_zeros_of_large_tensors_are_counted_whatever_else_is_in_them(size, dtype):
+    whole = torch.arange(size) % 5 - 2
+    rest = [math.nan, math.inf, -math.inf] if dtype.is_floating_point else [1, 2, -3]
+    tensor = whole.to(dtype)
+    tensor[:3] = torch.tensor(rest, dtype=dtype)
+    zeros = int((whole[3:] == 0).sum())
+    nonfinite = 3 * dtype.is_floating_point
+    found = count_zero_and_nonfinite([tensor, tensor.reshape(1, -1), tensor[:0]])
+    assert found.tolist() == [[zeros, nonfinite]] * 2 + [[0, 0]]
+
+
 def test_counting_nothing_and_sparse_and_complex():
     assert count_zero_and_nonfinite([]).shape == (0, 2)
     gradient = sparse([1, 1], torch.tensor([[1.0, 0.0], [1.0, math.nan]]), (3, 2))

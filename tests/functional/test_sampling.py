@@ -92,6 +92,16 @@ def test_the_cosine_of_a_sample_is_that_of_all_within_its_bound(weights, mixture
     assert -1 - 1e-6 <= found <= 1 + 1e-6
 
 
+def test_each_tensor_counts_by_its_whole_size_in_the_cosine():
+    tensors = [torch.ones(1000, 2048), torch.ones(500), torch.ones(2000, 500)]
+    other = [tensors[0], -tensors[1], -tensors[2]]
+    sizes = sampling.sample_sizes(tensors)
+    copies = copy_entries(tensors, sizes), copy_entries(other, sizes)
+    assert [t.numel() // c.numel() for t, c in zip(tensors, copies[0], strict=True)] == [62, 1, 62]
+    found = float(sampled_cosine(*copies, tensors))
+    assert found == pytest.approx(float(cosine(tensors, other)), abs=1e-6)
+
+
 def test_the_cosine_with_nothing_is_nothing(weights):
     sizes = sampling.sample_sizes(weights)
     zeros = [torch.zeros_like(w) for w in weights]
