@@ -21,8 +21,7 @@ from lightning_stab.functional.random_states import preserve_random_states
 MEAN_OF = 3  # losses in a row
 MOST_PARAMETERS = 20_000_000  # of a module that is copied for it
 ROWS_OF_A_BATCH = 150  # that are compared with their neighbours,
-LEAST_ROWS, ENOUGH_ROWS = 60, 300  # of a run,
-BATCHES = 40  # after which fewer are compared, too,
+LEAST_ROWS, ENOUGH_ROWS = 60, 300  # of a run
 FEATURES = 64  # of each, evenly spread
 TARGETS = ("target", "label", "y")  # names of a batch's targets
 
@@ -130,7 +129,8 @@ class ShuffledPairs(FactSource):
 class NeighbourRows(FactSource):
     """The first rows of a run: whether neighbours' targets agree, what simple models learn of them.
 
-    Only rows of the first epoch count, because a row that comes again agrees with itself.
+    Only rows of the first epoch count, because a row that comes again agrees with itself. They are
+    compared when they are asked for: whatever is concluded from them is about a validation, too.
     """
 
     SAVED = ("agreement", "skill")
@@ -139,15 +139,13 @@ class NeighbourRows(FactSource):
         super().__init__()
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._count = self._counted = 0  # rows, and of them those that were compared
-        self._wait = BATCHES  # for so many more batches, if these do not bring enough rows before
+        self._are_due = False
         self._agreement = self._skill = math.nan
 
     def add(self, batch: Any, epoch: int) -> None:
         """Note some rows of a batch."""
         if epoch > 0 or self._count >= ENOUGH_ROWS:
-            self.end()
             return
-        self._wait -= 1
         place = place_of_targets(batch)
         inputs = batch[0] if place == 1 else None
         if inputs is None or not is_plain(inputs) or inputs.is_complex() or inputs.dim() < 2:
@@ -158,16 +156,16 @@ class NeighbourRows(FactSource):
         self._rows.append((known if inputs.dim() == 2 else known.float(), few.clone()))
         self._count += len(few)
 
-    def end(self) -> None:
-        """Wait for no more rows."""
-        self._wait = 0
+    def ask(self) -> None:
+        """Have the rows compared that are there by now."""
+        self._are_due = True
 
     def pending(self) -> list[DeviceScalars]:
-        """Return both, once there are enough rows, or as many as there are."""
-        is_new = len(self._rows) > 0 and LEAST_ROWS <= self._count != self._counted
-        if not is_new or (self._wait > 0 and self._count < ENOUGH_ROWS):
+        """Return both, where they were asked for and there are enough new rows."""
+        are_due, self._are_due = self._are_due, False
+        if not (are_due and self._rows and LEAST_ROWS <= self._count != self._counted):
             return []
-        self._counted, self._wait = self._count, BATCHES
+        self._counted = self._count
         inputs, targets = (list(each) for each in zip(*self._rows, strict=True))
         if self._count >= ENOUGH_ROWS:
             self._rows = []

@@ -166,7 +166,7 @@ class DoctorState:
 
     def end_validation(self, trainer: Trainer) -> bool:
         """Take in validation metrics; say whether there were any."""
-        self._neighbours.end()
+        self._neighbours.ask()
         sources = (self._losses, self.rows, self.level, self._neighbours)
         to_host(scalars for source in sources for scalars in source.pending())
         self.level.note(trainer.callback_metrics)
@@ -176,7 +176,7 @@ class DoctorState:
         """Take in the last losses and check the weights; ``alone`` where the run has failed."""
         self.remove_hooks()
         self.steps.measure_end(module, alone=alone)
-        self._neighbours.end()
+        self._neighbours.ask()
         to_host([*self._losses.pending(), *self._neighbours.pending()])
 
     def note_failure(self, failure: BaseException) -> None:
@@ -229,6 +229,7 @@ class DoctorState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values, with what waits on the device."""
+        self._neighbours.ask()  # the rows themselves are not saved
         self._transfer()
         states: dict[str, Any] = {key: each.state_dict() for key, each in self._sources.items()}
         return {**states, "highest_rate": self._highest_rate}

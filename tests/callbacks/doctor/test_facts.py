@@ -25,6 +25,9 @@ from lightning_stab.callbacks.doctor.report import FACTS
 from lightning_stab.callbacks.doctor.state import DoctorState
 from lightning_stab.callbacks.doctor.step_facts import StepFacts
 from lightning_stab.callbacks.doctor.validation_facts import ValidationHistory
+from lightning_stab.diagnosis import Facts
+from lightning_stab.diagnosis.facts import OF_VALIDATION
+from lightning_stab.diagnosis.rules import FAULTS
 
 BASELINE, BLIND = 2.0, 4.0
 
@@ -645,6 +648,7 @@ def test_of_large_inputs_and_masks_few_entries_are_kept():
         images = torch.randn(160, 3, 8, 8, generator=generator)
         rows.add((images, (images[:, 0] > 0).long()), 0)
     assert {(x.shape, y.shape) for x, y in rows._rows} == {((150, 64), (150, 64))}
+    rows.ask()
     to_host(rows.pending())
     assert math.isfinite(rows.facts()["neighbour_agreement"])
 
@@ -653,6 +657,7 @@ def test_rows_of_different_widths_are_not_compared():
     rows = NeighbourRows()
     for width in (3, 4):
         rows.add((torch.randn(32, width), torch.arange(32)), 0)
+    rows.ask()
     assert rows.pending() == []
     assert math.isnan(rows.facts()["neighbour_agreement"])
 
@@ -662,7 +667,7 @@ def test_neighbours_are_compared_by_the_rows_of_the_first_epoch():
     x = torch.linspace(0, 1, 100)[:, None]
     for start in range(0, 96, 4):
         rows.add((x[start : start + 4], (x[start : start + 4, 0] > 0.5).long()), 0)
-    rows.end()
+    rows.ask()
     to_host(rows.pending())
     agreement = rows.facts()["neighbour_agreement"]
     assert agreement > 4
@@ -683,35 +688,60 @@ def some_rows(count, batches, epoch=0):
 
 
 @pytest.mark.parametrize("size", [29, 30])
-def test_rows_are_compared_once_with_three_hundred_or_with_all_from_sixty_on(size):
-    """What is known of few rows costs as much as what is known of many, and is soon replaced."""
+def test_rows_are_compared_when_they_are_asked_for_from_sixty_on_and_once(size):
     rows = some_rows(size, 2)
     assert rows.pending() == []
-    rows.add((torch.randn(size, 2), torch.arange(size)), 1)  # no more rows are to come
+    rows.add((torch.randn(size, 2), torch.arange(size)), 1)  # of a later epoch
     assert rows._count == 2 * size
+    rows.ask()
     assert bool(rows.pending()) == (size == 30)
+    rows.ask()
     assert rows.pending() == []
     rows = some_rows(size, 10)
-    assert bool(rows.pending()) == (size == 30)
+    rows.ask()
+    assert rows.pending()
     rows.add((torch.randn(size, 2), torch.arange(size)), 0)
-    assert rows._count == (300 if size == 30 else 319)
+    assert rows._count == (300 if size == 30 else 319)  # no more than are enough
+    assert rows.pending() == []  # not asked for
+    rows.ask()
     assert bool(rows.pending()) == (size == 29)
-    assert rows.pending() == []
 
 
-@pytest.mark.parametrize("ends", [False, True])
-def test_fewer_rows_are_compared_after_forty_batches_or_where_the_run_or_its_epoch_ends(ends):
-    rows = some_rows(2, 39)
-    if ends:
-        rows.end()
-    assert bool(rows.pending()) == ends
-    rows = some_rows(2, 40)
-    assert rows.pending()
-    rows.add((torch.randn(2, 2), torch.arange(2)), 0)
-    assert rows.pending() == []
-    for _ in range(39):
-        rows.add((torch.randn(2, 2), torch.arange(2)), 0)
-    assert rows.pending()
+def test_no_step_waits_for_what_simple_models_learn():
+    """Whatever is concluded from it is about a validation, too; it took as long as four steps."""
+    watcher = doctor()
+    seen = []
+
+    class Sees(lightning.Callback):
+        def on_train_batch_end(self, *_):
+            seen.append(watcher._state._neighbours.facts()["simple_skill"])
+
+    fit(Program(mlp()), [watcher, Sees()], learnable(640, 8), epochs=1)
+    assert len(seen) == 80
+    assert all(map(math.isnan, seen))
+    assert watcher._state._neighbours.facts()["simple_skill"] > 0.5
+
+
+def test_what_simple_models_learn_is_saved_in_a_checkpoint_before_any_validation():
+    watcher = doctor()
+
+    class Saves(lightning.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx == 20:
+                self.saved = watcher.state_dict()
+
+    fit(Program(mlp()), [watcher, saves := Saves()], learnable(640, 8), epochs=1)
+    assert saves.saved["patient"]["neighbours"]["skill"] > 0.5
+
+
+def test_every_conclusion_from_the_first_rows_waits_for_a_validation():
+    """So that they need not be compared before."""
+    from_rows = {"neighbour_agreement", "simple_skill"}
+    for rule in (rule for fault in FAULTS for rule in fault.rules):
+        read = {condition.fact for condition in rule.conditions}
+        if read & from_rows:
+            assert read & OF_VALIDATION, rule
+    assert math.isnan(Facts(simple_skill=0.5).skill_reached)
 
 
 def test_what_simple_models_learn_is_known_at_the_end_of_a_short_run():
@@ -721,7 +751,6 @@ def test_what_simple_models_learn_is_known_at_the_end_of_a_short_run():
 
 
 def test_what_simple_models_learn_is_known_when_a_validation_ends():
-    """An epoch may have fewer than forty batches, and the rules ask then."""
     watcher = doctor()
     fit(Program(mlp()), [watcher], learnable(32, 8), epochs=1)
     state, x = watcher._state, torch.randn(96, 3)
@@ -811,7 +840,7 @@ def test_the_agreement_of_symbols_is_unknown_and_what_simple_models_learn_of_the
     generator = torch.Generator().manual_seed(0)
     symbols = torch.randint(0, 6, (100, 4), generator=generator)
     rows.add((symbols, symbols[:, 1]), 0)
-    rows.end()
+    rows.ask()
     to_host(rows.pending())
     assert math.isnan(rows.facts()["neighbour_agreement"])
     assert rows.facts()["simple_skill"] == pytest.approx(1.0, abs=0.05)
@@ -822,7 +851,7 @@ def test_pixels_of_eight_bits_are_numbers():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, 1, 4, 4), generator=generator, dtype=torch.uint8)
     rows.add((images, images.float().mean((1, 2, 3))), 0)
-    rows.end()
+    rows.ask()
     to_host(rows.pending())
     assert rows.facts()["neighbour_agreement"] > 3
     assert rows.facts()["simple_skill"] > 0.99
@@ -834,7 +863,7 @@ def test_nan_rows_leave_the_other_neighbours():
     y = (x[:, 0] > 0.5).long()
     x[7] = math.nan
     rows.add((x, y), 0)
-    rows.end()
+    rows.ask()
     to_host(rows.pending())
     assert rows.facts()["neighbour_agreement"] > 5
     assert rows.facts()["simple_skill"] > 0.9
