@@ -21,6 +21,7 @@ from lightning_stab.functional.norms import (
 from lightning_stab.functional.sampling import sampled
 
 Sample = int | Sequence[int] | None
+_PLAIN = (Tensor, torch.nn.Parameter)  # that are no wrappers of others
 _EXACT = (torch.float32, torch.float64)  # precisions in which differences are taken as they are
 CHUNK = 2**22  # entries that are looked at together
 SHORT, PIECE = 2**12, 2**16  # entries of a tensor that a CPU counts as numbers
@@ -128,6 +129,7 @@ def _products(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     return torch.stack([torch.dot(a, b), torch.dot(a, a), torch.dot(b, b)])
 
 
+@torch.no_grad()
 def copy_entries(tensors: Sequence[Tensor], sample: Sample = None) -> list[Tensor]:
     """Return a copy of each tensor's entries, to be compared with the entries later.
 
@@ -141,12 +143,13 @@ def copy_entries(tensors: Sequence[Tensor], sample: Sample = None) -> list[Tenso
         [tensor([0., 2., 4.])]
     """
     entries = _entries(tensors, sample)
-    kinds = {(type(e), e.dtype, e.device, e.layout) for e in entries}
-    if sample is None or len(kinds) != 1 or not all(type(e) is Tensor for e in entries):
+    kinds = {(type(e) in _PLAIN, e.dtype, e.device, e.layout) for e in entries}
+    if sample is None or len(kinds) != 1 or type(entries[0]) not in _PLAIN:
         return [each.clone() for each in entries]
     return list(torch.split(torch.cat(entries), [e.numel() for e in entries]))  # one kernel
 
 
+@torch.no_grad()
 def change_and_size(
     before: Sequence[Tensor], after: Sequence[Tensor], sample: Sample = None
 ) -> tuple[Tensor, Tensor]:
@@ -291,7 +294,6 @@ def identical_fraction(weight: Tensor, gradient: Tensor) -> Tensor:
     return (torch.cat([none, same]) | torch.cat([same, none])).float().mean()
 
 
-@torch.no_grad()
 def _entries(tensors: Sequence[Tensor], sample: Sample) -> list[Tensor]:
     if sample is None:
         return [tensor.detach() for tensor in tensors]
@@ -321,7 +323,7 @@ def _joined(entries: Sequence[Tensor]) -> Tensor:
 
 def _differences(first: Sequence[Tensor], second: Sequence[Tensor]) -> Sequence[Tensor]:
     pairs = list(zip(first, second, strict=True))
-    if all(type(t) is Tensor and t.dtype in _EXACT for pair in pairs for t in pair) and pairs:
+    if all(type(t) in _PLAIN and t.dtype in _EXACT for pair in pairs for t in pair) and pairs:
         return torch._foreach_sub(list(first), list(second))
     return [_wide(a) - _wide(b) for a, b in pairs]
 

@@ -52,7 +52,8 @@ def sampled(tensor: Tensor, size: int) -> Tensor:
         >>> sampled(torch.arange(16.0).reshape(4, 4), 4)
         tensor([ 0.,  3.,  6.,  9., 12., 15.])
     """
-    flat, most = tensor.reshape(-1), tensor.numel() // max(size, 1)
+    flat = tensor if tensor.dim() == 1 else tensor.reshape(-1)
+    most = tensor.numel() // max(size, 1)
     if most <= 1:
         return flat
     row = tensor.numel() // len(tensor) if tensor.dim() > 1 else 1

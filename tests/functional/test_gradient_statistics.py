@@ -137,6 +137,20 @@ def test_a_sample_of_the_entries_tells_the_size_of_a_change(seed, sample):
     torch.testing.assert_close(change / size, torch.full((2,), 0.5))
 
 
+@pytest.mark.parametrize("sample", [None, 4, [4, 4]])
+def test_copies_and_changes_of_weights_need_no_gradient(sample):
+    weights = [torch.nn.Parameter(torch.ones(size)) for size in ((3,), (3, 4))]
+    copies = copy_entries(weights, sample)
+    found = change_and_size(copies, weights, sample)
+    assert not any(t.requires_grad for t in (*copies, *found))
+    with torch.no_grad():
+        for weight in weights:
+            weight.mul_(2.0)
+    assert all(bool((copy == 1).all()) for copy in copies)
+    change, size = change_and_size(copies, weights, sample)
+    torch.testing.assert_close(change, size)
+
+
 def test_copies_do_not_follow_the_weights():
     weight = torch.nn.Parameter(torch.ones(3))
     (copy,) = copy_entries([weight])
