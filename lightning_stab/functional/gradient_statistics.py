@@ -296,7 +296,7 @@ def identical_fraction(weight: Tensor, gradient: Tensor) -> Tensor:
 
 def _entries(tensors: Sequence[Tensor], sample: Sample) -> list[Tensor]:
     if sample is None:
-        return [tensor.detach() for tensor in tensors]
+        return list(tensors)
     if not isinstance(sample, int):
         shards = [local_shard(t).to_dense() if t.is_sparse else local_shard(t) for t in tensors]
         return [sampled(t, size) for t, size in zip(shards, sample, strict=True)]

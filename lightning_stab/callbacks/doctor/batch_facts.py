@@ -315,7 +315,7 @@ def _by_name(
     """Pack tensors of one shape; ``update`` gets a number, or a list of them, by name."""
     tensors = list(values.values())
     device = tensors[0].device
-    packed = stacked([t.detach() for t in tensors], device, wide_dtype(device))
+    packed = stacked(tensors, device, wide_dtype(device)).detach()
 
     def named(numbers: list[float]) -> None:
         size = len(numbers) // len(tensors)

@@ -65,7 +65,9 @@ class LossHistory(FactSource):
         if not losses:
             return [DeviceScalars(torch.zeros(0), self._update)]
         device = losses[0].device
-        values = stacked([x.reshape(()) for x in losses], device, wide_dtype(device))
+        values = stacked(
+            [x.reshape(()) if x.dim() else x for x in losses], device, wide_dtype(device)
+        )
         return [DeviceScalars(values, self._update)]
 
     def _update(self, losses: list[float]) -> None:

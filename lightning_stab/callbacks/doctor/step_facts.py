@@ -162,6 +162,7 @@ class StepFacts(FactSource):
         """Forget the copies of a step that is not taken."""
         self._copies.clear()
 
+    @torch.no_grad()
     def compare(self, step: int, *, early: bool, full: bool) -> None:
         """Compare the weights with those before the step.
 
@@ -174,7 +175,7 @@ class StepFacts(FactSource):
         copies, self._copies = self._copies, []
         columns = []
         for matrices, before in copies:
-            params = [p.detach() for p in matrices.values()]
+            params = list(matrices.values())
             now = copy_entries(params, SAMPLED)
             rows = [*change_and_size(before, now), tensor_norms(params)]
             rows += self._distances(list(matrices), before, now) if full else []
