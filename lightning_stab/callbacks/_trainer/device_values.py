@@ -60,7 +60,14 @@ def to_host(waiting: Iterable[DeviceScalars]) -> dict[str, float]:
         {'a': 1.0, 'b': 2.0}
     """
     waiting = list(waiting)
-    return _given(waiting, _packed(waiting).tolist()) if waiting else {}
+    return _given(waiting, _numbers(waiting)) if waiting else {}
+
+
+def _numbers(waiting: list[DeviceScalars]) -> list[float]:
+    """Return all values as numbers; what is on the host already need not be packed."""
+    if any(is_remote(each.values) for each in waiting):
+        return _packed(waiting).tolist()
+    return [float(number) for each in waiting for number in each.values.tolist()]
 
 
 def _packed(waiting: list[DeviceScalars]) -> Tensor:
@@ -134,9 +141,9 @@ class Leaving:
     def __init__(self, waiting: Iterable[DeviceScalars], step: int) -> None:
         self.step = step
         self._waiting = list(waiting)
-        packed = _packed(self._waiting)
-        self._arriving = Arriving(packed) if is_remote(packed) else None
-        self._numbers = [] if self._arriving else packed.tolist()
+        is_far = any(is_remote(each.values) for each in self._waiting)
+        self._arriving = Arriving(_packed(self._waiting)) if is_far else None
+        self._numbers = [] if is_far else _numbers(self._waiting)
         self._scalars: dict[str, float] | None = None
 
     def scalars(self) -> dict[str, float]:

@@ -295,7 +295,9 @@ def test_values_cross_to_the_host_in_order_and_each_goes_to_its_own():
         device_values.DeviceScalars(torch.tensor([2.0, 3.0]), taken.append),
         device_values.named("last", torch.tensor(4, dtype=torch.int32)),
     ]
-    assert device_values.to_host(waiting) == {"first": 1.0, "last": 4.0}
+    found = device_values.to_host(waiting)
+    assert found == {"first": 1.0, "last": 4.0}
+    assert {type(value) for value in found.values()} == {float}
     assert taken == [[2.0, 3.0]]
     assert device_values.to_host([]) == {}
     leaving = device_values.Leaving(waiting, 9)
