@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from lightning_stab.functional.norms import (
-    full_tensor,
+    add_over_ranks,
     in_double,
-    is_sharded,
     local_shard,
     plain_values,
+    sharding_of,
     tensor_norms,
-    total_norm,
 )
 from lightning_stab.functional.sampling import sampled
 
@@ -65,67 +64,49 @@ def count_zero_and_nonfinite(tensors: Sequence[Tensor], *, nonfinite: bool = Tru
     return torch.stack([zero, _on_device(sizes, device, torch.long) - finite], dim=1)
 
 
+@torch.no_grad()
 def cosine(
-    first: Sequence[Tensor], second: Sequence[Tensor], norms: Tensor | None = None
+    first: Sequence[Tensor], second: Sequence[Tensor], of: Sequence[Tensor] | None = None
 ) -> Tensor:
     """Return the cosine of the angle between two gradients, each a list of tensors.
 
-    ``sum <a_i, b_i> / (||a|| ||b||)``, a scalar in [-1, 1]; 0 where either is zero.
+    ``sum <a_i, b_i> / (||a|| ||b||)``, a scalar in [-1, 1], in double precision; 0 where either is
+    zero or not finite. Of samples each tensor counts by its whole size, with an error of about
+    ``sqrt((1 - c^2) / n)`` for ``n`` entries of one magnitude in all. Sharded tensors need one
+    exchange of their ranks.
 
     Args:
-        first: the tensors of one gradient.
+        first: the tensors of one gradient, or samples from :func:`copy_entries`.
         second: those of the other, of the same shapes.
-        norms: the product of the two norms, if it is known already.
+        of: the tensors of a gradient, whose sizes the samples stand for; None: all is there.
 
     Example:
         >>> cosine([torch.tensor([1.0, 0.0])], [torch.tensor([1.0, 1.0])]).item()
         0.7071...
+        >>> g = torch.arange(12.0)
+        >>> cosine(copy_entries([g], [4]), copy_entries([2 * g], [4]), [g]).item()
+        1.0
     """
-    products = [_inner(a, b) for a, b in zip(first, second, strict=True)]
-    inner = torch.stack([p.to(products[0].device) for p in products]).sum()
-    if norms is None:
-        norms = total_norm(tensor_norms(first)) * total_norm(tensor_norms(second))
-    return _over_norms(inner, norms)
-
-
-def _over_norms(inner: Tensor, norms: Tensor) -> Tensor:
+    whole = second if of is None else of
+    parts = list(zip(first, second, whole, strict=True))
+    kinds = [sharding_of(tensor) for tensor in whole]
+    groups = [[i for i, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds)]
+    rows = [_products([parts[i] for i in group]) for group in groups]
+    sums = torch.stack([row.to(rows[0].device) for row in rows])
+    inner, one, other = add_over_ranks(sums, [whole[group[0]] for group in groups]).sum(0)
+    norms = (one * other).sqrt()
     return torch.where(norms > 0, inner / norms.clamp(min=torch.finfo(norms.dtype).tiny), 0.0)
 
 
-def sampled_cosine(
-    first: Sequence[Tensor], second: Sequence[Tensor], of: Sequence[Tensor]
-) -> Tensor:
-    """Return the cosine of two gradients as a fixed sample of their entries shows it.
-
-    Each tensor counts by its whole size. The error is about ``sqrt((1 - c^2) / n)`` for ``n``
-    entries of one magnitude in all, and never leads out of [-1, 1].
-
-    Args:
-        first: of one gradient, from :func:`copy_entries` with ``sampling.sample_sizes``.
-        second: the same of the other.
-        of: the tensors of a gradient, whose sizes the samples stand for.
-
-    Example:
-        >>> g = torch.arange(12.0)
-        >>> sampled_cosine(copy_entries([g], [4]), copy_entries([2 * g], [4]), [g]).item()
-        1.0
-    """
-    kinds = [is_sharded(tensor) for tensor in of]
-    groups = [[i for i, k in enumerate(kinds) if k is kind] for kind in dict.fromkeys(kinds)]
-    rows = [_products([(first[i], second[i], of[i]) for i in group]) for group in groups]
-    sums = torch.stack([row.to(rows[0].device) for row in rows])
-    inner, one, other = _over_ranks(sums, [of[group[0]] for group in groups]).sum(0)
-    return _over_norms(inner, (one * other).sqrt())
-
-
-def _products(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Return ``<a, b>``, ``<a, a>`` and ``<b, b>`` of whole tensors, estimated from samples."""
-    sizes = [entries.numel() * (1 + entries.is_complex()) for entries, _, _ in samples]
-    shares = [math.sqrt(_weight(whole, entries)) for entries, _, whole in samples]
-    joined = [in_double(_joined([s[side] for s in samples])) for side in (0, 1)]
-    for values in joined:
+def _products(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Return ``<a, b>``, ``<a, a>`` and ``<b, b>`` of tensors, estimated from samples."""
+    wholes = [part[2].numel() for part in parts]  # so that all of what is there counts
+    entries = [_entries([part[side] for part in parts], wholes) for side in (0, 1)]
+    sizes = [e.numel() * (1 + e.is_complex()) for e in entries[0]]
+    shares = [math.sqrt(_weight(p[2], e)) for p, e in zip(parts, entries[0], strict=True)]
+    a, b = (in_double(_joined(each)) for each in entries)
+    for values in (a, b):
         torch._foreach_mul_(list(torch.split(values, sizes)), shares)
-    a, b = joined
     return torch.stack([torch.dot(a, b), torch.dot(a, a), torch.dot(b, b)])
 
 
@@ -178,7 +159,7 @@ def change_and_size(
     shares = tuple(_weight(t, b) for t, b in zip(after, before, strict=True))
     weights = _on_device(shares, norms[0].device, norms[0].dtype)
     squares = torch.stack([n.to(weights).square() * weights for n in norms], dim=1)
-    change, size = _over_ranks(squares, after).sqrt().unbind(1)
+    change, size = add_over_ranks(squares, after).sqrt().unbind(1)
     return change, size
 
 
@@ -352,32 +333,8 @@ def _count(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
     return torch.stack([function(p) for p in torch.split(values.reshape(-1), CHUNK)]).sum()
 
 
-def _over_ranks(sums: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Add up the rows of sharded tensors over their ranks, by one exchange; shape ``[n, ...]``."""
-    sharded = [t for t in tensors if is_sharded(t)]
-    if not sharded:
-        return sums
-    from torch.distributed.tensor import DTensor, Partial
-
-    mesh = sharded[0].device_mesh
-    whole = DTensor.from_local(sums, mesh, [Partial()] * mesh.ndim).full_tensor()
-    rows = zip(tensors, whole.unbind(), sums.unbind(), strict=True)
-    return torch.stack([added if is_sharded(t) else own for t, added, own in rows])
-
-
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    is_plain = type(a) is type(b) is Tensor and a.dtype == b.dtype == torch.float32
-    if is_plain and all(t.layout is torch.strided and t.is_contiguous() for t in (a, b)):
-        return torch.dot(a.reshape(-1), b.reshape(-1))  # one pass, and nothing allocated
-    if a.is_sparse or b.is_sparse:
-        a, b = a.to_dense(), b.to_dense()
-    product = (_wide(a) * _wide(b).conj()).sum()
-    product = full_tensor(product)
-    return product.real if product.is_complex() else product
 
 
 def _fingerprints(values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -177,6 +177,31 @@ def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
 def local_shard(tensor: Tensor) -> Tensor:
     """Return this rank's shard of a sharded tensor, and any other tensor as it is."""
     return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def add_over_ranks(sums: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """Add up the rows of sharded tensors over their ranks, by one exchange; shape ``[n, ...]``."""
+    groups: dict[Any, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        if is_sharded(tensor):
+            groups.setdefault(sharding_of(tensor), []).append(place)
+    if not groups:
+        return sums
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    rows = list(sums.unbind())
+    for (mesh, placements), places in groups.items():
+        parts = [Replicate() if p.is_replicate() else Partial() for p in placements]
+        own = torch.stack([rows[place] for place in places])
+        whole = DTensor.from_local(own, mesh, parts).full_tensor()
+        for place, row in zip(places, whole.unbind(), strict=True):
+            rows[place] = row
+    return torch.stack(rows)
+
+
+def sharding_of(tensor: Tensor) -> Any:
+    """Return over which ranks a tensor is spread and how, None for one that is whole."""
+    return (tensor.device_mesh, tuple(tensor.placements)) if is_sharded(tensor) else None
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

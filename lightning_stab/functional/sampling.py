@@ -22,8 +22,8 @@ _FACTORS = (-2048144789, -1028477387, -1640531535)  # odd, as signed numbers of 
 LARGE = 2**20  # entries of an activation above which a sample of it is read
 
 
-def sample_sizes(tensors: Sequence[Tensor]) -> list[int] | None:
-    """Return how many entries of each tensor are enough; None where there is room for all.
+def sample_sizes(tensors: Sequence[Tensor]) -> list[int]:
+    """Return how many entries of each tensor are enough.
 
     All where the tensors have at most 524,288 entries together; else one in 64, at least 4,096
     and at most 65,536 of a tensor. The sample has less than 4 % of the entries of a net whose
@@ -31,13 +31,13 @@ def sample_sizes(tensors: Sequence[Tensor]) -> list[int] | None:
 
     Example:
         >>> import torch
-        >>> sample_sizes([torch.empty(10)]) is None
-        True
+        >>> sample_sizes([torch.empty(10)])
+        [10]
         >>> sample_sizes([torch.empty(8_000_000, device="meta"), torch.empty(10)])
         [65536, 4096]
     """
     if sum(tensor.numel() for tensor in tensors) <= WHOLE:
-        return None
+        return [tensor.numel() for tensor in tensors]
     return [min(max(tensor.numel() // SHARE, LEAST), MOST) for tensor in tensors]
 
 

@@ -32,6 +32,7 @@ QUIET = [step for step in range(24, 44) if step not in LOGGED]
 DATALESS = ("_wrap_tensor_autograd", "barrier", "monitored_barrier_", "wait_tensor")
 VERDICT = ("allgather_", 12)  # bytes: loss, norm of running statistics and gradient's norm
 NORMS = ("all_reduce", 16)  # of the four tensors that are sharded
+COSINE, UPDATE = ("all_reduce", 24), ("all_reduce", 32)  # three sums; two of each tensor
 GUARDED = ("StepGuard", "spikes", "several")
 DECIDES = (*GUARDED, "GradientClipping", "clipping")  # by the norms, at each step
 
@@ -63,6 +64,7 @@ WAYS = {
     **{n: lambda m=m: [m()] for n, m in CALLBACKS.items() if n not in BEFORE_OR_AFTER},
     "spikes": lambda: [StepGuard("skip", "skip", min_window=8, window=16)],
     "norms": lambda: [GradientMonitor(10, statistics=(), dense_steps=0)],
+    "statistics": lambda: [GradientMonitor(10, dense_steps=0)],
     "clipping": lambda: [GradientClipping("norm", 0.1)],
     "several": lambda: [GradientMonitor(), GradientClipping(), StepGuard("skip")],
 }
@@ -98,8 +100,10 @@ def test_a_step_exchanges_what_docs_scaling_says(sharded, world, tmp_path):
             verdict = {VERDICT: 1} if way in GUARDED else {}
             norms = {NORMS: 1} if sharded else {}
             assert more(row, bare, "quiet", QUIET) == verdict | (norms if way in DECIDES else {})
-            is_read = way in DECIDES or way == "norms"
-            assert more(row, bare, "logged", LOGGED) == verdict | (norms if is_read else {})
+            is_read = way in DECIDES or way in ("norms", "statistics")
+            entries = {COSINE: 1, UPDATE: 1} if sharded and way == "statistics" else {}
+            expected = verdict | (norms if is_read else {}) | entries
+            assert more(row, bare, "logged", LOGGED) == expected
 
 
 def more(row, bare, name, steps):

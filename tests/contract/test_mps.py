@@ -15,7 +15,7 @@ from lightning_stab import check_gradients
 from lightning_stab.callbacks import GradientCheck, StepGuard
 from lightning_stab.callbacks._trainer.device_values import named, to_host
 from lightning_stab.errors import GradientCheckError
-from lightning_stab.functional.gradient_statistics import copy_entries, sampled_cosine
+from lightning_stab.functional.gradient_statistics import copy_entries, cosine
 from lightning_stab.functional.norms import exact_total_norm, in_double, wide_dtype
 
 pytestmark = [
@@ -139,11 +139,11 @@ def test_counts_that_float32_cannot_hold_reach_the_host_exactly():
 
 def test_what_needs_double_precision_has_it():
     first, second = torch.randn(2, 500, generator=torch.Generator().manual_seed(0)) * 1e30
-    expected = sampled_cosine(*(copy_entries([t], [100]) for t in (first, second)), [second]).item()
+    expected = cosine(*(copy_entries([t], [100]) for t in (first, second)), [second]).item()
     norm = exact_total_norm([first, second])
     with mps.emulated():
         a, b = first.to("mps"), second.to("mps")
-        assert sampled_cosine(*(copy_entries([t], [100]) for t in (a, b)), [b]).item() == expected
+        assert cosine(*(copy_entries([t], [100]) for t in (a, b)), [b]).item() == expected
         assert exact_total_norm([a, b]) == norm
         assert in_double(a).dtype is torch.float64
 

@@ -14,7 +14,6 @@ from lightning_stab.functional.gradient_statistics import (
     change_and_size,
     copy_entries,
     cosine,
-    sampled_cosine,
 )
 
 SHAPES = [(3000, 2048), (64, 3, 7, 7), (500,), (4096, 512)]
@@ -62,7 +61,7 @@ def test_samples_of_large_nets_are_small_and_small_nets_are_read_whole(weights):
     assert entries > sampling.WHOLE
     storages = {c.untyped_storage().data_ptr(): c.untyped_storage().nbytes() for c in copies}
     assert sum(storages.values()) < 0.02 * 4 * entries
-    assert sampling.sample_sizes(weights[1:3]) is None
+    assert sampling.sample_sizes(weights[1:3]) == [64 * 3 * 7 * 7, 500]
 
 
 def test_the_update_ratio_of_a_sample_is_that_of_all_within_its_bound(weights):
@@ -85,7 +84,7 @@ def test_the_cosine_of_a_sample_is_that_of_all_within_its_bound(weights, mixture
         mixture * w + math.sqrt(1 - mixture**2) * torch.randn(w.shape, generator=generator)
         for w in weights
     ]
-    found = float(sampled_cosine(copy_entries(weights, sizes), copy_entries(other, sizes), weights))
+    found = float(cosine(copy_entries(weights, sizes), copy_entries(other, sizes), weights))
     exact = float(cosine(weights, other))
     entries = sum(map(len, copy_entries(weights, sizes)))
     assert abs(found - exact) <= 4 / math.sqrt(entries) + 1e-6
@@ -98,16 +97,14 @@ def test_each_tensor_counts_by_its_whole_size_in_the_cosine():
     sizes = sampling.sample_sizes(tensors)
     copies = copy_entries(tensors, sizes), copy_entries(other, sizes)
     assert [t.numel() // c.numel() for t, c in zip(tensors, copies[0], strict=True)] == [62, 1, 62]
-    found = float(sampled_cosine(*copies, tensors))
+    found = float(cosine(*copies, tensors))
     assert found == pytest.approx(float(cosine(tensors, other)), abs=1e-6)
 
 
 def test_the_cosine_with_nothing_is_nothing(weights):
     sizes = sampling.sample_sizes(weights)
     zeros = [torch.zeros_like(w) for w in weights]
-    assert (
-        float(sampled_cosine(copy_entries(zeros, sizes), copy_entries(weights, sizes), zeros)) == 0
-    )
+    assert float(cosine(copy_entries(zeros, sizes), copy_entries(weights, sizes), zeros)) == 0
 
 
 def test_samples_of_activations_keep_mean_and_spread():
@@ -178,6 +175,6 @@ def test_samples_at_the_very_limits():
     assert sampling.per_sample(deep, 1).tolist() == [[0], [12]]
     whole, least = 524_288, 4_096
     meta = [torch.empty(n, device="meta") for n in (whole, 1, 64 * 5_000, 64 * 65_537)]
-    assert sampling.sample_sizes(meta[:1]) is None
+    assert sampling.sample_sizes(meta[:1]) == [meta[0].numel()]
     assert sampling.sample_sizes(meta[:2]) == [8_192, least]
     assert sampling.sample_sizes(meta) == [8_192, least, 5_000, 65_536]

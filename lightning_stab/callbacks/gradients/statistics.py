@@ -34,7 +34,6 @@ from lightning_stab.functional.gradient_statistics import (
     log_ratio,
     noise_and_signal,
     ratios,
-    sampled_cosine,
 )
 from lightning_stab.functional.norms import local_shard, tensor_norms, total_norm
 from lightning_stab.functional.sampling import sample_sizes
@@ -112,7 +111,6 @@ class UpdateRatio:
 
     def __init__(self) -> None:
         self._begun: list[tuple[Parameter, Tensor, int]] = []
-        self._is_sampled = False
         self._copies: list[tuple[tuple[str, ...], list[Parameter], list[Tensor], list[int]]] = []
 
     @torch.no_grad()
@@ -121,9 +119,7 @@ class UpdateRatio:
         held = (p for group in optimizer.param_groups for p in group["params"])
         params = [p for p in held if p.requires_grad]
         sizes = sample_sizes(params)
-        self._is_sampled = sizes is not None
-        counts = sizes or [p.numel() for p in params]
-        self._begun = list(zip(params, copy_entries(params, sizes), counts, strict=True))
+        self._begun = list(zip(params, copy_entries(params, sizes), sizes, strict=True))
 
     def select(self, step: OptimizerStep) -> None:
         """Keep the copies of those that have a gradient, at the first of several evaluations."""
@@ -145,10 +141,9 @@ class UpdateRatio:
         self._begun = []
         return [
             DeviceScalars(
-                torch.cat(change_and_size(before, params, counts if self._is_sampled else None)),
-                partial(_ratios, names),
+                torch.cat(change_and_size(before, params, sizes)), partial(_ratios, names)
             )
-            for names, params, before, counts in copies
+            for names, params, before, sizes in copies
         ]
 
 
@@ -164,19 +159,14 @@ class GradientCosine:
     def scalars(self, step: OptimizerStep, *, compare: bool, keep: bool) -> list[DeviceScalars]:
         """Compare with the kept gradient, if it is of the same parameters; keep this one."""
         gradients, params = step.gradients, [id(p) for p in step.params]
-        sizes = sample_sizes(gradients)
-        needed = keep or (compare and sizes is not None)
-        copies = copy_entries(gradients, sizes) if needed else []
+        copies = copy_entries(gradients, sample_sizes(gradients))
         earlier, previous = self._previous.pop(id(step.optimizer), ([], []))
         if keep:
             self._previous[id(step.optimizer)] = params, copies
         if not compare or params != earlier:
             return []
         name = tag("grad_cosine", "previous" + step.suffix)
-        if sizes is not None:
-            return [named(name, sampled_cosine(previous, copies, gradients))]
-        norm = total_norm(tensor_norms(previous))
-        return [named(name, cosine(gradients, previous, step.total * norm))]
+        return [named(name, cosine(previous, copies, gradients))]
 
 
 class DepthProfile:
