@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ Sample = int | Sequence[int] | None
 _PLAIN = (Tensor, torch.nn.Parameter)  # that are no wrappers of others
 _EXACT = (torch.float32, torch.float64)  # precisions in which differences are taken as they are
 CHUNK = 2**22  # entries that are looked at together
+JOINED = 2**18  # entries of several tensors that are converted together
 SHORT, PIECE = 2**12, 2**16  # entries of a tensor that a CPU counts as numbers
 IDENTICAL_TOLERANCE = 1e-4  # relative: what deep nets add up in different orders
 
@@ -89,9 +91,17 @@ def cosine(
     """
     whole = second if of is None else of
     parts = list(zip(first, second, whole, strict=True))
-    kinds = [sharding_of(tensor) for tensor in whole]
-    groups = [[i for i, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds)]
-    rows = [_products([parts[i] for i in group]) for group in groups]
+    groups: list[list[int]] = []  # of one sharding, and few entries, so that little is converted
+    open_: dict[Any, tuple[list[int], int]] = {}
+    for place, (entries, _, tensor) in enumerate(parts):
+        kind = sharding_of(tensor)
+        group, count = open_.get(kind, ([], JOINED))
+        if count >= JOINED:
+            group, count = [], 0
+            groups.append(group)
+        group.append(place)
+        open_[kind] = group, count + entries.numel()
+    rows = [_products([parts[place] for place in group]) for group in groups]
     sums = torch.stack([row.to(rows[0].device) for row in rows])
     inner, one, other = add_over_ranks(sums, [whole[group[0]] for group in groups]).sum(0)
     norms = (one * other).sqrt()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_stab.functional import sampling
+from lightning_stab.functional import gradient_statistics, sampling
 from lightning_stab.functional.activation_kinds import activation_kind
 from lightning_stab.functional.activations import mean_and_variance, saturated_fraction
 from lightning_stab.functional.gradient_statistics import (
@@ -99,6 +99,19 @@ def test_each_tensor_counts_by_its_whole_size_in_the_cosine():
     assert [t.numel() // c.numel() for t, c in zip(tensors, copies[0], strict=True)] == [62, 1, 62]
     found = float(cosine(*copies, tensors))
     assert found == pytest.approx(float(cosine(tensors, other)), abs=1e-6)
+
+
+def test_the_cosine_of_a_large_sample_converts_few_entries_at_a_time(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    first, second = ([torch.randn(50, generator=generator) for _ in range(20)] for _ in range(2))
+    whole, alone = cosine(first, second), []
+    original = gradient_statistics.in_double
+    monkeypatch.setattr(gradient_statistics, "JOINED", 120)
+    monkeypatch.setattr(
+        gradient_statistics, "in_double", lambda t: alone.append(t.numel()) or original(t)
+    )
+    assert cosine(first, second).item() == pytest.approx(whole.item(), rel=1e-12)
+    assert alone == [150] * 12 + [100] * 2
 
 
 def test_the_cosine_with_nothing_is_nothing(weights):
