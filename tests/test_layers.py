@@ -39,7 +39,7 @@ ROOMS = {  # which other rooms a room of callbacks/ may import
 }
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 ALLOWED_IN_FUNCTIONAL = {"torch", PACKAGE}
-MOST_FILES, MOST_LINES = 217, 34_400
+MOST_FILES, MOST_LINES = 217, 34_450
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 45
 
 

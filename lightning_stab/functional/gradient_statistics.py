@@ -74,8 +74,8 @@ def cosine(
 
     ``sum <a_i, b_i> / (||a|| ||b||)``, a scalar in [-1, 1], in double precision; 0 where either is
     zero or not finite. Of samples each tensor counts by its whole size, with an error of about
-    ``sqrt((1 - c^2) / n)`` for ``n`` entries of one magnitude in all. Sharded tensors need one
-    exchange of their ranks.
+    ``sqrt((1 - c^2) / n)`` for ``n`` entries of one magnitude in all. Tensors that are sharded in
+    one way need one exchange of their ranks.
 
     Args:
         first: the tensors of one gradient, or samples from :func:`copy_entries`.
@@ -104,8 +104,9 @@ def cosine(
     rows = [_products([parts[place] for place in group]) for group in groups]
     sums = torch.stack([row.to(rows[0].device) for row in rows])
     inner, one, other = add_over_ranks(sums, [whole[group[0]] for group in groups]).sum(0)
-    norms = (one * other).sqrt()
-    return torch.where(norms > 0, inner / norms.clamp(min=torch.finfo(norms.dtype).tiny), 0.0)
+    norms = one.sqrt() * other.sqrt()
+    usable = (norms > 0) & norms.isfinite()
+    return torch.where(usable, inner / torch.where(usable, norms, 1.0), 0.0).clamp(-1.0, 1.0)
 
 
 def _products(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -308,8 +309,8 @@ def _on_device(values: tuple[float, ...], device: torch.device, dtype: torch.dty
 
 def _joined(entries: Sequence[Tensor]) -> Tensor:
     """Return the real numbers of several tensors as one."""
-    flat = [torch.view_as_real(e).reshape(-1) if e.is_complex() else e for e in entries]
-    return torch.cat([e.to(flat[0].device) for e in flat])
+    real = [torch.view_as_real(e.resolve_conj()) if e.is_complex() else e for e in entries]
+    return torch.cat([e.reshape(-1).to(real[0].device) for e in real])
 
 
 def _differences(first: Sequence[Tensor], second: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -328,9 +329,11 @@ def _nonzero(values: Sequence[Tensor]) -> list[Tensor]:
 
     def count(v: Tensor) -> Tensor:
         nonlocal scratch
-        if v.device.type != "cpu" or v.is_complex() or not SHORT <= v.numel() <= PIECE:
+        is_plain = v.device.type == "cpu" and v.layout is torch.strided and not v.is_complex()
+        if not is_plain or not SHORT <= v.numel() <= PIECE:
             return _count(torch.count_nonzero, v)
-        scratch = torch.empty(PIECE) if scratch is None else scratch
+        if scratch is None:  # whatever a precision plugin has made the default
+            scratch = torch.empty(PIECE, dtype=torch.float32, device=v.device)
         return torch.ne(v, 0, out=scratch[: v.numel()].view(v.shape)).sum().long()
 
     return [count(v) for v in values]

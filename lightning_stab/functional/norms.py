@@ -195,7 +195,7 @@ def add_over_ranks(sums: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         own = torch.stack([rows[place] for place in places])
         whole = DTensor.from_local(own, mesh, parts).full_tensor()
         for place, row in zip(places, whole.unbind(), strict=True):
-            rows[place] = row
+            rows[place] = row.to(sums.device)
     return torch.stack(rows)
 
 

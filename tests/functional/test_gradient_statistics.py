@@ -65,6 +65,27 @@ def test_zeros_of_large_tensors_are_counted_whatever_else_is_in_them(size, dtype
     assert found.tolist() == [[zeros, nonfinite]] * 2 + [[0, 0]]
 
 
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16, torch.float64])
+def test_zeros_are_counted_exactly_whatever_the_default_precision(default):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        found = count_zero_and_nonfinite([torch.ones(2**16 - 1), torch.zeros(5001)])
+    finally:
+        torch.set_default_dtype(before)
+    assert found.tolist() == [[0, 0], [5001, 0]]
+
+
+def test_zeros_are_counted_whatever_the_default_device():
+    tensor = torch.ones(5000)
+    torch.set_default_device("meta")
+    try:
+        found = count_zero_and_nonfinite([tensor], nonfinite=False)
+    finally:
+        torch.set_default_device(None)
+    assert found.tolist() == [[0, 0]]
+
+
 def test_counting_nothing_and_sparse_and_complex():
     assert count_zero_and_nonfinite([]).shape == (0, 2)
     gradient = sparse([1, 1], torch.tensor([[1.0, 0.0], [1.0, math.nan]]), (3, 2))
@@ -240,8 +261,22 @@ def test_gradients_of_several_lengths_are_refused():
 def test_the_cosine_of_nothing_is_zero_and_of_what_is_not_finite_too():
     zero = [torch.zeros(3)]
     assert cosine(zero, zero) == 0
-    broken = [torch.tensor([1.0, math.nan])]
-    assert cosine(broken, [torch.ones(2)]) == 0
+    for broken in (math.nan, math.inf, -math.inf):
+        assert cosine([torch.tensor([1.0, broken])], [torch.ones(2)]) == 0
+        assert cosine([torch.ones(2)], [torch.tensor([1.0, broken])]) == 0
+
+
+@pytest.mark.parametrize("size", [1e-100, 1e100])
+def test_the_cosine_of_doubles_beyond_single_precision(size):
+    gradient = [size * torch.tensor([1.0, 2.0], dtype=torch.float64)]
+    assert cosine(gradient, gradient).item() == pytest.approx(1.0)
+
+
+@given(SEEDS)
+def test_the_cosine_stays_within_its_range(seed):
+    gradient = drawn(seed)
+    for factor in (1.0, 3.0, -0.1):
+        assert abs(cosine(gradient, [factor * t for t in gradient]).item()) <= 1.0
 
 
 def test_samples_of_sharded_tensors_say_what_those_of_whole_ones_say(mesh):
@@ -283,6 +318,7 @@ def test_the_cosine_of_any_precisions_and_layouts_is_that_in_double_precision():
         assert torch.equal(one.to_dense(), kept.to_dense())  # what is weighed is a copy
     z, w = torch.tensor([1 + 2j, 3 - 1j]), torch.tensor([2 - 1j, 1 + 1j])
     real = [torch.view_as_real(each).flatten().double() for each in (z, w)]
+    assert cosine([z.conj()], [w.conj()]).item() == cosine([z], [w]).item()
     assert cosine([z], [w]).item() == pytest.approx(torch.cosine_similarity(*real, dim=0).item())
 
 

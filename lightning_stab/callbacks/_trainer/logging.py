@@ -87,13 +87,14 @@ def log_scalars(
 
 def log_events(trainer: Trainer, events: Sequence[tuple[int, Mapping[str, float]]]) -> None:
     """Send the values of some steps to every logger, one event a step."""
-    for logger in trainer.loggers if trainer.is_global_zero else ():
+    for logger in trainer.loggers if trainer.is_global_zero and events else ():
+        writer = None
         with reporting(trainer, _refused(logger)):
             writer = summary_writer(logger)
             if writer is not None:
                 write_scalars(writer._get_file_writer(), events, _start_of(logger))
-                continue
-            for step, values in events:
+        for step, values in events if writer is None else ():
+            with reporting(trainer, _refused(logger)):  # one that fails loses no other
                 logger.log_metrics(dict(values), step=step)
 
 

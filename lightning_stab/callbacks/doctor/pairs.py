@@ -156,9 +156,13 @@ class NeighbourRows(FactSource):
         self._rows.append((known if inputs.dim() == 2 else known.float(), few.clone()))
         self._count += len(few)
 
-    def ask(self) -> None:
-        """Have the rows compared that are there by now."""
-        self._are_due = True
+    def ask(self, *, again: bool = True) -> None:
+        """Have the rows compared that are there by now.
+
+        Args:
+            again: also where some were compared and more are to come.
+        """
+        self._are_due |= again or not self._counted or self._count >= ENOUGH_ROWS
 
     def pending(self) -> list[DeviceScalars]:
         """Return both, where they were asked for and there are enough new rows."""

@@ -229,7 +229,7 @@ class DoctorState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values, with what waits on the device."""
-        self._neighbours.ask()  # the rows themselves are not saved
+        self._neighbours.ask(again=False)  # the rows themselves are not saved
         self._transfer()
         states: dict[str, Any] = {key: each.state_dict() for key, each in self._sources.items()}
         return {**states, "highest_rate": self._highest_rate}

@@ -1,17 +1,21 @@
 """Records of event files: the bytes that TensorBoard itself would write, and nothing lost."""
 
 import math
-from functools import partial
+import tracemalloc
+from functools import partial, wraps
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow as tensorboards
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import FileWriter, SummaryWriter
 
 from lightning_stab.callbacks._trainer import event_records as records
 from lightning_stab.reporting.event_files import read_event_file
@@ -129,6 +133,73 @@ def test_a_writer_is_quickened_once_and_every_record_of_it_is_fast(tmp_path, mon
         writer.add_scalar("anything", 1.0, 1)
         writer.flush()
         assert any(b"anything" in data for data in made)
+
+
+def test_a_large_record_takes_little_memory():
+    data = bytes(range(256)) * 2**14  # 4 MiB
+    records.crc32c(b"")  # the tables are made once
+    tracemalloc.start()
+    found = records.crc32c(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(data)
+    assert found == 0x74922500
+
+
+def listened(seen, original):
+    @wraps(original)
+    def method(self, *args, **kwargs):
+        seen.append(args)
+        return original(self, *args, **kwargs)
+
+    return method
+
+
+@pytest.mark.parametrize(("kind", "name"), [
+    (FileWriter, "add_summary"), (FileWriter, "add_event"), (EventFileWriter, "add_event"),
+])  # fmt: skip
+@pytest.mark.parametrize("on_class", [True, False])
+def test_who_listens_to_a_writer_hears_each_event(kind, name, on_class, tmp_path, monkeypatch):
+    """As `mlflow.pytorch.autolog` does."""
+    seen = []
+    with SummaryWriter(tmp_path) as writer:
+        files = writer._get_file_writer()
+        owner = files if kind is FileWriter else files.event_writer
+        heard = listened(seen, vars(kind)[name])
+        place = (kind, name, heard) if on_class else (owner, name, partial(heard, owner))
+        monkeypatch.setattr(*place)
+        records.write_scalars(files, EVENTS)
+    assert len(seen) == len(EVENTS)
+    assert sorted(read_event_file(next(tmp_path.glob("events*"))).scalars) == ["a", "b", "c"]
+
+
+def test_a_subclass_of_the_file_writer_hears_each_event(tmp_path):
+    seen = []
+
+    class Listening(FileWriter):
+        def add_summary(self, summary, *args, **kwargs):
+            seen.append(summary)
+            super().add_summary(summary, *args, **kwargs)
+
+    files = Listening(str(tmp_path))
+    records.write_scalars(files, EVENTS)
+    files.close()
+    assert len(seen) == len(EVENTS)
+
+
+def test_where_a_number_does_not_stand_last_a_summary_is_built_value_by_value(monkeypatch):
+    monkeypatch.setattr(records, "_layout", lambda tags: None)
+    made = records.packed_summary({"a": 1.0, "b": torch.tensor([2.0])}, "run-")
+    assert [(v.tag, v.simple_value) for v in made.value] == [("run-a", 1.0), ("run-b", 2.0)]
+
+
+@pytest.mark.parametrize("value", [
+    2, True, np.float32(2.0), torch.tensor([2.0]),
+    torch.tensor(2.0, dtype=torch.bfloat16),
+])  # fmt: skip
+def test_a_scalar_of_any_kind_is_written_as_its_number(value):
+    (found,) = records.packed_summary({"a": value}).value
+    assert found.simple_value == float(value)
 
 
 class Writer:

@@ -276,6 +276,36 @@ def test_what_tensorboard_gets_has_its_step_and_the_loggers_prefix():
         assert first[0].value[0].tensor.string_val[0] == b"{}"
 
 
+def test_an_event_that_a_logger_refuses_loses_no_other():
+    taken = []
+
+    def log_metrics(values, step):
+        if step == 2:
+            raise ConnectionError("for a moment")
+        taken.append((step, values))
+
+    trainer = counted(8, 4)
+    trainer.loggers = [SimpleNamespace(log_metrics=log_metrics)]
+    with pytest.warns(UserWarning, match="for a moment"):
+        log.log_events(trainer, [(step, {"a": 1.0}) for step in range(5)])
+    assert [step for step, _ in taken] == [0, 1, 3, 4]
+
+
+def test_no_event_asks_no_logger_for_its_file():
+    class Unasked(TensorBoardLogger):
+        @property
+        def experiment(self):
+            raise AssertionError("asked")
+
+        @experiment.setter
+        def experiment(self, value):
+            pass
+
+    trainer = counted(8, 4)
+    trainer.loggers = [Unasked()]
+    log.log_events(trainer, [])
+
+
 def test_only_the_first_process_writes():
     logger, metrics = TensorBoardLogger(), []
     trainer = counted(1, 1)

@@ -734,6 +734,22 @@ def test_what_simple_models_learn_is_saved_in_a_checkpoint_before_any_validation
     assert saves.saved["patient"]["neighbours"]["skill"] > 0.5
 
 
+def test_many_checkpoints_of_the_first_epoch_compare_the_rows_twice_at_most(monkeypatch):
+    counts = []
+    original = pairs_of_rows.simple_skill
+    monkeypatch.setattr(
+        pairs_of_rows, "simple_skill", lambda x, y: counts.append(len(x)) or original(x, y)
+    )
+    watcher = doctor()
+
+    class Saves(lightning.Callback):
+        def on_train_batch_end(self, *_):
+            watcher.state_dict()
+
+    fit(Program(mlp()), [watcher, Saves()], learnable(640, 8), epochs=1)
+    assert counts == [64, 304]  # the first sixty, and enough
+
+
 def test_every_conclusion_from_the_first_rows_waits_for_a_validation():
     """So that they need not be compared before."""
     from_rows = {"neighbour_agreement", "simple_skill"}
