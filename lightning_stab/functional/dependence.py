@@ -99,13 +99,13 @@ def _squared_distances(inputs: Tensor) -> Iterator[Tensor]:
     x = _standardised(_columns(inputs))
     yield torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
     if inputs.dim() == 2 and not inputs.is_floating_point():
-        places = torch.zeros(len(inputs), len(inputs), device=inputs.device)
+        places = inputs.new_zeros(len(inputs), len(inputs), dtype=torch.float32)
         for column in inputs.T:  # where two rows have other symbols
             places += column[:, None] != column
         yield 2 * places
         rows = torch.arange(len(inputs), device=inputs.device)[:, None]
         cells = (rows * SYMBOLS + inputs.long() % SYMBOLS).flatten()  # one dimension: deterministic
-        counts = torch.zeros(len(inputs) * SYMBOLS, device=inputs.device)
+        counts = inputs.new_zeros(len(inputs) * SYMBOLS, dtype=torch.float32)
         counts = counts.scatter_add_(0, cells, torch.ones_like(cells, dtype=counts.dtype))
         counts = counts.reshape(len(inputs), SYMBOLS)
         yield torch.cdist(counts, counts).square()
@@ -113,7 +113,7 @@ def _squared_distances(inputs: Tensor) -> Iterator[Tensor]:
 
 def _guesses(squared: Tensor, y: Tensor) -> Iterator[Tensor]:
     """Yield what each model predicts for each row from the others."""
-    rows = torch.eye(len(y), device=y.device)
+    rows = torch.eye(len(y), device=y.device, dtype=y.dtype)
     others = squared + torch.where(rows > 0, torch.inf, 0.0)
     nearest = others.topk(min(max(NEIGHBOURS), len(y) - 1), largest=False).indices
     for count in NEIGHBOURS:

@@ -188,4 +188,4 @@ class ClipSummary:
 def _scalar(value: Tensor | float, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return full_tensor(value.detach()).reshape(())
-    return torch.tensor(value, device=like.device)
+    return torch.tensor(value, device=like.device, dtype=wide_dtype(like.device))
