@@ -1,4 +1,4 @@
-"""What is measured does not depend on torch's default precision, which plugins change for a step."""
+"""What is measured does not depend on torch's default precision, which plugins change in steps."""
 
 import pytest
 import torch

@@ -137,9 +137,7 @@ class DoctorProbe:
         state = output[0] if isinstance(output, tuple) else output
         if state.requires_grad:
             squares = self._cells.setdefault(name, {})
-            place = squares[len(squares)] = torch.zeros(
-                (), device=state.device, dtype=torch.float32
-            )
+            place = squares[len(squares)] = state.new_zeros((), dtype=torch.float32)
 
             @without_modes
             def read(gradient: Tensor) -> None:
