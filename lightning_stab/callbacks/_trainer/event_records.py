@@ -146,7 +146,7 @@ def _layout(tags: tuple[str, ...]) -> tuple[Any, Any] | None:
 
 def _write(file: Any, data: bytes) -> None:
     """Write a record, or several that are ready."""
-    file.write(data if type(data) is Records else _record(data))
+    file.write(bytes(data) if type(data) is Records else _record(data))
 
 
 def _record(data: bytes) -> bytes:
