@@ -8,6 +8,7 @@ import inspect
 import math
 import pkgutil
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from pydoc import locate
 
 import lightning_stab
@@ -166,7 +167,7 @@ def defaults(function):
 
 def test_every_default_is_the_one_that_is_promised():
     for name, values in promised():
-        found = defaults(locate(f"lightning_stab.{name}"))
+        found = defaults(attrgetter(name)(lightning_stab))  # a module may have a function's name
         assert list(map(repr, found.items())) == list(map(repr, values.items())), name
 
 
